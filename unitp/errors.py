@@ -1,0 +1,64 @@
+"""One exception tree. Every error a user can cause is a `UnitpError` that says what, where, seen and wanted, how to mend it.
+
+The command line prints the message alone, without a traceback, and leaves with `exit_code`:
+2 for bad input (nothing was started or is left behind), 3 for a fault at run time (a rank died, hangs or raised).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnitpError(Exception):
+    """Base of all errors that unitp raises on purpose. `hint` says how to mend it, where that is known."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message}\n{hint}" if hint else message)
+
+
+class ModelError(UnitpError):
+    """A model cannot be found, read or understood: unknown name, corrupt file, unsupported config key."""
+
+
+class GraphError(UnitpError):
+    """A graph is not well formed: unknown operator, wrong rank or dtype, undefined value."""
+
+
+class MeshError(UnitpError):
+    """A mesh cannot be parsed or used: unknown axis, size below one, an axis without a legal use."""
+
+
+class PlanError(UnitpError):
+    """A plan cannot be made, read, or does not belong to this model."""
+
+
+class ProgramError(UnitpError):
+    """A program is not valid; the message names the instruction. A well-formed plan never leads here: report it."""
+
+
+class BackendError(UnitpError):
+    """A backend is unknown, broken, or its framework is not installed (the hint is the command that mends it)."""
+
+
+class InputError(UnitpError):
+    """An argument, input array, setting or prompt is wrong."""
+
+
+class RankError(UnitpError):
+    """A rank (or server, scheduler, launcher) died, hangs, or raised while a session was at work."""
+
+    exit_code = 3
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt `name`: the nearest known name, or the list of them."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f'Did you mean "{near[0]}"?'
+    return f"Known: {', '.join(names)}." if names else ""

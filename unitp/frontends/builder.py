@@ -1,0 +1,77 @@
+"""Write a graph in Python: each call adds one ONNX operator and gives back the name of what it makes.
+
+    b = Builder("mlp")
+    x = b.input("x", "float32", ("batch", 64))
+    h = b.Relu(b.MatMul(x, b.random("up", (64, 256), seed=1)))
+    graph = b.graph(b.MatMul(h, b.random("down", (256, 64), seed=2)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from unitp.errors import GraphError, did_you_mean
+from unitp.graph.graph import Dim, Graph, Node, Parameter, State, TensorType
+from unitp.graph.ops import infer, known_ops, output_count
+from unitp.graph.source import RandomSource, Source
+
+
+class Builder:
+    """Collects a graph. Operators are methods: `b.MatMul(x, y)`, `b.TopK(x, k=3)` (a tuple where there are several outputs)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.types: dict[str, TensorType] = {}
+        self._inputs: dict[str, TensorType] = {}
+        self._parameters: list[Parameter] = []
+        self._states: list[State] = []
+        self._nodes: list[Node] = []
+
+    def input(self, name: str, dtype: str, shape: tuple[Dim, ...]) -> str:
+        self._inputs[name] = self._define(name, TensorType(dtype, shape))
+        return name
+
+    def parameter(self, name: str, shape: tuple[int, ...], source: Source, dtype: str = "float32") -> str:
+        self._parameters.append(Parameter(name, self._define(name, TensorType(dtype, shape)), source))
+        return name
+
+    def random(self, name: str, shape: tuple[int, ...], *, seed: int, scale: float = 0.1, offset: float = 0.0) -> str:
+        """A parameter of normal random numbers, made in each rank from the seed."""
+        return self.parameter(name, shape, RandomSource(seed, shape, scale, offset))
+
+    def state(self, name: str, dtype: str, shape: tuple[Dim, ...]) -> str:
+        """A tensor kept between calls, zero at first; `keep` says what replaces it."""
+        self._define(name, TensorType(dtype, shape))
+        return name
+
+    def keep(self, state: str, value: str) -> None:
+        self._states.append(State(state, value, self.types[state]))
+
+    def op(self, op: str, *inputs: str, name: str = "", **attrs: Any) -> Any:
+        """Add operator `op`; its first output is called `name` (default: made up). Returns a name, or a tuple of them."""
+        count = output_count(op)
+        first = name or f"{op.lower()}_{len(self._nodes)}"
+        outputs = (first, *(f"{first}.{i}" for i in range(1, count)))
+        frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
+        node = Node(op, inputs, outputs, frozen)
+        for value, found in zip(outputs, infer(node, self.types), strict=True):
+            self._define(value, found)
+        self._nodes.append(node)
+        return outputs if count > 1 else first
+
+    def graph(self, *outputs: str) -> Graph:
+        graph = Graph(self.name, self._inputs, outputs, tuple(self._parameters), tuple(self._states), tuple(self._nodes))
+        _ = graph.types
+        return graph
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        if op not in known_ops():
+            raise GraphError(f'unknown operator "{op}"', hint=did_you_mean(op, known_ops()))
+        return lambda *inputs, **attrs: self.op(op, *inputs, **attrs)
+
+    def _define(self, name: str, type_: TensorType) -> TensorType:
+        if name in self.types:
+            raise GraphError(f'"{name}" is defined twice in graph {self.name}')
+        self.types[name] = type_
+        return type_

@@ -1,0 +1,129 @@
+"""What to compute: a graph of ONNX opset-24 operators over named tensors, with symbolic dims, as small frozen values.
+
+Where ONNX passes shapes, axes, bounds and k as constant input tensors, our nodes carry them as attributes (`shape`,
+`axes`, `starts`, `ends`, `k`); these may name symbolic dims. A node is known by its first output. An absent optional input is
+the empty string. A parameter is one stored tensor, a lazy reference; a `Transpose` of it is a view. A state (a KV
+cache) is a pair input/output that a backend updates in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import msgspec
+
+from unitp.errors import GraphError, did_you_mean
+from unitp.graph.source import Source
+
+Dim = int | str
+Attribute = int | float | str | tuple[int | str, ...]
+
+DTYPES = ("float32", "float64", "int64", "int32", "bool")
+
+
+class TensorType(msgspec.Struct, frozen=True, array_like=True):
+    """dtype (a NumPy name) and global shape; a dim is a number or the name of a symbol."""
+
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class Node(msgspec.Struct, frozen=True):
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: dict[str, Attribute] = {}
+
+    @property
+    def name(self) -> str:
+        return self.outputs[0]
+
+    def __str__(self) -> str:
+        attrs = "".join(f", {key}={value!r}" for key, value in self.attrs.items())
+        return f"{', '.join(self.outputs)} = {self.op}({', '.join(name or '-' for name in self.inputs)}{attrs})"
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    name: str
+    type: TensorType
+    source: Source
+
+
+class State(msgspec.Struct, frozen=True):
+    """A tensor kept between calls: the graph reads `input` and leaves the new value in `output`. Zero at first."""
+
+    input: str
+    output: str
+    type: TensorType
+
+
+class Graph(msgspec.Struct, frozen=True, dict=True):
+    """Nodes in topological order, and what goes in and out. Build one with `unitp.frontends.builder.Builder`."""
+
+    name: str
+    inputs: dict[str, TensorType]
+    outputs: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    states: tuple[State, ...]
+    nodes: tuple[Node, ...]
+
+    @cached_property
+    def types(self) -> Mapping[str, TensorType]:
+        """The type of every value, by shape inference. Raises GraphError where the graph is not well formed."""
+        from unitp.graph.ops import infer
+
+        known: dict[str, TensorType] = dict(self.inputs)
+        known |= {p.name: p.type for p in self.parameters}
+        known |= {s.input: s.type for s in self.states}
+        for node in self.nodes:
+            for name in filter(None, node.inputs):
+                if name not in known:
+                    raise GraphError(f'{node}: input "{name}" is not defined before it', hint=did_you_mean(name, known))
+            for name, found in zip(node.outputs, infer(node, known), strict=False):
+                if name in known:
+                    raise GraphError(f'{node}: output "{name}" is defined twice')
+                known[name] = found
+        for name in (*self.outputs, *(s.output for s in self.states)):
+            if name not in known:
+                raise GraphError(f'output "{name}" is not defined', hint=did_you_mean(name, known))
+        return known
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbolic dims that appear in the types of inputs and states, in order of appearance."""
+        types = [*self.inputs.values(), *(s.type for s in self.states), *self.types.values()]
+        return tuple(dict.fromkeys(d for t in types for d in t.shape if isinstance(d, str)))
+
+    @cached_property
+    def hash(self) -> str:
+        """Covers structure, shapes, dtypes; not weights, paths or phases."""
+        sourceless = (
+            self.inputs,
+            self.outputs,
+            [(p.name, p.type) for p in self.parameters],
+            self.states,
+            self.nodes,
+        )
+        return hashlib.sha256(msgspec.json.encode(sourceless, order="sorted")).hexdigest()[:16]
+
+    def parameter(self, name: str) -> Parameter:
+        return self._parameters[name]
+
+    @cached_property
+    def _parameters(self) -> dict[str, Parameter]:
+        return {p.name: p for p in self.parameters}
+
+    def pruned(self, outputs: tuple[str, ...]) -> Iterator[Node]:
+        """The nodes that `outputs` and the states need, in order."""
+        wanted = {*outputs, *(s.output for s in self.states)}
+        keep = []
+        for node in reversed(self.nodes):
+            if wanted & set(node.outputs):
+                wanted |= set(node.inputs)
+                keep.append(node)
+        return reversed(keep)

@@ -1,0 +1,56 @@
+"""Where a parameter's numbers come from: small descriptions that travel to the ranks, which read only their own slices.
+
+`unitp.graph.weights.read(source, intervals)` gives the slice of the stored tensor as float32. The driver never reads one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class FileSource(msgspec.Struct, frozen=True, tag="file"):
+    """Row-major numbers of `dtype` ("F32", "F16", "BF16", "F64", "I64": safetensors' names) at byte `offset` of a file."""
+
+    path: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class GgufSource(msgspec.Struct, frozen=True, tag="gguf"):
+    """A tensor of a GGUF file: `kind` is the GGML type's number; blocks run along the last dim. `shape` is row-major."""
+
+    path: str
+    offset: int
+    kind: int
+    shape: tuple[int, ...]
+
+
+class RopeSource(msgspec.Struct, frozen=True, tag="rope"):
+    """cos or sin of `position * base**(-2 i / dim) / divisors[i]`, shape (length, dim/2): computed in float64, rounded once."""
+
+    part: str
+    length: int
+    dim: int
+    base: float
+    divisors: tuple[float, ...] = ()
+
+
+class RandomSource(msgspec.Struct, frozen=True, tag="random"):
+    """`offset + scale * normal` from Philox keyed by `seed`; an element depends on its place only, so slices agree."""
+
+    seed: int
+    shape: tuple[int, ...]
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class RowsSource(msgspec.Struct, frozen=True, tag="rows"):
+    """Rows `start:stop` of a stored tensor: a fused projection taken apart."""
+
+    of: FileSource | GgufSource
+    start: int
+    stop: int
+
+
+Source = FileSource | GgufSource | RopeSource | RandomSource | RowsSource

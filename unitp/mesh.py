@@ -1,0 +1,95 @@
+"""A mesh arranges ranks in a grid with named axes; rank numbers run row-major over the axes in the order given.
+
+`Mesh(dp=2, tp=3)` has 6 ranks; rank 4 has coordinates dp=1, tp=1. The ranks that differ along one axis only form a
+group of that axis: `mesh.groups("tp") == [(0, 1, 2), (3, 4, 5)]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from unitp.errors import MeshError
+
+
+@dataclass(frozen=True, init=False)
+class Mesh:
+    """Named axes with their sizes, major to minor: `Mesh(dp=2, tp=3)`, or `Mesh.parse("dp=2,tp=3")`. `Mesh()` is one rank."""
+
+    axes: tuple[tuple[str, int], ...]
+
+    def __init__(self, **axes: int) -> None:
+        object.__setattr__(self, "axes", tuple(axes.items()))
+        for name, size in self.axes:
+            if not name.isidentifier():
+                raise MeshError(f'mesh axis "{name}" is not a name', hint="An axis is written NAME=SIZE, as in tp=2.")
+            if size < 1:
+                raise MeshError(f"mesh axis {name} has size {size}", hint="Sizes are at least 1.")
+
+    @classmethod
+    def parse(cls, text: str) -> Mesh:
+        """From `"dp=1,tp=2"`. Raises MeshError with the part that is wrong."""
+        axes: dict[str, int] = {}
+        for part in filter(None, text.replace(" ", "").split(",")):
+            name, _, size = part.partition("=")
+            if not size.isdigit():
+                raise MeshError(f'cannot read mesh "{text}": "{part}" is not NAME=SIZE', hint="Write it as in dp=1,tp=2.")
+            if name in axes:
+                raise MeshError(f'mesh "{text}" names axis {name} twice', hint="Give every axis once.")
+            axes[name] = int(size)
+        return cls(**axes)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        return dict(self.axes)
+
+    @cached_property
+    def size(self) -> int:
+        """How many ranks there are."""
+        return prod(size for _, size in self.axes)
+
+    def axis_size(self, axis: str) -> int:
+        return self.sizes[axis]
+
+    def coords(self, rank: int) -> dict[str, int]:
+        """The coordinate of `rank` on every axis."""
+        out: dict[str, int] = {}
+        for name, size in reversed(self.axes):
+            rank, out[name] = divmod(rank, size)
+        return out
+
+    def rank(self, coords: dict[str, int]) -> int:
+        number = 0
+        for name, size in self.axes:
+            number = number * size + coords[name]
+        return number
+
+    def flat(self, rank: int, axes: tuple[str, ...]) -> int:
+        """The flat coordinate of `rank` over `axes` (major to minor); 0 over no axes."""
+        coords, number = self.coords(rank), 0
+        for axis in axes:
+            number = number * self.sizes[axis] + coords[axis]
+        return number
+
+    def count(self, axes: tuple[str, ...]) -> int:
+        """How many flat coordinates there are over `axes`."""
+        return prod(self.sizes[axis] for axis in axes)
+
+    def groups(self, axis: str) -> list[tuple[int, ...]]:
+        """The groups of `axis`: ranks that differ in this coordinate only, in its order."""
+        found: dict[tuple[tuple[str, int], ...], list[int]] = {}
+        for rank in range(self.size):
+            rest = tuple((name, at) for name, at in self.coords(rank).items() if name != axis)
+            found.setdefault(rest, []).append(rank)
+        return [tuple(ranks) for ranks in found.values()]
+
+    def group_of(self, rank: int, axis: str) -> tuple[int, ...]:
+        return next(group for group in self.groups(axis) if rank in group)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={size}" for name, size in self.axes) or "one rank"
+
+    def __repr__(self) -> str:
+        return f"Mesh({', '.join(f'{name}={size}' for name, size in self.axes)})"
+

@@ -1,0 +1,50 @@
+"""What a backend says of itself, and how its processes start.
+
+Everything in a `BackendSpec` is data: describing a backend imports no framework. `cluster` and `engine` name functions
+("module:function") that are imported where they are used: `cluster` by the driver (it must not import the framework),
+`engine` by a worker (it returns a `unitp.program.engine.Engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from unitp.mesh import Mesh
+
+
+class Requirement(msgspec.Struct, frozen=True):
+    """A distribution that must be installed; `version` is a specifier as in `==2.13.0`. `multi`: needed for two ranks or more only."""
+
+    distribution: str
+    version: str = ""
+    multi: bool = False
+
+
+class BackendSpec(msgspec.Struct, frozen=True):
+    name: str
+    distribution: str
+    runtime: str
+    requires: tuple[Requirement, ...]
+    install: str
+    dtypes: tuple[str, ...]
+    cluster: str
+    engine: str
+    start_limit_s: float = 60.0
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process to start beside others. `argv` comes before `python -m unitp.worker ...`; roles other than "worker" serve.
+
+    `ranks`: the ranks that live in or under this process (one; all of them under `mpiexec`; none for a server).
+    """
+
+    role: str
+    ranks: tuple[int, ...]
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+
+
+ClusterFunction = Callable[[Mesh, Callable[[], int]], list[Process]]
+"""`processes(mesh, free_port)`: what to start for a mesh. `free_port()` gives a free loopback port."""

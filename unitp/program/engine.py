@@ -1,0 +1,60 @@
+"""What a backend gives a worker: an engine that carries out programs on one rank, and what it reports of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.mesh import Mesh
+from unitp.program.instructions import Program
+
+Array = npt.NDArray[np.generic]
+
+
+class Progress(Protocol):
+    """Where a rank says what it is doing (a memory-mapped page that the driver's watchdog reads)."""
+
+    def at(self, instruction: int) -> None: ...
+
+
+class EngineStats(msgspec.Struct, frozen=True):
+    """Since the engine started: seconds in collectives, how many, bytes given to them, and shapes traced or compiled."""
+
+    collective_s: float = 0.0
+    collectives: int = 0
+    collective_bytes: int = 0
+    traces: int = 0
+
+
+class Engine(Protocol):
+    """Carries out programs on one rank. Arrays that cross this border are NumPy arrays and local parts."""
+
+    def load(self, name: str, array: Array) -> None:
+        """Keep this rank's part of a parameter (the array may be reused by the caller afterwards)."""
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """Make a zeroed state of this local shape, known by the name of the value that is read."""
+
+    def reset(self) -> None:
+        """Zero all states in place."""
+
+    def compile(self, key: str, program: Program) -> None:
+        """Prepare a program. May be called between runs; parameters and states are shared by all programs."""
+
+    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run a compiled program and return this rank's parts of its outputs."""
+
+    def all_reduce_probe(self, value: float) -> float:
+        """Sum `value` over all ranks of the mesh (axis by axis): what `unitp doctor` checks."""
+
+    def stats(self) -> EngineStats: ...
+
+    def close(self) -> None: ...
+
+
+EngineFunction = Callable[[int, Mesh, Progress], Engine]
+"""`connect(rank, mesh, progress)`: join the group of ranks (the environment of `cluster` is set) and return the engine."""

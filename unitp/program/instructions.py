@@ -1,0 +1,124 @@
+"""What each rank does: one SPMD list of local operators and explicit collectives, over values whose layouts are written out.
+
+A collective names one axis and the dim it works on; the splits before and after stand in the layouts of its input and
+output and are stored nowhere else. A `Local` carries the splits of its operator's factors; all that differs between ranks (a
+vocabulary offset, a head map, local shapes) follows from these and the rank's coordinates (`unitp.program.rank`).
+
+    AllReduce       partial over `axis`                          -> not partial over it
+    AllGather       dim split over (..., axis)                   -> over (...): pieces joined in order, first holder wins
+    ReduceScatter   partial over `axis`, dim split over (...)    -> dim split over (..., axis)
+    AllToAll        `source` dim split over (axis), `dim` whole  -> `source` whole, `dim` split over (axis)
+    Slice           dim split over (...) or whole                -> dim split over (..., more): local
+    Mask            not partial over `axis`                      -> partial sum: coordinate 0 keeps it, the others hold zeros
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from unitp.graph.graph import Attribute
+from unitp.layout import Layout, Reduction, Split
+from unitp.mesh import Mesh
+
+SCHEMA = 1
+
+
+class Value(msgspec.Struct, frozen=True, array_like=True):
+    """dtype, global shape (numbers) and bound layout of a value."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    layout: Layout
+
+
+class Local(msgspec.Struct, frozen=True, tag="local"):
+    """An ONNX operator on local parts. Absent inputs are "". `splits`: factor name -> bound split."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: dict[str, Attribute] = {}
+    splits: dict[str, Split] = {}
+
+
+class AllReduce(msgspec.Struct, frozen=True, tag="all_reduce"):
+    input: str
+    output: str
+    axis: str
+    reduction: Reduction = "sum"
+
+
+class AllGather(msgspec.Struct, frozen=True, tag="all_gather"):
+    input: str
+    output: str
+    axis: str
+    dim: int
+
+
+class ReduceScatter(msgspec.Struct, frozen=True, tag="reduce_scatter"):
+    input: str
+    output: str
+    axis: str
+    dim: int
+
+
+class AllToAll(msgspec.Struct, frozen=True, tag="all_to_all"):
+    input: str
+    output: str
+    axis: str
+    source: int
+    dim: int
+
+
+class Slice(msgspec.Struct, frozen=True, tag="slice"):
+    input: str
+    output: str
+    dim: int
+
+
+class Mask(msgspec.Struct, frozen=True, tag="mask"):
+    input: str
+    output: str
+    axis: str
+
+
+Collective = AllReduce | AllGather | ReduceScatter | AllToAll
+Instruction = Local | AllReduce | AllGather | ReduceScatter | AllToAll | Slice | Mask
+
+
+class Program(msgspec.Struct, frozen=True):
+    """Inputs arrive on every rank as its local part; outputs are left in their layouts; states are updated in place.
+
+    `states` pairs the value read with the value that replaces it (same shape, dtype and layout). Instructions whose
+    inputs are parameters only run once, when parameters are loaded.
+    """
+
+    graph: str
+    mesh: Mesh
+    phase: str
+    sizes: dict[str, int]
+    values: dict[str, Value]
+    inputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    states: tuple[tuple[str, str], ...]
+    outputs: tuple[str, ...]
+    instructions: tuple[Instruction, ...]
+    schema: int = SCHEMA
+
+
+def reads(instruction: Instruction) -> tuple[str, ...]:
+    """The values that an instruction reads."""
+    return tuple(filter(None, instruction.inputs)) if isinstance(instruction, Local) else (instruction.input,)
+
+
+def writes(instruction: Instruction) -> tuple[str, ...]:
+    """The values that an instruction writes."""
+    return instruction.outputs if isinstance(instruction, Local) else (instruction.output,)
+
+
+def encode(program: Program) -> bytes:
+    return msgspec.msgpack.encode(program)
+
+
+def decode(data: bytes) -> Program:
+    return msgspec.msgpack.decode(data, type=Program)

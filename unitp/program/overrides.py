@@ -1,0 +1,35 @@
+"""Hot operators on a framework's fused kernels: an override replaces an operator's decomposition where it gives the same result.
+
+An implementation (override or decomposition) is `fn(p, ctx, *inputs)`: `p` the backend's primitives, `ctx` the
+`unitp.program.rank.Context`, inputs local arrays (None where absent). It returns the output, or a tuple of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Implementation = Callable[..., Any]
+
+
+class Overrides:
+    """A backend's table of overrides; each lists the dtypes in which it equals its decomposition."""
+
+    def __init__(self) -> None:
+        self._table: dict[tuple[str, str], Implementation] = {}
+
+    def __call__(self, op: str, *dtypes: str) -> Callable[[Implementation], Implementation]:
+        """Register: `@override("Softmax", "float32", "float64")`. The dtype is that of the operator's first output."""
+
+        def register(fn: Implementation) -> Implementation:
+            for dtype in dtypes:
+                self._table[op, dtype] = fn
+            return fn
+
+        return register
+
+    def get(self, op: str, dtype: str) -> Implementation | None:
+        return self._table.get((op, dtype))
+
+    def ops(self) -> set[tuple[str, str]]:
+        return set(self._table)

@@ -1,0 +1,50 @@
+"""A rank's view of a program: local shapes and intervals, all derived from layouts, factor splits and coordinates."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from unitp.graph.graph import Attribute
+from unitp.layout import Interval
+from unitp.program.instructions import Local, Program
+
+
+class Context(NamedTuple):
+    """What an operator's implementation needs beside its arrays.
+
+    `inputs` and `outputs` are local shapes (None where an input is absent); `intervals` maps a split factor to what this rank
+    computes of it (an unsplit factor is not listed: the rank has all of it); `dtype` is that of the first output.
+    """
+
+    op: str
+    attrs: dict[str, Attribute]
+    inputs: tuple[tuple[int, ...] | None, ...]
+    outputs: tuple[tuple[int, ...], ...]
+    intervals: dict[str, Interval]
+    dtype: str
+
+    def start(self, factor: str) -> int:
+        """Where this rank's part of `factor` starts in the whole."""
+        return self.intervals.get(factor, (0, 0))[0]
+
+
+def local_shape(program: Program, name: str, rank: int) -> tuple[int, ...]:
+    value = program.values[name]
+    return value.layout.local_shape(value.shape, rank, program.mesh)
+
+
+def intervals(program: Program, name: str, rank: int) -> tuple[Interval, ...]:
+    """The part of value `name` that `rank` holds."""
+    value = program.values[name]
+    return value.layout.intervals(value.shape, rank, program.mesh)
+
+
+def context(program: Program, local: Local, rank: int) -> Context:
+    return Context(
+        op=local.op,
+        attrs=local.attrs,
+        inputs=tuple(local_shape(program, name, rank) if name else None for name in local.inputs),
+        outputs=tuple(local_shape(program, name, rank) for name in local.outputs),
+        intervals={factor: split.at(rank, program.mesh) for factor, split in local.splits.items()},
+        dtype=program.values[local.outputs[0]].dtype,
+    )
