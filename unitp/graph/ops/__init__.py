@@ -1,0 +1,37 @@
+"""Operators: ONNX opset 24, each as one factor rule from which shapes, layouts and costs follow."""
+
+from unitp.graph.ops import attention, elementwise, linear, lookup, norm, reduction, shaping  # noqa: F401  (they register)
+from unitp.graph.ops.registry import (
+    Operator,
+    flops,
+    infer,
+    known_ops,
+    operator,
+    output_count,
+    register,
+    register_line,
+    rule_of,
+    unregister,
+)
+from unitp.graph.ops.rule import Factor, Operand, Rule, Term, factor_split, layouts, parse, term_split
+
+__all__ = [
+    "Factor",
+    "Operand",
+    "Operator",
+    "Rule",
+    "Term",
+    "factor_split",
+    "flops",
+    "infer",
+    "known_ops",
+    "layouts",
+    "operator",
+    "output_count",
+    "parse",
+    "register",
+    "register_line",
+    "rule_of",
+    "term_split",
+    "unregister",
+]

@@ -1,0 +1,61 @@
+"""Attention with grouped heads, rotary embedding, and the scatter that appends to a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unitp.errors import GraphError
+from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.rule import Operand, Rule, Shape, Term, parse
+
+
+def attention(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`b h s e, b h/r t e, b h/r t f -> b h s f`, whole: s t e f. Query heads are split; the KV heads they touch follow as a cover."""
+    if any(s is None or len(s) != 4 for s in inputs[:3]):
+        raise GraphError("Attention wants q, k and v with four dims: batch, heads, positions, head size")
+    if any(s is not None for s in inputs[4:6]):
+        raise GraphError("Attention's past_key and past_value are not used here: scatter into a cache with TensorScatter")
+    q, k = (tuple(s or ()) for s in inputs[:2])
+    heads, groups = q[1], k[1]
+    if not (isinstance(heads, int) and isinstance(groups, int)) or heads % groups:
+        raise GraphError(f"Attention has {heads} query heads over {groups} KV heads, which must divide them")
+    head = "h/r" if heads != groups else "h"
+    given = list(inputs[:3])
+    line = f"b h s e, b {head} t e, b {head} t f"
+    mask = inputs[3] if len(inputs) > 3 else None
+    length = inputs[6] if len(inputs) > 6 else None
+    if length is not None:
+        line, given = line + ", b", [*given, length]
+    rule = parse(line + " -> b h s f", given, ratio=heads // groups, whole="s t e f")
+    placed: list[Operand | None] = [*rule.inputs[:3], None, None, None, None]
+    if mask is not None:
+        placed[3] = _mask_terms(mask, rule)
+    placed[6] = rule.inputs[3] if length is not None else None
+    return Rule(rule.factors, tuple(placed[: len(inputs)]), rule.outputs)
+
+
+def _mask_terms(mask: Shape, rule: Rule) -> Operand:
+    names = ("b", "h", "s", "t")[4 - len(mask) :]
+    for name, size in zip(names, mask, strict=True):
+        if size not in (1, rule.factors[name].size):
+            raise GraphError(f"Attention's mask {mask} does not broadcast over batch, heads, queries, keys")
+    return tuple(Term((n,)) if rule.factors[n].size == size else Term() for n, size in zip(names, mask, strict=True))
+
+
+def rotary(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`b h s e, p r, p r, b s -> b h s e`, whole: e p r."""
+    if len(inputs[0] or ()) != 4:
+        raise GraphError("RotaryEmbedding wants four dims: batch, heads, positions, head size")
+    return parse("b h s e, p r, p r, b s -> b h s e", inputs, whole="e p r")
+
+
+def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`b g t e, b g s e, b -> b g t e`, whole: t s."""
+    if int(attrs.get("axis", -2)) not in (-2, 2):
+        raise GraphError("TensorScatter is known along dim 2 of four only")
+    return parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")
+
+
+register(Operator("Attention", attention, arity=(3, 7), flops=4))
+register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4))
+register(Operator("TensorScatter", scatter, arity=(3, 3)))

@@ -1,0 +1,64 @@
+"""Element by element, with NumPy's broadcasting: factor `d<i>` is dim i of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unitp.errors import GraphError
+from unitp.graph.graph import Dim
+from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """The common shape of `shapes`. Symbols only match themselves and 1."""
+    rank = max(len(s) for s in shapes)
+    padded = [(1,) * (rank - len(s)) + s for s in shapes]
+    out: list[Dim] = []
+    for dims in zip(*padded, strict=True):
+        sizes = {d for d in dims if d != 1}
+        if len(sizes) > 1:
+            raise GraphError(f"shapes {', '.join(map(str, shapes))} do not broadcast")
+        out.append(sizes.pop() if sizes else 1)
+    return tuple(out)
+
+
+def aligned(shape: Shape, out: Shape) -> Operand:
+    """The terms of an operand of a broadcasting operator."""
+    shift = len(out) - len(shape)
+    return tuple(Term((f"d{i + shift}",)) if size == out[i + shift] else Term() for i, size in enumerate(shape))
+
+
+def elementwise(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shapes = [s for s in inputs if s is not None]
+    out = broadcast(shapes)
+    factors = {f"d{i}": Factor(size) for i, size in enumerate(out)}
+    return Rule(factors, tuple(aligned(s, out) for s in shapes), (aligned(out, out),))
+
+
+def _to_bool(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+    return ("bool",)
+
+
+def _cast(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+    return (str(attrs["to"]),)
+
+
+def _second(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+    return (dtypes[1],)
+
+
+for _name in ("Add", "Sub", "Mul", "Div", "Max", "Min"):
+    register(Operator(_name, elementwise, arity=(2, 2)))
+register(Operator("Pow", elementwise, arity=(2, 2), flops=20))
+for _name in ("Equal", "Less", "And"):
+    register(Operator(_name, elementwise, arity=(2, 2), dtypes=_to_bool))
+for _name in ("Neg", "Abs", "Relu", "Not"):
+    register(Operator(_name, elementwise))
+for _name in ("Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Erf", "Swish", "Gelu"):
+    register(Operator(_name, elementwise, flops=10))
+register(Operator("Identity", elementwise, view=True))
+register(Operator("Cast", elementwise, dtypes=_cast))
+register(Operator("Where", elementwise, arity=(3, 3), dtypes=_second))
+# x / count + epsilon: the finish of a mean whose sum was taken across ranks
+register(Operator("Rescale", elementwise, internal=True))

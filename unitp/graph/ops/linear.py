@@ -1,0 +1,44 @@
+"""Contractions: MatMul with broadcast batch dims, and Gemm with its bias taken once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unitp.errors import GraphError
+from unitp.graph.ops.elementwise import aligned, broadcast
+from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
+
+
+def matmul(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`b m k, b k n -> b m n`, sum: k; b stands for the broadcast batch dims d0, d1, ..."""
+    x, y = (tuple(s or ()) for s in inputs)
+    if len(x) < 2 or len(y) < 2:
+        raise GraphError(f"MatMul wants matrices, got shapes {x} and {y}")
+    if x[-1] != y[-2]:
+        raise GraphError(f"MatMul of {x} and {y}: {x[-1]} columns meet {y[-2]} rows")
+    batch = broadcast([x[:-2], y[:-2]])
+    factors = {f"d{i}": Factor(size) for i, size in enumerate(batch)}
+    factors |= {"m": Factor(x[-2]), "k": Factor(x[-1], "sum"), "n": Factor(y[-1])}
+    m, k, n = Term(("m",)), Term(("k",)), Term(("n",))
+    left, right = (*aligned(x[:-2], batch), m, k), (*aligned(y[:-2], batch), k, n)
+    return Rule(factors, (left, right), ((*aligned(batch, batch), m, n),))
+
+
+def gemm(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`m k, k n, m n -> m n`, sum: k, once: the bias (whose dims may be absent or of size 1)."""
+    a = "k m" if attrs.get("transA") else "m k"
+    b = "n k" if attrs.get("transB") else "k n"
+    rule = parse(f"{a}, {b} -> m n", inputs[:2], sum="k")
+    if len(inputs) < 3 or inputs[2] is None:
+        return rule
+    bias, out = inputs[2], rule.output_shapes()[0]
+    if broadcast([bias, out]) != out:
+        raise GraphError(f"Gemm's bias {bias} does not broadcast to {out}")
+    names = {"d0": "m", "d1": "n"}
+    terms = tuple(Term(tuple(names[f] for f in term.factors)) for term in aligned(bias, out))
+    return Rule(rule.factors, (*rule.inputs, terms), rule.outputs, once=(2,))
+
+
+register(Operator("MatMul", matmul, arity=(2, 2), flops=2))
+register(Operator("Gemm", gemm, arity=(2, 3), flops=2))

@@ -1,0 +1,48 @@
+"""Look-ups: rows by index. Where the looked-up dim is split, each rank gives what it holds and zeros else (*mask*)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unitp.errors import GraphError
+from unitp.graph.ops.norm import positive
+from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
+
+
+def gather(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`v d, b s -> b s d`, mask: v, for any number of dims."""
+    data, ids = (tuple(s or ()) for s in inputs)
+    dim = positive(int(attrs.get("axis", 0)), len(data))
+    names = ["v" if i == dim else f"d{i}" for i in range(len(data))]
+    places = [f"i{i}" for i in range(len(ids))]
+    factors = {n: Factor(s, "mask" if n == "v" else "free") for n, s in zip(names, data, strict=True)}
+    factors |= {n: Factor(s) for n, s in zip(places, ids, strict=True)}
+    out = [*names[:dim], *places, *names[dim + 1 :]]
+    data_terms, id_terms, out_terms = (tuple(Term((n,)) for n in group) for group in (names, places, out))
+    return Rule(factors, (data_terms, id_terms), (out_terms,))
+
+
+def gather_nd(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`b s d, b n 1 -> b n d`, whole: s (one index per place, after one batch dim)."""
+    if attrs.get("batch_dims", 0) != 1 or len(inputs[0] or ()) != 3 or (inputs[1] or ())[-1:] != (1,):
+        raise GraphError("GatherND is known with batch_dims=1, data of three dims and indices of shape (batch, n, 1)")
+    return parse("b s d, b n . -> b n d", inputs, whole="s")
+
+
+def gather_elements(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`b v, b w -> b w`, whole: v (the dim along which elements are looked up)."""
+    data, ids = (tuple(s or ()) for s in inputs)
+    dim = positive(int(attrs.get("axis", 0)), len(data))
+    if len(data) != len(ids) or any(a != b for i, (a, b) in enumerate(zip(data, ids, strict=False)) if i != dim):
+        raise GraphError(f"GatherElements of {data} at {ids}: all dims but dim {dim} must agree")
+    names = [f"d{i}" for i in range(len(ids))]
+    factors = {n: Factor(s) for n, s in zip(names, ids, strict=True)} | {"v": Factor(data[dim], "whole")}
+    out = tuple(Term((n,)) for n in names)
+    source = tuple(Term(("v",)) if i == dim else t for i, t in enumerate(out))
+    return Rule(factors, (source, out), (out,))
+
+
+register(Operator("Gather", gather, arity=(2, 2)))
+register(Operator("GatherND", gather_nd, arity=(2, 2)))
+register(Operator("GatherElements", gather_elements, arity=(2, 2)))

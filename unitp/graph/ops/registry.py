@@ -1,0 +1,116 @@
+"""The table of operators. An operator is its factor rule; shape inference and a first cost follow from it.
+
+    register("MatMul", matmul_rule)                                  a function of attributes and input shapes
+    register_line("MyScale", "b s d, d -> b s d")                    one line is enough: it is inferred, costed and sharded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
+
+import msgspec
+
+from unitp.errors import GraphError, did_you_mean
+from unitp.graph.graph import Attribute, Node, TensorType
+from unitp.graph.ops.rule import Rule, Shape, parse
+
+Attrs = Mapping[str, Attribute]
+RuleFunction = Callable[[Attrs, Sequence[Shape | None], Sequence[Shape] | None], Rule]
+DtypeFunction = Callable[[Attrs, Sequence[str]], tuple[str, ...]]
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """`arity`: fewest and most inputs. `flops`: per element of the product of all factors (contractions) or of the output."""
+
+    name: str
+    rule: RuleFunction
+    outputs: int = 1
+    arity: tuple[int, int] = (1, 1)
+    dtypes: DtypeFunction | None = None
+    flops: float = 1.0
+    view: bool = False
+    internal: bool = False
+
+
+_TABLE: dict[str, Operator] = {}
+
+
+def register(operator: Operator) -> None:
+    if operator.name in _TABLE:
+        raise GraphError(f"operator {operator.name} is registered twice")
+    _TABLE[operator.name] = operator
+    rule_of.cache_clear()
+
+
+def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> None:
+    """An operator by its factor line alone (see `unitp.graph.ops.rule`); its dtype is that of the first input."""
+    count = line.partition("->")[0].count(",") + 1
+    outputs = line.partition("->")[2].count(",") + 1
+
+    def rule(attrs: Attrs, inputs: Sequence[Shape | None], out: Sequence[Shape] | None) -> Rule:
+        return parse(line, inputs, **kinds)  # type: ignore[arg-type]
+
+    register(Operator(name, rule, outputs, (count, count), flops=flops))
+
+
+def unregister(name: str) -> None:
+    """Take an operator out again (a plug-in is unloaded, a test ends)."""
+    del _TABLE[name]
+    rule_of.cache_clear()
+
+
+def known_ops() -> set[str]:
+    """The operators that a graph may use."""
+    return {name for name, op in _TABLE.items() if not op.internal}
+
+
+def operator(name: str) -> Operator:
+    if name not in _TABLE:
+        raise GraphError(f'unknown operator "{name}"', hint=did_you_mean(name, known_ops()))
+    return _TABLE[name]
+
+
+def output_count(name: str) -> int:
+    return operator(name).outputs
+
+
+@lru_cache(maxsize=4096)
+def _rule(op: str, attrs: bytes, inputs: tuple[Shape | None, ...], outputs: tuple[Shape, ...] | None) -> Rule:
+    decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
+    return operator(op).rule(decoded, inputs, outputs)
+
+
+def rule_of(
+    op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None
+) -> Rule:
+    """The factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input."""
+    known = operator(op)
+    fewest, most = known.arity
+    if not fewest <= len(inputs) <= most:
+        wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        raise GraphError(f"{op} has {len(inputs)} inputs, wanted {wanted}")
+    key = msgspec.msgpack.encode(attrs, order="deterministic")
+    return _rule(op, key, tuple(inputs), tuple(outputs) if known.internal and outputs is not None else None)
+
+
+rule_of.cache_clear = _rule.cache_clear  # type: ignore[attr-defined]
+
+
+def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]:
+    """The types of a node's outputs. Raises GraphError, naming the node, where its inputs do not fit."""
+    types = [known[name] if name else None for name in node.inputs]
+    try:
+        rule = rule_of(node.op, node.attrs, [t.shape if t else None for t in types])
+    except GraphError as error:
+        raise GraphError(f"{node}: {error.message}", hint=error.hint) from None
+    present = [t.dtype for t in types if t]
+    dtypes = operator(node.op).dtypes
+    names = dtypes(node.attrs, present) if dtypes else (present[0],) * len(rule.outputs)
+    return tuple(TensorType(dtype, shape) for dtype, shape in zip(names, rule.output_shapes(), strict=True))
+
+
+def flops(op: str, rule: Rule, local: Mapping[str, int]) -> float:
+    """FLOPs of an operator whose factors have these local sizes: `Operator.flops` for each element of the iteration space."""
+    return operator(op).flops * prod(local[name] for name in rule.factors)

@@ -1,0 +1,211 @@
+"""Operators that move data and compute nothing. Reshape's factors are derived from its two shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from unitp.errors import GraphError
+from unitp.graph.graph import Dim
+from unitp.graph.ops.norm import positive
+from unitp.graph.ops.reduction import dims_of
+from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
+
+Group = tuple[list[int], list[int]]
+
+
+def reshape(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`b (h e) -> b h e`: dims are matched from the left until their products agree, each such group refined to common factors."""
+    source, target = tuple(inputs[0] or ()), attrs["shape"]
+    if not isinstance(target, tuple):
+        raise GraphError(f"Reshape's shape must be a tuple, got {target!r}")
+    factors: dict[str, Factor] = {}
+    left: list[Term] = [Term()] * len(source)
+    right: list[Term] = [Term()] * len(target)
+    for number, group in enumerate(_groups(source, target)):
+        _refine(number, group, source, target, factors, left, right)
+    return Rule(factors, (tuple(left),), (tuple(right),))
+
+
+def _groups(source: Shape, target: Shape) -> list[Group]:
+    """Runs of dims on both sides with equal products; a symbol only matches itself."""
+    groups: list[Group] = []
+    i = j = 0
+    while i < len(source) or j < len(target):
+        a, b = [i] if i < len(source) else [], [j] if j < len(target) else []
+        i, j = i + len(a), j + len(b)
+        while _product(source, a) != _product(target, b):
+            left, right = _product(source, a), _product(target, b)
+            grow_left = isinstance(right, str) or (isinstance(left, int) and isinstance(right, int) and left < right)
+            if grow_left and i < len(source):
+                a, i = [*a, i], i + 1
+            elif j < len(target):
+                b, j = [*b, j], j + 1
+            else:
+                raise GraphError(f"cannot reshape {source} to {target}")
+        groups.append((a, b))
+    return groups
+
+
+def _product(shape: Shape, dims: list[int]) -> Dim:
+    symbols = [shape[d] for d in dims if isinstance(shape[d], str)]
+    number = prod(int(shape[d]) for d in dims if not isinstance(shape[d], str))
+    if not symbols:
+        return number
+    return "*".join([*sorted(map(str, symbols)), *([str(number)] if number != 1 else [])])
+
+
+def _refine(
+    number: int, group: Group, source: Shape, target: Shape, factors: dict[str, Factor], left: list[Term], right: list[Term]
+) -> None:
+    a, b = group
+    if len(a) == 1 and len(b) == 1:
+        name = f"g{number}"
+        factors[name] = Factor(source[a[0]])
+        left[a[0]] = right[b[0]] = Term((name,))
+        return
+    sizes_a, sizes_b = [source[d] for d in a], [target[d] for d in b]
+    common = _common(sizes_a, sizes_b)
+    if common is None:
+        for side, dims, sizes in ((left, a, sizes_a), (right, b, sizes_b)):
+            for place, (dim, size) in enumerate(zip(dims, sizes, strict=True)):
+                name = f"g{number}{'l' if side is left else 'r'}{place}"
+                factors[name] = Factor(size, "whole")
+                side[dim] = Term((name,))
+        return
+    for place, size in enumerate(common):
+        factors[f"g{number}_{place}"] = Factor(size)
+    for side, dims, sizes in ((left, a, sizes_a), (right, b, sizes_b)):
+        for dim, places in zip(dims, _assign(sizes, common), strict=True):
+            side[dim] = Term(tuple(f"g{number}_{p}" for p in places))
+
+
+def _common(a: list[Dim], b: list[Dim]) -> list[int] | None:
+    """The common refinement of two factorisations of one number, major to minor; None where there is none."""
+    if any(isinstance(s, str) for s in (*a, *b)):
+        return None
+    edges = sorted({*_suffixes(a), *_suffixes(b)})
+    if any(big % small for small, big in zip(edges, edges[1:], strict=False)):
+        return None
+    return [big // small for small, big in zip(edges, edges[1:], strict=False)][::-1]
+
+
+def _suffixes(sizes: list[Dim]) -> list[int]:
+    return [prod(int(s) for s in sizes[i:]) for i in range(len(sizes) + 1)]
+
+
+def _assign(sizes: list[Dim], common: list[int]) -> list[list[int]]:
+    out, at = [], 0
+    for size in sizes:
+        places, left = [], int(size)
+        while left > 1:
+            places.append(at)
+            left //= common[at]
+            at += 1
+        out.append(places)
+    return out
+
+
+def transpose(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    x = tuple(inputs[0] or ())
+    perm = attrs.get("perm", tuple(reversed(range(len(x)))))
+    if not isinstance(perm, tuple) or sorted(int(p) for p in perm) != list(range(len(x))):
+        raise GraphError(f"Transpose of {len(x)} dims by {perm}")
+    terms = [Term((f"d{i}",)) for i in range(len(x))]
+    factors = {f"d{i}": Factor(size) for i, size in enumerate(x)}
+    return Rule(factors, (tuple(terms),), (tuple(terms[int(p)] for p in perm),))
+
+
+def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tuple[dict[str, Factor], Operand]:
+    """Factors of one operand whose dims in `whole` have factors of their own (named by `tag`), the others `d<i>`."""
+    names = [f"{tag}{i}" if i in whole else f"d{i}" for i in range(len(shape))]
+    factors = {n: Factor(s, "whole" if i in whole else "free") for i, (n, s) in enumerate(zip(names, sizes, strict=True))}
+    return factors, tuple(Term((n,)) for n in names)
+
+
+def concat(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shapes = [tuple(s or ()) for s in inputs]
+    dim = positive(int(attrs["axis"]), len(shapes[0]))
+    if any(len(s) != len(shapes[0]) or any(s[i] != shapes[0][i] for i in range(len(s)) if i != dim) for s in shapes):
+        raise GraphError(f"Concat of {', '.join(map(str, shapes))} along dim {dim}")
+    if any(isinstance(s[dim], str) for s in shapes):
+        raise GraphError("Concat along a symbolic dim")
+    factors: dict[str, Factor] = {}
+    operands = []
+    for number, shape in enumerate(shapes):
+        more, terms = _fixed(shape, {dim}, shape, f"x{number}_")
+        factors |= more
+        operands.append(terms)
+    total = [sum(int(s[dim]) for s in shapes) if i == dim else size for i, size in enumerate(shapes[0])]
+    more, out = _fixed(shapes[0], {dim}, total, "o")
+    return Rule(factors | more, tuple(operands), (out,))
+
+
+def split(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shape, sizes = tuple(inputs[0] or ()), attrs["split"]
+    dim = positive(int(attrs["axis"]), len(shape))
+    if not isinstance(sizes, tuple) or len(sizes) != 2 or sum(int(s) for s in sizes) != shape[dim]:
+        raise GraphError(f"Split of {shape} along dim {dim} into {sizes}: two parts that sum to it are wanted")
+    factors, operand = _fixed(shape, {dim}, shape, "x")
+    outs = []
+    for number, part in enumerate(sizes):
+        more, out = _fixed(shape, {dim}, [part if i == dim else s for i, s in enumerate(shape)], f"o{number}_")
+        factors |= more
+        outs.append(out)
+    return Rule(factors, (operand,), tuple(outs))
+
+
+def slice_(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """Sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol."""
+    shape = tuple(inputs[0] or ())
+    dims, starts, ends = dims_of(attrs, len(shape)), attrs["starts"], attrs["ends"]
+    if not isinstance(starts, tuple) or not isinstance(ends, tuple) or not len(dims) == len(starts) == len(ends):
+        raise GraphError("Slice wants as many starts and ends as axes")
+    sizes = list(shape)
+    for dim, a, b in zip(dims, starts, ends, strict=True):
+        sizes[dim] = b if a == 0 else int(b) - int(a)
+        size = shape[dim]
+        if isinstance(b, int) and isinstance(size, int) and not 0 <= int(a) < b <= size:
+            raise GraphError(f"Slice {a}:{b} of dim {dim} with size {size}")
+    factors, operand = _fixed(shape, set(dims), shape, "x")
+    more, out = _fixed(shape, set(dims), sizes, "o")
+    return Rule(factors | more, (operand,), (out,))
+
+
+def unsqueeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shape = tuple(inputs[0] or ())
+    added = dims_of(attrs, len(shape) + len(attrs["axes"]))  # type: ignore[arg-type]
+    factors, operand = _fixed(shape, set(), shape, "x")
+    rest = iter(operand)
+    return Rule(factors, (operand,), (tuple(Term() if i in added else next(rest) for i in range(len(shape) + len(added))),))
+
+
+def squeeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shape = tuple(inputs[0] or ())
+    gone = dims_of(attrs, len(shape))
+    if any(shape[d] != 1 for d in gone):
+        raise GraphError(f"Squeeze of dims {gone} of {shape}, which are not all 1")
+    factors, operand = _fixed(shape, set(), shape, "x")
+    return Rule(factors, (operand,), (tuple(t for i, t in enumerate(operand) if i not in gone),))
+
+
+def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shape, target = tuple(inputs[0] or ()), attrs["shape"]
+    if not isinstance(target, tuple) or len(shape) > len(target):
+        raise GraphError(f"Expand of {shape} to {target}")
+    shift = len(target) - len(shape)
+    if any(s not in (1, target[i + shift]) for i, s in enumerate(shape)):
+        raise GraphError(f"Expand of {shape} to {target}")
+    factors, out = _fixed(target, set(), target, "o")
+    return Rule(factors, (tuple(out[i + shift] if s == target[i + shift] else Term() for i, s in enumerate(shape)),), (out,))
+
+
+register(Operator("Reshape", reshape, view=True))
+register(Operator("Transpose", transpose))
+register(Operator("Concat", concat, arity=(1, 64)))
+register(Operator("Split", split, outputs=2))
+register(Operator("Slice", slice_, view=True))
+register(Operator("Unsqueeze", unsqueeze, view=True))
+register(Operator("Squeeze", squeeze, view=True))
+register(Operator("Expand", expand))
