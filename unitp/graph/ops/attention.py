@@ -14,7 +14,9 @@ def attention(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
     if any(s is None or len(s) != 4 for s in inputs[:3]):
         raise GraphError("Attention wants q, k and v with four dims: batch, heads, positions, head size")
     if any(s is not None for s in inputs[4:6]):
-        raise GraphError("Attention's past_key and past_value are not used here: scatter into a cache with TensorScatter")
+        raise GraphError(
+            "Attention's past_key and past_value are not used here: scatter into a cache with TensorScatter"
+        )
     q, k = (tuple(s or ()) for s in inputs[:2])
     heads, groups = q[1], k[1]
     if not (isinstance(heads, int) and isinstance(groups, int)) or heads % groups:

@@ -25,7 +25,9 @@ def _reduce(kind: Kind) -> RuleFunction:
         gone = dims_of(attrs, len(x))
         factors = {f"d{i}": Factor(size, kind if i in gone else "free") for i, size in enumerate(x)}
         terms = tuple(Term((f"d{i}",)) for i in range(len(x)))
-        kept = tuple(Term() if i in gone else t for i, t in enumerate(terms) if attrs.get("keepdims", 1) or i not in gone)
+        kept = tuple(
+            Term() if i in gone else t for i, t in enumerate(terms) if attrs.get("keepdims", 1) or i not in gone
+        )
         return Rule(factors, (terms,), (kept,))
 
     return rule

@@ -1,7 +1,7 @@
 """The table of operators. An operator is its factor rule; shape inference and a first cost follow from it.
 
-    register("MatMul", matmul_rule)                                  a function of attributes and input shapes
-    register_line("MyScale", "b s d, d -> b s d")                    one line is enough: it is inferred, costed and sharded
+register("MatMul", matmul_rule)                                  a function of attributes and input shapes
+register_line("MyScale", "b s d, d -> b s d")                    one line is enough: it is inferred, costed and sharded
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ def _rule(op: str, attrs: bytes, inputs: tuple[Shape | None, ...], outputs: tupl
     return operator(op).rule(decoded, inputs, outputs)
 
 
-def rule_of(
-    op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None
-) -> Rule:
+def rule_of(op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None) -> Rule:
     """The factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input."""
     known = operator(op)
     fewest, most = known.arity

@@ -90,7 +90,9 @@ def parse_terms(text: str, ratio: int = 1) -> Operand:
     terms = []
     for group, word in _TERM.findall(text):
         name, _, over = word.partition("/")
-        terms.append(Term(tuple(group.split())) if group else Term() if name == "." else Term((name,), ratio if over else 1))
+        terms.append(
+            Term(tuple(group.split())) if group else Term() if name == "." else Term((name,), ratio if over else 1)
+        )
     return tuple(terms)
 
 
@@ -163,7 +165,9 @@ def factor_split(rule: Rule, term: Term, split: Split) -> Split | None:
         if split.covers:
             return None
         size = int(rule.factors[term.factors[0]].size)
-        return Split(split.axes, tuple((min(a * term.ratio, size), min(b * term.ratio, size)) for a, b in split.intervals))
+        return Split(
+            split.axes, tuple((min(a * term.ratio, size), min(b * term.ratio, size)) for a, b in split.intervals)
+        )
     scale = rule.minor(term)
     if any(edge % scale for interval in split.intervals for edge in interval):
         return None

@@ -57,7 +57,13 @@ def _product(shape: Shape, dims: list[int]) -> Dim:
 
 
 def _refine(
-    number: int, group: Group, source: Shape, target: Shape, factors: dict[str, Factor], left: list[Term], right: list[Term]
+    number: int,
+    group: Group,
+    source: Shape,
+    target: Shape,
+    factors: dict[str, Factor],
+    left: list[Term],
+    right: list[Term],
 ) -> None:
     a, b = group
     if len(a) == 1 and len(b) == 1:
@@ -120,7 +126,9 @@ def transpose(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
 def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tuple[dict[str, Factor], Operand]:
     """Factors of one operand whose dims in `whole` have factors of their own (named by `tag`), the others `d<i>`."""
     names = [f"{tag}{i}" if i in whole else f"d{i}" for i in range(len(shape))]
-    factors = {n: Factor(s, "whole" if i in whole else "free") for i, (n, s) in enumerate(zip(names, sizes, strict=True))}
+    factors = {
+        n: Factor(s, "whole" if i in whole else "free") for i, (n, s) in enumerate(zip(names, sizes, strict=True))
+    }
     return factors, tuple(Term((n,)) for n in names)
 
 
@@ -178,7 +186,9 @@ def unsqueeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
     added = dims_of(attrs, len(shape) + len(attrs["axes"]))  # type: ignore[arg-type]
     factors, operand = _fixed(shape, set(), shape, "x")
     rest = iter(operand)
-    return Rule(factors, (operand,), (tuple(Term() if i in added else next(rest) for i in range(len(shape) + len(added))),))
+    return Rule(
+        factors, (operand,), (tuple(Term() if i in added else next(rest) for i in range(len(shape) + len(added))),)
+    )
 
 
 def squeeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
@@ -198,7 +208,9 @@ def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     if any(s not in (1, target[i + shift]) for i, s in enumerate(shape)):
         raise GraphError(f"Expand of {shape} to {target}")
     factors, out = _fixed(target, set(), target, "o")
-    return Rule(factors, (tuple(out[i + shift] if s == target[i + shift] else Term() for i, s in enumerate(shape)),), (out,))
+    return Rule(
+        factors, (tuple(out[i + shift] if s == target[i + shift] else Term() for i, s in enumerate(shape)),), (out,)
+    )
 
 
 register(Operator("Reshape", reshape, view=True))

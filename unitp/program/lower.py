@@ -1,0 +1,203 @@
+"""Plan to program: every operator with its splits, every conversion between layouts as explicit instructions.
+
+For each node the rule and the plan's splits tell in which layouts it wants its inputs; a value is converted from where it is
+held to each wanted layout once, however many nodes want it. Nodes whose inner factor is split expand into ordinary
+nodes first. Sizes are bound here: one program serves one set of sizes, and all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from unitp.errors import InputError, PlanError
+from unitp.graph.graph import Attribute, Dim, Graph, Node, TensorType
+from unitp.graph.ops import infer, layouts, rule_of
+from unitp.graph.ops.expansions import expand
+from unitp.layout import Layout, Split
+from unitp.mesh import Mesh
+from unitp.plan import PhasePlan, Plan
+from unitp.program.convert import steps
+from unitp.program.instructions import Instruction, Local, Program, Value
+
+Splits = Mapping[str, Split]
+
+
+def lower(
+    graph: Graph,
+    plan: Plan,
+    phase: str,
+    sizes: Mapping[str, int] | None = None,
+    outputs: tuple[str, ...] | None = None,
+    dtype: str = "float32",
+) -> Program:
+    """The program of `graph` under `plan` for these sizes (default: the phase's), computing `outputs` only (default: all).
+
+    `dtype="float64"` widens every float32 tensor. Raises PlanError where the plan is not of this graph.
+    """
+    if plan.graph != graph.hash:
+        raise PlanError(
+            f"the plan was made for another graph ({plan.graph}, this is {graph.hash})", hint="Plan this model anew."
+        )
+    found = plan.phase(phase)
+    bound = dict(sizes if sizes is not None else found.phase.sizes)
+    if missing := [s for s in graph.symbols if s not in bound]:
+        raise InputError(f"no size is given for {', '.join(missing)}")
+    wanted = tuple(graph.outputs if outputs is None else outputs)
+    return _Lowering(graph, plan, found, bound, dtype).run(wanted)
+
+
+class _Lowering:
+    """One pass over the graph. `held`: where each graph value is; `values`: all values of the program."""
+
+    def __init__(self, graph: Graph, plan: Plan, phase: PhasePlan, sizes: dict[str, int], dtype: str) -> None:
+        self.graph, self.plan, self.phase, self.sizes, self.dtype = graph, plan, phase, sizes, dtype
+        self.mesh: Mesh = plan.mesh
+        self.values: dict[str, Value] = {}
+        self.held: dict[str, str] = {}
+        self.converted: dict[tuple[str, Layout], str] = {}
+        self.copies: dict[str, int] = {}
+        self.instructions: list[Instruction] = []
+
+    def run(self, outputs: tuple[str, ...]) -> Program:
+        nodes = list(self.graph.pruned(outputs))
+        read = {name for node in nodes for name in node.inputs} | set(outputs)
+        inputs = tuple(name for name in self.graph.inputs if name in read)
+        parameters = tuple(p.name for p in self.graph.parameters if p.name in read)
+        for name in inputs:
+            self.hold(name, self.graph.inputs[name], self.phase.values.get(name))
+        for name in parameters:
+            self.hold(name, self.graph.parameter(name).type, self.plan.parameters[name])
+        for state in self.graph.states:
+            self.hold(state.input, state.type, self.plan.states[state.input])
+        for node in nodes:
+            self.node(self.concrete(node))
+        states = tuple((s.input, self.want(s.output, self.values[s.input].layout)) for s in self.graph.states)
+        results = tuple(self.want(name, self.whole(name)) for name in outputs)
+        return Program(
+            graph=self.graph.hash,
+            mesh=self.mesh,
+            phase=self.phase.phase.name,
+            sizes=self.sizes,
+            values=self.values,
+            inputs=inputs,
+            parameters=parameters,
+            states=states,
+            outputs=results,
+            instructions=tuple(self.instructions),
+        )
+
+    # values and their layouts
+
+    def hold(self, name: str, type_: TensorType, layout: Layout | None) -> None:
+        """Define a value that comes from outside, in `layout` (default: replicated)."""
+        concrete = self.type(type_)
+        shape = tuple(int(d) for d in concrete.shape)
+        at = (layout or Layout.replicated(len(shape))).bind(shape, self.mesh)
+        self.define(name, concrete.dtype, shape, at)
+
+    def define(self, name: str, dtype: str, shape: tuple[int, ...], layout: Layout) -> None:
+        self.values[name] = Value(dtype, shape, layout)
+        self.held[name] = name
+
+    def want(self, name: str, layout: Layout) -> str:
+        """The name of value `name` in `layout`, converting it where nobody did before."""
+        source = self.held[name]
+        if self.values[source].layout == layout:
+            return source
+        if (name, layout) not in self.converted:
+            self.converted[name, layout] = self.convert(name, source, layout)
+        return self.converted[name, layout]
+
+    def convert(self, name: str, source: str, layout: Layout) -> str:
+        for instruction, at in steps(self.values[source].layout, layout, self.mesh):
+            if (name, at) in self.converted:
+                source = self.converted[name, at]
+                continue
+            self.copies[name] = self.copies.get(name, 0) + 1
+            target = f"{name}@{self.copies[name]}"
+            self.values[target] = Value(self.values[source].dtype, self.values[source].shape, at)
+            self.instructions.append(msgspec.structs.replace(instruction, input=source, output=target))
+            self.converted[name, at] = source = target
+        return source
+
+    def whole(self, name: str) -> Layout:
+        """The layout in which an output is left: as it is, but not partial."""
+        layout = self.values[self.held[name]].layout
+        return Layout(layout.dims) if layout.partial else layout
+
+    # nodes
+
+    def type(self, type_: TensorType) -> TensorType:
+        dtype = self.dtype if type_.dtype == "float32" else type_.dtype
+        return TensorType(dtype, tuple(self.size(d) for d in type_.shape))
+
+    def size(self, dim: Dim) -> int:
+        return self.sizes[dim] if isinstance(dim, str) else dim
+
+    def concrete(self, node: Node) -> Node:
+        """The node with its symbols bound and, in the float64 mode, its casts widened."""
+
+        def bind(key: str, value: Attribute) -> Attribute:
+            if isinstance(value, tuple):
+                return tuple(self.size(v) for v in value)
+            if key == "to" and value == "float32":
+                return self.dtype
+            return self.sizes.get(value, value) if isinstance(value, str) else value
+
+        return msgspec.structs.replace(node, attrs={key: bind(key, value) for key, value in node.attrs.items()})
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.values[self.held[name]].shape
+
+    def node(self, node: Node) -> None:
+        rule = rule_of(node.op, node.attrs, [self.shape(n) if n else None for n in node.inputs])
+        planned = self.phase.nodes.get(node.name, {})
+        splits = {f: split.bind(int(rule.factors[f].size), self.mesh) for f, split in planned.items()}
+        if not any(rule.factors[f].kind == "inner" for f in splits):
+            self.emit(node, splits)
+        elif node.op in ("TopK", "ArgMax"):
+            self.select(node, splits)
+        else:
+            for part in expand(node, self.shape(node.inputs[0])):
+                self.emit(part, splits)
+        for name in node.outputs:
+            if (layout := self.phase.values.get(name)) is not None:
+                self.held[name] = self.want(name, layout.bind(self.shape(name), self.mesh))
+
+    def emit(self, node: Node, splits: Splits, shapes: tuple[tuple[int, ...], ...] | None = None) -> None:
+        """Append a local operator, after the conversions that its inputs need. `shapes`: of outputs that cannot be inferred."""
+        rule = rule_of(node.op, node.attrs, [self.shape(n) if n else None for n in node.inputs], shapes)
+        own = {f: s for f, s in splits.items() if f in rule.factors}
+        wanted, left = layouts(rule, own)
+        inputs = tuple(self.want(n, w) if n and w else n for n, w in zip(node.inputs, wanted, strict=True))
+        known = {n: TensorType(self.values[self.held[n]].dtype, self.shape(n)) for n in node.inputs if n}
+        types = infer(node, known)
+        for number, (name, type_, layout) in enumerate(zip(node.outputs, types, left, strict=True)):
+            shape = shapes[number] if shapes else tuple(int(d) for d in type_.shape)
+            self.define(name, type_.dtype, shape, layout)
+        self.instructions.append(Local(node.op, inputs, node.outputs, node.attrs, own))
+
+    def select(self, node: Node, splits: Splits) -> None:
+        """Top-k or arg-max along a split dim: candidates of each part, gathered, then the best of them."""
+        shape, k = self.shape(node.inputs[0]), int(node.attrs.get("k", 1))  # type: ignore[arg-type]
+        dim = int(node.attrs.get("axis", -1)) % len(shape)  # type: ignore[arg-type]
+        counts = [min(k, b - a) for a, b in splits["v"].intervals]
+        edges = [sum(counts[:i]) for i in range(len(counts) + 1)]
+        candidates = Split(splits["v"].axes, tuple(zip(edges, edges[1:], strict=False)))
+        rest = {f: s for f, s in splits.items() if f != "v"}
+        part, best = f"{node.name}:part", f"{node.name}:best"
+        out = (*shape[:dim], edges[-1], *shape[dim + 1 :])
+        names = (part, f"{part}.1")
+        local = Node("TopKPart", node.inputs, names, {"k": k, "axis": dim})
+        self.emit(local, {**rest, "v": splits["v"], "c": candidates}, (out, out))
+        keep = node.op == "TopK"
+        values = node.outputs[0] if keep else f"{best}.0"
+        self.emit(Node("TopK", (part,), (values, best), {"k": k, "axis": dim}), rest)
+        squeezed = not keep and not node.attrs.get("keepdims", 1)
+        ids = f"{best}.ids" if squeezed else node.outputs[-1]
+        self.emit(Node("GatherElements", (names[1], best), (ids,), {"axis": dim}), rest)
+        if squeezed:
+            kept = [f"d{i}" for i in range(len(shape)) if i != dim]
+            self.emit(Node("Squeeze", (ids,), node.outputs, {"axes": (dim,)}), {f: rest[f] for f in kept if f in rest})
