@@ -96,7 +96,7 @@ class _Conversion:
 
     def sums(self) -> Iterator[Step]:
         for axis in self.now.partial:
-            if axis in self.target.partial:
+            if axis in self.target.partial and self.now.reduction == self.target.reduction:
                 continue
             left = tuple(a for a in self.now.partial if a != axis)
             dim = self.scatter_dim(axis) if self.now.reduction == "sum" else None

@@ -1,0 +1,153 @@
+"""What may be split, and where: cuts are seeded by operators with a grain and spread through the factor maps to a fixpoint.
+
+Attention seeds cuts of its heads (by single heads, by whole KV groups, and whole ranks per group where ranks outnumber groups);
+they reach the projections around it, the caches and the stored weights. Factors that nothing reached are seeded evenly,
+contractions first. A node's candidates are then all ways to give each axis of the mesh to one of its factors, or none.
+
+Roles: an axis with a role splits only dims of that symbol (`dp`: batch, open cuts); any other axis only dims whose size is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import combinations, product
+
+from unitp.graph.graph import Graph, Node
+from unitp.graph.ops import Rule, Term, factor_split, rule_of, term_split
+from unitp.layout import Split, cuts
+from unitp.mesh import Mesh
+
+Assignment = tuple[tuple[str, Split], ...]
+"""Factor and split, by factor name: one way to split a node's work."""
+
+ROLES: Mapping[str, str] = {"dp": "batch"}
+REDUCED = ("sum", "max", "mask", "inner")
+
+
+def head_cuts(parts: int, heads: int, groups: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Cuts of query heads: one by one, by whole KV groups, and whole ranks for each group where ranks outnumber groups."""
+    ratio = heads // groups
+    yield cuts(parts, heads)
+    yield cuts(parts, heads, ratio)
+    if parts > groups:
+        edges = [0]
+        for number, (a, b) in enumerate(cuts(groups, parts)):
+            edges += [number * ratio + stop for _, stop in cuts(b - a, ratio)]
+        yield tuple(zip(edges, edges[1:], strict=False))
+
+
+class Candidates:
+    """The candidates of every node of a graph on a mesh. `splits[node, factor]` are the cuts that reached a factor."""
+
+    def __init__(self, graph: Graph, mesh: Mesh, roles: Mapping[str, str] = ROLES) -> None:
+        self.graph, self.mesh, self.roles = graph, mesh, roles
+        self.axes = tuple(name for name, size in mesh.axes if size > 1)
+        types = graph.types
+        self.rules: dict[str, Rule] = {
+            n.name: rule_of(n.op, n.attrs, [types[i].shape if i else None for i in n.inputs]) for n in graph.nodes
+        }
+        self.splits: dict[tuple[str, str], dict[Split, None]] = {}
+        self._dims: dict[tuple[str, int], dict[Split, None]] = {}
+        self._seed()
+
+    @cached_property
+    def _uses(self) -> dict[tuple[str, int], list[tuple[str, Term]]]:
+        """Where the dims of a value appear: (node, term)."""
+        uses: dict[tuple[str, int], list[tuple[str, Term]]] = {}
+        for node in self.graph.nodes:
+            for value, dim, term in _terms(node, self.rules[node.name]):
+                uses.setdefault((value, dim), []).append((node.name, term))
+        return uses
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], list[tuple[str, int, Term]]]:
+        """Where a factor of a node leads: (value, dim, term)."""
+        places: dict[tuple[str, str], list[tuple[str, int, Term]]] = {}
+        for node in self.graph.nodes:
+            for value, dim, term in _terms(node, self.rules[node.name]):
+                places.setdefault((node.name, term.factors[0]), []).append((value, dim, term))
+        return places
+
+    def _axis_sets(self, size: int | str) -> Iterator[tuple[str, ...]]:
+        """The sets of axes that may split a factor of this size together, in mesh order."""
+        if isinstance(size, str):
+            fitting = [a for a in self.axes if self.roles.get(a) == size]
+        else:
+            fitting = [a for a in self.axes if a not in self.roles and size > 1]
+        for count in range(1, len(fitting) + 1):
+            yield from combinations(fitting, count)
+
+    def _seed(self) -> None:
+        for node in self.graph.nodes:
+            if node.op == "Attention":
+                heads = self.graph.types[node.inputs[0]].shape[1]
+                groups = self.graph.types[node.inputs[1]].shape[1]
+                for axes in self._axis_sets(heads):
+                    for cut in head_cuts(self.mesh.count(axes), int(heads), int(groups)):
+                        self._add(node.name, "h", Split(axes, cut))
+        self._seed_even(n for n in self.graph.nodes if n.op in ("MatMul", "Gemm"))
+        self._seed_even(self.graph.nodes)
+
+    def _seed_even(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            rule = self.rules[node.name]
+            for name, factor in rule.factors.items():
+                if not rule.splittable(name):
+                    continue
+                have = {split.axes for split in self.splits.get((node.name, name), ())}
+                for axes in self._axis_sets(factor.size):
+                    if axes not in have:
+                        size = factor.size
+                        intervals = () if isinstance(size, str) else cuts(self.mesh.count(axes), size)
+                        self._add(node.name, name, Split(axes, intervals))
+
+    def _add(self, node: str, name: str, split: Split) -> None:
+        """Give a factor a cut and spread it, until nothing is new."""
+        work = [(node, name, split)]
+        while work:
+            at, factor, cut = work.pop()
+            rule = self.rules[at]
+            known = self.splits.setdefault((at, factor), {})
+            if cut in known or not rule.splittable(factor) or (cut.covers and rule.factors[factor].kind in REDUCED):
+                continue
+            known[cut] = None
+            for value, dim, term in self._places.get((at, factor), ()):
+                spread = term_split(rule, term, {factor: cut})
+                seen = self._dims.setdefault((value, dim), {})
+                if spread is None or spread in seen:
+                    continue
+                seen[spread] = None
+                for other, place in self._uses.get((value, dim), ()):
+                    back = factor_split(self.rules[other], place, spread)
+                    if back is not None:
+                        work.append((other, place.factors[0], back))
+
+    def of(self, node: Node) -> list[Assignment]:
+        """All ways to split a node's work; the first leaves it whole."""
+        return [a for a in self._enumerate(node.name) if self._legal(node, a)]
+
+    def _enumerate(self, name: str) -> Iterator[Assignment]:
+        factors = [f for f in self.rules[name].factors if self.splits.get((name, f))]
+        for owners in product([None, *factors], repeat=len(self.axes)):
+            given: dict[str, tuple[str, ...]] = {}
+            for axis, owner in zip(self.axes, owners, strict=True):
+                if owner is not None:
+                    given[owner] = (*given.get(owner, ()), axis)
+            choices = [[s for s in self.splits[name, f] if s.axes == axes] for f, axes in given.items()]
+            for chosen in product(*choices):
+                yield tuple(sorted(zip(given, chosen, strict=True)))
+
+    def _legal(self, node: Node, assignment: Assignment) -> bool:
+        """Sums and maxima do not mix, and bools have neither."""
+        kinds = {self.rules[node.name].factors[f].kind for f, _ in assignment}
+        if len(kinds & {"sum", "mask", "max"}) > 1 or ("inner" in kinds and kinds & {"sum", "mask", "max"}):
+            return False
+        return not (kinds & {"sum", "mask", "max"} and self.graph.types[node.name].dtype == "bool")
+
+
+def _terms(node: Node, rule: Rule) -> Iterator[tuple[str, int, Term]]:
+    for value, operand in zip((*node.inputs, *node.outputs), (*rule.inputs, *rule.outputs), strict=True):
+        for dim, term in enumerate(operand or ()):
+            if term.factors:
+                yield value, dim, term

@@ -1,0 +1,221 @@
+"""The planning problem: one variable per choice, its own price, and a price for every pair of neighbours.
+
+    minimise   sum_p weight_p * ( sum_n work(n, a_n) + sum_(u -> v) convert(out(u, a_u), in(v, a_v)) )  +  sum_w held(w, l_w)
+
+A variable is a node's assignment `a_n`, the layout of a value that several nodes read (so that a conversion they share is
+paid once), of an input, of an output (never partial), of a parameter or of a state. Parameters, states and nodes that
+depend on parameters alone have one variable for all phases; everything else one per phase. Equal tables are built once:
+thirty equal layers cost as much as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.graph.graph import Dim, Graph, Node, TensorType
+from unitp.graph.ops import layouts
+from unitp.layout import Layout
+from unitp.mesh import Mesh
+from unitp.plan import Phase
+from unitp.planner.candidates import Assignment, Candidates
+from unitp.planner.price import Prices
+
+Table = npt.NDArray[np.float64]
+SHARED = ""
+"""The phase name of variables that all phases share."""
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """`kind`: node, value, input, output, parameter or state. `choices`: assignments of a node, else layouts."""
+
+    kind: str
+    name: str
+    phase: str
+    choices: tuple[Assignment, ...] | tuple[Layout, ...]
+
+
+class Problem:
+    """Variables with `unary` prices and `pairs` of tables, ready for `unitp.planner.elimination`."""
+
+    def __init__(
+        self, graph: Graph, mesh: Mesh, phases: Sequence[Phase], candidates: Candidates, prices: Prices
+    ) -> None:
+        self.graph, self.mesh, self.phases, self.candidates, self.prices = graph, mesh, phases, candidates, prices
+        self.variables: list[Variable] = []
+        self.unary: list[Table] = []
+        self.pairs: dict[tuple[int, int], Table] = {}
+        self.index: dict[tuple[str, str, str], int] = {}
+        self._assignments: dict[str, tuple[Assignment, ...]] = {}
+        self._sides: dict[str, list[tuple[tuple[Layout | None, ...], tuple[Layout, ...]]]] = {}
+        self._memo: dict[object, object] = {}
+        self.static = _static(graph)
+        self.consumers = _consumers(graph)
+        self._build()
+
+    # building
+
+    def _build(self) -> None:
+        for node in self.graph.nodes:
+            self._prepare(node)
+        for parameter in self.graph.parameters:
+            self._held("parameter", parameter.name, parameter.type)
+        for state in self.graph.states:
+            self._held("state", state.input, state.type)
+        self._nodes(SHARED, [n for n in self.graph.nodes if n.name in self.static], self.phases[0])
+        for phase in self.phases:
+            for name, type_ in self.graph.inputs.items():
+                self._variable("input", name, phase.name, self._layouts_of(name, type_))
+            self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
+            self._ends(phase)
+
+    def _prepare(self, node: Node) -> None:
+        rule = self.candidates.rules[node.name]
+        key = (rule, tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors), node.op)
+        signature = msgspec.msgpack.encode(key)
+        if signature not in self._memo:
+            assignments = tuple(self.candidates.of(node))
+            self._memo[signature] = (assignments, [layouts(rule, dict(a)) for a in assignments])
+        self._assignments[node.name], self._sides[node.name] = self._memo[signature]  # type: ignore[assignment]
+
+    def _variable(self, kind: str, name: str, phase: str, choices: tuple[Assignment, ...] | tuple[Layout, ...]) -> int:
+        number = len(self.variables)
+        self.variables.append(Variable(kind, name, phase, choices))
+        self.unary.append(np.zeros(len(choices)))
+        self.index[kind, name, phase] = number
+        return number
+
+    def _held(self, kind: str, name: str, type_: TensorType) -> None:
+        """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
+        phase = max(self.phases, key=lambda p: max(p.sizes.values(), default=0))
+        number = self._variable(kind, name, SHARED, self._layouts_of(name, type_))
+        sizes, mesh = _sized(type_, phase), self.mesh
+        self.unary[number] = np.array(
+            [self.prices.held(lay.bind(sizes, mesh), sizes, type_.dtype) for lay in self.variables[number].choices]  # type: ignore[union-attr]
+        )
+
+    def _layouts_of(self, name: str, type_: TensorType) -> tuple[Layout, ...]:
+        """The layouts in which the readers of a value want it, and the replicated one."""
+        found = {Layout.replicated(len(type_.shape)): None}
+        for node, operand in self.consumers.get(name, ()):
+            found |= {side[0][operand]: None for side in self._sides[node.name] if side[0][operand] is not None}
+        return tuple(found)  # type: ignore[arg-type]
+
+    def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
+        for node in nodes:
+            number = self._variable("node", node.name, phase_name, self._assignments[node.name])
+            self.unary[number] = self._work(node, phase) * phase.weight * (phase_name != SHARED)
+            for operand, value in enumerate(node.inputs):
+                if value:
+                    self._connect(value, node, operand, number, phase)
+            for place, value in enumerate(node.outputs):
+                readers = {reader.name for reader, _ in self.consumers.get(value, ())}
+                if len(readers) + (value in self.graph.outputs) > 1 and phase_name != SHARED:
+                    self._fan_out(node, place, value, number, phase)
+
+    def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
+        """The layout in which a value with several readers is held: a variable of its own."""
+        made = {side[1][place]: None for side in self._sides[node.name]}
+        choices = tuple(made | {lay: None for lay in self._layouts_of(value, self.graph.types[value])})
+        number = self._variable("value", value, phase.name, choices)
+        left = tuple(side[1][place] for side in self._sides[node.name])
+        self._pair(producer, number, self._conversions(value, left, choices, phase), phase.weight)
+
+    def _connect(self, value: str, node: Node, operand: int, number: int, phase: Phase) -> None:
+        source, left = self._source(value, phase.name)
+        wanted = tuple(side[0][operand] for side in self._sides[node.name])
+        self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)  # type: ignore[arg-type]
+
+    def _source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
+        """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
+        for kind, name in (("value", phase), ("input", phase), ("parameter", SHARED), ("state", SHARED)):
+            if (number := self.index.get((kind, value, name))) is not None:
+                return number, self.variables[number].choices  # type: ignore[return-value]
+        producer, place = self._producers[value]
+        shared = SHARED if producer in self.static else phase
+        return self.index["node", producer, shared], tuple(side[1][place] for side in self._sides[producer])
+
+    @property
+    def _producers(self) -> Mapping[str, tuple[str, int]]:
+        if "producers" not in self._memo:
+            self._memo["producers"] = {
+                value: (n.name, place) for n in self.graph.nodes for place, value in enumerate(n.outputs)
+            }
+        return self._memo["producers"]  # type: ignore[return-value]
+
+    def _ends(self, phase: Phase) -> None:
+        """Outputs are left in any layout that is not partial; states in the layout in which they are read."""
+        for value in self.graph.outputs:
+            source, left = self._source(value, phase.name)
+            choices = tuple(dict.fromkeys(Layout(lay.dims) for lay in left))
+            number = self._variable("output", value, phase.name, choices)
+            self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
+        for state in self.graph.states:
+            source, left = self._source(state.output, phase.name)
+            number, held = self._source(state.input, phase.name)
+            self._pair(source, number, self._conversions(state.output, left, held, phase), phase.weight)
+
+    # prices
+
+    def _work(self, node: Node, phase: Phase) -> Table:
+        types = [_sized(self.graph.types[n], phase) if n else None for n in node.inputs]
+        dtype = self.graph.types[next(n for n in (*node.inputs, *node.outputs) if n)].dtype
+        key = (
+            "work",
+            node.op,
+            msgspec.msgpack.encode(node.attrs),
+            tuple(types),
+            dtype,
+            self._assignments[node.name],
+            phase.name,
+        )
+        if key not in self._memo:
+            self._memo[key] = self.prices.work(node, phase.sizes, types, dtype, self._assignments[node.name])
+        return self._memo[key]  # type: ignore[return-value]
+
+    def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
+        type_ = self.graph.types[value]
+        shape = _sized(type_, phase)
+        key = ("convert", shape, type_.dtype, left, wanted)
+        if key not in self._memo:
+            self._memo[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
+        return self._memo[key]  # type: ignore[return-value]
+
+    def _pair(self, a: int, b: int, table: Table, weight: float) -> None:
+        if a > b:
+            a, b, table = b, a, table.T
+        if a == b:
+            self.unary[a] = self.unary[a] + weight * np.diagonal(table)
+            return
+        have = self.pairs.get((a, b))
+        self.pairs[a, b] = weight * table if have is None else have + weight * table
+
+
+def _sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
+    def size(dim: Dim) -> int:
+        return phase.sizes[dim] if isinstance(dim, str) else dim
+
+    return tuple(size(d) for d in type_.shape)
+
+
+def _static(graph: Graph) -> set[str]:
+    """The nodes that depend on parameters alone; they run once, when parameters are loaded."""
+    known = {p.name for p in graph.parameters}
+    found = set()
+    for node in graph.nodes:
+        if all(name in known for name in node.inputs if name):
+            found.add(node.name)
+            known |= set(node.outputs)
+    return found
+
+
+def _consumers(graph: Graph) -> dict[str, list[tuple[Node, int]]]:
+    found: dict[str, list[tuple[Node, int]]] = {}
+    for node in graph.nodes:
+        for operand, name in enumerate(node.inputs):
+            if name:
+                found.setdefault(name, []).append((node, operand))
+    return found
