@@ -119,7 +119,9 @@ def _split_problems(split: Split, size: int, mesh: Mesh) -> list[str]:
     if not split.axes:
         return ["a split needs an axis"]
     if len(split.intervals) != mesh.count(split.axes):
-        return [f"{len(split.intervals)} intervals for {mesh.count(split.axes)} coordinates over {'*'.join(split.axes)}"]
+        return [
+            f"{len(split.intervals)} intervals for {mesh.count(split.axes)} coordinates over {'*'.join(split.axes)}"
+        ]
     found, start, stop = [], 0, 0
     for a, b in split.intervals:
         if not 0 <= a <= b <= size:
@@ -144,7 +146,7 @@ def owned(intervals: Sequence[Interval]) -> tuple[Interval, ...]:
             continue
         start = a if stop is None else max(a, stop)
         out.append((min(start, b), b))
-        stop = b
+        stop = b if stop is None else max(stop, b)
     return tuple(out)
 
 

@@ -56,6 +56,19 @@ class Problem:
         self.consumers = _consumers(graph)
         self._build()
 
+    def seconds(self, choice: Sequence[int]) -> dict[str, float]:
+        """What one call of each phase costs under a choice of every variable."""
+        weight = {p.name: p.weight for p in self.phases}
+        total = dict.fromkeys(weight, 0.0)
+        for variable, table, chosen in zip(self.variables, self.unary, choice, strict=True):
+            if variable.phase != SHARED:
+                total[variable.phase] += float(table[chosen])
+        for (a, b), table in self.pairs.items():
+            home = self.variables[a].phase or self.variables[b].phase
+            if home != SHARED:
+                total[home] += float(table[choice[a], choice[b]])
+        return {name: value / weight[name] for name, value in total.items()}
+
     # building
 
     def _build(self) -> None:
