@@ -1,9 +1,9 @@
 """Write a graph in Python: each call adds one ONNX operator and gives back the name of what it makes.
 
-    b = Builder("mlp")
-    x = b.input("x", "float32", ("batch", 64))
-    h = b.Relu(b.MatMul(x, b.random("up", (64, 256), seed=1)))
-    graph = b.graph(b.MatMul(h, b.random("down", (256, 64), seed=2)))
+b = Builder("mlp")
+x = b.input("x", "float32", ("batch", 64))
+h = b.Relu(b.MatMul(x, b.random("up", (64, 256), seed=1)))
+graph = b.graph(b.MatMul(h, b.random("down", (256, 64), seed=2)))
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ class Builder:
     def keep(self, state: str, value: str) -> None:
         self._states.append(State(state, value, self.types[state]))
 
-    def op(self, op: str, *inputs: str, name: str = "", **attrs: Any) -> Any:
-        """Add operator `op`; its first output is called `name` (default: made up). Returns a name, or a tuple of them."""
+    def op(self, op: str, *inputs: str, name: str | tuple[str, ...] = "", **attrs: Any) -> Any:
+        """Add operator `op`; `name` names its outputs (one name: the first; none: made up). Returns a name, or a tuple of them."""
         count = output_count(op)
-        first = name or f"{op.lower()}_{len(self._nodes)}"
-        outputs = (first, *(f"{first}.{i}" for i in range(1, count)))
+        first, *rest = (name,) if isinstance(name, str) else name
+        first = first or f"{op.lower()}_{len(self._nodes)}"
+        outputs = (first, *(rest or (f"{first}.{i}" for i in range(1, count))))
         frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
         node = Node(op, inputs, outputs, frozen)
         for value, found in zip(outputs, infer(node, self.types), strict=True):
@@ -61,7 +62,9 @@ class Builder:
         return outputs if count > 1 else first
 
     def graph(self, *outputs: str) -> Graph:
-        graph = Graph(self.name, self._inputs, outputs, tuple(self._parameters), tuple(self._states), tuple(self._nodes))
+        graph = Graph(
+            self.name, self._inputs, outputs, tuple(self._parameters), tuple(self._states), tuple(self._nodes)
+        )
         _ = graph.types
         return graph
 

@@ -106,9 +106,8 @@ class Problem:
         phase = max(self.phases, key=lambda p: max(p.sizes.values(), default=0))
         number = self._variable(kind, name, SHARED, self._layouts_of(name, type_))
         sizes, mesh = _sized(type_, phase), self.mesh
-        self.unary[number] = np.array(
-            [self.prices.held(lay.bind(sizes, mesh), sizes, type_.dtype) for lay in self.variables[number].choices]  # type: ignore[union-attr]
-        )
+        held = [self.prices.held(lay.bind(sizes, mesh), sizes, type_.dtype) for lay in self.variables[number].choices]  # type: ignore[union-attr]
+        self.unary[number] = np.array(held) * sum(p.weight for p in self.phases)
 
     def _layouts_of(self, name: str, type_: TensorType) -> tuple[Layout, ...]:
         """The layouts in which the readers of a value want it, and the replicated one."""
@@ -140,7 +139,11 @@ class Problem:
     def _connect(self, value: str, node: Node, operand: int, number: int, phase: Phase) -> None:
         source, left = self._source(value, phase.name)
         wanted = tuple(side[0][operand] for side in self._sides[node.name])
-        self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)  # type: ignore[arg-type]
+        if self.variables[source].kind == "parameter" or self.variables[source].name in self.static:
+            # converted once, at load: what it costs is a second copy held
+            self._pair(source, number, self._copies(value, left, wanted), sum(p.weight for p in self.phases))  # type: ignore[arg-type]
+        else:
+            self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)  # type: ignore[arg-type]
 
     def _source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
@@ -195,6 +198,15 @@ class Problem:
         key = ("convert", shape, type_.dtype, left, wanted)
         if key not in self._memo:
             self._memo[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
+        return self._memo[key]  # type: ignore[return-value]
+
+    def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
+        type_ = self.graph.types[value]
+        shape = _sized(type_, self.phases[0])
+        key = ("copy", shape, type_.dtype, left, wanted)
+        if key not in self._memo:
+            held = [self.prices.held(lay.bind(shape, self.mesh), shape, type_.dtype) for lay in wanted]
+            self._memo[key] = np.array([[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left])
         return self._memo[key]  # type: ignore[return-value]
 
     def _pair(self, a: int, b: int, table: Table, weight: float) -> None:

@@ -58,6 +58,6 @@ def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
     return parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")
 
 
-register(Operator("Attention", attention, arity=(3, 7), flops=4))
+register(Operator("Attention", attention, arity=(3, 7), flops=4, space=("b", "h", "s", "t", "e")))
 register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4))
-register(Operator("TensorScatter", scatter, arity=(3, 3)))
+register(Operator("TensorScatter", scatter, arity=(3, 3), space=("b", "g", "s", "e"), traffic="update"))

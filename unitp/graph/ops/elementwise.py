@@ -57,7 +57,7 @@ for _name in ("Neg", "Abs", "Relu", "Not"):
     register(Operator(_name, elementwise))
 for _name in ("Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Erf", "Swish", "Gelu"):
     register(Operator(_name, elementwise, flops=10))
-register(Operator("Identity", elementwise, view=True))
+register(Operator("Identity", elementwise, traffic="none"))
 register(Operator("Cast", elementwise, dtypes=_cast))
 register(Operator("Where", elementwise, arity=(3, 3), dtypes=_second))
 # x / count + epsilon: the finish of a mean whose sum was taken across ranks

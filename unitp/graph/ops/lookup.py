@@ -43,6 +43,6 @@ def gather_elements(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Seque
     return Rule(factors, (source, out), (out,))
 
 
-register(Operator("Gather", gather, arity=(2, 2)))
-register(Operator("GatherND", gather_nd, arity=(2, 2)))
-register(Operator("GatherElements", gather_elements, arity=(2, 2)))
+register(Operator("Gather", gather, arity=(2, 2), traffic="output"))
+register(Operator("GatherND", gather_nd, arity=(2, 2), traffic="output"))
+register(Operator("GatherElements", gather_elements, arity=(2, 2), traffic="output"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
+from typing import Literal
 
 import msgspec
 
@@ -22,7 +23,9 @@ DtypeFunction = Callable[[Attrs, Sequence[str]], tuple[str, ...]]
 
 
 class Operator(msgspec.Struct, frozen=True):
-    """`arity`: fewest and most inputs. `flops`: per element of the product of all factors (contractions) or of the output."""
+    """`arity`: fewest and most inputs. `flops`: per point of the iteration space, which is that of `space` (factors), of all
+    factors (contractions) or of the output. `traffic`: which operands move through memory (a look-up reads what it returns).
+    """
 
     name: str
     rule: RuleFunction
@@ -30,7 +33,8 @@ class Operator(msgspec.Struct, frozen=True):
     arity: tuple[int, int] = (1, 1)
     dtypes: DtypeFunction | None = None
     flops: float = 1.0
-    view: bool = False
+    space: tuple[str, ...] = ()
+    traffic: Literal["all", "output", "update", "none"] = "all"
     internal: bool = False
 
 
@@ -110,5 +114,12 @@ def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]
 
 
 def flops(op: str, rule: Rule, local: Mapping[str, int]) -> float:
-    """FLOPs of an operator whose factors have these local sizes: `Operator.flops` for each element of the iteration space."""
-    return operator(op).flops * prod(local[name] for name in rule.factors)
+    """FLOPs of an operator whose factors have these local sizes."""
+    known = operator(op)
+    if known.space:
+        space = set(known.space)
+    elif any(factor.kind == "sum" for factor in rule.factors.values()):
+        space = set(rule.factors)
+    else:
+        space = {name for term in rule.outputs[0] for name in term.factors}
+    return known.flops * prod(local[name] for name in space)

@@ -213,11 +213,11 @@ def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     )
 
 
-register(Operator("Reshape", reshape, view=True))
+register(Operator("Reshape", reshape, traffic="none"))
 register(Operator("Transpose", transpose))
 register(Operator("Concat", concat, arity=(1, 64)))
 register(Operator("Split", split, outputs=2))
-register(Operator("Slice", slice_, view=True))
-register(Operator("Unsqueeze", unsqueeze, view=True))
-register(Operator("Squeeze", squeeze, view=True))
+register(Operator("Slice", slice_, traffic="none"))
+register(Operator("Unsqueeze", unsqueeze, traffic="none"))
+register(Operator("Squeeze", squeeze, traffic="none"))
 register(Operator("Expand", expand))
