@@ -10,12 +10,25 @@ from collections.abc import Callable
 from typing import Any
 
 Implementation = Callable[..., Any]
+Pack = Callable[[Any, Any, bool], tuple[Any, Any]]
+"""`pack(p, weight, transposed) -> (operand, weight)`: how a backend stores a parameter that is MatMul's right operand.
+
+The operand is what the backend's MatMul gets for `weight` (for its transpose where `transposed`) at every call. The weight
+given back replaces the one that was loaded for all other uses (a look-up in a tied embedding): a view of the same storage,
+so that a parameter is held once.
+"""
+
+
+def as_stored(p: Any, weight: Any, transposed: bool) -> tuple[Any, Any]:
+    """The default packing: the parameter as it was loaded, transposed where it must be."""
+    return (p.transpose(weight, (1, 0)) if transposed else weight), weight
 
 
 class Overrides:
     """A backend's table of overrides; each lists the dtypes in which it equals its decomposition."""
 
-    def __init__(self) -> None:
+    def __init__(self, pack: Pack = as_stored) -> None:
+        self.pack = pack
         self._table: dict[tuple[str, str], Implementation] = {}
 
     def __call__(self, op: str, *dtypes: str) -> Callable[[Implementation], Implementation]:

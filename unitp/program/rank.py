@@ -12,8 +12,9 @@ from unitp.program.instructions import Local, Program
 class Context(NamedTuple):
     """What an operator's implementation needs beside its arrays.
 
-    `inputs` and `outputs` are local shapes (None where an input is absent); `intervals` maps a split factor to what this rank
-    computes of it (an unsplit factor is not listed: the rank has all of it); `dtype` is that of the first output.
+    `inputs` and `outputs` are local shapes (None where an input is absent), `whole` the inputs' global shapes; `intervals`
+    maps a split factor to what this rank computes of it (an unsplit factor is not listed: the rank has all of it); `dtype`
+    is that of the first output.
     """
 
     op: str
@@ -22,6 +23,7 @@ class Context(NamedTuple):
     outputs: tuple[tuple[int, ...], ...]
     intervals: dict[str, Interval]
     dtype: str
+    whole: tuple[tuple[int, ...] | None, ...] = ()
 
     def start(self, factor: str) -> int:
         """Where this rank's part of `factor` starts in the whole."""
@@ -47,4 +49,5 @@ def context(program: Program, local: Local, rank: int) -> Context:
         outputs=tuple(local_shape(program, name, rank) for name in local.outputs),
         intervals={factor: split.at(rank, program.mesh) for factor, split in local.splits.items()},
         dtype=program.values[local.outputs[0]].dtype,
+        whole=tuple(program.values[name].shape if name else None for name in local.inputs),
     )

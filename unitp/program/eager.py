@@ -1,0 +1,133 @@
+"""The engine of a backend that carries out instructions one by one: parameters, states and programs of one rank.
+
+A backend gives primitives, overrides and collectives; everything else of `unitp.program.engine.Engine` is here. States are
+updated in place and shared by all programs, and so are parameters and what follows from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from unitp.errors import InputError
+from unitp.mesh import Mesh
+from unitp.program.constants import Constants
+from unitp.program.engine import Array, EngineStats, Progress
+from unitp.program.instructions import Program
+from unitp.program.interpret import Runner
+from unitp.program.overrides import Overrides
+from unitp.program.primitives import Collectives, Primitives, Tensor
+from unitp.program.rank import local_shape
+
+
+class Tally:
+    """What collectives cost so far: seconds, calls, bytes given to them."""
+
+    def __init__(self) -> None:
+        self.seconds, self.calls, self.bytes = 0.0, 0, 0
+
+    @contextmanager
+    def call(self, size: int) -> Iterator[None]:
+        """Count one call that is given `size` bytes: `with tally.call(x.nbytes): ...`."""
+        start = perf_counter()
+        yield
+        self.seconds += perf_counter() - start
+        self.calls += 1
+        self.bytes += size
+
+
+class CountedCollectives(Collectives, Protocol):
+    """A backend's collectives, which count what they do, and can be left."""
+
+    tally: Tally
+
+    def close(self) -> None: ...
+
+
+class EagerEngine:
+    """`unitp.program.engine.Engine` over a backend's primitives, overrides and collectives."""
+
+    def __init__(
+        self,
+        primitives: Primitives,
+        overrides: Overrides,
+        collectives: CountedCollectives,
+        rank: int,
+        mesh: Mesh,
+        progress: Progress | None = None,
+    ) -> None:
+        self._p, self._overrides, self._collectives = primitives, overrides, collectives
+        self._rank, self._mesh, self._progress = rank, mesh, progress
+        self._constants = Constants(primitives, overrides)
+        self._states: dict[str, Tensor] = {}
+        self._state_types: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._runners: dict[str, Runner] = {}
+
+    def load(self, name: str, array: Array) -> None:
+        self._constants.put(name, self._p.from_numpy(np.array(array, order="C")) if array.size else None)
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        self._state_types[name] = (shape, dtype)
+        self._states[name] = None if 0 in shape else self._p.full(shape, 0, dtype)
+
+    def reset(self) -> None:
+        for name, (shape, dtype) in self._state_types.items():
+            self._states[name] = None
+            self.allocate(name, shape, dtype)
+
+    def compile(self, key: str, program: Program) -> None:
+        if program.mesh != self._mesh:
+            raise InputError(f"a program for the mesh {program.mesh} was given to ranks on {self._mesh}")
+        if missing := [old for old, _ in program.states if old not in self._states]:
+            raise InputError(f"states {', '.join(missing)} were not allocated before the program that reads them")
+        runner = Runner(program, self._rank, self._p, self._overrides, self._collectives, self._progress)
+        runner.fold(self._constants)
+        self._runners[key] = runner
+
+    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
+        runner = self._runners[key]
+        program, p = runner.program, self._p
+        store = {name: p.from_numpy(array) if array.size else None for name, array in inputs.items()}
+        if missing := [name for name in program.inputs if name not in store]:
+            raise InputError(f"no array is given for input {', '.join(missing)}")
+        results = runner.run(store | self._states)
+        outputs = {name: self._output(runner, name, results[name]) for name in program.outputs}
+        for old, new in program.states:
+            if results[new] is not self._states[old]:
+                self._states[old] = self._written(self._states[old], results[new])
+        return outputs
+
+    def _written(self, state: Tensor, value: Tensor) -> Tensor:
+        """`value` copied into `state`, which stays a tensor of its own."""
+        shape = self._p.shape(state)
+        if len(shape) < 2:
+            return value
+        starts = self._p.full(shape[:1], 0, "int64")
+        return self._p.update(state, value, starts, 1)
+
+    def _output(self, runner: Runner, name: str, value: Tensor) -> Array:
+        """An output as an array that nobody writes into later."""
+        found = runner.program.values[name]
+        if value is None:
+            return np.zeros(local_shape(runner.program, name, self._rank), found.dtype)
+        array = np.asarray(self._p.to_numpy(value))
+        return array.copy() if name in runner.aliases else array
+
+    def all_reduce_probe(self, value: float) -> float:
+        x = self._p.full((1,), value, "float32")
+        for axis, size in self._mesh.axes:
+            if size > 1:
+                x = self._collectives.all_reduce(x, axis, "sum")
+        return float(self._p.to_numpy(x)[0])
+
+    def stats(self) -> EngineStats:
+        tally = self._collectives.tally
+        return EngineStats(tally.seconds, tally.calls, tally.bytes, len(self._runners))
+
+    def close(self) -> None:
+        self._runners.clear()
+        self._collectives.close()
