@@ -140,7 +140,7 @@ class Exchange:
             return lambda x: None
         if have == want:
             return lambda x: x
-        return lambda x: p.slice(x, dim, a, b)
+        return lambda x: None if x is None else p.slice(x, dim, a, b)
 
     def pad(self, name: str, dim: int, size: int, second: int = -1, size2: int = -1) -> Step:
         """A piece filled up with zeros to `size` rows of `dim` (and `size2` of `second`)."""

@@ -136,9 +136,8 @@ class Runner:
             if writes(instruction)[0] in self._keys:
                 continue
             fn = self._function(instruction)
-            names = self._arguments(instruction)
+            inputs = [self._slot(name) for name in self._arguments(instruction)]
             if fn is not None:
-                inputs = [self._slot(name) for name in names]
                 outputs = [self._slot(name) for name in writes(instruction)]
                 steps.append((number, _step(fn, inputs, outputs, [self._slot(n) for n in dead[number]])))
         for name in (*self.program.outputs, *(new for _, new in self.program.states)):

@@ -1,0 +1,167 @@
+"""All ranks of a program in one process: a thread per rank, NumPy primitives, collectives that meet at a barrier.
+
+What runs is the interpreter that every eager backend uses; only the transport is simulated. A collective that a rank does
+not reach breaks the barrier and fails the run, instead of hanging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, reduce
+from importlib import import_module
+from threading import Barrier, Thread
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.mesh import Mesh
+from unitp.plugins.discover import backend
+from unitp.program.constants import Constants
+from unitp.program.instructions import Program
+from unitp.program.interpret import Runner
+from unitp.program.overrides import Overrides
+from unitp.program.primitives import Primitives
+from unitp.program.rank import intervals, local_shape
+
+Array = npt.NDArray[Any]
+PATIENCE_S = 30.0
+
+
+class Simulated(msgspec.Struct, frozen=True):
+    """Whole outputs and states, by the names of the program; `spread`: how far ranks differ where they hold the same."""
+
+    outputs: dict[str, Array]
+    states: dict[str, Array]
+    spread: float
+
+
+class _Meeting:
+    """Where the members of one group exchange arrays."""
+
+    def __init__(self, members: int) -> None:
+        self.barrier = Barrier(members, timeout=PATIENCE_S)
+        self.given: list[Any] = [None] * members
+
+    def exchange(self, place: int, value: Any) -> list[Any]:
+        self.given[place] = value
+        self.barrier.wait()
+        seen = list(self.given)
+        self.barrier.wait()
+        return seen
+
+
+class ThreadCollectives:
+    """`unitp.program.primitives.Collectives` among threads."""
+
+    def __init__(self, rank: int, mesh: Mesh, meetings: Mapping[tuple[str, tuple[int, ...]], _Meeting]) -> None:
+        self.rank, self.mesh, self.meetings = rank, mesh, meetings
+
+    def _exchange(self, axis: str, value: Any) -> tuple[int, list[Any]]:
+        group = self.mesh.group_of(self.rank, axis)
+        place = group.index(self.rank)
+        return place, self.meetings[axis, group].exchange(place, value)
+
+    def all_reduce(self, x: Array, axis: str, reduction: str) -> Array:
+        _, given = self._exchange(axis, x)
+        return np.asarray(reduce(np.add if reduction == "sum" else np.maximum, given))
+
+    def all_gather(self, x: Array, axis: str) -> list[Array]:
+        return self._exchange(axis, x)[1]
+
+    def reduce_scatter(self, parts: Sequence[Array], axis: str) -> Array:
+        place, given = self._exchange(axis, list(parts))
+        return np.asarray(reduce(np.add, [theirs[place] for theirs in given]))
+
+    def all_to_all(self, parts: Sequence[Array], axis: str) -> list[Array]:
+        place, given = self._exchange(axis, list(parts))
+        return [theirs[place] for theirs in given]
+
+    def close(self) -> None:
+        for meeting in self.meetings.values():
+            meeting.barrier.abort()
+
+
+@lru_cache
+def numpy_primitives() -> Primitives:
+    """The NumPy backend's primitives, found as every backend is."""
+    package = backend("numpy").engine.partition(":")[0].rpartition(".")[0]
+    module: Any = import_module(f"{package}.primitives")
+    return module  # type: ignore[no-any-return]
+
+
+def simulate(
+    program: Program,
+    inputs: Mapping[str, Array],
+    parameters: Mapping[str, Array],
+    states: Mapping[str, Array] | None = None,
+) -> Simulated:
+    """Run `program` on whole arrays (cut here as its layouts say). Raises what the first failing rank raised."""
+    mesh = program.mesh
+    meetings = {(a, g): _Meeting(len(g)) for a, _ in mesh.axes for g in mesh.groups(a)}
+    results: list[dict[str, Array]] = [{} for _ in range(mesh.size)]
+    failures: list[Exception] = []
+
+    def work(rank: int) -> None:
+        collectives = ThreadCollectives(rank, mesh, meetings)
+        try:
+            results[rank] = _run(program, rank, collectives, {**inputs, **parameters, **(states or {})})
+        except Exception as error:
+            failures.append(error)
+            collectives.close()
+
+    threads = [Thread(target=work, args=(rank,), daemon=True) for rank in range(mesh.size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    outputs = {name: _joined(program, name, [r[name] for r in results]) for name in program.outputs}
+    after = {old: _joined(program, new, [r[new] for r in results]) for old, new in program.states}
+    spread = max((s for _, s in (*outputs.values(), *after.values())), default=0.0)
+    return Simulated({n: a for n, (a, _) in outputs.items()}, {n: a for n, (a, _) in after.items()}, spread)
+
+
+def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Mapping[str, Array]) -> dict[str, Array]:
+    """One rank: its parts of outputs and new states."""
+    primitives, overrides = numpy_primitives(), Overrides()
+    runner, constants = Runner(program, rank, primitives, overrides, collectives), Constants(primitives, overrides)
+    for name in program.parameters:
+        constants.put(name, _cut(program, name, rank, given[name]))
+    runner.fold(constants)
+    states = {name: given.get(name, np.zeros(program.values[name].shape)) for name, _ in program.states}
+    store = {name: _cut(program, name, rank, given[name]) for name in program.inputs}
+    store |= {name: _cut(program, name, rank, whole) for name, whole in states.items()}
+    found = runner.run(store)
+    return {name: _filled(program, name, rank, value) for name, value in found.items()}
+
+
+def _filled(program: Program, name: str, rank: int, value: Array | None) -> Array:
+    shape = local_shape(program, name, rank)
+    return np.zeros(shape, program.values[name].dtype) if value is None else np.asarray(value)
+
+
+def _cut(program: Program, name: str, rank: int, whole: Array) -> Array | None:
+    """The part of a whole array that a rank holds, None where it is empty."""
+    part = whole[tuple(slice(a, b) for a, b in intervals(program, name, rank))]
+    return part.astype(program.values[name].dtype, order="C") if part.size else None
+
+
+def _joined(program: Program, name: str, parts: Sequence[Array]) -> tuple[Array, float]:
+    """The whole of a value from its parts, and how far ranks differ where they hold the same rows."""
+    value = program.values[name]
+    whole = np.zeros(value.shape, value.dtype)
+    filled = np.zeros(value.shape, bool)
+    spread = 0.0
+    for rank, part in enumerate(parts):
+        place = tuple(slice(a, b) for a, b in intervals(program, name, rank))
+        held = filled[place]
+        if held.any():
+            spread = max(spread, float(np.abs(np.where(held, whole[place] - part, 0)).max()))
+        whole[place] = np.where(held, whole[place], part)
+        filled[place] = True
+    if not filled.all():
+        raise AssertionError(f"no rank holds some of {name}")
+    return whole, spread
