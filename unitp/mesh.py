@@ -34,7 +34,9 @@ class Mesh:
         for part in filter(None, text.replace(" ", "").split(",")):
             name, _, size = part.partition("=")
             if not size.isdigit():
-                raise MeshError(f'cannot read mesh "{text}": "{part}" is not NAME=SIZE', hint="Write it as in dp=1,tp=2.")
+                raise MeshError(
+                    f'cannot read mesh "{text}": "{part}" is not NAME=SIZE', hint="Write it as in dp=1,tp=2."
+                )
             if name in axes:
                 raise MeshError(f'mesh "{text}" names axis {name} twice', hint="Give every axis once.")
             axes[name] = int(size)
@@ -92,4 +94,3 @@ class Mesh:
 
     def __repr__(self) -> str:
         return f"Mesh({', '.join(f'{name}={size}' for name, size in self.axes)})"
-

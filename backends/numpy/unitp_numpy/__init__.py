@@ -1,0 +1,25 @@
+"""unitp's backend for NumPy over MPI, the embedded default and the reference: what it is and what it needs."""
+
+from unitp.plugins.hookspecs import hookimpl
+from unitp.plugins.spec import BackendSpec, Requirement
+
+SPEC = BackendSpec(
+    name="numpy",
+    distribution="unitp-numpy",
+    runtime="MPI",
+    requires=(
+        Requirement("numpy", ">=1.26"),
+        Requirement("mpi4py", ">=4", multi=True),
+        Requirement("mpich", ">=5", multi=True),
+    ),
+    install='pip install "unitp-numpy[mpi]"',
+    dtypes=("float32", "float64"),
+    cluster="unitp_numpy.cluster:processes",
+    engine="unitp_numpy.executor:connect",
+    start_limit_s=30.0,
+)
+
+
+@hookimpl
+def unitp_backend() -> BackendSpec:
+    return SPEC

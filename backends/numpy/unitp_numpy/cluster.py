@@ -1,0 +1,45 @@
+"""How the ranks start: one directly, several under MPICH's mpiexec, on this host only.
+
+`-disable-auto-cleanup` lets the other ranks live when one dies, so that they can report. Ranks talk through shared memory
+(`UCX_TLS`), which opens no port, and give up the processor early where they are more than the cores.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from unitp.errors import BackendError
+from unitp.mesh import Mesh
+from unitp.plugins.spec import Process
+
+
+def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
+    ranks = tuple(range(mesh.size))
+    if mesh.size == 1:
+        return [Process("worker", ranks)]
+    crowded = mesh.size > (os.cpu_count() or 1)
+    env = {
+        "UCX_TLS": "self,sm",
+        "UCX_NET_DEVICES": "lo",
+        "FI_PROVIDER": "tcp",
+        "FI_TCP_IFACE": "lo",
+        "MPIR_CVAR_POLLS_BEFORE_YIELD": "10" if crowded else "1000",
+    }
+    argv = (mpiexec(), "-n", str(mesh.size), "-disable-auto-cleanup", "-iface", "lo", "-localhost", "127.0.0.1")
+    return [Process("worker", ranks, argv, env)]
+
+
+def mpiexec() -> str:
+    """MPICH's launcher: beside the interpreter, where its wheel puts it, or on PATH."""
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec")
+    if found is None:
+        raise BackendError(
+            "several NumPy ranks need mpiexec, which is neither beside the interpreter nor on PATH",
+            hint='pip install "unitp-numpy[mpi]"',
+        )
+    return found

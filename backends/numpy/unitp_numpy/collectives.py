@@ -1,0 +1,77 @@
+"""The collectives over MPI, one sub-communicator for each mesh axis. Arrays go by their buffers; nothing is pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mpi4py
+import numpy as np
+import numpy.typing as npt
+
+from unitp.errors import BackendError
+from unitp.mesh import Mesh
+from unitp.program.transport import Tally
+
+mpi4py.rc.thread_level = "funneled"  # only the main thread communicates
+mpi4py.rc.finalize = False  # `close` does; a rank that ends without it must not wait for others
+
+from mpi4py import MPI  # noqa: E402  (reads the settings above)
+
+Array = npt.NDArray[Any]
+
+_REDUCTIONS = {"sum": MPI.SUM, "max": MPI.MAX}
+
+
+class Collectives:
+    """`unitp.program.primitives.Collectives` among the ranks of MPI's world."""
+
+    def __init__(self, rank: int, mesh: Mesh) -> None:
+        world = MPI.COMM_WORLD
+        if (world.rank, world.size) != (rank, mesh.size):
+            raise BackendError(
+                f"rank {rank} of {mesh.size} is rank {world.rank} of {world.size} in MPI",
+                hint="Several NumPy ranks start under MPICH's mpiexec, in the order of their numbers.",
+            )
+        self.tally = Tally()
+        self._groups: dict[str, MPI.Intracomm] = {}
+        for axis, size in mesh.axes:
+            if size > 1:
+                group = mesh.group_of(rank, axis)
+                self._groups[axis] = world.Split(color=group[0], key=group.index(rank))
+
+    def all_reduce(self, x: Array, axis: str, reduction: str) -> Array:
+        send = np.ascontiguousarray(x)
+        out = np.empty_like(send)
+        with self.tally.call(send.nbytes):
+            self._groups[axis].Allreduce(send, out, _REDUCTIONS[reduction])
+        return out
+
+    def all_gather(self, x: Array, axis: str) -> list[Array]:
+        group = self._groups[axis]
+        out = np.empty((group.size, *x.shape), x.dtype)
+        with self.tally.call(x.nbytes):
+            group.Allgather(np.ascontiguousarray(x), out)
+        return list(out)
+
+    def reduce_scatter(self, parts: Sequence[Array], axis: str) -> Array:
+        send = np.stack(parts)
+        out = np.empty(send.shape[1:], send.dtype)
+        with self.tally.call(send.nbytes):
+            self._groups[axis].Reduce_scatter_block(send, out)
+        return out
+
+    def all_to_all(self, parts: Sequence[Array], axis: str) -> list[Array]:
+        send = np.stack(parts)
+        out = np.empty_like(send)
+        with self.tally.call(send.nbytes):
+            self._groups[axis].Alltoall(send, out)
+        return list(out)
+
+    def close(self) -> None:
+        """Leave MPI, which waits for the other ranks to leave too."""
+        for group in self._groups.values():
+            group.Free()
+        self._groups.clear()
+        if MPI.Is_initialized() and not MPI.Is_finalized():
+            MPI.Finalize()

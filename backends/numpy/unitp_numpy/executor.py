@@ -1,0 +1,23 @@
+"""The engine of a rank: the eager interpreter on NumPy arrays. One rank needs no MPI, and does not import mpi4py."""
+
+from __future__ import annotations
+
+from unitp.mesh import Mesh
+from unitp.program.eager import EagerEngine
+from unitp.program.engine import Engine, Progress
+from unitp.program.transport import Alone, CountedCollectives
+from unitp_numpy import primitives
+from unitp_numpy.overrides import overrides
+
+
+def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
+    """Join the group of ranks that `unitp_numpy.cluster` started."""
+    return EagerEngine(primitives, overrides, _collectives(rank, mesh), rank, mesh, progress)
+
+
+def _collectives(rank: int, mesh: Mesh) -> CountedCollectives:
+    if mesh.size == 1:
+        return Alone()
+    from unitp_numpy.collectives import Collectives
+
+    return Collectives(rank, mesh)

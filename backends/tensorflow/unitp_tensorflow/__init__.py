@@ -1,0 +1,21 @@
+"""unitp's backend for TensorFlow: what it is and what it needs. Importing this imports no framework."""
+
+from unitp.plugins.hookspecs import hookimpl
+from unitp.plugins.spec import BackendSpec, Requirement
+
+SPEC = BackendSpec(
+    name="tensorflow",
+    distribution="unitp-tensorflow",
+    runtime="tf.distribute/RING",
+    requires=(Requirement("tensorflow-cpu", ">=2.20"),),
+    install="pip install tensorflow-cpu==2.21.0",
+    dtypes=("float32", "float64"),
+    cluster="unitp_tensorflow.cluster:processes",
+    engine="unitp_tensorflow.executor:connect",
+    start_limit_s=90.0,
+)
+
+
+@hookimpl
+def unitp_backend() -> BackendSpec:
+    return SPEC

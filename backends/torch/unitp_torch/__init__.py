@@ -1,0 +1,21 @@
+"""unitp's backend for PyTorch: what it is and what it needs. Importing this imports no framework."""
+
+from unitp.plugins.hookspecs import hookimpl
+from unitp.plugins.spec import BackendSpec, Requirement
+
+SPEC = BackendSpec(
+    name="torch",
+    distribution="unitp-torch",
+    runtime="torch.distributed/gloo",
+    requires=(Requirement("torch", ">=2.9"),),
+    install="pip install torch==2.13.0",
+    dtypes=("float32", "float64"),
+    cluster="unitp_torch.cluster:processes",
+    engine="unitp_torch.executor:connect",
+    start_limit_s=60.0,
+)
+
+
+@hookimpl
+def unitp_backend() -> BackendSpec:
+    return SPEC

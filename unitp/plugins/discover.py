@@ -1,0 +1,101 @@
+"""Find plug-ins and backends. Entry points load one by one: a broken plug-in is reported, and the others work.
+
+Whether a framework is there is asked of the installed distributions, never by importing it (and not with `find_spec`: a
+folder called like a framework would be found).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from typing import Any
+
+import msgspec
+import pluggy
+
+from unitp.errors import BackendError, did_you_mean
+from unitp.plugins import hookspecs
+from unitp.plugins.spec import BackendSpec, Requirement
+
+GROUP = "unitp"
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A plug-in that could not be loaded, and why."""
+
+    name: str
+    distribution: str
+    reason: str
+
+
+class Registry(msgspec.Struct, frozen=True):
+    """All backends by name, and what could not be loaded."""
+
+    backends: dict[str, BackendSpec]
+    broken: tuple[Broken, ...]
+
+
+def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
+    """A plug-in manager with every entry point of the group `unitp` that loads, and those that do not."""
+    plugins = pluggy.PluginManager("unitp")
+    plugins.add_hookspecs(hookspecs)
+    broken = []
+    for point in entry_points(group=GROUP):
+        try:
+            plugins.register(point.load(), point.name)
+        except Exception as error:  # noqa: BLE001  (whatever a stranger's module raises is that plug-in's fault: it is reported)
+            broken.append(Broken(point.name, point.dist.name if point.dist else "?", f"{type(error).__name__}: {error}"))
+    return plugins, tuple(broken)
+
+
+@lru_cache
+def registry() -> Registry:
+    """The backends that are installed. Asked once per process."""
+    plugins, broken = manager()
+    specs = [spec for spec in plugins.hook.unitp_backend() if spec is not None]
+    return Registry({spec.name: spec for spec in sorted(specs, key=lambda s: s.name)}, broken)
+
+
+def backends() -> dict[str, BackendSpec]:
+    return registry().backends
+
+
+def backend(name: str) -> BackendSpec:
+    """The backend called `name`. Raises BackendError with the nearest name, or why its plug-in is broken."""
+    found = registry()
+    if name in found.backends:
+        return found.backends[name]
+    for plugin in found.broken:
+        if plugin.name == name:
+            raise BackendError(f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Reinstall {plugin.distribution}.")
+    raise BackendError(f'unknown backend "{name}"', hint=did_you_mean(name, found.backends))
+
+
+def installed(distribution: str) -> str | None:
+    """The version of an installed distribution, or None."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def missing(spec: BackendSpec, ranks: int = 1) -> Iterator[Requirement]:
+    """What a backend needs for so many ranks and does not find in this interpreter."""
+    for requirement in spec.requires:
+        if (ranks > 1 or not requirement.multi) and installed(requirement.distribution) is None:
+            yield requirement
+
+
+def require(spec: BackendSpec, ranks: int = 1) -> None:
+    """Raise BackendError, with the command that installs it, where the framework of a backend is missing."""
+    if lacking := [r.distribution for r in missing(spec, ranks)]:
+        raise BackendError(f"backend {spec.name} needs {', '.join(lacking)}, not installed here", hint=f"Run: {spec.install}")
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """The function that "module:function" names."""
+    module, _, name = path.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
