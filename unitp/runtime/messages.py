@@ -1,0 +1,138 @@
+"""What driver and workers say to each other: every request gets one reply, in order.
+
+    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Answer, or Failed, after which it waits for its end
+    driver -> worker   Start, once; then requests
+
+Processes that only serve (a KVStore server, a scheduler) say Hello, get Start and say nothing more; an open connection keeps them alive.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from unitp.graph.graph import Parameter
+from unitp.layout import Interval
+from unitp.mesh import Mesh
+from unitp.program.engine import EngineStats
+
+
+class ArrayPart(msgspec.Struct, frozen=True, array_like=True):
+    """An array in a message: its bytes, or (`offset` >= 0) where they lie in the sender's mapped file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytearray = msgspec.field(default_factory=bytearray)
+    offset: int = -1
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First words of a process: the session's token, and who it is. `number` counts the processes of a role (ranks, for workers)."""
+
+    token: str
+    role: str
+    number: int
+    pid: int
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """`engine` is "module:function"; `folder` holds the page, log and array files of the session."""
+
+    engine: str
+    mesh: Mesh
+    folder: str
+
+
+class ParameterPart(msgspec.Struct, frozen=True):
+    """The part of a parameter that this rank reads, and the dtype in which it is kept."""
+
+    parameter: Parameter
+    intervals: tuple[Interval, ...]
+    dtype: str
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    parts: tuple[ParameterPart, ...]
+
+
+class StatePart(msgspec.Struct, frozen=True):
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
+    states: tuple[StatePart, ...]
+
+
+class Compile(msgspec.Struct, frozen=True, tag="compile"):
+    """`number` is how the progress page names the program; `wanted` are the outputs that this rank sends back."""
+
+    key: str
+    number: int
+    program: bytes
+    wanted: tuple[str, ...]
+
+
+class Run(msgspec.Struct, frozen=True, tag="run"):
+    key: str
+    inputs: dict[str, ArrayPart]
+
+
+class Reset(msgspec.Struct, frozen=True, tag="reset"):
+    """Zero all states."""
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Sum a number over all ranks."""
+
+    value: float
+
+
+class Measure(msgspec.Struct, frozen=True, tag="measure"):
+    """Ask for statistics and memory."""
+
+
+class Close(msgspec.Struct, frozen=True, tag="close"):
+    """Leave the group of ranks and end."""
+
+
+Request = Start | Load | Allocate | Compile | Run | Reset | Probe | Measure | Close
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """Carried out; there is nothing to tell."""
+
+
+class Arrays(msgspec.Struct, frozen=True, tag="arrays"):
+    arrays: dict[str, ArrayPart]
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """The sum of a probe."""
+
+    value: float
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Resident bytes of a rank: initialised but empty, now, and at most."""
+
+    idle: int
+    now: int
+    peak: int
+
+
+class Measured(msgspec.Struct, frozen=True, tag="measured"):
+    stats: EngineStats
+    memory: Memory
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The worker raised `kind`: `message`; `trace` is the traceback's text."""
+
+    kind: str
+    message: str
+    hint: str
+    trace: str
+
+
+Reply = Hello | Done | Arrays | Answer | Measured | Failed

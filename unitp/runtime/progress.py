@@ -1,0 +1,102 @@
+"""Each process maps a page of eight numbers in which it says what it is doing; the driver's watchdog reads it at any time.
+
+The worker's own loop writes the activity and its subject, the engine writes the instruction (`PageProgress.at`, some 50 ns: an item
+assignment in shared memory), and a thread writes a heartbeat, which therefore stops only when the whole process does.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+import threading
+import time
+from pathlib import Path
+
+HEARTBEAT, ACTIVITY, SUBJECT, INSTRUCTION, TURNS = range(5)
+SIZE = 64
+BEAT_S = 0.5
+
+
+class Activity(enum.IntEnum):
+    """What a process is at; the subject is the number of a parameter (LOADING) or program (COMPILING, RUNNING)."""
+
+    STARTING = 0
+    IMPORTING = 1
+    JOINING = 2
+    IDLE = 3
+    LOADING = 4
+    ALLOCATING = 5
+    COMPILING = 6
+    RUNNING = 7
+    PROBING = 8
+    CLOSING = 9
+    SERVING = 10
+
+
+class Page:
+    """The page at `path`: eight signed 64-bit numbers. `create` makes the file (the driver), else it must exist."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        flags = os.O_RDWR | (os.O_CREAT if create else 0)
+        with open(os.open(path, flags, 0o600), "r+b") as file:
+            if create:
+                file.truncate(SIZE)
+            self.numbers = memoryview(mmap.mmap(file.fileno(), SIZE)).cast("q")
+
+    def enter(self, activity: Activity, subject: int = 0) -> None:
+        """Say what comes now."""
+        numbers = self.numbers
+        numbers[INSTRUCTION] = -1
+        numbers[SUBJECT] = subject
+        numbers[ACTIVITY] = activity
+        numbers[TURNS] += 1
+
+    @property
+    def activity(self) -> Activity:
+        return Activity(self.numbers[ACTIVITY])
+
+    @property
+    def subject(self) -> int:
+        return self.numbers[SUBJECT]
+
+    @property
+    def instruction(self) -> int:
+        """The instruction that runs, or -1 where the engine has not told."""
+        return self.numbers[INSTRUCTION]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """How far the process is: compares between ranks, and changes as long as there is progress."""
+        return self.numbers[TURNS], self.numbers[INSTRUCTION]
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last heartbeat; 0 before the first."""
+        beat = self.numbers[HEARTBEAT]
+        return (time.monotonic_ns() - beat) / 1e9 if beat else 0.0
+
+    def beat(self) -> None:
+        self.numbers[HEARTBEAT] = time.monotonic_ns()
+
+    def keep_beating(self) -> None:
+        """Start the thread of the heartbeat."""
+
+        def run() -> None:
+            while True:
+                self.beat()
+                time.sleep(BEAT_S)
+
+        threading.Thread(target=run, name="heartbeat", daemon=True).start()
+
+
+class PageProgress:
+    """What an engine is given to say which instruction it is at (`unitp.program.engine.Progress`)."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, page: Page) -> None:
+        self._numbers = page.numbers
+
+    def at(self, instruction: int) -> None:
+        self._numbers[INSTRUCTION] = instruction

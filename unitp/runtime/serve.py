@@ -1,0 +1,128 @@
+"""The loop of a worker: requests of the driver, carried out by the engine of its backend, one at a time.
+
+A worker that raises tells the driver (`Failed`) and then waits to be ended, so that the ranks beside it are not
+disturbed by a broken connection before the driver has understood who was first.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from unitp.errors import UnitpError
+from unitp.graph.weights import read
+from unitp.program.engine import Array, Engine
+from unitp.program.instructions import decode
+from unitp.runtime.arrays import Inbox, Outbox
+from unitp.runtime.messages import (
+    Allocate,
+    Answer,
+    Arrays,
+    Close,
+    Compile,
+    Done,
+    Failed,
+    Load,
+    Measure,
+    Measured,
+    Memory,
+    ParameterPart,
+    Probe,
+    Reply,
+    Request,
+    Reset,
+    Run,
+    Start,
+)
+from unitp.runtime.progress import Activity, Page
+from unitp.runtime.wire import Channel, WireError
+
+DRIVER_ARRAYS = "driver.arrays"
+
+
+def rank_arrays(rank: int) -> str:
+    """The name of the file of large arrays that a rank sends."""
+    return f"rank{rank}.arrays"
+
+
+class Worker:
+    """One rank at work: `channel` to the driver, `page` of its progress, `engine` that carries out programs."""
+
+    def __init__(self, rank: int, channel: Channel[Request], engine: Engine, page: Page, folder: Path) -> None:
+        self.channel, self.engine, self.page = channel, engine, page
+        self.inbox, self.outbox = Inbox(folder / DRIVER_ARRAYS), Outbox(folder / rank_arrays(rank))
+        self.idle = resident_bytes()["VmRSS"]
+        self.numbers: dict[str, int] = {}
+        self.wanted: dict[str, tuple[str, ...]] = {}
+
+    def work(self) -> None:
+        """Serve requests until the driver says Close."""
+        while True:
+            self.page.enter(Activity.IDLE)
+            request = self.channel.receive()
+            reply = self.carry_out(request)
+            self.channel.send(reply)
+            if isinstance(request, Close):
+                return
+
+    def carry_out(self, request: Request) -> Reply:
+        match request:
+            case Run(key, inputs):
+                return self.run(key, {name: self.inbox.get(part) for name, part in inputs.items()})
+            case Reset():
+                self.page.enter(Activity.ALLOCATING)
+                self.engine.reset()
+            case Compile(key, number, program, wanted):
+                self.page.enter(Activity.COMPILING, number)
+                self.numbers[key], self.wanted[key] = number, wanted
+                self.engine.compile(key, decode(program))
+            case Load(parts):
+                for number, part in enumerate(parts):
+                    self.page.enter(Activity.LOADING, number)
+                    self.engine.load(part.parameter.name, slice_of(part))
+            case Allocate(states):
+                self.page.enter(Activity.ALLOCATING)
+                for state in states:
+                    self.engine.allocate(state.name, state.shape, state.dtype)
+            case Probe(value):
+                self.page.enter(Activity.PROBING)
+                return Answer(float(self.engine.all_reduce_probe(value)))
+            case Measure():
+                now = resident_bytes()
+                return Measured(self.engine.stats(), Memory(self.idle, now["VmRSS"], now["VmHWM"]))
+            case Close():
+                self.page.enter(Activity.CLOSING)
+                self.engine.close()
+            case Start():
+                raise WireError("Start came twice")
+        return Done()
+
+    def run(self, key: str, inputs: dict[str, Array]) -> Reply:
+        self.page.enter(Activity.RUNNING, self.numbers[key])
+        outputs = self.engine.run(key, inputs)
+        self.outbox.clear()
+        return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]})
+
+
+def slice_of(part: ParameterPart) -> Array:
+    """This rank's slice of a parameter, in the dtype in which it is kept. An empty slice is not read."""
+    shape = tuple(b - a for a, b in part.intervals)
+    if 0 in shape:
+        return np.empty(shape, part.dtype)
+    return np.ascontiguousarray(read(part.parameter.source, part.intervals), dtype=part.dtype)
+
+
+def failure(error: Exception) -> Failed:
+    """What the driver is told of an exception."""
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, UnitpError):
+        return Failed(type(error).__name__, error.message, error.hint, trace)
+    return Failed(type(error).__name__, str(error), "", trace)
+
+
+def resident_bytes() -> dict[str, int]:
+    """VmRSS (now) and VmHWM (at most) of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if rest.endswith("kB")}

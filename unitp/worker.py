@@ -1,0 +1,108 @@
+"""The entry of a worker: `python -m unitp.worker --role worker --connect 127.0.0.1:4711`, and `... describe`.
+
+It connects before it imports a framework, so that the driver knows from the start who is there, and ends as soon as the driver's end
+of the connection is closed, whatever it is doing then: a killed driver leaves nothing behind. A process that serves (any role but
+"worker") imports the engine's module, which takes over because of the environment that the backend's `cluster` gave it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unitp.errors import BackendError, RankError, UnitpError
+from unitp.program.engine import Engine
+from unitp.runtime.environment import FOLDER_PREFIX, NUMBER, TOKEN, own_number
+from unitp.runtime.messages import Done, Hello, Request, Start
+from unitp.runtime.progress import Activity, Page, PageProgress
+from unitp.runtime.serve import Worker, failure
+from unitp.runtime.wire import Channel, WireError, for_worker
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m unitp.worker", description=__doc__.partition("\n")[0])
+    parser.add_argument("--role", default="worker")
+    parser.add_argument("--connect", metavar="HOST:PORT", help="where the driver listens")
+    parser.add_argument("what", nargs="?", choices=["describe"], help="print this interpreter's backends as JSON")
+    given = parser.parse_args(arguments)
+    if given.what == "describe":
+        print(json.dumps(describe()))
+        return
+    if not given.connect or TOKEN not in os.environ:
+        parser.error("a worker is started by unitp's launcher, which gives --connect and the token")
+    host, _, port = given.connect.rpartition(":")
+    serve(given.role, host, int(port))
+
+
+def serve(role: str, host: str, port: int) -> None:
+    """Join the session that listens at `host:port`, and stay in it to its end."""
+    number = own_number(os.environ)
+    channel = for_worker(socket.create_connection((host, port), timeout=30))
+    channel.socket.settimeout(None)
+    channel.send(Hello(os.environ[TOKEN], role, number, os.getpid()))
+    start = channel.receive()
+    if not isinstance(start, Start):
+        raise WireError(f"the driver began with {type(start).__name__} instead of Start")
+    folder = Path(start.folder)
+    threading.Thread(target=end_with_driver, args=(channel, folder), name="end with the driver", daemon=True).start()
+    name = f"{'rank' if role == 'worker' else role}{number}"
+    log_to(folder / f"{name}.log")
+    page = Page(folder / f"{name}.page")
+    page.keep_beating()
+    try:
+        if role == "worker":
+            engine = connect(start, number, page)
+            channel.send(Done())
+            Worker(number, channel, engine, page, folder).work()
+        else:
+            page.enter(Activity.SERVING)
+            importlib.import_module(start.engine.partition(":")[0])
+    except Exception as error:
+        channel.send(failure(error))
+        threading.Event().wait()  # the driver ends this process, through `end_with_driver`
+        raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the engine is closed: nothing that frameworks do at exit is needed, and some of it waits for others
+
+
+def connect(start: Start, rank: int, page: Page) -> Engine:
+    """Import the backend's engine and join the group of ranks."""
+    module, _, function = start.engine.partition(":")
+    page.enter(Activity.IMPORTING)
+    try:
+        join: Callable[..., Engine] = getattr(importlib.import_module(module), function)
+    except ImportError as error:
+        raise BackendError(
+            f"the backend cannot be imported in {sys.executable}: {error}", hint="`unitp doctor` tells what is missing."
+        ) from error
+    page.enter(Activity.JOINING)
+    return join(rank, start.mesh, PageProgress(page))
+
+
+def end_with_driver(channel: Channel[Request], folder: Path) -> None:
+    """End this process when the driver closes the connection or dies, and remove the session's folder if it is left."""
+    channel.wait_for_end()
+    if folder.name.startswith(FOLDER_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def log_to(path: Path) -> None:
+    """From here on, what this process and its libraries print goes to a file of its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
