@@ -6,11 +6,6 @@ updated in place and shared by all programs, and so are parameters and what foll
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from time import perf_counter
-from typing import Protocol
-
 import numpy as np
 
 from unitp.errors import InputError
@@ -20,32 +15,11 @@ from unitp.program.engine import Array, EngineStats, Progress
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.overrides import Overrides
-from unitp.program.primitives import Collectives, Primitives, Tensor
+from unitp.program.primitives import Primitives, Tensor
 from unitp.program.rank import local_shape
+from unitp.program.transport import Alone, CountedCollectives, Tally
 
-
-class Tally:
-    """What collectives cost so far: seconds, calls, bytes given to them."""
-
-    def __init__(self) -> None:
-        self.seconds, self.calls, self.bytes = 0.0, 0, 0
-
-    @contextmanager
-    def call(self, size: int) -> Iterator[None]:
-        """Count one call that is given `size` bytes: `with tally.call(x.nbytes): ...`."""
-        start = perf_counter()
-        yield
-        self.seconds += perf_counter() - start
-        self.calls += 1
-        self.bytes += size
-
-
-class CountedCollectives(Collectives, Protocol):
-    """A backend's collectives, which count what they do, and can be left."""
-
-    tally: Tally
-
-    def close(self) -> None: ...
+__all__ = ["Alone", "CountedCollectives", "EagerEngine", "Tally"]
 
 
 class EagerEngine:

@@ -22,6 +22,7 @@ from unitp.program.instructions import (
 )
 from unitp.program.primitives import Collectives, Primitives, Tensor
 from unitp.program.rank import intervals, local_shape
+from unitp.program.transport import Alone
 
 Step = Callable[[Tensor], Tensor]
 
@@ -30,7 +31,8 @@ class Exchange:
     """Makes the steps of one rank of a program."""
 
     def __init__(self, program: Program, rank: int, primitives: Primitives, collectives: Collectives) -> None:
-        self.program, self.rank, self.p, self.collectives = program, rank, primitives, collectives
+        self.program, self.rank, self.p, self._collectives = program, rank, primitives, collectives
+        self._alone = Alone()
 
     def step(self, instruction: Instruction) -> Step | None:
         """The step of an instruction other than Local; None where there is nothing to do."""
@@ -61,11 +63,11 @@ class Exchange:
         return all(0 in local_shape(self.program, instruction.output, member) for member in members)
 
     def all_reduce(self, at: AllReduce) -> Step:
-        reduce, axis, reduction = self.collectives.all_reduce, at.axis, at.reduction
+        reduce, axis, reduction = self.among(at.axis).all_reduce, at.axis, at.reduction
         return lambda x: reduce(x, axis, reduction)
 
     def all_gather(self, at: AllGather) -> Step:
-        p, axis, dim, gather = self.p, at.axis, at.dim, self.collectives.all_gather
+        p, axis, dim, gather = self.p, at.axis, at.dim, self.among(at.axis).all_gather
         held = self.members(at.input, axis, dim)
         mine = held[self.place(axis)]
         parts = owned(held)
@@ -81,7 +83,7 @@ class Exchange:
         return step
 
     def reduce_scatter(self, at: ReduceScatter) -> Step:
-        axis, dim, scatter = at.axis, at.dim, self.collectives.reduce_scatter
+        axis, dim, scatter = at.axis, at.dim, self.among(at.axis).reduce_scatter
         whole = intervals(self.program, at.input, self.rank)[dim]
         wanted = self.members(at.output, axis, dim)
         largest = max(b - a for a, b in wanted)
@@ -92,7 +94,7 @@ class Exchange:
         return lambda x: trim(scatter([pad(cut(x)) for cut in cuts], axis))
 
     def all_to_all(self, at: AllToAll) -> Step:
-        p, axis, source, exchange = self.p, at.axis, at.source, self.collectives.all_to_all
+        p, axis, source, exchange = self.p, at.axis, at.source, self.among(at.axis).all_to_all
         me, held = self.place(axis), self.members(at.input, axis, at.source)
         parts = owned(held)
         rows = [b - a for a, b in parts]
@@ -123,6 +125,10 @@ class Exchange:
         return lambda x: p.full(shape, 0, value.dtype)
 
     # pieces
+
+    def among(self, axis: str) -> Collectives:
+        """The collectives of this rank's group along `axis`; no transport where it is alone."""
+        return self._collectives if self.program.mesh.axis_size(axis) > 1 else self._alone
 
     def place(self, axis: str) -> int:
         """The coordinate of this rank on `axis`."""
