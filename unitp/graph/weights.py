@@ -1,0 +1,153 @@
+"""Read a rank's part of a parameter, and nothing else of the file.
+
+`read(source, intervals)` gives the rows and columns asked for as float32 values (in float64: widened). Quantised tensors are
+dequantised slice by slice, in bounded chunks: whole blocks around the interval of the last dim are read and cut. Files are
+read with `pread`, not mapped, so that a rank's resident memory is its weights and not the file's pages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitp.errors import ModelError
+from unitp.graph.source import FileSource, GgufSource, RandomSource, RopeSource, RowsSource, Source
+from unitp.layout import Interval
+
+Array = npt.NDArray[Any]
+CHUNK_BYTES = 4 << 20
+
+NUMBERS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4"}
+
+
+def shape_of(source: Source) -> tuple[int, ...]:
+    """The shape of the tensor that a source describes."""
+    match source:
+        case RopeSource():
+            return (source.length, source.dim // 2)
+        case RowsSource():
+            return (source.stop - source.start, *shape_of(source.of)[1:])
+        case _:
+            return source.shape
+
+
+def read(source: Source, intervals: Sequence[Interval], dtype: str = "float32") -> Array:
+    """The part of a stored tensor within `intervals` (one per dim), C-contiguous. Raises ModelError for a truncated file."""
+    match source:
+        case RopeSource():
+            return _rope(source, intervals).astype(dtype)
+        case RandomSource():
+            return _random(source, intervals).astype(dtype)
+        case RowsSource():
+            (a, b), *rest = intervals
+            return read(source.of, [(a + source.start, b + source.start), *rest], dtype)
+        case _:
+            return _stored(source, intervals, dtype)
+
+
+def _stored(source: FileSource | GgufSource, intervals: Sequence[Interval], dtype: str) -> Array:
+    """Rows of a file, chunk by chunk. Only the first dim of more than two may be cut before reading; others are cut after."""
+    shape = source.shape
+    out = np.empty([b - a for a, b in intervals], dtype)
+    if not out.size:
+        return out
+    if len(shape) == 1:
+        out[...] = _rows(source, 0, 1, intervals[0])[0]
+        return out
+    (a, b), *inner, last = intervals
+    per = prod(shape[1:-1])
+    step = max(1, CHUNK_BYTES // (4 * per * shape[-1]))
+    for start in range(a, b, step):
+        stop = min(start + step, b)
+        rows = _rows(source, start * per, stop * per, last)
+        block = rows.reshape(stop - start, *shape[1:-1], last[1] - last[0])
+        cut = tuple(slice(x, y) for x, y in inner)
+        out[start - a : stop - a] = block[(slice(None), *cut)]
+    return out
+
+
+def _rows(source: FileSource | GgufSource, start: int, stop: int, columns: Interval) -> Array:
+    """Rows `start:stop` of a stored tensor taken as a matrix (rows by last dim), cut to `columns`."""
+    width = source.shape[-1]
+    if isinstance(source, FileSource):
+        item = np.dtype(NUMBERS[source.dtype])
+        raw = _pread(source.path, source.offset + start * width * item.itemsize, (stop - start) * width * item.itemsize)
+        rows = np.frombuffer(raw, item).reshape(stop - start, width)[:, columns[0] : columns[1]]
+        if source.dtype == "BF16":
+            return (rows.astype(np.uint32) << 16).view(np.float32)
+        return rows.astype(np.float32) if source.dtype[0] == "F" else rows
+    return _dequantised(source, start, stop, columns)
+
+
+def _dequantised(source: GgufSource, start: int, stop: int, columns: Interval) -> Array:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    kind = GGMLQuantizationType(source.kind)
+    block, size = GGML_QUANT_SIZES[kind]
+    first, last = columns[0] // block, -(-columns[1] // block)
+    row_bytes = source.shape[-1] // block * size
+    raw = np.frombuffer(_pread(source.path, source.offset + start * row_bytes, (stop - start) * row_bytes), np.uint8)
+    blocks = np.ascontiguousarray(raw.reshape(stop - start, row_bytes)[:, first * size : last * size])
+    values = dequantize(blocks, kind).reshape(stop - start, (last - first) * block)
+    return np.asarray(values[:, columns[0] - first * block : columns[1] - first * block], np.float32)
+
+
+def _pread(path: str, offset: int, size: int) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise ModelError(f"cannot read weights from {path}: {error.strerror}") from None
+    try:
+        pieces = b"".join(_pieces(handle, offset, size))
+    finally:
+        os.close(handle)
+    if len(pieces) != size:
+        raise ModelError(f"{path} is truncated: {size} bytes wanted at {offset}, {len(pieces)} there")
+    return pieces
+
+
+def _pieces(handle: int, offset: int, size: int) -> Iterator[bytes]:
+    """`pread` may return less than asked for; ask until the end."""
+    while size > 0 and (piece := os.pread(handle, size, offset)):
+        yield piece
+        offset, size = offset + len(piece), size - len(piece)
+
+
+def _rope(source: RopeSource, intervals: Sequence[Interval]) -> Array:
+    """cos or sin of position times frequency, in float64, rounded to float32 once."""
+    (a, b), (c, d) = intervals
+    pairs = np.arange(c, d, dtype=np.float64)
+    frequencies = source.base ** (-2.0 * pairs / source.dim)
+    if source.divisors:
+        frequencies /= np.asarray(source.divisors, np.float64)[c:d]
+    angles = np.outer(np.arange(a, b, dtype=np.float64), frequencies)
+    return (np.cos(angles) if source.part == "cos" else np.sin(angles)).astype(np.float32)
+
+
+def _random(source: RandomSource, intervals: Sequence[Interval]) -> Array:
+    """Normal numbers by Box-Muller over a hash of (seed, place): an element does not depend on the slice that is read."""
+    strides = [prod(source.shape[i + 1 :]) for i in range(len(source.shape))]
+    place = np.zeros([b - a for a, b in intervals], np.uint64)
+    for dim, ((a, b), stride) in enumerate(zip(intervals, strides, strict=True)):
+        along = [1] * len(intervals)
+        along[dim] = b - a
+        place += (np.arange(a, b, dtype=np.uint64) * np.uint64(stride)).reshape(along)
+    u, v = (_uniform(place, 2 * source.seed + k) for k in (0, 1))
+    normal = np.sqrt(-2.0 * np.log(u)) * np.cos(2.0 * np.pi * v)
+    return (source.offset + source.scale * normal).astype(np.float32)
+
+
+def _uniform(place: npt.NDArray[np.uint64], stream: int) -> npt.NDArray[np.float64]:
+    """Numbers in (0, 1] by splitmix64 of place and stream (Steele, Lea, Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = place * np.uint64(0x9E3779B97F4A7C15) + np.uint64((stream + 1) * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return ((z >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
