@@ -159,7 +159,7 @@ def _joined(program: Program, name: str, parts: Sequence[Array]) -> tuple[Array,
         place = tuple(slice(a, b) for a, b in intervals(program, name, rank))
         held = filled[place]
         if held.any():
-            spread = max(spread, float(np.abs(np.where(held, whole[place] - part, 0)).max()))
+            spread = max(spread, float(np.abs(np.where(held, whole[place].astype(float) - part, 0)).max()))
         whole[place] = np.where(held, whole[place], part)
         filled[place] = True
     if not filled.all():

@@ -57,8 +57,8 @@ class Rule(msgspec.Struct, frozen=True):
     once: tuple[int, ...] = ()
 
     def splittable(self, name: str) -> bool:
-        """Whether `name` may be split: not whole, and the major factor wherever it appears."""
-        if self.factors[name].kind == "whole":
+        """Whether `name` may be split: not whole, more than one row, and the major factor wherever it appears."""
+        if self.factors[name].kind == "whole" or self.factors[name].size == 1:
             return False
         terms = [term for operand in (*self.inputs, *self.outputs) if operand for term in operand]
         return all(name not in term.factors or term.factors[0] == name for term in terms)
