@@ -196,7 +196,8 @@ def squeeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
     gone = dims_of(attrs, len(shape))
     if any(shape[d] != 1 for d in gone):
         raise GraphError(f"Squeeze of dims {gone} of {shape}, which are not all 1")
-    factors, operand = _fixed(shape, set(), shape, "x")
+    factors = {f"d{i}": Factor(size) for i, size in enumerate(shape) if i not in gone}
+    operand = tuple(Term() if i in gone else Term((f"d{i}",)) for i in range(len(shape)))
     return Rule(factors, (operand,), (tuple(t for i, t in enumerate(operand) if i not in gone),))
 
 
