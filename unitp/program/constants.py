@@ -1,8 +1,8 @@
 """This rank's parameters, and what programs make of them alone: each is made once, kept once, shared by all programs.
 
-A derived value is known by how it was made (operator, attributes, splits, what it was made of), not by its name, so that
-programs of several sizes find each other's. Only values that a program reads at each call are kept. A parameter that is
-MatMul's right operand is stored as the backend's `pack` wants it.
+A derived value is known by how it was made (operator, attributes, splits, what it was made of), not by its name, so
+that programs of several sizes find each other's. Only values that a program reads at each call are kept. A parameter
+that is MatMul's right operand is stored as the backend's `pack` wants it.
 """
 
 from __future__ import annotations

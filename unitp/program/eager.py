@@ -1,6 +1,6 @@
 """The engine of a backend that carries out instructions one by one: parameters, states and programs of one rank.
 
-A backend gives primitives, overrides and collectives; everything else of `unitp.program.engine.Engine` is here. States are
+A backend gives primitives, overrides and collectives; all else of `unitp.program.engine.Engine` is here. States are
 updated in place and shared by all programs, and so are parameters and what follows from them.
 """
 

@@ -173,4 +173,3 @@ def _joined(p: Primitives, pieces: Sequence[Tensor], dim: int) -> Tensor:
     if len(held) > 1:
         return p.concat(held, dim)
     return held[0] if held else None
-

@@ -2,8 +2,8 @@
 
 A step reads values from numbered slots, calls an implementation with its context already bound, stores the results and
 drops what nobody reads afterwards, so that peak memory is what liveness allows. Instructions that depend on
-parameters only run once, in `fold`. Values of local size zero are None and reach no implementation but where an output is
-not empty (a sum over nothing). A state whose only reader is the TensorScatter that replaces it is written in place.
+parameters only run once, in `fold`. Values of local size zero are None and reach no implementation but where an output
+is not empty (a sum over nothing). A state whose only reader is the TensorScatter that replaces it is written in place.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from unitp.program.constants import Constants, Key
 from unitp.program.engine import Progress
 from unitp.program.exchange import Exchange
 from unitp.program.instructions import Instruction, Local, Program, reads, writes
-from unitp.program.overrides import Implementation, Overrides
+from unitp.program.overrides import Implementation, Overrides, bound
 from unitp.program.primitives import Collectives, Primitives, Tensor
-from unitp.program.rank import context, local_shape
+from unitp.program.rank import Context, context, local_shape
 
 Slots = list[Tensor]
 Step = Callable[[Slots], None]
@@ -44,7 +44,7 @@ class Runner:
         self.program, self.rank = program, rank
         self._p, self._overrides = primitives, overrides
         self._exchange = Exchange(program, rank, primitives, collectives)
-        self._at = progress.at if progress is not None else None
+        self._at: Callable[[int], None] = progress.at if progress is not None else lambda instruction: None
         self._writer = {name: i for i, instruction in enumerate(program.instructions) for name in writes(instruction)}
         self._keys = _constant_keys(program)
         self._in_place = _in_place(program)
@@ -71,19 +71,15 @@ class Runner:
             self._initial[self._slots[name]] = constants.keep(key, made)
 
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From inputs and states (by the names that are read) to outputs and new states. An error names rank and instruction."""
+        """From inputs and states (by the names that are read) to outputs and new states."""
         values = self._initial.copy()
         for name, slot in self._fed:
             values[slot] = store[name]
         at, number = self._at, 0
         try:
-            if at is None:
-                for number, step in self._steps:
-                    step(values)
-            else:
-                for number, step in self._steps:
-                    at(number)
-                    step(values)
+            for number, step in self._steps:
+                at(number)
+                step(values)
         except UnitpError:
             raise
         except Exception as error:
@@ -115,7 +111,7 @@ class Runner:
             inputs = [self._fold_value(n, constants, scratch) for n in reads(instruction)]
             fn = self._function(instruction)
             try:
-                made = fn(*inputs) if fn else None
+                made: Any = fn(*inputs) if fn else None
             except UnitpError:
                 raise
             except Exception as error:
@@ -199,9 +195,9 @@ class Runner:
         return out[::-1]
 
 
-def _bound(fn: Implementation, p: Primitives, ctx: Any, inputs: Sequence[str]) -> Callable[..., Any]:
+def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str]) -> Callable[..., Any]:
     """`fn` with its context; absent inputs keep their place as None."""
-    call = partial(fn, p, ctx)
+    call = bound(fn, p, ctx)
     if all(inputs):
         return call
     present = [i for i, name in enumerate(inputs) if name]
@@ -312,5 +308,6 @@ def _aliases(program: Program) -> set[str]:
 
 def _text(instruction: Instruction) -> str:
     if isinstance(instruction, Local):
-        return f"{instruction.op}({', '.join(name or '-' for name in instruction.inputs)}) -> {', '.join(instruction.outputs)}"
+        inputs = ", ".join(name or "-" for name in instruction.inputs)
+        return f"{instruction.op}({inputs}) -> {', '.join(instruction.outputs)}"
     return f"{type(instruction).__name__}({instruction.input}) -> {instruction.output}"

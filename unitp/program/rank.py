@@ -12,9 +12,9 @@ from unitp.program.instructions import Local, Program
 class Context(NamedTuple):
     """What an operator's implementation needs beside its arrays.
 
-    `inputs` and `outputs` are local shapes (None where an input is absent), `whole` the inputs' global shapes; `intervals`
-    maps a split factor to what this rank computes of it (an unsplit factor is not listed: the rank has all of it); `dtype`
-    is that of the first output.
+    `inputs` and `outputs` are local shapes (None where an input is absent), `whole` the inputs' global shapes;
+    `intervals` maps a split factor to what this rank computes of it (an unsplit factor is not listed: the rank has
+    all of it); `dtype` is that of the first output.
     """
 
     op: str

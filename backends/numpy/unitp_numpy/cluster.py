@@ -1,7 +1,7 @@
 """How the ranks start: one directly, several under MPICH's mpiexec, on this host only.
 
-`-disable-auto-cleanup` lets the other ranks live when one dies, so that they can report. Ranks talk through shared memory
-(`UCX_TLS`), which opens no port, and give up the processor early where they are more than the cores.
+`-disable-auto-cleanup` lets the other ranks live when one dies, so that they can report. Ranks talk through shared
+memory (`UCX_TLS`), which opens no port, and give up the processor early where they are more than the cores.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Collectives:
                 hint="Several NumPy ranks start under MPICH's mpiexec, in the order of their numbers.",
             )
         self.tally = Tally()
-        self._groups: dict[str, MPI.Intracomm] = {}
+        self._groups: dict[str, MPI.Comm] = {}
         for axis, size in mesh.axes:
             if size > 1:
                 group = mesh.group_of(rank, axis)

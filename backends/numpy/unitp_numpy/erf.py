@@ -1,8 +1,8 @@
 """erf on NumPy arrays, to one unit in the last place of float64.
 
-The rational approximations of fdlibm's s_erf.c (Sun Microsystems, 1993, freely usable): erf on |x| < 0.84375 and around 1,
-erfc = exp(-x^2 - 0.5625 + R/S) / |x| beyond. x^2 is taken as z^2 + (x - z)(x + z) with z the leading half of x's bits, so
-that rounding it does not enlarge the error of the exponential.
+The rational approximations of fdlibm's s_erf.c (Sun Microsystems, 1993, freely usable): erf on |x| < 0.84375 and
+around 1, erfc = exp(-x^2 - 0.5625 + R/S) / |x| beyond. x^2 is taken as z^2 + (x - z)(x + z) with z the leading half of
+x's bits, so that rounding it does not enlarge the error of the exponential.
 """
 
 from __future__ import annotations
@@ -115,8 +115,16 @@ def erf(x: Array) -> Array:
 
 
 def _ratio(polynomials: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
-    above, below = (np.polynomial.polynomial.polyval(x, coefficients) for coefficients in polynomials)
+    above, below = (_polynomial(coefficients, x) for coefficients in polynomials)
     return np.asarray(above / below)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """Horner's scheme; the constant comes first."""
+    out = np.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        out = out * x + coefficient
+    return out
 
 
 def _small(x: Array) -> Array:
@@ -129,7 +137,9 @@ def _near_one(x: Array) -> Array:
 
 def _complement(x: Array, polynomials: tuple[tuple[float, ...], tuple[float, ...]]) -> Array:
     leading = (x.view(np.int64) & -0x100000000).view(np.float64)
-    exponent = np.exp(-leading * leading - 0.5625) * np.exp((leading - x) * (leading + x) + _ratio(polynomials, 1 / (x * x)))
+    exponent = np.exp(-leading * leading - 0.5625) * np.exp(
+        (leading - x) * (leading + x) + _ratio(polynomials, 1 / (x * x))
+    )
     return np.asarray(1 - exponent / x)
 
 

@@ -1,4 +1,4 @@
-"""The local primitives on NumPy arrays. Scalars come back as arrays without dims, so that a value always has a shape."""
+"""The local primitives on NumPy arrays (or NumPy scalars, where a result has no dims)."""
 
 from __future__ import annotations
 
@@ -79,8 +79,7 @@ def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)): exp of a large -x overflows to infinity, and the quotient is zero as it should be."""
     with np.errstate(over="ignore"):
         out = np.exp(np.negative(x))
-    out += 1
-    return np.reciprocal(out, out=out)
+    return np.asarray(1 / (1 + out), x.dtype)
 
 
 # shape
@@ -112,11 +111,11 @@ matmul = np.matmul
 
 
 def reduce_sum(x: Array, dims: Sequence[int], keep: bool) -> Array:
-    return np.add.reduce(x, tuple(dims), keepdims=keep, dtype=x.dtype)
+    return np.asarray(np.add.reduce(x, tuple(dims), keepdims=keep, dtype=x.dtype))
 
 
 def reduce_max(x: Array, dims: Sequence[int], keep: bool) -> Array:
-    return np.maximum.reduce(x, tuple(dims), keepdims=keep)
+    return np.asarray(np.maximum.reduce(x, tuple(dims), keepdims=keep))
 
 
 def take(x: Array, ids: Array, dim: int) -> Array:
@@ -136,7 +135,7 @@ def topk(x: Array, k: int, dim: int) -> tuple[Array, Array]:
 
 
 def _largest(x: Array, k: int) -> Array:
-    """Places of the k largest along the last dim: all above the k-th value, then the first that equal it; stably sorted."""
+    """Places of the k largest along the last dim: all above the k-th value, then the first that equal it."""
     size = x.shape[-1]
     if k < size:
         edge = np.partition(x, size - k, -1)[..., size - k : size - k + 1]
@@ -147,7 +146,7 @@ def _largest(x: Array, k: int) -> Array:
     else:
         places = np.broadcast_to(np.arange(size), x.shape)
     values = np.take_along_axis(x, places, -1)
-    order = np.argsort(-values, -1, kind="stable")
+    order = np.argsort(np.negative(values), -1, kind="stable")
     return np.take_along_axis(places, order, -1)
 
 

@@ -6,8 +6,8 @@ Query head h reads KV head h // r. A rank holds any interval of query heads and 
 local head map can be irregular (0,0,0,1,1): it falls into runs of KV heads read by equally many query heads, and each
 run is one batched product with the query heads of a group as further rows. KV heads are never repeated in memory.
 
-Query i of S sees key j where all that apply hold: j <= i, or j <= n - S + i where a sequence has n valid keys (causal); j < n; the
-mask is true there. A query that sees nothing gives zeros.
+Query i of S sees key j where all that apply hold: j <= i, or j <= n - S + i where a sequence has n valid keys (causal);
+j < n; the mask is true there. A query that sees nothing gives zeros.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unitp.program.rank import Context
 
 
 class Run(NamedTuple):
-    """`groups` local KV heads from `group` on, each read by `share` query heads; the first of these is local head `head`."""
+    """`groups` local KV heads from `group` on, each read by `share` query heads, of which `head` is the first."""
 
     head: int
     group: int
@@ -135,7 +135,7 @@ def _size(ctx: Context, position: int) -> int:
 
 
 def _softmax(p: Primitives, ctx: Context, scores: Tensor, allowed: Tensor | None) -> Tensor:
-    """Along the keys that are allowed. The others get a huge negative score before the maximum and no weight after it."""
+    """Along the keys that are allowed: the others get the lowest score before the maximum, and no weight after it."""
     zero = scalar(p, 0, ctx.dtype)
     lowest = scalar(p, float(np.finfo(ctx.dtype).min), ctx.dtype)
     if allowed is not None:

@@ -1,7 +1,7 @@
 """Element by element, with NumPy's broadcasting.
 
-    Swish(x) = x * sigmoid(alpha * x)
-    Gelu(x) = x/2 * (1 + erf(x / sqrt 2)), or with tanh(sqrt(2/pi) * (x + 0.044715 x^3)) for approximate="tanh"
+Swish(x) = x * sigmoid(alpha * x)
+Gelu(x) = x/2 * (1 + erf(x / sqrt 2)), or with tanh(sqrt(2/pi) * (x + 0.044715 x^3)) for approximate="tanh"
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import pi, sqrt
 
 from unitp.program.decompositions.registry import decomposition, integer, number, scalar
-from unitp.program.overrides import Implementation
+from unitp.program.overrides import Implementation, Prepared
 from unitp.program.primitives import Primitives, Tensor
 from unitp.program.rank import Context
 
@@ -37,10 +37,7 @@ _PRIMITIVES = {
 
 
 def _direct(name: str) -> Implementation:
-    def implementation(p: Primitives, ctx: Context, *inputs: Tensor) -> Tensor:
-        return getattr(p, name)(*inputs)
-
-    return implementation
+    return Prepared(lambda p, ctx: getattr(p, name))
 
 
 for _op, _name in _PRIMITIVES.items():

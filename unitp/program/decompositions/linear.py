@@ -1,17 +1,21 @@
-"""Contractions. MatMul's right operand may be what the backend's `pack` made of a parameter (`unitp.program.overrides`)."""
+"""Contractions. MatMul's right operand may be what a backend's `pack` made of a parameter."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unitp.program.decompositions.registry import decomposition, integer, number, scalar
+from unitp.program.overrides import Prepared
 from unitp.program.primitives import Primitives, Tensor
 from unitp.program.rank import Context
 
 
 @decomposition("MatMul")
-def matmul(p: Primitives, ctx: Context, x: Tensor, y: Tensor) -> Tensor:
-    if x is None or y is None:
-        return p.full(ctx.outputs[0], 0, ctx.dtype)
-    return p.matmul(x, y)
+@Prepared
+def matmul(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    if any(shape is not None and 0 in shape for shape in ctx.inputs):
+        return lambda x, y: p.full(ctx.outputs[0], 0, ctx.dtype)
+    return p.matmul
 
 
 @decomposition("Gemm")

@@ -1,7 +1,7 @@
 """Normalisations and softmax over whole dims, in the precision of the input.
 
-    Softmax(x) = e / sum e,  e = exp(x - max x)             LogSoftmax(x) = s - log sum exp s,  s = x - max x
-    RMSNorm(x) = x / sqrt(mean x^2 + eps) * scale           LayerNorm(x) = RMSNorm(x - mean x) + bias
+Softmax(x) = e / sum e,  e = exp(x - max x)             LogSoftmax(x) = s - log sum exp s,  s = x - max x
+RMSNorm(x) = x / sqrt(mean x^2 + eps) * scale           LayerNorm(x) = RMSNorm(x - mean x) + bias
 """
 
 from __future__ import annotations

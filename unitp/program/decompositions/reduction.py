@@ -1,4 +1,4 @@
-"""Sums, maxima, means over dims; top-k and arg-max along one (indices are in the whole, also where a rank holds a part)."""
+"""Sums, maxima, means over dims; top-k and arg-max along one, with indices in the whole where a rank holds a part."""
 
 from __future__ import annotations
 

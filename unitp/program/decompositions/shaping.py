@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
 from itertools import accumulate, pairwise
 
 from unitp.program.decompositions.registry import decomposition, dim_of, integers, rank_of, scalar
+from unitp.program.overrides import Prepared
 from unitp.program.primitives import Primitives, Tensor
 from unitp.program.rank import Context
 
+Step = Callable[[Tensor], Tensor]
+
 
 @decomposition("Reshape", "Squeeze", "Unsqueeze")
-def reshape(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    return p.reshape(x, ctx.outputs[0])
+@Prepared
+def reshape(p: Primitives, ctx: Context) -> Step:
+    change, shape = p.reshape, ctx.outputs[0]
+    return lambda x: change(x, shape)
 
 
 @decomposition("Expand")
@@ -20,9 +27,10 @@ def expand(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
 
 
 @decomposition("Transpose")
-def transpose(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    perm = integers(ctx, "perm") if "perm" in ctx.attrs else tuple(reversed(range(rank_of(ctx))))
-    return p.transpose(x, perm)
+@Prepared
+def transpose(p: Primitives, ctx: Context) -> Step:
+    change, perm = p.transpose, integers(ctx, "perm") if "perm" in ctx.attrs else tuple(reversed(range(rank_of(ctx))))
+    return lambda x: change(x, perm)
 
 
 @decomposition("Concat")
@@ -39,13 +47,16 @@ def split(p: Primitives, ctx: Context, x: Tensor) -> tuple[Tensor, ...]:
 
 
 @decomposition("Slice")
-def slice_(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    rank, shape = rank_of(ctx), p.shape(x)
-    for axis, a, b in zip(integers(ctx, "axes"), integers(ctx, "starts"), integers(ctx, "ends"), strict=True):
-        dim = axis % rank
-        if (a, b) != (0, shape[dim]):
-            x = p.slice(x, dim, a, b)
-    return x
+@Prepared
+def slice_(p: Primitives, ctx: Context) -> Step:
+    shape, cut = ctx.inputs[0] or (), p.slice
+    dims = [axis % len(shape) for axis in integers(ctx, "axes")]
+    bounds = zip(dims, integers(ctx, "starts"), integers(ctx, "ends"), strict=True)
+    parts = [(dim, a, b) for dim, a, b in bounds if (a, b) != (0, shape[dim])]
+    if len(parts) == 1:
+        dim, a, b = parts[0]
+        return lambda x: cut(x, dim, a, b)
+    return lambda x: reduce(lambda y, part: cut(y, *part), parts, x)
 
 
 @decomposition("TensorScatter")

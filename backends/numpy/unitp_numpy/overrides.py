@@ -1,0 +1,161 @@
+"""Hot operators in few NumPy calls, with results written in place; each equals its decomposition to rounding.
+
+A weight `[n, k]` is used through its transpose, a view: `x @ W.T` of one row is then BLAS's fastest matrix-vector
+product (31 GB/s where others reach 16 to 23), and a parameter is stored as it was loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitp.program import decompositions
+from unitp.program.decompositions.attention import Run, runs
+from unitp.program.overrides import Overrides, Prepared
+from unitp.program.primitives import Primitives
+from unitp.program.rank import Context
+
+Array = npt.NDArray[Any]
+FLOATS = ("float32", "float64")
+FEW = 6
+"""Up to so many rows a product is made row by row: OpenBLAS's matrix product costs twice as much for them."""
+
+
+def pack(p: Primitives, weight: Array, transposed: bool) -> tuple[Array, Array]:
+    """MatMul's right operand `[k, n]` in Fortran order: the transpose of a stored `[n, k]`, or a copy instead of it."""
+    if transposed:
+        return weight.T, weight
+    operand = np.asfortranarray(weight)
+    return operand, operand
+
+
+overrides = Overrides(pack)
+
+
+@overrides("MatMul", *FLOATS)
+@Prepared
+def matmul(p: Primitives, ctx: Context) -> Callable[[Array, Array], Array]:
+    x, y = ctx.inputs
+    if x is None or y is None or len(y) > 2:
+        return np.matmul
+    rows, columns, out = int(np.prod(x[:-1])), x[-1], ctx.outputs[0]
+    if rows == 1:
+        return lambda x, y: np.dot(x.reshape(columns), y).reshape(out)
+    if rows > FEW:
+        return lambda x, y: np.dot(x.reshape(rows, columns), y).reshape(out)
+
+    def row_by_row(x: Array, y: Array) -> Array:
+        result = np.empty((rows, out[-1]), x.dtype)
+        for row, into in zip(x.reshape(rows, columns), result, strict=True):
+            np.dot(row, y, out=into)
+        return result.reshape(out)
+
+    return row_by_row
+
+
+@overrides("RMSNormalization", *FLOATS)
+@Prepared
+def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Array, Array], Array]:
+    shape = ctx.outputs[0]
+    size, epsilon = shape[-1], float(np.float32(ctx.attrs.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    if int(np.prod(shape)) > size:
+
+        def rows(x: Array, scale: Array) -> Array:
+            square = np.einsum("...d,...d->...", x, x)[..., None]
+            square /= size
+            square += square.dtype.type(epsilon)
+            out = x / np.sqrt(square, out=square)
+            return np.multiply(out, scale, out=out)
+
+        return rows
+
+    def row(x: Array, scale: Array) -> Array:
+        flat = x.reshape(size)
+        out = x * x.dtype.type(1 / sqrt(flat.dot(flat) / size + epsilon))
+        return np.multiply(out, scale, out=out)
+
+    return row
+
+
+@overrides("Swish", *FLOATS)
+def swish(p: Primitives, ctx: Context, x: Array) -> Array:
+    """x / (1 + exp(-alpha x))."""
+    alpha = np.dtype(ctx.dtype).type(np.float32(ctx.attrs.get("alpha", 1.0)))  # type: ignore[arg-type]
+    out = np.multiply(x, -alpha)
+    with np.errstate(over="ignore"):
+        np.exp(out, out=out)
+    out += 1
+    return np.divide(x, out, out=out)
+
+
+@overrides("RotaryEmbedding", *FLOATS)
+@Prepared
+def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Array, Array, Array, Array], Array]:
+    shape, interleaved = ctx.outputs[0], bool(ctx.attrs.get("interleaved", 0))
+    size = int(ctx.attrs.get("rotary_embedding_dim", 0)) or shape[3]  # type: ignore[arg-type]
+    half = size // 2
+    every = (np.s_[..., 0:size:2], np.s_[..., 1:size:2])
+    first, second = every if interleaved else (np.s_[..., :half], np.s_[..., half:size])
+
+    def step(x: Array, cos: Array, sin: Array, positions: Array) -> Array:
+        c, s = cos[positions][:, None], sin[positions][:, None]
+        a, b = x[first], x[second]
+        out = np.empty(shape, x.dtype)
+        np.multiply(a, c, out=out[first])
+        np.multiply(a, s, out=out[second])
+        out[first] -= b * s
+        out[second] += b * c
+        if size < shape[3]:
+            out[..., size:] = x[..., size:]
+        return out
+
+    return step
+
+
+@overrides("Attention", *FLOATS)
+@Prepared
+def attention(p: Primitives, ctx: Context) -> Callable[..., Array]:
+    """Causal or full, over the valid keys; masks, soft caps and queries that see nothing take the decomposition."""
+    general = decompositions.get("Attention")
+    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.get("softcap"):
+        return lambda *inputs: general(p, ctx, *inputs)
+    queries, keys = (shape[2] if shape else 0 for shape in ctx.inputs[:2])
+    causal = bool(ctx.attrs.get("is_causal", 0))
+    scale = np.dtype(ctx.dtype).type(np.float32(ctx.attrs.get("scale", 1 / sqrt((ctx.inputs[0] or (1,))[-1]))))  # type: ignore[arg-type]
+    head_runs = runs(ctx)
+
+    def step(q: Array, k: Array, v: Array, *rest: Array | None) -> Array:
+        n = rest[3] if len(rest) > 3 else None
+        valid = np.array([keys]) if n is None else n
+        last, fewest = int(valid.max()), int(valid.min())
+        if fewest < (queries if causal and n is not None else 1):
+            return np.asarray(general(p, ctx, q, k, v, *rest))
+        first = 0 if n is None else valid - queries
+        hidden = None
+        if causal and (queries > 1 or n is None):
+            hidden = np.arange(last) > (np.arange(queries) + np.reshape(first, (-1, 1)))[..., None]
+        elif fewest < last:
+            hidden = (np.arange(last) >= valid[:, None])[:, None]
+        return _attend(head_runs, q * scale, k[:, :, :last], v[:, :, :last], hidden)
+
+    return step
+
+
+def _attend(head_runs: list[Run], q: Array, k: Array, v: Array, hidden: Array | None) -> Array:
+    batch, _, queries, size = q.shape
+    parts = []
+    for head, group, groups, share in head_runs:
+        rows = q[:, head : head + groups * share].reshape(batch, groups, share * queries, size)
+        scores = np.matmul(rows, k[:, group : group + groups].swapaxes(2, 3))
+        if hidden is not None:
+            np.copyto(scores.reshape(batch, groups, share, queries, -1), -np.inf, where=hidden[:, None, None])
+        scores -= np.maximum.reduce(scores, 3, keepdims=True)
+        np.exp(scores, out=scores)
+        out = np.matmul(scores, v[:, group : group + groups])
+        out /= np.add.reduce(scores, 3, keepdims=True)
+        parts.append(out.reshape(batch, groups * share, queries, -1))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
