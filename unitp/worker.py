@@ -1,28 +1,29 @@
 """The entry of a worker: `python -m unitp.worker --role worker --connect 127.0.0.1:4711`, and `... describe`.
 
-It connects before it imports a framework, so that the driver knows from the start who is there, and ends as soon as the driver's end
-of the connection is closed, whatever it is doing then: a killed driver leaves nothing behind. A process that serves (any role but
-"worker") imports the engine's module, which takes over because of the environment that the backend's `cluster` gave it.
+It connects before it imports a framework, so that the driver knows from the start who is there, and ends as soon as
+the driver's end of the connection is closed, whatever it is doing then: a killed driver leaves nothing behind. A
+process that serves (any role but "worker") imports the engine's module, which takes over because of the environment
+that the backend's `cluster` gave it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
-import platform
 import shutil
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from unitp.errors import BackendError, RankError, UnitpError
+import msgspec
+
+from unitp.errors import BackendError
 from unitp.program.engine import Engine
-from unitp.runtime.environment import FOLDER_PREFIX, NUMBER, TOKEN, own_number
+from unitp.runtime.describe import describe
+from unitp.runtime.environment import FOLDER_PREFIX, TOKEN, own_number
 from unitp.runtime.messages import Done, Hello, Request, Start
 from unitp.runtime.progress import Activity, Page, PageProgress
 from unitp.runtime.serve import Worker, failure
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("what", nargs="?", choices=["describe"], help="print this interpreter's backends as JSON")
     given = parser.parse_args(arguments)
     if given.what == "describe":
-        print(json.dumps(describe()))
+        print(msgspec.json.encode(describe()).decode())
         return
     if not given.connect or TOKEN not in os.environ:
         parser.error("a worker is started by unitp's launcher, which gives --connect and the token")

@@ -1,7 +1,7 @@
 """Arrays that travel with a message: small ones inside it, large ones through a memory-mapped file of the sender.
 
-One side writes (`Outbox`), the other reads (`Inbox`). The places of a message's arrays are reused by the sender's next message, which
-is safe because requests and replies alternate; whoever wants to keep an array copies it.
+One side writes (`Outbox`), the other reads (`Inbox`). The places of a message's arrays are reused by the sender's
+next message, which is safe because requests and replies alternate; whoever wants to keep an array copies it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Inbox:
         self._map: mmap.mmap | None = None
 
     def get(self, part: ArrayPart) -> Array:
-        """The array, as a view that holds until the sender's next message. Raises WireError where the part is not sound."""
+        """The array, as a view that holds until the sender's next message. Raises WireError where the part is not
+        sound.
+        """
         if part.dtype not in DTYPES or any(n < 0 for n in part.shape):
             raise WireError(f"an array of dtype {part.dtype} and shape {part.shape} cannot be")
         dtype, count = np.dtype(part.dtype), prod(part.shape)

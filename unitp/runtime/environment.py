@@ -1,4 +1,6 @@
-"""The environment variables of a session's processes: the mark by which they are found, who they are, how many threads they use."""
+"""The environment variables of a session's processes: the mark by which they are found, who they are, how many
+threads they use.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def own_number(environment: Mapping[str, str]) -> int:
 def for_process(
     base: Mapping[str, str], own: Mapping[str, str], *, token: str, role: str, number: int | None, threads: int
 ) -> dict[str, str]:
-    """`base` without what would mislead a worker, the threads, what the backend wants (`own`), and the mark of the session."""
+    """`base` without what would mislead a worker, the threads, what the backend wants (`own`), and the mark of the
+    session.
+    """
     kept = {name: value for name, value in base.items() if name not in (*LAUNCHERS, TOKEN, ROLE)}
     kept |= {name: str(threads) for name in THREADS}
     kept |= {"PYTHONUNBUFFERED": "1", **own, TOKEN: token, ROLE: role}

@@ -1,9 +1,11 @@
 """What driver and workers say to each other: every request gets one reply, in order.
 
-    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Answer, or Failed, after which it waits for its end
+    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Answer, Measured, or Failed,
+                       after which it waits for its end
     driver -> worker   Start, once; then requests
 
-Processes that only serve (a KVStore server, a scheduler) say Hello, get Start and say nothing more; an open connection keeps them alive.
+Processes that only serve (a KVStore server, a scheduler) say Hello, get Start and say nothing more; an open
+connection keeps them alive.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ class ArrayPart(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """First words of a process: the session's token, and who it is. `number` counts the processes of a role (ranks, for workers)."""
+    """First words of a process: the session's token, and who it is. `number` counts the processes of a role (ranks,
+    for workers).
+    """
 
     token: str
     role: str

@@ -1,7 +1,9 @@
-"""The processes of a session as /proc shows them: who carries its mark, in which state they are, and how all of them are ended.
+"""The processes of a session as /proc shows them: who carries its mark, in which state they are, and how all of them
+are ended.
 
-A mark is an environment variable with the session's token; children inherit it, so launchers' proxies and helpers of a framework
-are found too, however they were started. A process is known by number and start time: numbers are used again.
+A mark is an environment variable with the session's token; children inherit it, so launchers' proxies and helpers of
+a framework are found too, however they were started. A process is known by number and start time: numbers are used
+again.
 """
 
 from __future__ import annotations

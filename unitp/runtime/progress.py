@@ -1,7 +1,9 @@
-"""Each process maps a page of eight numbers in which it says what it is doing; the driver's watchdog reads it at any time.
+"""Each process maps a page of eight numbers in which it says what it is doing; the driver's watchdog reads it at any
+time.
 
-The worker's own loop writes the activity and its subject, the engine writes the instruction (`PageProgress.at`, some 50 ns: an item
-assignment in shared memory), and a thread writes a heartbeat, which therefore stops only when the whole process does.
+The worker's own loop writes the activity and its subject, the engine writes the instruction (`PageProgress.at`, some
+50 ns: an item assignment in shared memory), and a thread writes a heartbeat, which therefore stops only when the
+whole process does.
 """
 
 from __future__ import annotations

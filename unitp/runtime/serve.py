@@ -111,7 +111,7 @@ def slice_of(part: ParameterPart) -> Array:
     shape = tuple(b - a for a, b in part.intervals)
     if 0 in shape:
         return np.empty(shape, part.dtype)
-    return np.ascontiguousarray(read(part.parameter.source, part.intervals), dtype=part.dtype)
+    return read(part.parameter.source, part.intervals, part.dtype)
 
 
 def failure(error: Exception) -> Failed:
@@ -125,4 +125,8 @@ def failure(error: Exception) -> Failed:
 def resident_bytes() -> dict[str, int]:
     """VmRSS (now) and VmHWM (at most) of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if rest.endswith("kB")}
+    return {
+        name: int(rest.split()[0]) * 1024
+        for name, _, rest in (line.partition(":") for line in lines)
+        if rest.endswith("kB")
+    }

@@ -1,8 +1,9 @@
-"""Frames over a loopback socket: four bytes of length, then a msgpack message of a declared type. Nothing else is let in.
+"""Frames over a loopback socket: four bytes of length, then a msgpack message of a declared type. Nothing else is let
+in.
 
 A frame that is too long, cut short or not of the declared type ends the connection with a WireError; there is no
-resynchronising. A `Channel` keeps what it has read so far, so that an interrupted `receive` (Ctrl-C) can be taken up again.
-Small frames leave at once (TCP_NODELAY): a request and its reply cost some 50 us.
+resynchronising. A `Channel` keeps what it has read so far, so that an interrupted `receive` (Ctrl-C) can be taken up
+again. Small frames leave at once (TCP_NODELAY): a request and its reply cost some 50 us.
 """
 
 from __future__ import annotations

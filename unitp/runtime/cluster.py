@@ -1,0 +1,258 @@
+"""The processes of a session, from the driver's side: started, joined, asked in step, and ended without a trace.
+
+Requests go to all ranks that they concern before any reply is awaited, and replies are read as they come. Whatever
+goes wrong (a broken connection, an exception in a rank, a word of the watchdog) comes out of `ask` as one error,
+after every process is ended. A `KeyboardInterrupt` leaves the connection in order: the next `ask` reads the late
+replies first.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from unitp.errors import RankError, UnitpError
+from unitp.mesh import Mesh
+from unitp.plugins.spec import Process
+from unitp.runtime.arrays import Inbox, Outbox
+from unitp.runtime.environment import FOLDER_PREFIX, for_process
+from unitp.runtime.logs import Forwarder
+from unitp.runtime.member import Member
+from unitp.runtime.messages import Close, Failed, Reply, Start
+from unitp.runtime.processes import end_all
+from unitp.runtime.progress import Page
+from unitp.runtime.serve import DRIVER_ARRAYS, rank_arrays
+from unitp.runtime.watchdog import Limits, Watchdog
+from unitp.runtime.wire import Channel, WireError, encode, for_driver, greet
+
+HOST = "127.0.0.1"
+IN_USE = "ddress already in use"
+CLOSE_S = 5.0
+LEAVE_S = 2.0
+
+
+class Cluster:
+    """All processes of one session. `start` them, `ask` ranks, `close`. `place(name)` says in words what a process is
+    doing.
+    """
+
+    def __init__(self, mesh: Mesh, limits: Limits, place: Callable[[str], str], *, verbose: bool = False) -> None:
+        self.mesh, self.limits = mesh, limits
+        self.token = secrets.token_hex(16)
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self.members: list[Member] = []
+        self.pages: dict[str, Page] = {}
+        self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
+        self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
+        self.watchdog = Watchdog(self.token, self.members, self.pages, mesh.size, limits, place)
+        self.forwarder = Forwarder() if verbose else None
+        self._channels: dict[str, Channel[Reply]] = {}
+        self._names: dict[int, str] = {}
+        self._poller = select.poll()
+        self._waiting: set[str] = set()
+        self._replies: dict[str, Reply] = {}
+        self._torn = False
+        self._closed = False
+
+    # start
+
+    def start(self, processes: Iterable[Process], engine: str, python: str, port: int, threads: int) -> None:
+        """Start the processes and return when every rank has joined its group. `port`: where the driver listens, or
+        0.
+        """
+        with socket.create_server((HOST, port)) as listener:
+            address = f"{HOST}:{listener.getsockname()[1]}"
+            counts: dict[str, int] = {}
+            for process in processes:
+                number = counts.setdefault(process.role, 0)
+                counts[process.role] += 1
+                self._launch(process, number, address, python, threads)
+            self.watchdog.start()
+            if self.forwarder is not None:
+                self.forwarder.start({log.stem: log for member in self.members for log in member.logs})
+            self._accept(listener, engine)
+        self._collect()
+        self.watchdog.started()
+
+    def _launch(self, process: Process, number: int, address: str, python: str, threads: int) -> None:
+        """Start one process with its pages and logs."""
+        alone = not process.argv
+        if process.role == "worker":
+            names = [f"rank{rank}" for rank in process.ranks]
+            pages = [f"rank {rank}" for rank in process.ranks]
+            name, number_ = (pages[0], process.ranks[0]) if alone else (Path(process.argv[0]).name, None)
+        else:
+            names, pages = [f"{process.role}{number}"], [f"{process.role} {number}"]
+            name, number_ = pages[0], number
+        for file, page in zip(names, pages, strict=True):
+            self.pages[page] = Page(self.folder / f"{file}.page", create=True)
+        logs = [self.folder / f"{file}.log" for file in dict.fromkeys([name.replace(" ", ""), *names])]
+        environment = for_process(
+            os.environ, process.env, token=self.token, role=process.role, number=number_, threads=threads
+        )
+        command = [*process.argv, python, "-m", "unitp.worker", "--role", process.role, "--connect", address]
+        with open(logs[0], "ab") as log:
+            started = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
+
+    def _accept(self, listener: socket.socket, engine: str) -> None:
+        """Let in the processes of this session, and nobody else, until all are there."""
+        start = Start(engine, self.mesh, str(self.folder))
+        strangers: dict[int, Channel[Reply]] = {}
+        self._poller.register(listener, select.POLLIN)
+        self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
+        missing = set(self.pages)
+        while missing:
+            for fd in self._ready():
+                if fd == listener.fileno():
+                    channel = for_driver(listener.accept()[0])
+                    strangers[channel.fileno()] = channel
+                    self._poller.register(channel, select.POLLIN)
+                elif fd in self._names:
+                    self._read(self._names[fd])
+                else:
+                    name = self._introduce(strangers, fd, missing)
+                    if name is not None:
+                        missing.discard(name)
+                        self._channels[name].send(start)
+        self._poller.unregister(listener)
+        for fd, channel in strangers.items():
+            self._poller.unregister(fd)
+            channel.close()
+
+    def _introduce(self, strangers: dict[int, Channel[Reply]], fd: int, missing: set[str]) -> str | None:
+        """Read from a new connection; its name once it has said a right Hello. A wrong one is shown the door."""
+        channel = strangers[fd]
+        try:
+            channel.read()
+            if (message := channel.take()) is None:
+                return None
+            hello = greet(channel, message, self.token)
+            name = f"{'rank' if hello.role == 'worker' else hello.role} {hello.number}"
+            if name not in missing:
+                raise WireError(f"a second or unknown process says that it is {name}")
+        except WireError:
+            self._poller.unregister(fd)
+            strangers.pop(fd).close()
+            return None
+        del strangers[fd]
+        self._channels[name], self._names[fd] = channel, name
+        return name
+
+    # ask
+
+    def ask(self, messages: Mapping[int, object]) -> dict[int, Reply]:
+        """Send each rank its message (or frame) and return the replies by rank."""
+        if self._torn or self._closed:
+            raise RankError("the session was closed, or interrupted while it sent a request", hint="Launch it again.")
+        if self._waiting:
+            self._collect()
+        if self.watchdog.error is not None:
+            raise self.watchdog.error
+        self.watchdog.working(True)
+        frames = {f"rank {rank}": m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
+        self._send(frames)
+        replies = self._collect()
+        return {rank: replies[f"rank {rank}"] for rank in messages}
+
+    def _send(self, frames: Mapping[str, bytearray]) -> None:
+        """Send all frames. An interruption between two of them is the one thing from which a session does not
+        recover.
+        """
+        self._waiting.update(frames)
+        self._torn = True
+        for name, frame in frames.items():
+            try:
+                self._channels[name].send_frame(frame)
+            except WireError:
+                raise self.watchdog.report(name, None) from None
+        self._torn = False
+
+    def ask_all(self, message: object) -> list[Reply]:
+        """The same message to all ranks."""
+        frame = encode(message)
+        return list(self.ask(dict.fromkeys(range(self.mesh.size), frame)).values())
+
+    def _collect(self) -> dict[str, Reply]:
+        """The replies of all that are waited for."""
+        while self._waiting:
+            for fd in self._ready():
+                self._read(self._names[fd])
+        self.watchdog.working(False)
+        replies, self._replies = self._replies, {}
+        return replies
+
+    def _ready(self) -> list[int]:
+        """Wait until a connection has something to read. Raises the watchdog's error when there is one."""
+        while not (ready := self._poller.poll(500)):
+            if self.watchdog.failed.is_set() and self.watchdog.error is not None:
+                raise self.watchdog.error
+        return [fd for fd, _ in ready]
+
+    def _read(self, name: str) -> None:
+        """Read from a known process. Raises where its connection broke, or it sent an exception."""
+        channel = self._channels[name]
+        try:
+            channel.read()
+            message = channel.take()
+        except WireError:
+            raise self.watchdog.report(name, None) from None
+        if isinstance(message, Failed):
+            raise self.watchdog.report(name, message)
+        if message is not None:
+            self._replies[name] = message
+            self._waiting.discard(name)
+
+    # end
+
+    def collided(self) -> bool:
+        """Whether a process complained that its port was taken."""
+        texts = [log.read_text(errors="replace") for member in self.members for log in member.logs if log.exists()]
+        notes = getattr(self.watchdog.error, "__notes__", [])
+        return any(IN_USE in text for text in (*texts, *notes, str(self.watchdog.error)))
+
+    def close(self) -> None:
+        """Let the ranks leave in order if they can, then end whatever is left of the session. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.watchdog.stop()
+        if self.watchdog.error is None and not self._waiting and not self._torn:
+            self._say_goodbye()
+        for channel in self._channels.values():
+            channel.close()
+        deadline = time.monotonic() + LEAVE_S
+        while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        end_all(self.token)
+        for member in self.members:
+            member.reap()
+        if self.forwarder is not None:
+            self.forwarder.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _say_goodbye(self) -> None:
+        """Ask the ranks to leave their group; those that do not within `CLOSE_S` are ended."""
+        waiting = {f"rank {rank}" for rank in range(self.mesh.size)} & set(self._channels)
+        deadline = time.monotonic() + CLOSE_S
+        try:
+            for name in waiting:
+                self._channels[name].send(Close())
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                for fd, _ in self._poller.poll(left * 1000):
+                    channel = self._channels[self._names[fd]]
+                    channel.read()
+                    if channel.take() is not None:
+                        waiting.discard(self._names[fd])
+        except UnitpError:
+            return  # somebody is gone already: the rest is ended

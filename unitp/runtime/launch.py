@@ -1,0 +1,168 @@
+"""Start a session: check everything that can be checked first, then start the processes, and load the parameters.
+
+Nothing is started for a bad request. Ports are picked by the operating system; should another process take one before
+the framework does, the start is tried again with others. A port that the user named is the first of those used, and
+must be free.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+
+from unitp.errors import BackendError, InputError, PlanError, RankError, did_you_mean
+from unitp.frontends.model import Model
+from unitp.graph.graph import Graph
+from unitp.mesh import Mesh
+from unitp.plan import Plan
+from unitp.plugins import discover
+from unitp.plugins.spec import BackendSpec, Process
+from unitp.program.instructions import Program
+from unitp.runtime.cluster import HOST, Cluster
+from unitp.runtime.decoder import is_decoder, positions
+from unitp.runtime.describe import ask_interpreter
+from unitp.runtime.places import Places
+from unitp.runtime.session import Session
+from unitp.runtime.watchdog import Limits
+
+DEFAULT_CONTEXT = 2048
+TRIES = 3
+
+
+def launch(
+    model: Model | Graph,
+    plan: Plan,
+    backend: str | BackendSpec = "numpy",
+    *,
+    dtype: str = "float32",
+    context: int | None = None,
+    python: str | None = None,
+    port: int = 0,
+    threads: int = 1,
+    limits: Limits | None = None,
+    verbose: bool = False,
+) -> Session:
+    """A session of `backend` that holds `model` as `plan` says. Use it in a `with` statement.
+
+    `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
+    `python`: the interpreter of the ranks (default: this one). `threads`: per rank. `limits`: the watchdog's patience
+    (default: the backend's start limit). `verbose`: what ranks print goes to standard error, each line with its rank.
+    """
+    graph = model if isinstance(model, Graph) else model.graph
+    spec = discover.backend(backend) if isinstance(backend, str) else backend
+    if plan.graph != graph.hash:
+        raise PlanError(
+            f"the plan was made for another graph ({plan.graph}, this is {graph.hash})", hint="Plan this model anew."
+        )
+    if dtype not in spec.dtypes:
+        raise InputError(f"backend {spec.name} does not compute in {dtype}", hint=did_you_mean(dtype, spec.dtypes))
+    if threads < 1:
+        raise InputError(f"a rank cannot have {threads} threads")
+    known = positions(graph) if is_decoder(graph) else None
+    size = _context(known, context)
+    _require_framework(spec, plan.mesh.size, python)
+    limits = limits or Limits(start_s=spec.start_limit_s)
+    programs: dict[int, Program] = {}
+    cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python or sys.executable, port, threads, verbose)
+    stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
+    session = Session(graph, plan, spec, dtype, cluster, programs, size, stop_ids)
+    try:
+        session.load()
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _context(known: int | None, context: int | None) -> int:
+    """How many positions the caches hold. Raises InputError for more than the model was made for."""
+    if context is None:
+        return min(known or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    if context < 1 or (known is not None and context > known):
+        most = f" to {known}, which is what the model was made for" if known else " on"
+        raise InputError(f"a context of {context} tokens cannot be", hint=f"It is from 1{most}.")
+    return context
+
+
+def _require_framework(spec: BackendSpec, ranks: int, python: str | None) -> None:
+    """Raise BackendError where the interpreter of the ranks lacks the framework."""
+    if python is None or python == sys.executable:
+        discover.require(spec, ranks)
+        return
+    answer = ask_interpreter(python)
+    found = next((b for b in answer.backends if b.name == spec.name), None)
+    if found is None:
+        raise BackendError(
+            f"{python} does not know backend {spec.name}", hint=f"Run: {python} -m pip install {spec.distribution}"
+        )
+    lacking = [
+        r.distribution
+        for r in spec.requires
+        if found.versions.get(r.distribution) is None and (ranks > 1 or not r.multi)
+    ]
+    if lacking:
+        raise BackendError(
+            f"backend {spec.name} needs {', '.join(lacking)} in {python}", hint=f"Run: {python} -m {spec.install}"
+        )
+
+
+def _start(
+    mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, python: str, port: int, threads: int, verbose: bool
+) -> Cluster:
+    """The processes, started; tried again where somebody took one of the ports in between."""
+    processes: Callable[[Mesh, Callable[[], int]], list[Process]] = discover.resolve(spec.cluster)
+    tries = 1 if port else TRIES
+    while True:
+        tries -= 1
+        ports = Ports(port)
+        plan = processes(mesh, ports.next)
+        control = ports.next() if port else 0
+        cluster = Cluster(mesh, limits, places, verbose=verbose)
+        places.pages = cluster.pages
+        try:
+            cluster.start(plan, spec.engine, python, control, threads)
+        except BaseException as error:
+            again = tries > 0 and isinstance(error, RankError) and cluster.collided()
+            cluster.close()
+            if not again:
+                raise
+        else:
+            return cluster
+
+
+class Ports:
+    """Free loopback ports: any, or (where the user named one) that and those after it."""
+
+    def __init__(self, first: int = 0) -> None:
+        if not 0 <= first < 1 << 16:
+            raise InputError(f"port {first} cannot be", hint="Ports are numbers from 1 to 65535.")
+        self._named = first
+        self._given: set[int] = set()
+
+    def next(self) -> int:
+        """A port that is free now and was not given before. Raises InputError where a named one is in use."""
+        if self._named:
+            port, self._named = self._named, self._named + 1
+            if not _bindable(port):
+                raise InputError(
+                    f"port {port} is in use", hint="Name another port, or none: then free ones are picked."
+                )
+            return port
+        while (port := _any_port()) in self._given:
+            continue
+        self._given.add(port)
+        return port
+
+
+def _any_port() -> int:
+    with socket.create_server((HOST, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _bindable(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""What ranks print, brought to the driver's standard error line by line, each line with the name of its process
+before it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+PERIOD_S = 0.2
+
+
+class Forwarder:
+    """Follows log files by a thread from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, logs: Mapping[str, Path]) -> None:
+        self._thread = threading.Thread(target=self._run, args=(dict(logs),), name="unitp logs", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Bring what is left, and end."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, logs: dict[str, Path]) -> None:
+        places = dict.fromkeys(logs, 0)
+        last = False
+        while not last:
+            last = self._stop.wait(PERIOD_S)
+            for name, path in logs.items():
+                places[name] = _forward(name, path, places[name], last)
+
+
+def _forward(name: str, path: Path, place: int, last: bool) -> int:
+    """Write the whole lines from `place` on (and the unfinished one if it is the last time); returns where to go on."""
+    if not path.exists():
+        return place
+    with path.open("rb") as file:
+        file.seek(place)
+        data = file.read()
+    if not last:
+        data = data[: data.rfind(b"\n") + 1]
+    for line in data.decode(errors="replace").splitlines():
+        sys.stderr.write(f"[{name}] {line}\n")
+    return place + len(data)

@@ -1,0 +1,37 @@
+"""A process that the driver started itself: a rank, a server, or a launcher such as mpiexec with ranks under it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+TAIL_LINES = 8
+PATIENCE_S = 5.0
+
+
+class Member:
+    """`name` is what errors call it; `role` is that of the process, or "launcher"; `logs`: what it and its ranks
+    print.
+    """
+
+    def __init__(
+        self, name: str, role: str, process: subprocess.Popen[bytes], logs: Sequence[Path], ranks: tuple[int, ...]
+    ) -> None:
+        self.name, self.role, self.process, self.logs, self.ranks = name, role, process, tuple(logs), ranks
+
+    def exit_code(self) -> int | None:
+        """The exit code (minus the signal's number), waiting for it as the process is known to be dead."""
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def reap(self) -> None:
+        """Leave no zombie; the process has been killed."""
+        self.exit_code()
+
+    def tail(self) -> str:
+        """The last lines that were printed, indented, or nothing."""
+        lines = [line for log in self.logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
+        return "".join(f"\n  | {line}" for line in lines[-TAIL_LINES:])

@@ -1,0 +1,90 @@
+"""Which token comes next, decided by the driver alone in float64, so that every backend is treated alike.
+
+    1. values are divided by `temperature` (0: the largest value wins, nothing is drawn)
+    2. `top_k`: the k largest stay (0: all); of equal values the lower id stays
+    3. softmax over what stays; `top_p`: the shortest run of the likeliest whose probabilities sum to at least p stays
+    4. u in [0, 1) is drawn from Philox keyed by (seed, sequence), with the step as counter; the token is the first,
+    in the
+       order of ids, at which the summed probability exceeds u
+
+The order temperature, top-k, top-p is that of Hugging Face transformers. Drawing in the order of ids makes the choice
+a continuous function of the values: ranks that differ in the last bit of a value swap no tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.errors import InputError, RankError
+
+Values = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How tokens are chosen; the default is greedy."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def require(self) -> None:
+        """Raise InputError with everything that is wrong."""
+        found = []
+        if not 0.0 <= self.temperature < float("inf"):
+            found.append(f"temperature {self.temperature} is not a number from 0 (greedy) on")
+        if self.top_k < 0:
+            found.append(f"top_k {self.top_k} is negative (0 keeps all tokens)")
+        if not 0.0 < self.top_p <= 1.0:
+            found.append(f"top_p {self.top_p} is not above 0 and at most 1")
+        if not 0 <= self.seed < 1 << 64:
+            found.append(f"seed {self.seed} is not a number of 64 bits")
+        if found:
+            raise InputError("; ".join(found))
+
+    def candidates(self, vocab: int) -> int:
+        """How many of the largest values are needed to decide: 1 for greedy, `top_k`, or all."""
+        if self.temperature == 0.0:
+            return 1
+        return min(self.top_k or vocab, vocab)
+
+
+def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: int) -> int:
+    """The next token of `sequence` (its place in the batch) at `step` (0: the first new token), from candidates [n]."""
+    if np.isnan(values).any():
+        raise RankError(f"the model's output is not a number at new token {step} of sequence {sequence}")
+    order = np.lexsort((ids, -values))
+    values, ids = values[order].astype(np.float64), ids[order]
+    if sampling.temperature == 0.0:
+        return int(ids[0])
+    probabilities = softmax(values[: sampling.top_k or None] / sampling.temperature)
+    kept = (
+        int(np.searchsorted(np.cumsum(probabilities), sampling.top_p)) + 1
+        if sampling.top_p < 1.0
+        else len(probabilities)
+    )
+    return int(draw(probabilities[:kept], ids[:kept], uniform(sampling.seed, sequence, step)))
+
+
+def softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers: npt.NDArray[np.float64] = np.exp(values - values.max())
+    powers /= powers.sum()
+    return powers
+
+
+def draw(probabilities: npt.NDArray[np.float64], ids: Ids, u: float) -> int:
+    """The first of `ids`, in ascending order, at which the summed (and normalised) probability exceeds `u`."""
+    order = np.argsort(ids)
+    sums = np.cumsum(probabilities[order])
+    place = int(np.searchsorted(sums, u * sums[-1], side="right"))
+    return int(ids[order[min(place, len(ids) - 1)]])
+
+
+def uniform(seed: int, sequence: int, step: int) -> float:
+    """The number in [0, 1) for this place: the first of Philox with this key and counter."""
+    return float(np.random.Generator(np.random.Philox(key=[seed, sequence], counter=[step, 0, 0, 0])).random())

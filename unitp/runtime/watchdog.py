@@ -1,0 +1,255 @@
+"""A thread of the driver that turns a dead, stopped, stuck or failed process of a session into one error, and ends
+the others.
+
+    dead      a watched process is gone or a zombie in /proc                    0.1 s
+    stopped   its state in /proc is T                                           0.1 s
+    failed    a rank sent its exception, and nobody died within a grace period  0.7 s
+    silent    the heartbeat thread of a live process is quiet                   `Limits.heartbeat_s`
+    stuck     work is under way, and no rank gets any further                   `Limits.stall_s`
+    late      start-up takes longer than the backend allows                     `Limits.start_s`
+
+One death makes others: of several, the process that was killed from outside is named, else the launcher that is
+nearest to the driver, and a death before an exception, since peers raise when a connection breaks.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+import unitp.errors
+from unitp.errors import RankError, UnitpError
+from unitp.runtime.member import Member
+from unitp.runtime.messages import Failed
+from unitp.runtime.processes import Marked, Seen, end_all, look, marked
+from unitp.runtime.progress import Page
+
+TICK_S = 0.1
+GRACE_S = 0.7
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Patience, in seconds. `missing_s`: until a launcher must have started its ranks."""
+
+    start_s: float = 60.0
+    stall_s: float = 120.0
+    heartbeat_s: float = 30.0
+    missing_s: float = 10.0
+
+
+class Watched(NamedTuple):
+    """A process under watch; `depth` counts the launchers above it; `member` if the driver started it itself."""
+
+    name: str
+    seen: Seen
+    depth: int
+    member: Member | None
+    worker: bool
+
+
+class Watchdog:
+    """Watches from `start` to `stop`. `pages` by process name; `place(name)` says in words what a process is doing."""
+
+    def __init__(
+        self,
+        token: str,
+        members: list[Member],
+        pages: Mapping[str, Page],
+        ranks: int,
+        limits: Limits,
+        place: Callable[[str], str],
+    ) -> None:
+        self.token, self.members, self.pages, self.limits = token, members, pages, limits
+        self.expected = {f"rank {rank}" for rank in range(ranks)}
+        self.place = place
+        self.error: UnitpError | None = None
+        self.failed = threading.Event()
+        self.busy = False
+        self._watched: dict[int, Watched] = {}
+        self._reports: list[tuple[float, str, Failed | None]] = []
+        self._starting = True
+        self._began = self._moved = time.monotonic()
+        self._places: dict[str, tuple[int, int]] = {}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="unitp watchdog", daemon=True)
+
+    # what the driver's main thread calls
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def started(self) -> None:
+        """All ranks are ready: from here on nobody new is looked for, and start-up is no longer timed."""
+        self._starting = False
+
+    def working(self, busy: bool) -> None:
+        """Whether requests are under way, which the ranks should get on with."""
+        self._moved = time.monotonic()
+        self.busy = busy
+
+    def report(self, name: str, failed: Failed | None) -> UnitpError:
+        """The connection of a process broke (None), or it sent its exception: returns the error, once all are ended."""
+        self._reports.append((time.monotonic(), name, failed))
+        self._wake.set()
+        self.failed.wait()
+        assert self.error is not None  # set before the event
+        return self.error
+
+    def stop(self) -> None:
+        """Watch no longer. Waits for an error that is just being made."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # the thread
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(TICK_S)
+            self._wake.clear()
+            if self._starting:
+                self._look_around()
+            error = self._gone() or self._told() or self._silent() or self._stuck() or self._late()
+            if error is not None:
+                self._end(error)
+                return
+
+    def _end(self, error: UnitpError) -> None:
+        left = end_all(self.token)
+        for member in self.members:
+            member.reap()
+        if left:
+            error.add_note(f"Could not be ended: {', '.join(f'{seen.command} ({seen.pid})' for seen in left)}.")
+        self.error = error
+        self.failed.set()
+
+    def _look_around(self) -> None:
+        """Take all workers and the launchers above them under watch."""
+        found = marked(self.token)
+        direct = {member.process.pid: member for member in self.members}
+        for pid, member in direct.items():
+            if pid not in self._watched and (seen := look(pid)):
+                self._watched[pid] = Watched(member.name, seen, 0, member, member.role != "launcher")
+        for pid, one in found.items():
+            above = self._watched.get(one.seen.parent)
+            if pid not in self._watched and one.worker and one.number is not None and not (above and above.worker):
+                depth = self._take_launchers(one, found, direct)
+                self._watched[pid] = Watched(f"rank {one.number}", one.seen, depth, None, True)
+
+    def _take_launchers(self, one: Marked, found: Mapping[int, Marked], direct: Mapping[int, Member]) -> int:
+        """Watch what stands between a rank and the process that the driver started; returns how many stand above the
+        rank.
+        """
+        chain = []
+        parent = one.seen.parent
+        while parent in found and parent not in direct:
+            chain.append(found[parent].seen)
+            parent = chain[-1].parent
+        for depth, seen in enumerate(reversed(chain), 1):
+            self._watched.setdefault(seen.pid, Watched(seen.command, seen, depth, None, False))
+        return len(chain) + 1
+
+    # what can be wrong
+
+    def _gone(self) -> RankError | None:
+        """A process that is dead or stopped."""
+        dead = []
+        for one in self._watched.values():
+            now = look(one.seen.pid)
+            if now is None or not now.alive or now.started != one.seen.started:
+                dead.append((one, one.member.exit_code() if one.member else None))
+            elif now.stopped:
+                return self._error(one, "is stopped (SIGSTOP)")
+        if not dead:
+            return None
+        one, code = min(dead, key=lambda item: (_outside(item[1]), item[0].depth))
+        return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
+
+    def _told(self) -> UnitpError | None:
+        """A rank that sent its exception, or whose connection broke though it lives; deaths within the grace period
+        come first.
+        """
+        if not self._reports or time.monotonic() - self._reports[0][0] < GRACE_S:
+            return None
+        _, name, failed = self._reports[0]
+        if failed is None:
+            return RankError(f"{name} closed its connection while {self.place(name)}")
+        known = getattr(unitp.errors, failed.kind, None)
+        if isinstance(known, type) and issubclass(known, UnitpError):
+            where = "" if failed.message.startswith(name) else f"{name}: "
+            error: UnitpError = known(f"{where}{failed.message}", hint=failed.hint)
+        else:
+            error = RankError(f"{name} raised {failed.kind} while {self.place(name)}: {failed.message}")
+        error.add_note(failed.trace)
+        return error
+
+    def _silent(self) -> RankError | None:
+        for one in self._watched.values():
+            page = self.pages.get(one.name)
+            if page is not None and page.age > self.limits.heartbeat_s:
+                return self._error(one, f"has given no sign of life for {page.age:.0f} s")
+        return None
+
+    def _stuck(self) -> RankError | None:
+        """No rank got any further: the one that is least far keeps the others waiting."""
+        places = {name: page.place for name, page in self.pages.items() if name in self.expected}
+        if places != self._places or not self.busy:
+            self._places, self._moved = places, time.monotonic()
+        waited = time.monotonic() - self._moved
+        if waited < self.limits.stall_s:
+            return None
+        name = min(places, key=lambda n: places[n])
+        return RankError(
+            f"{name} has made no progress for {waited:.0f} s while {self.place(name)}",
+            hint="If the work is that long, raise the stall limit.",
+        )
+
+    def _late(self) -> RankError | None:
+        if not self._starting:
+            return None
+        waited = time.monotonic() - self._began
+        if waited > self.limits.missing_s and (absent := self.expected - {one.name for one in self._watched.values()}):
+            return RankError(
+                f"{min(absent)} ended during start-up, before it could report, or was never started{self._logs()}"
+            )
+        if waited > self.limits.start_s:
+            doing = "; ".join(f"{name}: {self.place(name)}" for name in sorted(self.expected))
+            return RankError(
+                f"the session did not start within {self.limits.start_s:.0f} s ({doing}){self._logs()}",
+                hint="On a busy machine, raise the start limit.",
+            )
+        return None
+
+    # words
+
+    def _error(self, one: Watched, what: str, *, log: bool = False) -> RankError:
+        where = f" while {self.place(one.name)}" if one.worker else ""
+        tail = one.member.tail() if log and one.member else ""
+        return RankError(f"{one.name} (process {one.seen.pid}) {what}{where}{tail}")
+
+    def _logs(self) -> str:
+        return "".join(member.tail() for member in self.members)
+
+
+def _outside(code: int | None) -> int:
+    """Sorts deaths by how likely they are a cause and no consequence: killed from outside, unknown, crashed, ended."""
+    if code is None:
+        return 1
+    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
+        return 0
+    return 2 if code < 0 else 3
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "was killed, or ended by itself"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended by itself (exit code {code})"
