@@ -107,3 +107,7 @@ def log_to(path: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,7 @@
     2. `top_k`: the k largest stay (0: all); of equal values the lower id stays
     3. softmax over what stays; `top_p`: the shortest run of the likeliest whose probabilities sum to at least p stays
     4. u in [0, 1) is drawn from Philox keyed by (seed, sequence), with the step as counter; the token is the first,
-    in the
-       order of ids, at which the summed probability exceeds u
+       in the order of ids, at which the summed probability exceeds u
 
 The order temperature, top-k, top-p is that of Hugging Face transformers. Drawing in the order of ids makes the choice
 a continuous function of the values: ranks that differ in the last bit of a value swap no tokens.

@@ -231,7 +231,7 @@ class Watchdog:
 
     def _error(self, one: Watched, what: str, *, log: bool = False) -> RankError:
         where = f" while {self.place(one.name)}" if one.worker else ""
-        tail = one.member.tail() if log and one.member else ""
+        tail = "" if not log else one.member.tail() if one.member else self._logs()
         return RankError(f"{one.name} (process {one.seen.pid}) {what}{where}{tail}")
 
     def _logs(self) -> str:
