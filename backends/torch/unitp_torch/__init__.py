@@ -1,4 +1,4 @@
-"""unitp's backend for PyTorch: what it is and what it needs. Importing this imports no framework."""
+"""unitp's backend for PyTorch over torch.distributed (gloo): what it is and what it needs."""
 
 from unitp.plugins.hookspecs import hookimpl
 from unitp.plugins.spec import BackendSpec, Requirement

@@ -1,0 +1,68 @@
+"""The collectives on torch.distributed's gloo, one process group for each group of each mesh axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from unitp.mesh import Mesh
+from unitp.program.transport import Tally
+
+Tensor = torch.Tensor
+
+PATIENCE = timedelta(hours=12)
+"""gloo's own time-out names neither rank nor operator; the watchdog, which does, is there first."""
+
+_REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
+
+
+class Collectives:
+    """`unitp.program.primitives.Collectives` among the ranks that `unitp_torch.cluster` started."""
+
+    def __init__(self, rank: int, mesh: Mesh) -> None:
+        dist.init_process_group("gloo", init_method="env://", rank=rank, world_size=mesh.size, timeout=PATIENCE)
+        self.tally = Tally()
+        self._groups: dict[str, dist.ProcessGroup] = {}
+        self._places: dict[str, int] = {}
+        self._sizes = mesh.sizes
+        for axis, size in mesh.axes:
+            if size < 2:
+                continue
+            for members in mesh.groups(axis):
+                # every rank makes every group, in the same order
+                group = dist.new_group(list(members), timeout=PATIENCE, backend="gloo")
+                if rank in members:
+                    self._groups[axis], self._places[axis] = group, members.index(rank)
+
+    def all_reduce(self, x: Tensor, axis: str, reduction: str) -> Tensor:
+        out = x.clone(memory_format=torch.contiguous_format)
+        with self.tally.call(out.nbytes):
+            dist.all_reduce(out, _REDUCTIONS[reduction], group=self._groups[axis])
+        return out
+
+    def all_gather(self, x: Tensor, axis: str) -> list[Tensor]:
+        out = [torch.empty(x.shape, dtype=x.dtype) for _ in range(self._sizes[axis])]
+        with self.tally.call(x.nbytes):
+            dist.all_gather(out, x.contiguous(), group=self._groups[axis])
+        return out
+
+    def reduce_scatter(self, parts: Sequence[Tensor], axis: str) -> Tensor:
+        given = [part.contiguous() for part in parts]
+        out = torch.empty_like(given[0])
+        with self.tally.call(sum(part.nbytes for part in given)):
+            dist.reduce_scatter(out, given, group=self._groups[axis])
+        return out
+
+    def all_to_all(self, parts: Sequence[Tensor], axis: str) -> list[Tensor]:
+        given = torch.stack(list(parts))
+        out = torch.empty_like(given)
+        with self.tally.call(given.nbytes):
+            dist.all_to_all_single(out, given, group=self._groups[axis])
+        return list(out)
+
+    def close(self) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,34 @@
+"""The engine of a rank: the eager interpreter on PyTorch tensors. One rank needs no process group."""
+
+from __future__ import annotations
+
+import torch
+
+from unitp.mesh import Mesh
+from unitp.program.eager import EagerEngine
+from unitp.program.engine import Array, Engine, Progress
+from unitp.program.transport import Alone, CountedCollectives
+from unitp_torch import primitives
+from unitp_torch.overrides import overrides
+
+
+class TorchEngine(EagerEngine):
+    """Without autograd: tensors made in inference mode carry no history."""
+
+    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
+        with torch.inference_mode():
+            return super().run(key, inputs)
+
+
+def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
+    """Join the group of ranks that `unitp_torch.cluster` started."""
+    torch.set_float32_matmul_precision("highest")
+    return TorchEngine(primitives, overrides, _collectives(rank, mesh), rank, mesh, progress)
+
+
+def _collectives(rank: int, mesh: Mesh) -> CountedCollectives:
+    if mesh.size == 1:
+        return Alone()
+    from unitp_torch.collectives import Collectives
+
+    return Collectives(rank, mesh)

@@ -1,0 +1,147 @@
+"""Hot operators on PyTorch's fused kernels; each equals its decomposition to rounding.
+
+A weight is stored as `[k, n]`, contiguous: `x @ W` of one row then reads at 23 GB/s, where `F.linear` on `[n, k]` reaches 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from unitp.program import decompositions
+from unitp.program.decompositions.attention import Run, runs
+from unitp.program.overrides import Overrides, Prepared
+from unitp.program.primitives import Primitives
+from unitp.program.rank import Context
+
+Tensor = torch.Tensor
+FLOATS = ("float32", "float64")
+
+
+def pack(p: Primitives, weight: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
+    """MatMul's right operand `[k, n]`, contiguous. The stored `[n, k]` becomes a view of it, so that it is held once."""
+    if not transposed:
+        return weight, weight
+    operand = weight.t().contiguous()
+    return operand, operand.t()
+
+
+overrides = Overrides(pack)
+
+
+@overrides("MatMul", *FLOATS)
+@Prepared
+def matmul(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    x, y = ctx.inputs
+    if x is None or y is None or len(y) > 2:
+        return torch.matmul
+    rows, columns, out = prod(x[:-1]), x[-1], ctx.outputs[0]
+    return lambda x, y: torch.mm(x.reshape(rows, columns), y).view(out)
+
+
+@overrides("RMSNormalization", *FLOATS)
+@Prepared
+def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    size, epsilon = ctx.outputs[0][-1], float(np.float32(ctx.attrs.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    return lambda x, scale: F.rms_norm(x, (size,), scale, epsilon)
+
+
+@overrides("LayerNormalization", *FLOATS)
+@Prepared
+def layer_normalization(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
+    size, epsilon = ctx.outputs[0][-1], float(np.float32(ctx.attrs.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    return lambda x, scale, bias=None: F.layer_norm(x, (size,), scale, bias, epsilon)
+
+
+@overrides("Softmax", *FLOATS)
+@Prepared
+def softmax(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    dim = int(ctx.attrs.get("axis", -1))  # type: ignore[arg-type]
+    return lambda x: torch.softmax(x, dim)
+
+
+@overrides("Swish", *FLOATS)
+@Prepared
+def swish(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    alpha = float(np.float32(ctx.attrs.get("alpha", 1.0)))  # type: ignore[arg-type]
+    return F.silu if alpha == 1.0 else lambda x: x * torch.sigmoid(x * alpha)
+
+
+@overrides("Gelu", *FLOATS)
+@Prepared
+def gelu(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    approximate = str(ctx.attrs.get("approximate", "none"))
+    return lambda x: F.gelu(x, approximate=approximate)
+
+
+@overrides("RotaryEmbedding", *FLOATS)
+@Prepared
+def rotary_embedding(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
+    """Pairs as complex numbers: `(a + ib)(cos + i sin)` for interleaved ones, two halves else."""
+    shape, interleaved = ctx.outputs[0], bool(ctx.attrs.get("interleaved", 0))
+    size = int(ctx.attrs.get("rotary_embedding_dim", 0)) or shape[3]  # type: ignore[arg-type]
+    if size < shape[3]:
+        general = decompositions.get("RotaryEmbedding")
+        return lambda *inputs: general(p, ctx, *inputs)
+    half, pairs = size // 2, (*shape[:3], size // 2, 2)
+
+    def step(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
+        c, s = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
+        if interleaved:
+            turned = torch.view_as_complex(x.reshape(pairs)) * torch.complex(c, s)
+            return torch.view_as_real(turned).reshape(shape)
+        a, b = x[..., :half], x[..., half:]
+        return torch.cat((a * c - b * s, a * s + b * c), -1)
+
+    return step
+
+
+@overrides("Attention", *FLOATS)
+@Prepared
+def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
+    """`scaled_dot_product_attention` per run of query heads that share KV heads evenly, over the valid keys.
+
+    Masks, soft caps, and sequences of unlike lengths take the decomposition. `enable_gqa` is not used: it does not check
+    that heads divide; each run is shaped so that they do.
+    """
+    general = decompositions.get("Attention")
+    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.get("softcap"):
+        return lambda *inputs: general(p, ctx, *inputs)
+    queries, keys = (shape[2] if shape else 0 for shape in ctx.inputs[:2])
+    causal = bool(ctx.attrs.get("is_causal", 0))
+    scale = float(np.float32(ctx.attrs.get("scale", 1 / sqrt((ctx.inputs[0] or (1,))[-1]))))  # type: ignore[arg-type]
+    head_runs = runs(ctx)
+
+    def step(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+        n = rest[3] if len(rest) > 3 else None
+        lengths = [keys] if n is None else n.tolist()
+        last = lengths[0]
+        if min(lengths) != max(lengths) or last < queries or (causal and n is None and queries != keys):
+            return general(p, ctx, q, k, v, *rest)  # type: ignore[no-any-return]
+        seen = None
+        if causal and queries > 1:
+            seen = torch.ones(queries, last, dtype=torch.bool).tril(last - queries)
+        return _attend(head_runs, q, k[:, :, :last], v[:, :, :last], seen, scale)
+
+    return step
+
+
+def _attend(head_runs: list[Run], q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float) -> Tensor:
+    batch, _, queries, size = q.shape
+    parts = []
+    for head, group, groups, share in head_runs:
+        rows = q[:, head : head + groups * share].reshape(batch, groups, share, queries, size)
+        own = (k[:, group : group + groups].unsqueeze(2), v[:, group : group + groups].unsqueeze(2))
+        if seen is None:
+            flat = rows.reshape(batch, groups, share * queries, size)
+            out = F.scaled_dot_product_attention(flat, own[0].squeeze(2), own[1].squeeze(2), scale=scale)
+        else:
+            wide = [t.expand(-1, -1, share, -1, -1).flatten(0, 1) for t in own]
+            out = F.scaled_dot_product_attention(rows.flatten(0, 1), *wide, attn_mask=seen, scale=scale)
+        parts.append(out.reshape(batch, groups * share, queries, -1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
