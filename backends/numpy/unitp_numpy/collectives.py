@@ -41,7 +41,7 @@ class Collectives:
                 self._groups[axis] = world.Split(color=group[0], key=group.index(rank))
 
     def all_reduce(self, x: Array, axis: str, reduction: str) -> Array:
-        send = np.ascontiguousarray(x)
+        send = np.asarray(x, order="C")
         out = np.empty_like(send)
         with self.tally.call(send.nbytes):
             self._groups[axis].Allreduce(send, out, _REDUCTIONS[reduction])
@@ -51,19 +51,19 @@ class Collectives:
         group = self._groups[axis]
         out = np.empty((group.size, *x.shape), x.dtype)
         with self.tally.call(x.nbytes):
-            group.Allgather(np.ascontiguousarray(x), out)
+            group.Allgather(np.asarray(x, order="C"), out)
         return list(out)
 
     def reduce_scatter(self, parts: Sequence[Array], axis: str) -> Array:
-        send = np.stack(parts)
+        send = _stacked(parts)
         out = np.empty(send.shape[1:], send.dtype)
         with self.tally.call(send.nbytes):
             self._groups[axis].Reduce_scatter_block(send, out)
         return out
 
     def all_to_all(self, parts: Sequence[Array], axis: str) -> list[Array]:
-        send = np.stack(parts)
-        out = np.empty_like(send)
+        send = _stacked(parts)
+        out = np.empty(send.shape, send.dtype)
         with self.tally.call(send.nbytes):
             self._groups[axis].Alltoall(send, out)
         return list(out)
@@ -75,3 +75,11 @@ class Collectives:
         self._groups.clear()
         if MPI.Is_initialized() and not MPI.Is_finalized():
             MPI.Finalize()
+
+
+def _stacked(parts: Sequence[Array]) -> Array:
+    """The parts behind one another in memory (`numpy.stack` keeps a transposed order)."""
+    out = np.empty((len(parts), *parts[0].shape), parts[0].dtype)
+    for place, part in zip(out, parts, strict=True):
+        place[...] = part
+    return out
