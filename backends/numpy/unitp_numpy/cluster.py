@@ -1,9 +1,9 @@
 """How the ranks start: one directly, several under MPICH's mpiexec, on this host only.
 
 `-disable-auto-cleanup` lets the other ranks live when one dies, so that they can report. Ranks talk through shared
-memory (`UCX_TLS`), which opens no port. A rank that waits sleeps a microsecond now and then (`PROGRESS_THROTTLE`): where
-ranks are more than the free cores, spinning makes a collective ten times slower (0.8 ms instead of 0.08, 4 ranks on 2
-cores), and `sched_yield` does not help.
+memory (`UCX_TLS`), which opens no port. A rank that waits sleeps a microsecond now and then (`PROGRESS_THROTTLE`):
+where ranks are more than the free cores, spinning makes a collective ten times slower (0.8 ms instead of 0.08, 4
+ranks on 2 cores), and `sched_yield` does not help.
 """
 
 from __future__ import annotations
