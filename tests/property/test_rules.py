@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unitp.compare.metrics import MEANING, relative_error
+from unitp.comparison.metrics import MEANING, relative_error
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, operator, register_line, unregister
 from unitp.graph.ops import registry as table
 from unitp.mesh import Mesh
-from unitp.plan import Phase, unsplit
+from unitp.plans import Phase, unsplit
 from unitp.program.check import check
 from unitp.program.decompositions import decomposition
 from unitp.program.lower import lower

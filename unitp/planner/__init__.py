@@ -15,7 +15,7 @@ from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.plan import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.planner.candidates import ROLES, Candidates
 from unitp.planner.elimination import TooWide, descend, minimise
 from unitp.planner.price import Prices

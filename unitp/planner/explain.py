@@ -12,7 +12,7 @@ import numpy as np
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.mesh import Mesh
-from unitp.plan import Plan
+from unitp.plans import Plan
 from unitp.program.instructions import Collective, Program
 from unitp.program.lower import lower
 

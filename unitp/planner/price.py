@@ -18,7 +18,7 @@ from unitp.graph.graph import Graph, Node, TensorType
 from unitp.graph.ops import flops, layouts, operator, rule_of
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.plan import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.planner.candidates import Assignment
 from unitp.program.convert import steps
 from unitp.program.instructions import AllGather, AllReduce, AllToAll, Instruction, Local, ReduceScatter, Value

@@ -20,7 +20,7 @@ from unitp.graph.graph import Dim, Graph, Node, TensorType
 from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.mesh import Mesh
-from unitp.plan import Phase
+from unitp.plans import Phase
 from unitp.planner.candidates import Assignment, Candidates
 from unitp.planner.price import Prices
 

@@ -17,7 +17,7 @@ from unitp.graph.ops import infer, layouts, rule_of
 from unitp.graph.ops.expansions import expand
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.plan import PhasePlan, Plan
+from unitp.plans import PhasePlan, Plan
 from unitp.program.convert import steps
 from unitp.program.instructions import Instruction, Local, Program, Value
 

@@ -15,7 +15,7 @@ from unitp.errors import BackendError, InputError, PlanError, RankError, did_you
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.plan import Plan
+from unitp.plans import Plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
 from unitp.program.instructions import Program

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import log2
 
-from unitp.plan import Plan
+from unitp.plans import Plan
 
 
 def choose_phase(plan: Plan, sizes: Mapping[str, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from unitp.graph.graph import Graph
+from unitp.program import text
 from unitp.program.instructions import Program
 from unitp.runtime.progress import Activity, Page
 
@@ -41,5 +42,5 @@ class Places:
         what = f"{'compiling' if activity is Activity.COMPILING else 'running'} {program.phase} ({sizes})"
         number = page.instruction
         if 0 <= number < len(program.instructions):
-            return f"{what}, at instruction {number}: {program.instructions[number]}"
+            return f"{what}, at {text.at(program, number)}"
         return f"{what}, a segment of {len(program.instructions)} instructions"

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from unitp.errors import InputError, RankError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
-from unitp.plan import Plan
+from unitp.plans import Plan
 from unitp.plugins.spec import BackendSpec
+from unitp.program.check import check
 from unitp.program.engine import Array, EngineStats
 from unitp.program.instructions import Program, encode
 from unitp.program.lower import lower
@@ -261,6 +262,7 @@ class Session:
     def _make(self, sizes: dict[str, int], outputs: tuple[str, ...]) -> Parts:
         phase = choose_phase(self.plan, sizes)
         program = lower(self.graph, self.plan, phase, sizes, outputs, self.dtype)
+        check(program, self.graph)
         number = len(self._programs)
         self._programs[number] = program
         return Parts(f"{number}:{phase}", number, program, outputs)

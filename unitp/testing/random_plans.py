@@ -12,7 +12,7 @@ from unitp.graph.graph import Graph, Node, TensorType
 from unitp.graph.ops import Rule, rule_of
 from unitp.layout import Interval, Layout, Split
 from unitp.mesh import Mesh
-from unitp.plan import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Certificate, Phase, PhasePlan, Plan
 
 
 def random_intervals(rng: np.random.Generator, parts: int, size: int, cover: bool) -> tuple[Interval, ...]:
