@@ -1,0 +1,215 @@
+"""One plan on several backends, one backend at a time: who agrees with the oracle, and how well.
+
+The rules are those of `unitp.comparison.metrics`. A backend that fails is an error, not a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from unitp.comparison.metrics import Array, bound, first_difference, margin, max_abs_error, relative_error
+from unitp.comparison.oracle import Oracle, of_inputs, of_prompts
+from unitp.errors import InputError
+from unitp.frontends.model import Model
+from unitp.graph.graph import Graph
+from unitp.plans import Plan
+from unitp.plugins.discover import backend as find_backend
+from unitp.plugins.discover import require
+from unitp.runtime.launch import launch
+from unitp.runtime.session import Session
+
+Say = Callable[[str], None]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How one backend did. `close_calls`: prompts whose tokens differ where the oracle's two best are too close to tell."""
+
+    backend: str
+    runtime: str
+    verdict: Literal["agrees", "disagrees"]
+    relative_error: float
+    max_abs_error: float
+    bound: float
+    tokens_equal: bool
+    close_calls: int = 0
+    tokens: list[list[int]] = []
+    texts: list[str] = []
+    prefill_tokens_per_s: float = 0.0
+    decode_tokens_per_s: float = 0.0
+    collective_share: float = 0.0
+    collectives: int = 0
+    memory_bytes: list[int] = []
+    reasons: list[str] = []
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The verdict on each backend, by name."""
+
+    model: str
+    mesh: str
+    dtype: str
+    unsharded_error: float
+    backends: dict[str, Verdict]
+
+    @property
+    def agree(self) -> bool:
+        return all(v.verdict == "agrees" for v in self.backends.values())
+
+    def __str__(self) -> str:
+        lines = [f"{self.model} on {self.mesh}, {self.dtype}: error against NumPy float64, unsharded"]
+        for name, v in self.backends.items():
+            tokens = "tokens equal" if v.tokens_equal else "tokens differ"
+            lines.append(f"  {name:11} {v.verdict:9}  {v.relative_error:.1e} of {v.bound:.1e}  {tokens}  ({v.runtime})")
+            lines += [f"    {reason}" for reason in v.reasons]
+        return "\n".join(lines)
+
+
+def compare(
+    model: Model | Graph,
+    plan: Plan,
+    backends: Sequence[str],
+    *,
+    prompt: str | Sequence[str] | None = None,
+    prompt_ids: Sequence[Sequence[int]] | None = None,
+    inputs: Mapping[str, Array] | None = None,
+    dtype: str = "float32",
+    max_new_tokens: int = 32,
+    context: int | None = None,
+    say: Say = lambda text: None,
+) -> Comparison:
+    """Run `plan` on each of `backends` and judge it against the oracle.
+
+    A language model is given prompts (at least as many as `dp` has coordinates); any other graph `inputs` by name.
+    Raises before anything starts where a backend is unknown or its framework is missing.
+    """
+    model = model if isinstance(model, Model) else Model(model.name, model)
+    if not backends:
+        raise InputError("no backend is named to compare", hint="Give at least one --backend.")
+    for name in backends:
+        require(find_backend(name), plan.mesh.size)
+    say("oracle: NumPy float64 and float32 on one rank")
+    if model.decoder is None:
+        if inputs is None:
+            raise InputError(f"{model.name} is no language model: give its inputs")
+        oracle = of_inputs(model, inputs)
+        judged = {n: _on_inputs(_start(model, plan, n, dtype, None, say), oracle, inputs, dtype) for n in backends}
+    else:
+        prompts = _prompts(model, prompt, prompt_ids)
+        if len(prompts) < (needed := plan.mesh.sizes.get("dp", 1)):
+            raise InputError(f"{len(prompts)} prompts are fewer than the {needed} of axis dp, which splits prompts")
+        oracle = of_prompts(model, prompts, max_new_tokens, context)
+        judged = {}
+        for name in backends:
+            session = _start(model, plan, name, dtype, context, say)
+            judged[name] = _on_prompts(session, model, oracle, prompts, dtype, max_new_tokens)
+    worst = max(oracle.errors.values(), default=0.0)
+    return Comparison(model.name, str(plan.mesh), dtype, worst, judged)
+
+
+def _start(model: Model, plan: Plan, name: str, dtype: str, context: int | None, say: Say) -> Session:
+    say(f"{name}: {plan.mesh.size} ranks over {find_backend(name).runtime}")
+    return launch(model, plan, name, dtype=dtype, context=context)
+
+
+def _prompts(model: Model, prompt: str | Sequence[str] | None, ids: Sequence[Sequence[int]] | None) -> list[list[int]]:
+    if ids is not None:
+        return [list(i) for i in ids]
+    texts = [prompt] if isinstance(prompt, str) else list(prompt or ())
+    if not texts:
+        raise InputError("no prompt is given", hint="Give --prompt or --prompt-ids.")
+    return [model.tokenizer.encode(text) for text in texts]
+
+
+def _on_prompts(
+    session: Session, model: Model, oracle: Oracle, prompts: list[list[int]], dtype: str, new_tokens: int
+) -> Verdict:
+    with session:
+        logits = session.run(input_ids=np.array(oracle.sequences))["logits"]
+        before = session.stats()[0].collective_s
+        generation = session.generation(prompts, new_tokens)
+        for _ in generation:
+            pass
+        timing, stats = generation.timing, session.stats()[0]
+        memory = [m.now - m.idle for m in session.memory()]
+    allowed = bound(dtype, oracle.errors["logits"])
+    judged, reasons = _judge({"logits": logits}, oracle, dtype)
+    calls = [_close_call(oracle, row, prompt, generation.tokens[row], allowed) for row, prompt in enumerate(prompts)]
+    reasons += [reason for reason, _ in calls if reason]
+    elapsed = timing.prefill_s + timing.decode_s
+    return msgspec.structs.replace(
+        _verdict(session, judged, allowed, reasons),
+        tokens_equal=generation.tokens == oracle.tokens,
+        close_calls=sum(close for _, close in calls),
+        tokens=generation.tokens,
+        texts=_texts(model, generation.tokens),
+        prefill_tokens_per_s=timing.prefill_tokens_per_s,
+        decode_tokens_per_s=timing.decode_tokens_per_s,
+        collective_share=(stats.collective_s - before) / elapsed if elapsed else 0.0,
+        collectives=stats.collectives,
+        memory_bytes=memory,
+    )
+
+
+def _texts(model: Model, tokens: list[list[int]]) -> list[str]:
+    if model.decoder is None or model.decoder.tokenizer is None:
+        return []
+    return [model.tokenizer.decode(t) for t in tokens]
+
+
+def _close_call(oracle: Oracle, row: int, prompt: list[int], tokens: list[int], allowed: float) -> tuple[str, bool]:
+    """Why the tokens of a prompt are wrong, if they are, and whether they differ from the oracle's at a close call."""
+    place = first_difference(tokens, oracle.tokens[row])
+    if place is None:
+        return "", False
+    gap, closes = margin(oracle.outputs["logits"][row, len(prompt) + place - 1], allowed)
+    if gap <= closes:
+        return "", True
+    apart = f"the oracle's two best are {gap:.1e} apart, of which {closes:.1e} can be error"
+    return f"prompt {row}: token {place} differs, and {apart}", False
+
+
+def _on_inputs(session: Session, oracle: Oracle, inputs: Mapping[str, Array], dtype: str) -> Verdict:
+    with session:
+        outputs = session.run(inputs)
+        memory = [m.now - m.idle for m in session.memory()]
+    judged, reasons = _judge(outputs, oracle, dtype)
+    allowed = bound(dtype, max(oracle.errors.values(), default=0.0))
+    return msgspec.structs.replace(_verdict(session, judged, allowed, reasons), memory_bytes=memory)
+
+
+def _judge(outputs: Mapping[str, Array], oracle: Oracle, dtype: str) -> tuple[tuple[float, float], list[str]]:
+    """The largest errors of all outputs, and what is wrong with any of them."""
+    worst, largest, reasons = 0.0, 0.0, []
+    for name, right in oracle.outputs.items():
+        if right.dtype.kind != "f":
+            if not np.array_equal(outputs[name], right):
+                reasons.append(f"{name} is {right.dtype} and not equal")
+            continue
+        error, allowed = relative_error(outputs[name], right), bound(dtype, oracle.errors[name])
+        worst, largest = max(worst, error), max(largest, max_abs_error(outputs[name], right))
+        if not error <= allowed:
+            reasons.append(f"{name} has error {error:.1e}, allowed is {allowed:.1e}")
+    return (worst, largest), reasons
+
+
+def _verdict(session: Session, errors: tuple[float, float], allowed: float, reasons: list[str]) -> Verdict:
+    return Verdict(
+        backend=session.spec.name,
+        runtime=session.spec.runtime if session.plan.mesh.size > 1 else "one process",
+        verdict="disagrees" if reasons else "agrees",
+        relative_error=errors[0],
+        max_abs_error=errors[1],
+        bound=allowed,
+        tokens_equal=True,
+        reasons=reasons,
+    )
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as plain data."""
+    found: dict[str, Any] = msgspec.to_builtins(comparison)
+    return {**found, "agree": comparison.agree}
