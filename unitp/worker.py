@@ -17,17 +17,20 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
 from unitp.errors import BackendError
 from unitp.program.engine import Engine
 from unitp.runtime.describe import describe
-from unitp.runtime.environment import FOLDER_PREFIX, TOKEN, own_number
+from unitp.runtime.environment import FOLDER, FOLDER_PREFIX, TOKEN, own_number
 from unitp.runtime.messages import Done, Hello, Request, Start
 from unitp.runtime.progress import Activity, Page, PageProgress
 from unitp.runtime.serve import Worker, failure
 from unitp.runtime.wire import Channel, WireError, for_worker
+
+PATIENCE_S = 30.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,14 +50,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def serve(role: str, host: str, port: int) -> None:
     """Join the session that listens at `host:port`, and stay in it to its end."""
-    number = own_number(os.environ)
-    channel = for_worker(socket.create_connection((host, port), timeout=30))
-    channel.socket.settimeout(None)
-    channel.send(Hello(os.environ[TOKEN], role, number, os.getpid()))
-    start = channel.receive()
+    number, folder = own_number(os.environ), Path(os.environ[FOLDER])
+    try:
+        channel = for_worker(socket.create_connection((host, port), timeout=PATIENCE_S))
+        channel.socket.settimeout(None)
+        channel.send(Hello(os.environ[TOKEN], role, number, os.getpid()))
+        start = channel.receive()
+    except (OSError, WireError):
+        leave(folder)
     if not isinstance(start, Start):
         raise WireError(f"the driver began with {type(start).__name__} instead of Start")
-    folder = Path(start.folder)
     threading.Thread(target=end_with_driver, args=(channel, folder), name="end with the driver", daemon=True).start()
     name = f"{'rank' if role == 'worker' else role}{number}"
     log_to(folder / f"{name}.log")
@@ -92,8 +97,13 @@ def connect(start: Start, rank: int, page: Page) -> Engine:
 
 
 def end_with_driver(channel: Channel[Request], folder: Path) -> None:
-    """End this process when the driver closes the connection or dies, and remove the session's folder if it is left."""
+    """End this process when the driver closes the connection or dies."""
     channel.wait_for_end()
+    leave(folder)
+
+
+def leave(folder: Path) -> NoReturn:
+    """End this process, whose driver is gone, and remove the session's folder if it is left."""
     if folder.name.startswith(FOLDER_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -96,7 +96,13 @@ class Cluster:
             self.pages[page] = Page(self.folder / f"{file}.page", create=True)
         logs = [self.folder / f"{file}.log" for file in dict.fromkeys([name.replace(" ", ""), *names])]
         environment = for_process(
-            os.environ, process.env, token=self.token, role=process.role, number=number_, threads=threads
+            os.environ,
+            process.env,
+            token=self.token,
+            role=process.role,
+            number=number_,
+            folder=str(self.folder),
+            threads=threads,
         )
         command = [*process.argv, python, "-m", "unitp.worker", "--role", process.role, "--connect", address]
         with open(logs[0], "ab") as log:
@@ -107,7 +113,7 @@ class Cluster:
 
     def _accept(self, listener: socket.socket, engine: str) -> None:
         """Let in the processes of this session, and nobody else, until all are there."""
-        start = Start(engine, self.mesh, str(self.folder))
+        start = Start(engine, self.mesh)
         strangers: dict[int, Channel[Reply]] = {}
         self._poller.register(listener, select.POLLIN)
         self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}

@@ -11,6 +11,7 @@ from unitp.errors import InputError
 TOKEN = "UNITP_SESSION"
 ROLE = "UNITP_ROLE"
 NUMBER = "UNITP_NUMBER"
+FOLDER = "UNITP_FOLDER"
 FOLDER_PREFIX = "unitp-"
 
 LAUNCHERS = (NUMBER, "PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "RANK")
@@ -41,14 +42,21 @@ def own_number(environment: Mapping[str, str]) -> int:
 
 
 def for_process(
-    base: Mapping[str, str], own: Mapping[str, str], *, token: str, role: str, number: int | None, threads: int
+    base: Mapping[str, str],
+    own: Mapping[str, str],
+    *,
+    token: str,
+    role: str,
+    number: int | None,
+    folder: str,
+    threads: int,
 ) -> dict[str, str]:
     """`base` without what would mislead a worker, the threads, what the backend wants (`own`), and the mark of the
     session.
     """
     kept = {name: value for name, value in base.items() if name not in (*LAUNCHERS, TOKEN, ROLE)}
     kept |= {name: str(threads) for name in THREADS}
-    kept |= {"PYTHONUNBUFFERED": "1", **own, TOKEN: token, ROLE: role}
+    kept |= {"PYTHONUNBUFFERED": "1", **own, TOKEN: token, ROLE: role, FOLDER: folder}
     if number is not None:
         kept[NUMBER] = str(number)
     return kept

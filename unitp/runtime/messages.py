@@ -39,11 +39,10 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """`engine` is "module:function"; `folder` holds the page, log and array files of the session."""
+    """`engine` is "module:function"."""
 
     engine: str
     mesh: Mesh
-    folder: str
 
 
 class ParameterPart(msgspec.Struct, frozen=True):

@@ -1,0 +1,26 @@
+"""A backend without a framework, for tests of the runtime: two roles that only serve, and ranks that misbehave on demand.
+
+The environment variable FAKE says how, as "RANK:STAGE:WHAT": `1:join:raise`, `0:run:hang`, `1:run:exit`, `0:join:taken`.
+"""
+
+from __future__ import annotations
+
+from unitp.plugins.hookspecs import hookimpl
+from unitp.plugins.spec import BackendSpec, Requirement
+
+SPEC = BackendSpec(
+    name="fake",
+    distribution="unitp-fake",
+    runtime="nothing",
+    requires=(Requirement("numpy"),),
+    install="nothing to install",
+    dtypes=("float32", "float64"),
+    cluster="unitp_fake.cluster:processes",
+    engine="unitp_fake.executor:connect",
+    start_limit_s=20.0,
+)
+
+
+@hookimpl
+def unitp_backend() -> BackendSpec:
+    return SPEC

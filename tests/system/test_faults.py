@@ -1,0 +1,270 @@
+"""Whatever happens to a process of a session, the driver gets one clear error soon, and nothing is left.
+
+The matrix kills and stops each kind of process at start-up, in prefill and in decode, on every backend. That no
+process and no folder is left is proved by the fixture `zoo` after each test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitp.errors import InputError, RankError, UnitpError
+from unitp.graph.graph import Graph
+from unitp.mesh import Mesh
+from unitp.planner import plan
+from unitp.plugins.discover import backend, missing
+from unitp.plugins.spec import BackendSpec
+from unitp.runtime.launch import launch
+from unitp.runtime.session import Session
+from unitp.runtime.watchdog import Limits
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+PROMPT = list(range(1, 40))
+LIMIT_S = 15.0
+
+ROLES = {
+    "fake": ["rank 0", "rank 1", "server 0", "scheduler 0"],
+    "numpy": ["rank 0", "rank 1", "mpiexec", "hydra_pmi_proxy"],
+    "torch": ["rank 0", "rank 1"],
+    "tensorflow": ["rank 0", "rank 1"],
+    "mxnet": ["rank 0", "rank 1", "server 0", "scheduler 0"],
+}
+QUICK = {"fake", "numpy"}
+CASES = [
+    pytest.param(name, role, stage, sent, id=f"{name}-{role}-{stage}-{sent.name}", marks=marks)
+    for name, roles in ROLES.items()
+    for role in roles
+    for stage in ("start", "prefill", "decode")
+    for sent in (signal.SIGKILL, signal.SIGSTOP)
+    for marks in [
+        () if name in QUICK or (role, stage, sent) == ("rank 1", "decode", signal.SIGKILL) else (pytest.mark.full,)
+    ]
+]
+
+
+def endless(session: Session, stage: str) -> Iterator[None]:
+    """Prefill again and again, or decode until the context ends, again and again."""
+    while True:
+        if stage == "prefill":
+            session.run(input_ids=[PROMPT * 8], last=True)
+            yield
+        else:
+            for _ in session.generate(PROMPT, 500):
+                yield
+
+
+class Blow:
+    """Sends a signal to a process of the test from a thread, once it is told to; knows how long ago that was."""
+
+    def __init__(self, zoo: Any, name: str, sent: signal.Signals) -> None:
+        self.zoo, self.name, self.sent = zoo, name, sent
+        self.at = 0.0
+        self.pid = 0
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        self.pid = self.zoo.find(self.name).pid
+        self.at = time.monotonic()
+        os.kill(self.pid, self.sent)
+
+
+@pytest.mark.parametrize("name,role,stage,sent", CASES)
+def test_a_killed_or_stopped_process_is_named(
+    name: str, role: str, stage: str, sent: signal.Signals, zoo: Any, tiny: Graph, request: pytest.FixtureRequest
+) -> None:
+    spec = request.getfixturevalue("fake") if name == "fake" else backend(name)
+    assert not list(missing(spec, 2))
+    blow = Blow(zoo, role, sent)
+    decided = plan(tiny, Mesh(tp=2))
+    if stage == "start":
+        blow.thread.start()
+    with pytest.raises(RankError) as caught, launch(tiny, decided, spec) as session:
+        for turn, _ in enumerate(endless(session, stage)):
+            if turn == 3 and stage != "start":
+                blow.thread.start()
+    assert time.monotonic() - blow.at < LIMIT_S
+    text = str(caught.value)
+    assert re.search(role, text), text
+    assert ("SIGSTOP" if sent is signal.SIGSTOP else "killed") in text or stage == "start"
+    if stage != "start" and role.startswith("rank"):
+        assert re.search(rf"running {stage}.*(instruction|segment)|waiting for a request", text), text
+
+
+@pytest.mark.parametrize("stage", ["join", "load", "compile", "run", "close"])
+def test_a_rank_that_raises_is_quoted(
+    stage: str, tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", f"1:{stage}:raise")
+    if stage == "close":  # too late to matter
+        with launch(tiny, plan(tiny, Mesh(tp=2)), fake):
+            return
+    with pytest.raises(RankError, match="rank 1 raised ZeroDivisionError while .*: division by zero") as caught:
+        with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+            session.run(input_ids=[PROMPT])
+    assert "misbehave" in "".join(caught.value.__notes__)
+
+
+def test_a_rank_that_leaves_shows_its_last_words(
+    tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "0:run:exit")
+    with pytest.raises(RankError, match=r"rank 0 .* ended by itself \(exit code 7\) while running prefill") as caught:
+        with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+            session.run(input_ids=[PROMPT])
+    assert "| about to leave" in str(caught.value)
+
+
+def test_a_stuck_rank_is_named_with_its_instruction(
+    tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "1:run:hang")
+    limits = Limits(stall_s=1.5)
+    expected = r"rank 1 has made no progress for .*running prefill .*instruction 1, %"
+    with pytest.raises(RankError, match=expected) as caught:
+        with launch(tiny, plan(tiny, Mesh(tp=2)), fake, limits=limits) as session:
+            session.run(input_ids=[PROMPT])
+    assert "rank 0" not in str(caught.value)
+
+
+def test_a_start_that_takes_too_long_says_where_ranks_are(
+    tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "1:join:hang")
+    with pytest.raises(RankError, match=r"did not start within 2 s .*rank 1: joining the group"):
+        launch(tiny, plan(tiny, Mesh(tp=2)), fake, limits=Limits(start_s=2.0))
+
+
+def test_a_port_that_was_taken_in_between_is_tried_again(
+    tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAKE", "0:join:taken")
+    monkeypatch.setenv("FAKE_MARKER", str(tmp_path / "taken"))
+    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+        assert session.probe() == [2.0, 2.0]
+    assert (tmp_path / "taken").exists()
+
+
+def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} is in use"):
+            launch(tiny, plan(tiny, Mesh(tp=2)), fake, port=port)
+
+
+def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
+    """Somebody who connects while ranks start, with nonsense or a wrong token, does not disturb."""
+    import socket
+
+    from unitp.runtime import cluster as module
+    from unitp.runtime.messages import Hello
+    from unitp.runtime.wire import encode
+
+    original = module.Cluster._launch
+
+    def with_strangers(self: Any, process: Any, number: int, address: str, *rest: Any) -> None:
+        for words in (b"GET / HTTP/1.1\r\n\r\n", bytes(encode(Hello("wrong", "worker", 0, 1))), b""):
+            stranger = socket.create_connection(address.split(":"))
+            stranger.sendall(words)
+            strangers.append(stranger)
+        original(self, process, number, address, *rest)
+
+    strangers: list[socket.socket] = []
+    module.Cluster._launch = with_strangers  # type: ignore[method-assign]
+    try:
+        with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+            assert session.probe() == [2.0, 2.0]
+    finally:
+        module.Cluster._launch = original  # type: ignore[method-assign]
+        for stranger in strangers:
+            stranger.close()
+
+
+DRIVER = """
+import sys
+sys.path.insert(0, {fakes!r})
+sys.path.insert(0, {here!r})
+from conftest import tiny_decoder
+from unitp.mesh import Mesh
+from unitp.planner import plan
+from unitp.plugins.discover import backend
+from unitp.runtime.launch import launch
+
+graph = tiny_decoder()
+spec = __import__("unitp_fake").SPEC if {name!r} == "fake" else backend({name!r})
+print("launching", flush=True)
+with launch(graph, plan(graph, Mesh(tp=2)), spec) as session:
+    while True:
+        for _ in session.generate([1, 2, 3], 500):
+            print("token", flush=True)
+"""
+
+
+def driver(name: str) -> subprocess.Popen[str]:
+    """A driver in a process of its own, decoding without end."""
+    here = Path(__file__).parent
+    code = DRIVER.format(fakes=str(here.parent / "fakes"), here=str(here), name=name)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize("word", ["launching", "token"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "name", ["fake", "numpy", *(pytest.param(n, marks=pytest.mark.full) for n in ("torch", "tensorflow", "mxnet"))]
+)
+def test_a_killed_or_interrupted_driver_leaves_nothing(name: str, sent: signal.Signals, word: str, zoo: Any) -> None:
+    process = driver(name)
+    wait_for(process, word)
+    if word == "launching":
+        zoo.find("rank 0")
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert zoo.left(20.0) == []
+    if sent is signal.SIGINT:
+        assert errors.count("Traceback") == 1
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_an_interrupted_call_leaves_the_session_usable(tiny: Graph, fake: BackendSpec) -> None:
+    """Ctrl-C while ranks work: their late replies are read before the next request."""
+    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+        session.run(input_ids=[PROMPT], last=True)
+        for _ in range(3):
+            timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                while True:
+                    session.run(input_ids=[PROMPT], last=True)
+        assert session.probe(2.0) == [4.0, 4.0]
+
+
+def test_errors_are_of_unitps_own_kind() -> None:
+    assert issubclass(RankError, UnitpError)
+    assert RankError.exit_code == 3
+
+
+Check = Callable[[], None]

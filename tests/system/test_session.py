@@ -1,0 +1,237 @@
+"""A session runs graphs and decoders on real ranks: the same numbers however prompts are cut, batched, split or kept."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import numpy as np
+import pytest
+
+from unitp.errors import BackendError, InputError, PlanError, RankError
+from unitp.frontends.builder import Builder
+from unitp.graph.graph import Graph
+from unitp.mesh import Mesh
+from unitp.planner import plan
+from unitp.plugins.spec import BackendSpec
+from unitp.runtime.launch import launch
+from unitp.runtime.sampling import Sampling
+from unitp.runtime.session import Session
+
+pytestmark = pytest.mark.system
+
+PROMPT = [5, 17, 3, 88, 41, 2, 60, 9, 33, 71, 12]
+
+
+def started(graph: Graph, mesh: str = "tp=2", **options: object) -> Session:
+    return launch(graph, plan(graph, Mesh.parse(mesh)), **options)  # type: ignore[arg-type]
+
+
+def reference(tiny: Graph, prompt: list[int], count: int) -> list[int]:
+    """Greedy tokens, by running the whole sequence anew for each."""
+    ids = list(prompt)
+    with started(tiny, "") as session:
+        for _ in range(count):
+            ids.append(int(session.run(input_ids=[ids], last=True)["logits"][0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("mesh", ["", "tp=2", "dp=2,tp=2"])
+def test_generation_by_steps_equals_running_the_whole_sequence(tiny: Graph, mesh: str) -> None:
+    wanted = reference(tiny, PROMPT, 6)
+    batch = 2 if "dp" in mesh else 1
+    with started(tiny, mesh) as session:
+        steps = list(session.generate([PROMPT] * batch, 6))
+        assert [list(row) for row in zip(*steps, strict=True)] == [wanted] * batch
+
+
+def test_one_prompt_gives_plain_tokens_and_a_finish_reason(tiny: Graph) -> None:
+    with started(tiny, "") as session:
+        tokens = session.generate(PROMPT, 4)
+        made = list(tokens)
+        assert all(isinstance(token, int) for token in made)
+        assert tokens.generation.finish_reasons == ["length"]
+        assert tokens.generation.timing.prefill_tokens == len(PROMPT)
+        assert tokens.generation.timing.decode_tokens == 3
+        stopped = session.generate(PROMPT, 8, stop_ids=[made[2]])
+        assert list(stopped) == made[: made.index(made[2]) + 1]
+        assert stopped.generation.finish_reasons == ["stop"]
+
+
+def test_chunks_do_not_change_logits(tiny: Graph) -> None:
+    ids = np.random.default_rng(0).integers(0, 97, (1, 700))
+    with started(tiny, "tp=2", dtype="float64") as session:
+        whole = session.run(input_ids=ids)["logits"]
+        assert whole.shape == (1, 700, 97)
+        session.run(input_ids=ids[:, :3])
+        rest = session.run(input_ids=ids[:, 3:], keep=True)["logits"]
+        np.testing.assert_allclose(rest, whole[:, 3:], rtol=0, atol=1e-12)
+        last = session.run(input_ids=ids, last=True)["logits"]
+        np.testing.assert_allclose(last[:, 0], whole[:, -1], rtol=0, atol=1e-12)
+
+
+def test_prompts_of_unlike_lengths_do_not_disturb_each_other(tiny: Graph) -> None:
+    prompts = [PROMPT, PROMPT[:1], PROMPT * 60, PROMPT[3:7]]
+    with started(tiny, "tp=2", dtype="float64") as session:
+        alone = [list(session.generate(prompt, 5)) for prompt in prompts]
+        together = [list(row) for row in zip(*session.generate(prompts, 5), strict=True)]
+        assert together == alone
+
+
+def test_a_batch_split_over_dp_may_be_uneven(tiny: Graph) -> None:
+    prompts = [PROMPT, PROMPT[2:], PROMPT[4:]]
+    with started(tiny, "dp=2", dtype="float64") as session:
+        together = [list(row) for row in zip(*session.generate(prompts, 4), strict=True)]
+    with started(tiny, "", dtype="float64") as session:
+        assert together == [list(session.generate(prompt, 4)) for prompt in prompts]
+
+
+def test_kept_caches_are_not_computed_again(tiny: Graph) -> None:
+    with started(tiny, "tp=2", dtype="float64") as session:
+        first = list(session.generate(PROMPT, 4))
+        second = PROMPT + first + [7, 8]
+        kept = session.generate(second, 4, keep=True)
+        tokens = list(kept)
+        assert kept.generation.timing.prefill_tokens == 3  # the last token made was never fed
+        assert list(session.generate(second, 4)) == tokens
+
+
+def test_a_generation_that_is_dropped_leaves_the_session_usable(tiny: Graph) -> None:
+    with started(tiny, "tp=2") as session:
+        for _ in session.generate(PROMPT, 50):
+            break
+        wanted = list(session.generate(PROMPT, 3))
+        assert list(session.generate(PROMPT, 3)) == wanted
+
+
+def test_there_are_as_many_programs_as_buckets(tiny: Graph) -> None:
+    with started(tiny, "tp=2") as session:
+        for length in range(1, 90, 6):
+            list(session.generate((PROMPT * 9)[:length], 3))
+        sizes = {program.sizes["seq"] for program in session.programs}
+        assert sizes == {1, 16, 32, 64, 128}
+        assert len(session.programs) == len({tuple(p.sizes.items()) for p in session.programs})
+        assert all(stats.traces == len(session.programs) for stats in session.stats())
+
+
+def test_a_full_context_ends_a_generation_and_refuses_a_prompt(tiny: Graph) -> None:
+    with started(tiny, "tp=2", context=20) as session:
+        tokens = session.generate(PROMPT, 100)
+        assert len(list(tokens)) == 20 - len(PROMPT)
+        assert tokens.generation.finish_reasons == ["length"]
+        assert list(session.generate((PROMPT * 2)[:20], 5)) == []
+        with pytest.raises(InputError, match="21 tokens do not fit into a context of 20"):
+            session.generate([1] * 21, 5)
+
+
+def test_sampling_is_repeatable_and_depends_on_the_seed(tiny: Graph) -> None:
+    with started(tiny, "tp=2") as session:
+        warm = Sampling(temperature=1.0, top_k=20, top_p=0.9, seed=7)
+        first = list(session.generate(PROMPT, 12, sampling=warm))
+        assert list(session.generate(PROMPT, 12, sampling=warm)) == first
+        assert list(session.generate(PROMPT, 12, sampling=Sampling(temperature=1.0, top_k=20, seed=8))) != first
+        everything = Sampling(temperature=1.0, seed=7)
+        limited = Sampling(temperature=1.0, top_k=97, seed=7)
+        assert list(session.generate(PROMPT, 9, sampling=everything)) == list(
+            session.generate(PROMPT, 9, sampling=limited)
+        )
+
+
+def mlp() -> Graph:
+    b = Builder("mlp")
+    x = b.input("x", "float32", ("batch", 64))
+    mask = b.input("mask", "bool", ("batch", 1))
+    up = b.random("up", (64, 512), seed=1)
+    y = b.MatMul(b.Where(mask, x, b.Neg(x)), up)
+    return b.graph(b.MatMul(y, b.random("down", (512, 128), seed=2)), y)
+
+
+def test_large_arrays_travel_through_files() -> None:
+    graph = mlp()
+    x = np.random.default_rng(1).normal(size=(512, 64)).astype(np.float32)
+    mask = np.ones((512, 1), bool)
+    with started(graph, "") as alone, started(graph, "tp=2") as split:
+        first, second = (session.run(x=x, mask=mask) for session in (alone, split))
+        assert list(first) == list(graph.outputs)
+        for name, array in first.items():
+            assert np.linalg.norm(array - second[name]) < 1e-5 * np.linalg.norm(array)
+        assert {file.name for file in split.cluster.folder.glob("*.arrays")} >= {"rank0.arrays", "driver.arrays"}
+
+
+def test_all_mistakes_in_inputs_are_told_at_once() -> None:
+    graph = mlp()
+    with started(graph, "") as session:
+        with pytest.raises(InputError) as caught:
+            session.run(x=np.zeros((3, 1)), masks=np.zeros((3, 1)))
+        text = str(caught.value)
+        assert 'there is no input "masks" (Did you mean "mask"?)' in text
+        assert "no array is given for mask" in text
+        assert "x has 1 in dim 1, wanted is 64" in text
+        with pytest.raises(InputError, match="mask is float64, wanted is bool"):
+            session.run(x=np.zeros((3, 64)), mask=np.zeros((3, 1)))
+        with pytest.raises(InputError, match=r"mask has 3 in dim 0, wanted is batch = 2"):
+            session.run(x=np.zeros((2, 64)), mask=np.zeros((3, 1), bool))
+        session.run(x=np.zeros((2, 64)), mask=np.zeros((2, 1), bool))
+
+
+def test_bad_prompts_are_refused(tiny: Graph) -> None:
+    with started(tiny, "dp=2") as session:
+        with pytest.raises(InputError, match="1 prompt is fewer than the 2 of axis dp"):
+            session.generate(PROMPT)
+        with pytest.raises(InputError, match=r"prompt 1: token 97 is not from 0 to 96"):
+            session.generate([PROMPT, [1, 97]])
+        with pytest.raises(InputError, match="there are no tokens"):
+            session.generate([PROMPT, []])
+        with pytest.raises(InputError, match="temperature -1"):
+            session.generate([PROMPT, PROMPT], sampling=Sampling(temperature=-1.0, top_p=3.0))
+        with pytest.raises(InputError, match="is no token id"):
+            session.generate(["text"])
+
+
+def test_bad_requests_start_nothing(tiny: Graph, fake: BackendSpec) -> None:
+    ours, other = plan(tiny, Mesh(tp=2)), mlp()
+    with pytest.raises(PlanError, match="made for another graph"):
+        launch(other, ours)
+    with pytest.raises(BackendError, match='Did you mean "numpy"'):
+        launch(tiny, ours, "numpi")
+    with pytest.raises(InputError, match='Did you mean "float64"'):
+        launch(tiny, ours, fake, dtype="float65")
+    with pytest.raises(InputError, match="a context of 5000 tokens"):
+        launch(tiny, ours, fake, context=5000)
+    with pytest.raises(BackendError, match="cannot be asked"):
+        launch(tiny, ours, fake, python="/nowhere/python")
+
+
+def test_probe_stats_and_memory(tiny: Graph) -> None:
+    with started(tiny, "tp=2") as session:
+        assert session.probe(1.5) == [3.0, 3.0]
+        list(session.generate(PROMPT, 3))
+        assert all(stats.collectives > 0 for stats in session.stats())
+        assert all(0 < memory.idle <= memory.now <= memory.peak for memory in session.memory())
+
+
+def test_a_forgotten_session_is_closed(tiny: Graph, fake: BackendSpec) -> None:
+    session = launch(tiny, plan(tiny, Mesh(tp=2)), fake)
+    list(session.generate(PROMPT, 2))
+    del session
+    gc.collect()
+
+
+def test_a_closed_session_says_so(tiny: Graph, fake: BackendSpec) -> None:
+    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+        pass
+    with pytest.raises(RankError, match="was closed"):
+        session.run(input_ids=[PROMPT])
+
+
+def test_a_round_trip_is_short(tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_SLEEP", "0")
+    b = Builder("identity")
+    graph = b.graph(b.Identity(b.input("x", "int64", ("batch", 1))))
+    with launch(graph, plan(graph, Mesh(tp=2), allow_unused=True), fake) as session:
+        times = []
+        for _ in range(300):
+            begun = time.perf_counter()
+            session.run(x=[[1]])
+            times.append(time.perf_counter() - begun)
+        assert sorted(times)[30] < 1e-3
