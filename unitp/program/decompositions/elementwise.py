@@ -17,7 +17,6 @@ _PRIMITIVES = {
     "Add": "add",
     "Sub": "sub",
     "Mul": "mul",
-    "Pow": "pow",
     "Max": "maximum",
     "Min": "minimum",
     "Equal": "equal",
@@ -60,6 +59,16 @@ def div(p: Primitives, ctx: Context, x: Tensor, y: Tensor) -> Tensor:
     if not ctx.dtype.startswith("int"):
         return p.div(x, y)
     return p.cast(p.div(p.cast(x, "float64"), p.cast(y, "float64")), ctx.dtype)
+
+
+@decomposition("Pow")
+def power(p: Primitives, ctx: Context, x: Tensor, y: Tensor) -> Tensor:
+    """In the dtype of the base; an integer base under a float exponent is raised in float64 and truncated."""
+    if p.dtype(x) == p.dtype(y):
+        return p.pow(x, y)
+    if not ctx.dtype.startswith("int"):
+        return p.pow(x, p.cast(y, ctx.dtype))
+    return p.cast(p.pow(p.cast(x, "float64"), p.cast(y, "float64")), ctx.dtype)
 
 
 @decomposition("Relu")

@@ -51,4 +51,6 @@ def _keeps(ctx: Context) -> bool:
 
 
 def _lowest(dtype: str) -> float:
+    if dtype == "bool":
+        return False
     return int(np.iinfo(dtype).min) if dtype.startswith("int") else -np.inf

@@ -1,0 +1,69 @@
+"""One operator on one rank of a backend: what the conformance tests of operators run.
+
+The operator goes the whole way (graph, plan, lowering, interpreter), with the backend's overrides or without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.frontends.builder import Builder
+from unitp.graph.graph import Attribute, Graph
+from unitp.mesh import Mesh
+from unitp.plans import Phase, unsplit
+from unitp.plugins.discover import backend
+from unitp.program.eager import EagerEngine
+from unitp.program.lower import lower
+from unitp.program.overrides import Overrides
+from unitp.program.primitives import Primitives
+from unitp.program.transport import Alone
+
+Array = npt.NDArray[Any]
+
+
+class Kit(msgspec.Struct, frozen=True):
+    """What a backend gives on one rank."""
+
+    primitives: Primitives
+    overrides: Overrides
+
+
+@lru_cache
+def kit(name: str) -> Kit:
+    """The primitives and overrides of an installed backend; imports its framework."""
+    package = backend(name).engine.partition(":")[0].rpartition(".")[0]
+    primitives: Any = import_module(f"{package}.primitives")
+    return Kit(primitives, import_module(f"{package}.overrides").overrides)
+
+
+def graph_of(op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | None]) -> Graph:
+    """A graph of one operator whose inputs are graph inputs. Raises GraphError where its rule refuses it."""
+    b = Builder(op)
+    names = []
+    for number, array in enumerate(inputs):
+        dtype = "float32" if array is not None and array.dtype.name == "float64" else str(getattr(array, "dtype", ""))
+        names.append("" if array is None else b.input(f"x{number}", dtype, array.shape))
+    found = b.op(op, *names, **attrs)
+    return b.graph(*(found if isinstance(found, tuple) else (found,)))
+
+
+def run_operator(
+    op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | None], tools: Kit, *, overridden: bool = True
+) -> list[Array]:
+    """Its outputs; in the float64 mode where an input is float64."""
+    graph = graph_of(op, attrs, inputs)
+    wide = any(array is not None and array.dtype == np.float64 for array in inputs)
+    phase = Phase("main", {})
+    program = lower(graph, unsplit(graph, [phase]), "main", dtype="float64" if wide else "float32")
+    overrides = tools.overrides if overridden else Overrides()
+    engine = EagerEngine(tools.primitives, overrides, Alone(), 0, Mesh())
+    engine.compile("alone", program)
+    found = engine.run("alone", {f"x{i}": array for i, array in enumerate(inputs) if array is not None})
+    return [found[name] for name in program.outputs]
