@@ -1,4 +1,4 @@
-"""unitp's backend for TensorFlow: what it is and what it needs. Importing this imports no framework."""
+"""unitp's backend for TensorFlow over tf.distribute's collective runtime: what it is and what it needs."""
 
 from unitp.plugins.hookspecs import hookimpl
 from unitp.plugins.spec import BackendSpec, Requirement

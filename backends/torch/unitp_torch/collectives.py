@@ -7,11 +7,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from unitp.mesh import Mesh
 from unitp.program.transport import Tally
-
-Tensor = torch.Tensor
 
 PATIENCE = timedelta(hours=12)
 """gloo's own time-out names neither rank nor operator; the watchdog, which does, is there first."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from unitp.program import decompositions
 from unitp.program.decompositions.attention import Run, runs
@@ -19,7 +20,6 @@ from unitp.program.overrides import Overrides, Prepared
 from unitp.program.primitives import Primitives
 from unitp.program.rank import Context
 
-Tensor = torch.Tensor
 FLOATS = ("float32", "float64")
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 _DTYPES = {
     "float32": torch.float32,
