@@ -9,25 +9,29 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unitp.errors import InputError, RankError, UnitpError
+from unitp.errors import InputError, RankError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
+from unitp.runtime import cluster as module
 from unitp.runtime.launch import launch
+from unitp.runtime.messages import Hello
 from unitp.runtime.session import Session
 from unitp.runtime.watchdog import Limits
+from unitp.runtime.wire import encode
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -80,6 +84,22 @@ class Blow:
         os.kill(self.pid, self.sent)
 
 
+def work_until_it_breaks(graph: Graph, spec: BackendSpec, stage: str, blow: Blow) -> None:
+    """The blow falls as soon as its victim is born, or after some turns of work."""
+    decided = plan(graph, Mesh(tp=2))
+    if stage == "start":
+        blow.thread.start()
+    with launch(graph, decided, spec) as session:
+        for turn, _ in enumerate(endless(session, stage)):
+            if turn == 3 and stage != "start":
+                blow.thread.start()
+
+
+def run_once(graph: Graph, spec: BackendSpec, limits: Limits | None = None) -> None:
+    with launch(graph, plan(graph, Mesh(tp=2)), spec, limits=limits) as session:
+        session.run(input_ids=[PROMPT])
+
+
 @pytest.mark.parametrize("name,role,stage,sent", CASES)
 def test_a_killed_or_stopped_process_is_named(
     name: str, role: str, stage: str, sent: signal.Signals, zoo: Any, tiny: Graph, request: pytest.FixtureRequest
@@ -87,16 +107,12 @@ def test_a_killed_or_stopped_process_is_named(
     spec = request.getfixturevalue("fake") if name == "fake" else backend(name)
     assert not list(missing(spec, 2))
     blow = Blow(zoo, role, sent)
-    decided = plan(tiny, Mesh(tp=2))
-    if stage == "start":
-        blow.thread.start()
-    with pytest.raises(RankError) as caught, launch(tiny, decided, spec) as session:
-        for turn, _ in enumerate(endless(session, stage)):
-            if turn == 3 and stage != "start":
-                blow.thread.start()
+    with pytest.raises(RankError) as caught:
+        work_until_it_breaks(tiny, spec, stage, blow)
     assert time.monotonic() - blow.at < LIMIT_S
     text = str(caught.value)
-    assert re.search(role, text), text
+    newborn = role == "hydra_pmi_proxy" and stage == "start"  # then mpiexec may be all that was ever seen
+    assert re.search("hydra_pmi_proxy|mpiexec" if newborn else role, text), text
     assert ("SIGSTOP" if sent is signal.SIGSTOP else "killed") in text or stage == "start"
     if stage != "start" and role.startswith("rank"):
         assert re.search(rf"running {stage}.*(instruction|segment)|waiting for a request", text), text
@@ -110,9 +126,8 @@ def test_a_rank_that_raises_is_quoted(
     if stage == "close":  # too late to matter
         with launch(tiny, plan(tiny, Mesh(tp=2)), fake):
             return
-    with pytest.raises(RankError, match="rank 1 raised ZeroDivisionError while .*: division by zero") as caught:
-        with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
-            session.run(input_ids=[PROMPT])
+    with pytest.raises(RankError, match=r"rank 1 raised ZeroDivisionError while .*: division by zero") as caught:
+        run_once(tiny, fake)
     assert "misbehave" in "".join(caught.value.__notes__)
 
 
@@ -121,8 +136,7 @@ def test_a_rank_that_leaves_shows_its_last_words(
 ) -> None:
     monkeypatch.setenv("FAKE", "0:run:exit")
     with pytest.raises(RankError, match=r"rank 0 .* ended by itself \(exit code 7\) while running prefill") as caught:
-        with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
-            session.run(input_ids=[PROMPT])
+        run_once(tiny, fake)
     assert "| about to leave" in str(caught.value)
 
 
@@ -130,11 +144,9 @@ def test_a_stuck_rank_is_named_with_its_instruction(
     tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE", "1:run:hang")
-    limits = Limits(stall_s=1.5)
     expected = r"rank 1 has made no progress for .*running prefill .*instruction 1, %"
     with pytest.raises(RankError, match=expected) as caught:
-        with launch(tiny, plan(tiny, Mesh(tp=2)), fake, limits=limits) as session:
-            session.run(input_ids=[PROMPT])
+        run_once(tiny, fake, Limits(stall_s=1.5))
     assert "rank 0" not in str(caught.value)
 
 
@@ -157,8 +169,6 @@ def test_a_port_that_was_taken_in_between_is_tried_again(
 
 
 def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} is in use"):
@@ -167,12 +177,6 @@ def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) 
 
 def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
     """Somebody who connects while ranks start, with nonsense or a wrong token, does not disturb."""
-    import socket
-
-    from unitp.runtime import cluster as module
-    from unitp.runtime.messages import Hello
-    from unitp.runtime.wire import encode
-
     original = module.Cluster._launch
 
     def with_strangers(self: Any, process: Any, number: int, address: str, *rest: Any) -> None:
@@ -201,7 +205,9 @@ from conftest import tiny_decoder
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backend
+from unitp.runtime import cluster as module
 from unitp.runtime.launch import launch
+from unitp.runtime.messages import Hello
 
 graph = tiny_decoder()
 spec = __import__("unitp_fake").SPEC if {name!r} == "fake" else backend({name!r})
@@ -257,14 +263,6 @@ def test_an_interrupted_call_leaves_the_session_usable(tiny: Graph, fake: Backen
             timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
             timer.start()
             with pytest.raises(KeyboardInterrupt):
-                while True:
+                for _ in range(1000):
                     session.run(input_ids=[PROMPT], last=True)
         assert session.probe(2.0) == [4.0, 4.0]
-
-
-def test_errors_are_of_unitps_own_kind() -> None:
-    assert issubclass(RankError, UnitpError)
-    assert RankError.exit_code == 3
-
-
-Check = Callable[[], None]

@@ -18,13 +18,14 @@ from unitp.runtime.environment import ROLE, TOKEN, number_of
 
 
 class Seen(NamedTuple):
-    """A line of /proc/<pid>/stat: `state` is R, S, D, T (stopped), Z (ended, not yet reaped), ..."""
+    """A line of /proc/<pid>/stat: `state` is R, S, D, T (stopped), Z (ended, not yet reaped); `status` is that of wait."""
 
     pid: int
     parent: int
     started: int
     state: str
     command: str
+    status: int
 
     @property
     def alive(self) -> bool:
@@ -52,7 +53,7 @@ def look(pid: int) -> Seen | None:
         return None
     head, _, rest = text.rpartition(")")
     fields = rest.split()
-    return Seen(pid, int(fields[1]), int(fields[19]), fields[0], head.partition("(")[2])
+    return Seen(pid, int(fields[1]), int(fields[19]), fields[0], head.partition("(")[2], int(fields[49]))
 
 
 def marked(token: str) -> dict[int, Marked]:

@@ -14,6 +14,8 @@ nearest to the driver, and a death before an exception, since peers raise when a
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import threading
 import time
@@ -26,10 +28,11 @@ import unitp.errors
 from unitp.errors import RankError, UnitpError
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
-from unitp.runtime.processes import Marked, Seen, end_all, look, marked
+from unitp.runtime.processes import Seen, end_all, look, marked
 from unitp.runtime.progress import Page
 
 TICK_S = 0.1
+STARTING_TICK_S = 0.05
 GRACE_S = 0.7
 
 
@@ -49,7 +52,7 @@ class Watched(NamedTuple):
     seen: Seen
     depth: int
     member: Member | None
-    worker: bool
+    launcher: bool
 
 
 class Watchdog:
@@ -75,7 +78,10 @@ class Watchdog:
         self._starting = True
         self._began = self._moved = time.monotonic()
         self._places: dict[str, tuple[int, int]] = {}
-        self._wake = threading.Event()
+        self._handles: dict[int, int] = {}
+        self._poller = select.poll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self._poller.register(self._wake, select.POLLIN)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="unitp watchdog", daemon=True)
 
@@ -96,7 +102,7 @@ class Watchdog:
     def report(self, name: str, failed: Failed | None) -> UnitpError:
         """The connection of a process broke (None), or it sent its exception: returns the error, once all are ended."""
         self._reports.append((time.monotonic(), name, failed))
-        self._wake.set()
+        os.eventfd_write(self._wake, 1)
         self.failed.wait()
         assert self.error is not None  # set before the event
         return self.error
@@ -104,22 +110,33 @@ class Watchdog:
     def stop(self) -> None:
         """Watch no longer. Waits for an error that is just being made."""
         self._stopping = True
-        self._wake.set()
+        os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
 
     # the thread
 
     def _run(self) -> None:
-        while not self._stopping:
-            self._wake.wait(TICK_S)
-            self._wake.clear()
-            if self._starting:
-                self._look_around()
-            error = self._gone() or self._told() or self._silent() or self._stuck() or self._late()
-            if error is not None:
-                self._end(error)
-                return
+        try:
+            while not self._stopping:
+                self._wait()
+                if self._starting:
+                    self._look_around()
+                error = self._gone() or self._told() or self._silent() or self._stuck() or self._late()
+                if error is not None:
+                    self._end(error)
+                    return
+        finally:
+            for handle in self._handles.values():
+                os.close(handle)
+
+    def _wait(self) -> None:
+        """Until something ends, the driver reports something, or a tick has passed."""
+        for fd, _ in self._poller.poll((STARTING_TICK_S if self._starting else TICK_S) * 1000):
+            if fd == self._wake:
+                os.eventfd_read(fd)
+            else:
+                self._poller.unregister(fd)
 
     def _end(self, error: UnitpError) -> None:
         left = end_all(self.token)
@@ -131,30 +148,31 @@ class Watchdog:
         self.failed.set()
 
     def _look_around(self) -> None:
-        """Take all workers and the launchers above them under watch."""
+        """Take all workers and the launchers above them under watch; a fork may have become another program."""
         found = marked(self.token)
         direct = {member.process.pid: member for member in self.members}
-        for pid, member in direct.items():
-            if pid not in self._watched and (seen := look(pid)):
-                self._watched[pid] = Watched(member.name, seen, 0, member, member.role != "launcher")
-        for pid, one in found.items():
+        for member in self.members:
+            if member.process.pid not in self._watched and (seen := look(member.process.pid)):
+                self._watch(Watched(member.name, seen, 0, member, member.role == "launcher"))
+        for one in sorted(found.values(), key=lambda one: one.seen.started):
             above = self._watched.get(one.seen.parent)
-            if pid not in self._watched and one.worker and one.number is not None and not (above and above.worker):
-                depth = self._take_launchers(one, found, direct)
-                self._watched[pid] = Watched(f"rank {one.number}", one.seen, depth, None, True)
+            if one.seen.pid in direct or (above is not None and not above.launcher):
+                continue
+            depth = above.depth + 1 if above else 1
+            if one.worker and one.number is not None:
+                self._watch(Watched(f"rank {one.number}", one.seen, depth, None, False))
+            elif above is not None and not one.worker:
+                self._watch(Watched(one.seen.command, one.seen, depth, None, True))
 
-    def _take_launchers(self, one: Marked, found: Mapping[int, Marked], direct: Mapping[int, Member]) -> int:
-        """Watch what stands between a rank and the process that the driver started; returns how many stand above the
-        rank.
-        """
-        chain = []
-        parent = one.seen.parent
-        while parent in found and parent not in direct:
-            chain.append(found[parent].seen)
-            parent = chain[-1].parent
-        for depth, seen in enumerate(reversed(chain), 1):
-            self._watched.setdefault(seen.pid, Watched(seen.command, seen, depth, None, False))
-        return len(chain) + 1
+    def _watch(self, one: Watched) -> None:
+        pid = one.seen.pid
+        if pid not in self._handles:
+            try:
+                self._handles[pid] = os.pidfd_open(pid)
+            except OSError:
+                return  # it has just ended: whoever started it tells more
+            self._poller.register(self._handles[pid], select.POLLIN)
+        self._watched[pid] = one
 
     # what can be wrong
 
@@ -164,7 +182,7 @@ class Watchdog:
         for one in self._watched.values():
             now = look(one.seen.pid)
             if now is None or not now.alive or now.started != one.seen.started:
-                dead.append((one, one.member.exit_code() if one.member else None))
+                dead.append((one, _exit_code(one, now)))
             elif now.stopped:
                 return self._error(one, "is stopped (SIGSTOP)")
         if not dead:
@@ -230,12 +248,26 @@ class Watchdog:
     # words
 
     def _error(self, one: Watched, what: str, *, log: bool = False) -> RankError:
-        where = f" while {self.place(one.name)}" if one.worker else ""
         tail = "" if not log else one.member.tail() if one.member else self._logs()
-        return RankError(f"{one.name} (process {one.seen.pid}) {what}{where}{tail}")
+        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{tail}")
+
+    def _doing(self, one: Watched) -> str:
+        """What a process is at; for a launcher, what its ranks are at."""
+        if not one.launcher:
+            return self.place(one.name)
+        return "; ".join(f"{name} was {self.place(name)}" for name in sorted(self.expected))
 
     def _logs(self) -> str:
         return "".join(member.tail() for member in self.members)
+
+
+def _exit_code(one: Watched, now: Seen | None) -> int | None:
+    """The exit code (minus the signal) of a dead process, as far as it can be known of somebody else's child."""
+    if one.member is not None:
+        return one.member.exit_code()
+    if now is None or now.started != one.seen.started:
+        return None
+    return os.waitstatus_to_exitcode(now.status)
 
 
 def _outside(code: int | None) -> int:
