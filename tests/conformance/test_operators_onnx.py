@@ -1,7 +1,7 @@
-"""Every operator means what ONNX says: its own test vectors and its reference evaluator, for every backend in this process.
+"""Every operator means what ONNX says: its own test vectors and its reference evaluator, with overrides and without.
 
-Judged by the rules of agreement: in float64 the relative error is at most 1e-12; in float32 at most a few units in the last
-place of the norm; integers, booleans and moved data are equal.
+Judged by the rules of agreement: in float64 the relative error is at most 1e-12; in float32 at most a few units in
+the last place of the norm; integers, booleans and moved data are equal.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ CASES = list(cases())
 PRECISION = 2.0**-20
 """Of float32 operators against vectors that are themselves rounded: eight units of 2^-23."""
 ABSENT = {"Cast", "GatherND"}
-"""Known operators without a vector in dtypes and forms that unitp has: `tests/unit/test_decompositions.py` has theirs."""
+"""Operators without a vector in dtypes and forms that unitp has: see `tests/unit/test_decompositions.py`."""
 ROUNDED = {"Erf", "Gelu"}
-"""The evaluator computes erf in float32, and GELU with constants of float32: float64 is tested beside the decompositions."""
+"""The evaluator computes erf in float32, and GELU with float32 constants: see `tests/unit/test_decompositions.py`."""
 KITS = ("numpy", "torch")
 
 

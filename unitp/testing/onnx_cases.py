@@ -1,7 +1,8 @@
 """ONNX's own test vectors for single operators, and its reference evaluator, in unitp's terms.
 
-Where ONNX passes axes, shapes, bounds or k as constant input tensors, unitp has attributes with every default written out.
-A case that uses what unitp does not have (a dtype, an attribute, a form that the operator's rule refuses) is left out.
+Where ONNX passes axes, shapes, bounds or k as constant input tensors, unitp has attributes with every default written
+out. A case that uses what unitp does not have (a dtype, an attribute, a form that the operator's rule refuses) is
+left out.
 """
 
 from __future__ import annotations
@@ -95,19 +96,16 @@ def cases() -> Iterator[Case]:
     """ONNX's node test cases for unitp's operators."""
     from onnx.backend.test.loader import load_model_tests
 
-    with (
-        warnings.catch_warnings(action="ignore"),
-        np.errstate(all="ignore"),
-    ):  # ONNX computes its vectors as it loads them
-        tests = load_model_tests(kind="node")
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):  # ONNX computes its vectors here
+        tests: list[Any] = load_model_tests(kind="node")
     for test in tests:
         nodes = test.model.graph.node if test.model is not None else ()
         if len(nodes) != 1 or nodes[0].op_type not in known_ops() or nodes[0].domain or not test.data_sets:
             continue
         inputs, outputs = test.data_sets[0]
         if all(isinstance(x, np.ndarray | np.generic) and x.dtype.name in DTYPES for x in (*inputs, *outputs)):
-            arrays = [np.asarray(x) for x in inputs], [np.asarray(x) for x in outputs]
-            if (case := _case(test.name.removeprefix("test_"), test.model, *arrays)) is not None:
+            stored, wanted = ([np.asarray(x) for x in side] for side in (inputs, outputs))
+            if (case := _case(test.name.removeprefix("test_"), test.model, stored, wanted)) is not None:
                 yield case
 
 

@@ -50,7 +50,8 @@ def graph_of(op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | N
     for number, array in enumerate(inputs):
         dtype = "float32" if array is not None and array.dtype.name == "float64" else str(getattr(array, "dtype", ""))
         names.append("" if array is None else b.input(f"x{number}", dtype, array.shape))
-    found = b.op(op, *names, **attrs)
+    plain: dict[str, Any] = dict(attrs)
+    found = b.op(op, *names, **plain)
     return b.graph(*(found if isinstance(found, tuple) else (found,)))
 
 
