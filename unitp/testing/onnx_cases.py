@@ -99,7 +99,7 @@ def cases() -> Iterator[Case]:
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):  # ONNX computes its vectors here
         tests: list[Any] = load_model_tests(kind="node")
     for test in tests:
-        nodes = test.model.graph.node if test.model is not None else ()
+        nodes: list[Any] = list(test.model.graph.node) if test.model is not None else []
         if len(nodes) != 1 or nodes[0].op_type not in known_ops() or nodes[0].domain or not test.data_sets:
             continue
         inputs, outputs = test.data_sets[0]
