@@ -6,6 +6,9 @@ updated in place and shared by all programs, and so are parameters and what foll
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import numpy as np
 
 from unitp.errors import InputError
@@ -20,6 +23,15 @@ from unitp.program.rank import local_shape
 from unitp.program.transport import Alone, CountedCollectives, Tally
 
 __all__ = ["Alone", "CountedCollectives", "EagerEngine", "Tally"]
+
+
+class Prepared(Protocol):
+    """A program, ready to run: a `Runner`, or what a backend makes of one."""
+
+    program: Program
+    aliases: set[str]
+
+    def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
 
 class EagerEngine:
@@ -39,7 +51,7 @@ class EagerEngine:
         self._constants = Constants(primitives, overrides)
         self._states: dict[str, Tensor] = {}
         self._state_types: dict[str, tuple[tuple[int, ...], str]] = {}
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[str, Prepared] = {}
 
     def load(self, name: str, array: Array) -> None:
         self._constants.put(name, self._p.from_numpy(np.array(array, order="C")) if array.size else None)
@@ -83,7 +95,7 @@ class EagerEngine:
         starts = self._p.full(shape[:1], 0, "int64")
         return self._p.update(state, value, starts, 1)
 
-    def _output(self, runner: Runner, name: str, value: Tensor) -> Array:
+    def _output(self, runner: Prepared, name: str, value: Tensor) -> Array:
         """An output as an array that nobody writes into later."""
         found = runner.program.values[name]
         if value is None:

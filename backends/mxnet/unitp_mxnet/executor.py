@@ -1,0 +1,76 @@
+"""The engine of a rank: programs are recorded once and run as compiled segments (`unitp_mxnet.segments`).
+
+A process that serves imports this module too: MXNet sees from its environment that it is a KVStore server or scheduler,
+and does not return from the import before all ranks have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unitp.mesh import Mesh
+from unitp.program.constants import Constants, Key
+from unitp.program.eager import EagerEngine
+from unitp.program.engine import Engine, Progress
+from unitp.program.instructions import Program
+from unitp.program.interpret import Runner
+from unitp.program.rank import local_shape
+from unitp.program.transport import Alone
+from unitp_mxnet import primitives
+from unitp_mxnet.collectives import Collectives
+from unitp_mxnet.operators import Tensor, recording
+from unitp_mxnet.overrides import overrides
+from unitp_mxnet.primitives import Rows
+from unitp_mxnet.segments import Compiled, Recording, Segments, Structure
+
+
+def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
+    """Join the group of ranks that `unitp_mxnet.cluster` started."""
+    return SegmentEngine(rank, mesh, progress)
+
+
+class SegmentEngine(EagerEngine):
+    """The eager engine, except that what runs is the program's segments."""
+
+    def __init__(self, rank: int, mesh: Mesh, progress: Progress | None) -> None:
+        super().__init__(
+            primitives, overrides, Collectives(rank, mesh) if mesh.size > 1 else Alone(), rank, mesh, progress
+        )
+        self._compiled: dict[Structure, Compiled] = {}
+
+    def compile(self, key: str, program: Program) -> None:
+        """Fold constants, record the program on promises of its inputs, and compile what was recorded."""
+        if isinstance(self._collectives, Collectives):
+            self._collectives.prepare(program)
+        super().compile(key, program)
+        tape = Recording()
+        runner = Runner(program, self._rank, self._p, self._overrides, self._collectives, tape)
+        with recording(tape):
+            runner.fold(_Promised(self._constants, tape))
+            names = (*program.inputs, *(old for old, _ in program.states))
+            results = runner.run({name: self._promise(program, name, tape) for name in names})
+        self._runners[key] = Segments(
+            program, runner.aliases, tape, results, self._compiled, self._rank, self._progress
+        )
+
+    def _promise(self, program: Program, name: str, tape: Recording) -> Tensor:
+        shape = local_shape(program, name, self._rank)
+        return None if 0 in shape else tape.given(name, (shape, program.values[name].dtype))
+
+
+class _Promised(Constants):
+    """Constants that are there already, as promises on a tape."""
+
+    def __init__(self, constants: Constants, tape: Recording) -> None:
+        self._given, self._tape = constants, tape
+
+    def keep(self, key: Key, make: Callable[[], Tensor]) -> Tensor:
+        return self._promise(self._given[key])
+
+    def operand(self, name: str, transposed: bool) -> Tensor:
+        return self._promise(self._given.operand(name, transposed))
+
+    def _promise(self, value: Tensor) -> Tensor:
+        if isinstance(value, Rows):
+            return Rows(self._tape.constant(value.weight))
+        return None if value is None else self._tape.constant(value)
