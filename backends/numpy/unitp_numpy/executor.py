@@ -12,10 +12,11 @@ from unitp_numpy.overrides import overrides
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     """Join the group of ranks that `unitp_numpy.cluster` started."""
-    return EagerEngine(primitives, overrides, _collectives(rank, mesh), rank, mesh, progress)
+    return EagerEngine(primitives, overrides, join(rank, mesh), rank, mesh, progress)
 
 
-def _collectives(rank: int, mesh: Mesh) -> CountedCollectives:
+def join(rank: int, mesh: Mesh) -> CountedCollectives:
+    """The collectives of this rank."""
     if mesh.size == 1:
         return Alone()
     from unitp_numpy.collectives import Collectives
