@@ -17,7 +17,7 @@ from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.planner.candidates import ROLES, Candidates
-from unitp.planner.elimination import TooWide, descend, minimise
+from unitp.planner.elimination import TooWideError, descend, minimise
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
 
@@ -49,7 +49,7 @@ def plan(
     try:
         solution = minimise(problem.unary, problem.pairs)
         choice, value, bound, solver = solution.choice, solution.value, solution.value, "elimination, exact"
-    except TooWide:
+    except TooWideError:
         shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
         found = descend(problem.unary, problem.pairs, shared, starts(problem))
         choice, value, bound, solver = found.choice, found.value, found.bound, "elimination, descent over phases"
