@@ -6,6 +6,7 @@ disturbed by a broken connection before the driver has understood who was first.
 
 from __future__ import annotations
 
+import ctypes
 import traceback
 from pathlib import Path
 
@@ -78,10 +79,12 @@ class Worker:
                 self.page.enter(Activity.COMPILING, number)
                 self.numbers[key], self.wanted[key] = number, wanted
                 self.engine.compile(key, decode(program))
+                give_back_memory()
             case Load(parts):
                 for number, part in enumerate(parts):
                     self.page.enter(Activity.LOADING, number)
                     self.engine.load(part.parameter.name, slice_of(part))
+                give_back_memory()
             case Allocate(states):
                 self.page.enter(Activity.ALLOCATING)
                 for state in states:
@@ -104,6 +107,13 @@ class Worker:
         outputs = self.engine.run(key, inputs)
         self.outbox.clear()
         return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]})
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system: reading and repacking weights leaves more of it than a rank holds. glibc only."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def slice_of(part: ParameterPart) -> Array:

@@ -16,7 +16,8 @@ Tensor = Any
 
 
 def from_numpy(array: npt.NDArray[Any]) -> Tensor:
-    return tf.constant(array)
+    """The array is let go of when an operator runs next, not before: hence the identity."""
+    return tf.identity(tf.constant(array))
 
 
 def to_numpy(x: Tensor) -> npt.NDArray[np.generic]:
