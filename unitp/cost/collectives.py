@@ -1,9 +1,9 @@
-"""Seconds of a collective among n ranks: `(n - 1)` or `2 (n - 1)` ring steps of latency, its bytes, and a price per call.
+"""Seconds of a collective among n ranks: ring steps, each of a latency and a part of the bytes, and a price per call.
 
-    all_reduce       2 (n-1) (latency + bytes / n / bandwidth)      bytes: the array that each rank gives
-    reduce_scatter     (n-1) (latency + bytes / n / bandwidth)      bytes: the array that each rank gives
-    all_gather         (n-1) (latency + bytes / n / bandwidth)      bytes: the array that each rank gets
-    all_to_all         (n-1) (latency + bytes / n / bandwidth)      bytes: the array that each rank gives
+    all_reduce       2 (n-1) (latency + bytes / n / bandwidth) + call      bytes: the array that each rank gives
+    reduce_scatter     (n-1) (latency + bytes / n / bandwidth) + call      bytes: the array that each rank gives
+    all_gather         (n-1) (latency + bytes / n / bandwidth) + call      bytes: the array that each rank gets
+    all_to_all         (n-1) (latency + bytes / n / bandwidth) + call      bytes: the array that each rank gives
 
 Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH", 2005.
 """
@@ -16,7 +16,7 @@ ROUNDS = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1, "all_to_all": 1
 
 
 def collective_seconds(machine: Machine, kind: str, ranks: int, nbytes: float) -> float:
-    """Seconds of a collective of `kind` (a key of `ROUNDS`); none for a group of one."""
+    """Seconds of a collective of `kind` (a key of `ROUNDS`) for whole arrays of `nbytes`; none for a group of one."""
     if ranks == 1:
         return 0.0
     step = machine.link_latency_s + nbytes / ranks / machine.link_bytes_per_s

@@ -1,29 +1,37 @@
-"""Bytes that a rank needs, by liveness: what it holds, and the most that is alive at once beside it.
+"""Bytes that a rank needs, by liveness: what it holds between calls, and the most that is alive at once during one.
 
-Parameters and states live throughout. What follows from parameters alone is kept too where it is a copy (a slice, a gather), not
-where it is a view. Other values live from the instruction that makes them to the last that reads them; an operator's own
-working space (attention's scores, the buffer of a gather) counts while it runs.
+Held are parameters, states, and what follows from parameters alone where a call reads it and it is a copy (a slice, a
+gather), not a view. Other values live from the instruction that makes them to the last that reads them; views count as
+copies there, since some frameworks make them so. An instruction's own working space (attention's scores, what a
+collective sends) counts while it runs. A state written by TensorScatter is updated in place; any other new state lives
+beside the old.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from math import prod
 
 import msgspec
 import numpy as np
 
-from unitp.program.instructions import AllGather, Instruction, Local, Program, reads, writes
+from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, reads, writes
 from unitp.program.rank import local_shape
 
 VIEWS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Bytes: parameters (and copies made of them), states, the most activations alive at once, and the sum."""
+    """Bytes: parameters (and copies made of them), states, the most activations alive at once, and the sum.
+
+    `at` is the number of the instruction at which most is alive; -1 where none is.
+    """
 
     parameters: int
     states: int
     activations: int
+    at: int = -1
 
     @property
     def peak(self) -> int:
@@ -32,44 +40,89 @@ class Memory(msgspec.Struct, frozen=True):
 
 def peak(program: Program, rank: int) -> Memory:
     """What `rank` needs to run `program`."""
-    size = {name: _bytes(program, name, rank) for name in program.values}
-    constant = set(program.parameters)
-    held = sum(size[name] for name in constant)
-    states = sum(size[old] for old, _ in program.states)
-    in_place = {new for _, new in program.states} | {old for old, _ in program.states}
+    parameters, states = held(program, rank)
+    size = {name: local_bytes(program, name, rank) for name in program.values}
+    kept = constants(program) | {old for old, _ in program.states} | _in_place(program)
     last = _last_reads(program)
     live = most = sum(size[name] for name in program.inputs)
-    for number, instruction in enumerate(program.instructions):
-        made = writes(instruction)
-        if all(name in constant for name in reads(instruction)):
-            constant |= set(made)
-            if not (isinstance(instruction, Local) and instruction.op in VIEWS):
-                held += sum(size[name] for name in made)
-            continue
-        live += sum(size[name] for name in made if name not in in_place)
-        most = max(most, live + _workspace(program, instruction, rank))
-        for name in dict.fromkeys((*reads(instruction), *made)):
-            if last.get(name) == number and name not in constant and name not in in_place:
-                live -= size[name]
-    return Memory(held, states, most)
+    at = -1
+    for number, instruction in per_call(program):
+        live += sum(size[name] for name in writes(instruction) if name not in kept)
+        now = live + _workspace(program, instruction, rank)
+        most, at = (now, number) if now > most else (most, at)
+        done = (n for n in {*reads(instruction), *writes(instruction)} if last.get(n) == number and n not in kept)
+        live -= sum(size[name] for name in done)
+    return Memory(parameters, states, most, at)
 
 
-def _bytes(program: Program, name: str, rank: int) -> int:
+def held(program: Program, rank: int) -> tuple[int, int]:
+    """Bytes that `rank` holds between calls: parameters with the copies made of them, and states."""
+    fixed = constants(program)
+    made = {name: i for i in program.instructions for name in writes(i) if name in fixed}
+    wanted = {name for _, instruction in per_call(program) for name in reads(instruction)}
+    wanted |= {*program.outputs, *(new for _, new in program.states)}
+    stored = set(program.parameters)
+    for name in wanted & fixed:
+        while isinstance(instruction := made.get(name), Local) and instruction.op in VIEWS:
+            name = instruction.inputs[0]
+        stored.add(name)
+    parameters = sum(local_bytes(program, name, rank) for name in stored)
+    return parameters, sum(local_bytes(program, old, rank) for old, _ in program.states)
+
+
+def local_bytes(program: Program, name: str, rank: int) -> int:
+    """Bytes of a rank's part of a value."""
     return prod(local_shape(program, name, rank)) * np.dtype(program.values[name].dtype).itemsize
 
 
+def constants(program: Program) -> set[str]:
+    """The values that depend on parameters alone; what makes them runs once, at load."""
+    found = set(program.parameters)
+    for instruction in program.instructions:
+        names = reads(instruction)
+        if names and found.issuperset(names):
+            found |= set(writes(instruction))
+    return found
+
+
+def per_call(program: Program) -> Iterator[tuple[int, Instruction]]:
+    """The instructions that every call runs, with their numbers."""
+    fixed = constants(program)
+    return ((n, i) for n, i in enumerate(program.instructions) if not fixed.issuperset(writes(i)))
+
+
+def _in_place(program: Program) -> set[str]:
+    """The new states that a TensorScatter writes into the old, which nobody else reads."""
+    readers = Counter(name for instruction in program.instructions for name in reads(instruction))
+    states = dict(program.states)
+    return {
+        i.outputs[0]
+        for i in program.instructions
+        if isinstance(i, Local)
+        and i.op == "TensorScatter"
+        and states.get(i.inputs[0]) == i.outputs[0]
+        and readers[i.inputs[0]] == 1
+        and i.inputs[0] not in program.outputs
+    }
+
+
 def _last_reads(program: Program) -> dict[str, int]:
-    """The number of the last instruction that touches a value; outputs are touched by nobody's last."""
+    """The number of the last instruction that touches a value; outputs and new states are kept to the end."""
     last: dict[str, int] = {}
     for number, instruction in enumerate(program.instructions):
         last |= dict.fromkeys((*reads(instruction), *writes(instruction)), number)
-    return {name: number for name, number in last.items() if name not in program.outputs}
+    ends = {*program.outputs, *(new for _, new in program.states)}
+    return {name: number for name, number in last.items() if name not in ends}
 
 
 def _workspace(program: Program, instruction: Instruction, rank: int) -> int:
-    if isinstance(instruction, AllGather):
-        return _bytes(program, instruction.output, rank)
+    """Bytes that an instruction needs beside its inputs and outputs."""
+    if isinstance(instruction, Collective):
+        # what is sent, padded, or what arrives, before it is joined
+        whole = instruction.output if isinstance(instruction, AllGather) else instruction.input
+        return local_bytes(program, whole, rank)
     if isinstance(instruction, Local) and instruction.op == "Attention":
+        # scores, and a copy of them where a framework masks and exponentiates out of place
         b, h, s, _ = local_shape(program, instruction.inputs[0], rank)
         t = local_shape(program, instruction.inputs[1], rank)[2]
         return 2 * b * h * s * t * np.dtype(program.values[instruction.inputs[0]].dtype).itemsize

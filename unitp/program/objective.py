@@ -1,0 +1,119 @@
+"""What a program should cost on a machine, from its instructions alone: by other code than the planner's accounting.
+
+    seconds     sum over instructions of the slowest rank's   max(flops / F, bytes / B) + overhead, or the collective's
+    objective   sum over phases of weight * seconds  +  price of a byte held * most bytes held * sum of weights
+
+What follows from parameters alone runs once, at load: it costs no time, and the bytes of the copies it makes. A plan
+whose objective differs from this was priced wrongly or lowered to something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import msgspec
+
+from unitp.cost import Machine, collective_seconds, copy_seconds, operator_seconds
+from unitp.graph.ops import flops, operator, rule_of
+from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice
+from unitp.program.memory import held, local_bytes, per_call
+
+Conversion = Collective | Slice | Mask
+KINDS = {
+    "AllReduce": "all_reduce",
+    "AllGather": "all_gather",
+    "ReduceScatter": "reduce_scatter",
+    "AllToAll": "all_to_all",
+}
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """Seconds of one call by what they go to, and the number of collectives in it."""
+
+    compute_s: float
+    collectives_s: float
+    collectives: int
+
+    @property
+    def seconds(self) -> float:
+        return self.compute_s + self.collectives_s
+
+
+def predict(program: Program, machine: Machine) -> Prediction:
+    """What one call of `program` should take."""
+    pricing = _Pricing(program, machine)
+    found = [(isinstance(i, Collective), pricing.seconds(i)) for _, i in per_call(program)]
+    return Prediction(
+        compute_s=sum(seconds for moves, seconds in found if not moves),
+        collectives_s=sum(seconds for moves, seconds in found if moves),
+        collectives=sum(moves for moves, _ in found),
+    )
+
+
+def predicted_seconds(program: Program, machine: Machine) -> float:
+    """Seconds of one call of `program`."""
+    return predict(program, machine).seconds
+
+
+def objective(programs: Sequence[tuple[float, Program]], machine: Machine) -> float:
+    """The objective of a plan, from the program of each of its phases and that phase's weight."""
+    calls = sum(weight * predicted_seconds(program, machine) for weight, program in programs)
+    ranks = range(programs[0][1].mesh.size)
+    most = max(sum(held(p, rank)) for _, p in programs for rank in ranks)
+    return calls + machine.held_byte_s * most * sum(weight for weight, _ in programs)
+
+
+class _Pricing:
+    """Prices of a program's instructions; equal instructions are priced once."""
+
+    def __init__(self, program: Program, machine: Machine) -> None:
+        self.program, self.machine = program, machine
+        self._memo: dict[bytes, float] = {}
+
+    @cached_property
+    def ranks(self) -> range:
+        return range(self.program.mesh.size)
+
+    def seconds(self, instruction: Instruction) -> float:
+        if not isinstance(instruction, Local):
+            return self.moved(instruction)
+        values = self.program.values
+        types = [values.get(name) for name in (*instruction.inputs, *instruction.outputs)]
+        key = msgspec.msgpack.encode((instruction.op, instruction.attrs, instruction.splits, types))
+        if key not in self._memo:
+            self._memo[key] = max(self.local(instruction, rank) for rank in self.ranks)
+        return self._memo[key]
+
+    def moved(self, instruction: Conversion) -> float:
+        """Seconds of a conversion on the rank that moves most: of a copy where nothing is sent."""
+        if not isinstance(instruction, Collective):
+            return copy_seconds(self.machine, self.most(instruction.output))
+        whole = self.most(instruction.output if isinstance(instruction, AllGather) else instruction.input)
+        size = self.program.mesh.axis_size(instruction.axis)
+        return collective_seconds(self.machine, KINDS[type(instruction).__name__], size, whole)
+
+    def most(self, name: str) -> int:
+        return max(local_bytes(self.program, name, rank) for rank in self.ranks)
+
+    def local(self, local: Local, rank: int) -> float:
+        """Seconds of a local operator on one rank."""
+        known = operator(local.op)
+        if known.traffic == "none":
+            return 0.0
+        read = [local_bytes(self.program, name, rank) for name in local.inputs if name]
+        written = sum(local_bytes(self.program, name, rank) for name in local.outputs)
+        moved = {"all": sum(read) + written, "output": 2 * written, "update": 2 * min(read[:2], default=0)}[
+            known.traffic
+        ]
+        return operator_seconds(self.machine, self.flops(local, rank), moved)
+
+    def flops(self, local: Local, rank: int) -> float:
+        values = self.program.values
+        shapes = [values[name].shape if name else None for name in local.inputs]
+        rule = rule_of(local.op, local.attrs, shapes, [values[name].shape for name in local.outputs])
+        sizes = {name: int(factor.size) for name, factor in rule.factors.items()}
+        for name, split in local.splits.items():
+            a, b = split.at(rank, self.program.mesh)
+            sizes[name] = b - a
+        return flops(local.op, rule, sizes)
