@@ -100,6 +100,11 @@ def run_once(graph: Graph, spec: BackendSpec, limits: Limits | None = None) -> N
         session.run(input_ids=[PROMPT])
 
 
+def run_on(session: Session) -> None:
+    while True:
+        session.run(input_ids=[PROMPT], last=True)
+
+
 @pytest.mark.parametrize("name,role,stage,sent", CASES)
 def test_a_killed_or_stopped_process_is_named(
     name: str, role: str, stage: str, sent: signal.Signals, zoo: Any, tiny: Graph, request: pytest.FixtureRequest
@@ -109,13 +114,13 @@ def test_a_killed_or_stopped_process_is_named(
     blow = Blow(zoo, role, sent)
     with pytest.raises(RankError) as caught:
         work_until_it_breaks(tiny, spec, stage, blow)
-    assert time.monotonic() - blow.at < LIMIT_S
+    assert time.monotonic() - blow.at < LIMIT_S, caught.value
     text = str(caught.value)
     newborn = role == "hydra_pmi_proxy" and stage == "start"  # then mpiexec may be all that was ever seen
     assert re.search("hydra_pmi_proxy|mpiexec" if newborn else role, text), text
     assert ("SIGSTOP" if sent is signal.SIGSTOP else "killed") in text or stage == "start"
     if stage != "start" and role.startswith("rank"):
-        assert re.search(rf"running {stage}.*(instruction|segment)|waiting for a request", text), text
+        assert re.search(rf"running {stage}.*(instruction|segment)|waiting for a request|zeroing states", text), text
 
 
 @pytest.mark.parametrize("stage", ["join", "load", "compile", "run", "close"])
@@ -263,6 +268,5 @@ def test_an_interrupted_call_leaves_the_session_usable(tiny: Graph, fake: Backen
             timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
             timer.start()
             with pytest.raises(KeyboardInterrupt):
-                for _ in range(1000):
-                    session.run(input_ids=[PROMPT], last=True)
+                run_on(session)
         assert session.probe(2.0) == [4.0, 4.0]

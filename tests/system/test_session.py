@@ -1,4 +1,4 @@
-"""A session runs graphs and decoders on real ranks: the same numbers however prompts are cut, batched, split or kept."""
+"""A session runs graphs and decoders on real ranks: the same numbers however prompts are cut, batched or kept."""
 
 from __future__ import annotations
 

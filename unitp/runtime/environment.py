@@ -56,7 +56,7 @@ def for_process(
     """
     kept = {name: value for name, value in base.items() if name not in (*LAUNCHERS, TOKEN, ROLE)}
     kept |= {name: str(threads) for name in THREADS}
-    kept |= {"PYTHONUNBUFFERED": "1", **own, TOKEN: token, ROLE: role, FOLDER: folder}
+    kept |= {"PYTHONUNBUFFERED": "1", "TMPDIR": folder, **own, TOKEN: token, ROLE: role, FOLDER: folder}
     if number is not None:
         kept[NUMBER] = str(number)
     return kept

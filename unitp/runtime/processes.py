@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 from unitp.runtime.environment import ROLE, TOKEN, number_of
 
+TICKS = os.sysconf("SC_CLK_TCK")
+
 
 class Seen(NamedTuple):
-    """A line of /proc/<pid>/stat: `state` is R, S, D, T (stopped), Z (ended, not yet reaped); `status` is that of wait."""
+    """A line of /proc/<pid>/stat: `state` is R, S, D, T (stopped), Z (ended); `status` is that of wait."""
 
     pid: int
     parent: int
@@ -26,6 +28,7 @@ class Seen(NamedTuple):
     state: str
     command: str
     status: int
+    cpu_s: float
 
     @property
     def alive(self) -> bool:
@@ -53,7 +56,8 @@ def look(pid: int) -> Seen | None:
         return None
     head, _, rest = text.rpartition(")")
     fields = rest.split()
-    return Seen(pid, int(fields[1]), int(fields[19]), fields[0], head.partition("(")[2], int(fields[49]))
+    command, cpu_s = head.partition("(")[2], (int(fields[11]) + int(fields[12])) / TICKS
+    return Seen(pid, int(fields[1]), int(fields[19]), fields[0], command, int(fields[49]), cpu_s)
 
 
 def marked(token: str) -> dict[int, Marked]:

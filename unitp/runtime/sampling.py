@@ -86,4 +86,5 @@ def draw(probabilities: npt.NDArray[np.float64], ids: Ids, u: float) -> int:
 
 def uniform(seed: int, sequence: int, step: int) -> float:
     """The number in [0, 1) for this place: the first of Philox with this key and counter."""
-    return float(np.random.Generator(np.random.Philox(key=[seed, sequence], counter=[step, 0, 0, 0])).random())
+    key = np.array([seed, sequence], np.uint64)
+    return float(np.random.Generator(np.random.Philox(key=key, counter=[step, 0, 0, 0])).random())

@@ -110,7 +110,7 @@ class Worker:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system: reading and repacking weights leaves more of it than a rank holds. glibc only."""
+    """Return freed memory to the system: repacking weights leaves more of it than a rank holds. glibc only."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

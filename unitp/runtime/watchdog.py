@@ -5,7 +5,7 @@ the others.
     stopped   its state in /proc is T                                           0.1 s
     failed    a rank sent its exception, and nobody died within a grace period  0.7 s
     silent    the heartbeat thread of a live process is quiet                   `Limits.heartbeat_s`
-    stuck     work is under way, and no rank gets any further                   `Limits.stall_s`
+    stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
 One death makes others: of several, the process that was killed from outside is named, else the launcher that is
@@ -34,6 +34,8 @@ from unitp.runtime.progress import Page
 TICK_S = 0.1
 STARTING_TICK_S = 0.05
 GRACE_S = 0.7
+IDLE_SHARE = 0.1
+PATIENCE = 10
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -78,6 +80,8 @@ class Watchdog:
         self._starting = True
         self._began = self._moved = time.monotonic()
         self._places: dict[str, tuple[int, int]] = {}
+        self._now: dict[str, Seen] = {}
+        self._then: dict[str, Seen] = {}
         self._handles: dict[int, int] = {}
         self._poller = select.poll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
@@ -185,6 +189,8 @@ class Watchdog:
                 dead.append((one, _exit_code(one, now)))
             elif now.stopped:
                 return self._error(one, "is stopped (SIGSTOP)")
+            else:
+                self._now[one.name] = now
         if not dead:
             return None
         one, code = min(dead, key=lambda item: (_outside(item[1]), item[0].depth))
@@ -216,18 +222,26 @@ class Watchdog:
         return None
 
     def _stuck(self) -> RankError | None:
-        """No rank got any further: the one that is least far keeps the others waiting."""
+        """No rank got any further. Of those that are least far, one that does not compute keeps the others waiting."""
         places = {name: page.place for name, page in self.pages.items() if name in self.expected}
         if places != self._places or not self.busy:
-            self._places, self._moved = places, time.monotonic()
+            self._places, self._moved, self._then = places, time.monotonic(), dict(self._now)
         waited = time.monotonic() - self._moved
         if waited < self.limits.stall_s:
             return None
-        name = min(places, key=lambda n: places[n])
+        last = [name for name in sorted(places) if places[name] == min(places.values())]
+        idle = [name for name in last if self._used(name) < IDLE_SHARE * waited]
+        if not idle and waited < PATIENCE * self.limits.stall_s:
+            return None
+        name = (idle or last)[0]
         return RankError(
             f"{name} has made no progress for {waited:.0f} s while {self.place(name)}",
             hint="If the work is that long, raise the stall limit.",
         )
+
+    def _used(self, name: str) -> float:
+        """Seconds of processor time since there was progress."""
+        return self._now[name].cpu_s - self._then[name].cpu_s if name in self._then else 0.0
 
     def _late(self) -> RankError | None:
         if not self._starting:

@@ -93,7 +93,7 @@ class Channel(Generic[Received]):
         del self._buffer[:end]
         try:
             return self._decoder.decode(body)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.MsgspecError, ValueError) as error:  # ValueError: text that is not UTF-8
             raise WireError(f"a frame of {len(body)} bytes is no message: {error}") from None
 
     def wait_for_end(self) -> None:

@@ -1,0 +1,104 @@
+"""The choice of a token follows its written definition, and only that."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unitp.errors import InputError, RankError
+from unitp.runtime.sampling import Sampling, choose, draw, softmax, uniform
+
+VALUES = np.array([1.0, 3.0, 2.0, 3.0, -1.0, 0.5], np.float32)
+IDS = np.arange(6)
+
+
+def test_greedy_takes_the_largest_and_of_equals_the_lowest_id() -> None:
+    assert choose(VALUES, IDS, Sampling(), 0, 0) == 1
+    assert choose(VALUES[::-1], IDS[::-1], Sampling(), 0, 0) == 1
+
+
+def test_the_order_in_which_candidates_come_does_not_matter() -> None:
+    warm = Sampling(temperature=0.9, top_k=4, top_p=0.95, seed=3)
+    shuffled = np.random.default_rng(0).permutation(6)
+    for step in range(50):
+        assert choose(VALUES, IDS, warm, 0, step) == choose(VALUES[shuffled], IDS[shuffled], warm, 0, step)
+
+
+def test_frequencies_are_the_probabilities() -> None:
+    warm = Sampling(temperature=2.0, seed=1)
+    counts = np.bincount([choose(VALUES, IDS, warm, 0, step) for step in range(4000)], minlength=6)
+    np.testing.assert_allclose(counts / 4000, softmax(VALUES.astype(np.float64) / 2), atol=0.03)
+
+
+def test_top_k_keeps_the_k_largest() -> None:
+    warm = Sampling(temperature=5.0, top_k=3, seed=1)
+    assert {choose(VALUES, IDS, warm, 0, step) for step in range(300)} == {1, 2, 3}
+    assert {choose(VALUES, IDS, Sampling(5.0, top_k=1, seed=1), 0, step) for step in range(20)} == {1}
+
+
+def test_top_p_keeps_the_shortest_run_that_reaches_p_after_top_k() -> None:
+    values = np.log(np.array([0.5, 0.25, 0.15, 0.1]))
+    found = {
+        (top_k, top_p): {choose(values, np.arange(4), Sampling(1.0, top_k, top_p, 5), 0, step) for step in range(400)}
+        for top_k, top_p in [(0, 0.5), (0, 0.6), (0, 0.8), (0, 1.0), (2, 0.6), (2, 0.7)]
+    }
+    assert found == {
+        (0, 0.5): {0},
+        (0, 0.6): {0, 1},
+        (0, 0.8): {0, 1, 2},
+        (0, 1.0): {0, 1, 2, 3},
+        (2, 0.6): {0},  # of the two that stay, the first has two thirds
+        (2, 0.7): {0, 1},
+    }
+
+
+def test_a_tiny_top_p_keeps_one() -> None:
+    assert {choose(VALUES, IDS, Sampling(1.0, top_p=1e-9, seed=2), 0, step) for step in range(30)} == {1}
+
+
+def test_seed_sequence_and_step_decide_alone() -> None:
+    assert uniform(7, 2, 5) == uniform(7, 2, 5)
+    assert len({uniform(seed, sequence, step) for seed in range(3) for sequence in range(3) for step in range(3)}) == 27
+    assert uniform((1 << 64) - 1, 0, 0) < 1.0
+
+
+def test_the_number_drawn_is_that_of_philox() -> None:
+    expected = np.random.Generator(np.random.Philox(key=[7, 2], counter=[5, 0, 0, 0])).random()
+    assert uniform(7, 2, 5) == expected
+
+
+def test_rounding_never_draws_past_the_end() -> None:
+    third = np.full(3, 1 / 3)
+    assert draw(third, np.array([9, 4, 6]), np.nextafter(1.0, 0.0)) == 9
+    assert draw(third, np.array([9, 4, 6]), 0.0) == 4
+
+
+def test_swapping_nearly_equal_values_changes_nothing() -> None:
+    """Ranks that differ in the last bit order such candidates differently."""
+    other = VALUES.copy()
+    other[1] = np.nextafter(other[1], np.float32(9))
+    other[3] = np.nextafter(other[3], np.float32(0))
+    warm = Sampling(1.0, seed=11)
+    assert [choose(VALUES, IDS, warm, 0, s) for s in range(200)] == [choose(other, IDS, warm, 0, s) for s in range(200)]
+
+
+def test_what_is_no_number_is_an_error() -> None:
+    with pytest.raises(RankError, match="not a number at new token 4 of sequence 1"):
+        choose(np.array([1.0, np.nan]), np.arange(2), Sampling(), 1, 4)
+
+
+def test_candidates_that_are_needed() -> None:
+    assert Sampling().candidates(100) == 1
+    assert Sampling(top_k=9).candidates(100) == 1
+    assert Sampling(1.0, top_k=9).candidates(100) == 9
+    assert Sampling(1.0).candidates(100) == 100
+    assert Sampling(1.0, top_k=500).candidates(100) == 100
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        Sampling(temperature=-1.0, top_k=-2, top_p=0.0, seed=-1).require()
+    for word in ("temperature -1.0", "top_k -2", "top_p 0.0", "seed -1"):
+        assert word in str(caught.value)
+    with pytest.raises(InputError, match="temperature nan"):
+        Sampling(temperature=float("nan")).require()

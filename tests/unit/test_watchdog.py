@@ -1,0 +1,178 @@
+"""The watchdog's judgement on plain `sleep` processes: who is named, what is said, and that all are ended."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from unitp.errors import InputError, ModelError, RankError, UnitpError
+from unitp.runtime.environment import TOKEN, for_process, number_of, own_number
+from unitp.runtime.member import Member
+from unitp.runtime.messages import Failed
+from unitp.runtime.processes import end_all, look, marked
+from unitp.runtime.progress import HEARTBEAT, Activity, Page, PageProgress
+from unitp.runtime.watchdog import Limits, Watchdog
+
+
+class Den:
+    """Two ranks that sleep, a server, their pages, and a watchdog over them."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.token = secrets.token_hex(8)
+        names = ["rank 0", "rank 1", "server 0"]
+        self.members = [self.member(name, folder) for name in names]
+        self.pages = {name: Page(folder / name, create=True) for name in names}
+        self.dog = Watchdog(self.token, self.members, self.pages, 2, limits, lambda name: f"{name} rests")
+        self.dog.start()
+
+    def member(self, name: str, folder: Path) -> Member:
+        env = {**os.environ, TOKEN: self.token}
+        log = folder / f"{name}.log"
+        log.write_text("last words\n")
+        process = subprocess.Popen(["sleep", "100"], env=env, start_new_session=True)
+        return Member(name, "server" if "server" in name else "worker", process, [log], ())
+
+    def send(self, place: int, sent: signal.Signals) -> None:
+        os.kill(self.members[place].process.pid, sent)
+
+    def verdict(self, limit_s: float = 5.0) -> UnitpError:
+        assert self.dog.failed.wait(limit_s)
+        assert self.dog.error is not None
+        assert all(member.process.returncode is not None for member in self.members)
+        return self.dog.error
+
+
+@pytest.fixture
+def den(tmp_path: Path) -> Iterator[Callable[..., Den]]:
+    dens = []
+
+    def make(**limits: float) -> Den:
+        dens.append(Den(tmp_path, Limits(**limits)))
+        time.sleep(0.15)  # until all are under watch
+        return dens[-1]
+
+    yield make
+    for made in dens:
+        made.dog.stop()
+        assert end_all(made.token) == []
+        for member in made.members:
+            member.reap()
+
+
+def test_a_killed_process_is_named_with_what_it_did(den: Callable[..., Den]) -> None:
+    made = den()
+    made.dog.started()
+    pid = made.members[1].process.pid
+    made.send(1, signal.SIGKILL)
+    assert str(made.verdict()) == f"rank 1 (process {pid}) was killed by SIGKILL while rank 1 rests"
+
+
+def test_a_stopped_server_is_named(den: Callable[..., Den]) -> None:
+    made = den()
+    made.send(2, signal.SIGSTOP)
+    assert "server 0" in str(made.verdict())
+    assert "is stopped (SIGSTOP)" in str(made.verdict())
+
+
+def test_a_death_counts_before_the_exception_that_it_causes(den: Callable[..., Den]) -> None:
+    made = den()
+    made.dog.started()
+    made.send(1, signal.SIGKILL)
+    error = made.dog.report("rank 0", Failed("RuntimeError", "connection closed by peer", "", "trace"))
+    assert str(error).startswith("rank 1")
+
+
+def test_an_exception_without_a_death_is_quoted(den: Callable[..., Den]) -> None:
+    error = den().dog.report("rank 0", Failed("RuntimeError", "no such thing", "", "the trace"))
+    assert str(error) == "rank 0 raised RuntimeError while rank 0 rests: no such thing"
+    assert error.__notes__ == ["the trace"]
+
+
+def test_an_error_of_unitp_stays_what_it_is(den: Callable[..., Den]) -> None:
+    error = den().dog.report("rank 1", Failed("ModelError", "the file is cut short", "Fetch it again.", ""))
+    assert isinstance(error, ModelError)
+    assert str(error) == "rank 1: the file is cut short\nFetch it again."
+
+
+def test_a_broken_connection_of_a_live_process_is_an_error(den: Callable[..., Den]) -> None:
+    assert str(den().dog.report("rank 0", None)) == "rank 0 closed its connection while rank 0 rests"
+
+
+def test_a_process_that_leaves_is_shown_with_its_last_words(den: Callable[..., Den]) -> None:
+    made = den()
+    made.send(0, signal.SIGABRT)
+    assert str(made.verdict()).endswith("was killed by SIGABRT while rank 0 rests\n  | last words")
+
+
+def test_a_silent_heart_is_noticed(den: Callable[..., Den]) -> None:
+    made = den(heartbeat_s=1.0)
+    made.pages["rank 1"].numbers[HEARTBEAT] = time.monotonic_ns() - 10**10
+    assert "rank 1" in str(made.verdict())
+    assert "no sign of life for 10 s" in str(made.verdict())
+
+
+def test_who_is_least_far_keeps_the_others_waiting(den: Callable[..., Den]) -> None:
+    made = den(stall_s=0.4)
+    made.dog.started()
+    for name, instruction in (("rank 0", 7), ("rank 1", 6)):
+        made.pages[name].enter(Activity.RUNNING)
+        PageProgress(made.pages[name]).at(instruction)
+    time.sleep(0.6)
+    assert made.dog.error is None  # nobody is asked for anything
+    made.dog.working(True)
+    time.sleep(0.3)
+    PageProgress(made.pages["rank 0"]).at(8)  # progress, which starts the time anew
+    time.sleep(0.3)
+    assert made.dog.error is None
+    assert "rank 1 has made no progress" in str(made.verdict())
+
+
+def test_a_slow_start_is_ended(den: Callable[..., Den]) -> None:
+    error = den(start_s=0.3).verdict()
+    assert isinstance(error, RankError)
+    assert "did not start within 0 s (rank 0: rank 0 rests; rank 1: rank 1 rests)" in str(error)
+
+
+def test_processes_are_found_by_their_mark_and_only_by_it() -> None:
+    token = secrets.token_hex(8)
+    env = for_process({}, {"A": "b"}, token=token, role="worker", number=4, folder="/nowhere", threads=3)
+    assert env["OMP_NUM_THREADS"] == "3"
+    child = subprocess.Popen(["/bin/sleep", "100"], env=env)
+    try:
+        deadline = time.monotonic() + 5
+        while not (found := marked(token)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (found[child.pid].role, found[child.pid].number, found[child.pid].worker) == ("worker", 4, False)
+        seen = look(child.pid)
+        assert seen is not None
+        assert seen.parent == os.getpid()
+        assert marked(token[:-1] + "x") == {}
+    finally:
+        assert end_all(token) == []
+        child.wait()
+    assert look(child.pid) is None
+
+
+def test_a_rank_takes_its_number_from_its_launcher() -> None:
+    assert number_of({"PMI_RANK": "3", "RANK": "5"}) == 3
+    assert number_of({"UNITP_NUMBER": "1", "PMI_RANK": "3"}) == 1
+    assert own_number({"SLURM_PROCID": "0"}) == 0
+    assert "PMI_RANK" not in for_process({"PMI_RANK": "1"}, {}, token="t", role="r", number=None, folder="f", threads=1)
+    with pytest.raises(InputError, match="did not say which rank"):
+        own_number({})
+
+
+def test_progress_costs_next_to_nothing(tmp_path: Path) -> None:
+    progress = PageProgress(Page(tmp_path / "page", create=True))
+    begun = time.perf_counter()
+    for number in range(100_000):
+        progress.at(number)
+    assert (time.perf_counter() - begun) / 100_000 < 1e-6
+    assert Page(tmp_path / "page").instruction == 99_999
