@@ -6,7 +6,7 @@ updated in place and shared by all programs, and so are parameters and what foll
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -45,16 +45,19 @@ class EagerEngine:
         rank: int,
         mesh: Mesh,
         progress: Progress | None = None,
+        keep: Callable[[Array], Tensor] | None = None,
     ) -> None:
+        """`keep` makes a tensor of a parameter's array, which the caller may use again (default: from a copy)."""
         self._p, self._overrides, self._collectives = primitives, overrides, collectives
         self._rank, self._mesh, self._progress = rank, mesh, progress
+        self._keep = keep or (lambda array: primitives.from_numpy(np.array(array, order="C")))
         self._constants = Constants(primitives, overrides)
         self._states: dict[str, Tensor] = {}
         self._state_types: dict[str, tuple[tuple[int, ...], str]] = {}
         self._runners: dict[str, Prepared] = {}
 
     def load(self, name: str, array: Array) -> None:
-        self._constants.put(name, self._p.from_numpy(np.array(array, order="C")) if array.size else None)
+        self._constants.put(name, self._keep(array) if array.size else None)
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self._state_types[name] = (shape, dtype)

@@ -7,12 +7,13 @@ from unitp.program.eager import EagerEngine
 from unitp.program.engine import Engine, Progress
 from unitp.program.transport import Alone, CountedCollectives
 from unitp_numpy import primitives
+from unitp_numpy.arena import Arena
 from unitp_numpy.overrides import overrides
 
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     """Join the group of ranks that `unitp_numpy.cluster` started."""
-    return EagerEngine(primitives, overrides, join(rank, mesh), rank, mesh, progress)
+    return EagerEngine(primitives, overrides, join(rank, mesh), rank, mesh, progress, Arena().copy)
 
 
 def join(rank: int, mesh: Mesh) -> CountedCollectives:
