@@ -1,0 +1,30 @@
+"""`unitp config show`: every setting, and with --origin where it comes from."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from unitp.cli.options import json_option
+from unitp.cli.output import console, print_json, table
+from unitp.config import ABOUT, settings
+
+
+@click.group("config")
+def command() -> None:
+    """Settings: flag, then UNITP_*, then unitp.toml, then default."""
+
+
+@command.command("show")
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@json_option
+def show(origin: bool, as_json: bool) -> None:
+    """Every setting."""
+    found = settings()
+    if as_json:
+        print_json({name: {"value": s.value, "origin": s.origin} for name, s in found.items()})
+        return
+    rows = table("setting", "value", *(["origin"] if origin else []), "what it is")
+    for name, setting in found.items():
+        about = ABOUT.get(name, "the interpreter of this backend's ranks")
+        rows.add_row(name, str(setting.value), *([setting.origin] if origin else []), about)
+    console().print(rows)

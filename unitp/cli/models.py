@@ -1,0 +1,36 @@
+"""`unitp models`: models known by name, and whether their package is installed."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from unitp.cli.options import json_option
+from unitp.cli.output import console, print_json, table
+from unitp.frontends.registry import KNOWN
+
+
+@click.command("models")
+@json_option
+def command(as_json: bool) -> None:
+    """Models known by name, and whether their package is installed."""
+    found = [(known, known.path()) for known in KNOWN.values()]
+    if as_json:
+        rows = [
+            {
+                "name": k.name,
+                "about": k.about,
+                "package": k.package,
+                "version": k.version,
+                "installed": path is not None,
+                "path": str(path or ""),
+                "install": k.install,
+            }
+            for k, path in found
+        ]
+        print_json({"models": rows})
+        return
+    rows_table = table("name", "installed", "what it is")
+    for known, path in found:
+        rows_table.add_row(known.name, "yes" if path else f"no: {known.install}", known.about)
+    console().print(rows_table)
+    console().print("Besides these, any .gguf file or Hugging Face directory of a Llama-type model.", highlight=False)

@@ -1,0 +1,48 @@
+"""`unitp program`: what each rank does, as text."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+
+from unitp.cli.options import json_option, parse_phase
+from unitp.cli.output import print_json
+from unitp.cli.show import graph_of
+from unitp.errors import InputError, ModelError
+
+
+@click.command("program")
+@click.argument("plan_file", type=click.Path())
+@click.option("--rank", type=int, help="The rank whose view is printed; without it, all ranks with layouts.")
+@click.option(
+    "--phase", default="", help="The phase, as planned (decode) or with sizes (decode:batch=1,seq=1,cache=256)."
+)
+@click.option("--model", help="The plan's model, if it is not known by name.")
+@json_option
+def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_json: bool) -> None:
+    """The instructions of a rank, as text."""
+    from unitp.planner.explain import light_outputs
+    from unitp.plans import load
+    from unitp.program.check import check
+    from unitp.program.lower import lower
+    from unitp.program.memory import peak
+    from unitp.program.text import program_text, rank_text
+
+    plan = load(plan_file)
+    graph = graph_of(plan, model)
+    if graph is None:
+        raise ModelError(f'the plan\'s model "{plan.model}" is not known by name', hint="Give it with --model.")
+    if rank is not None and not 0 <= rank < plan.mesh.size:
+        raise InputError(f"rank {rank} is not on the mesh {plan.mesh}", hint=f"Ranks are 0 to {plan.mesh.size - 1}.")
+    name, _, sizes = (phase or plan.phases[-1].phase.name).partition(":")
+    planned = plan.phase(name).phase.sizes
+    bound = {**planned, **parse_phase(phase).sizes} if sizes else planned
+    program = lower(graph, plan, name, bound, light_outputs(graph))
+    check(program, graph)
+    if as_json:
+        memory = [peak(program, r) for r in range(plan.mesh.size)]
+        print_json({"program": program, "memory": memory})
+        return
+    for line in program_text(program) if rank is None else rank_text(program, rank):
+        sys.stdout.write(line + "\n")
