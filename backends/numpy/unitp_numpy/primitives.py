@@ -135,19 +135,22 @@ def topk(x: Array, k: int, dim: int) -> tuple[Array, Array]:
 
 
 def _largest(x: Array, k: int) -> Array:
-    """Places of the k largest along the last dim: all above the k-th value, then the first that equal it."""
+    """Places of the k largest along the last dim: all above the k-th value, then the first that equal it. NaN comes last."""
     size = x.shape[-1]
-    if k < size:
-        edge = np.partition(x, size - k, -1)[..., size - k : size - k + 1]
-        above, level = x > edge, x == edge
-        room = k - np.count_nonzero(above, -1)[..., None]
-        kept = above | (level & (np.cumsum(level, -1) <= room))
-        places = np.nonzero(kept)[-1].reshape(*x.shape[:-1], k)
-    else:
-        places = np.broadcast_to(np.arange(size), x.shape)
-    values = np.take_along_axis(x, places, -1)
-    order = np.argsort(np.negative(values), -1, kind="stable")
-    return np.take_along_axis(places, order, -1)
+    parted = np.partition(x, size - k, -1)
+    if k == size or (x.dtype.kind == "f" and np.isnan(parted[..., -1]).any()):
+        return _descending(x)[..., :k]
+    edge = parted[..., size - k, None]
+    above, level = x > edge, x == edge
+    room = k - np.count_nonzero(above, -1)[..., None]
+    kept = above | (level & (np.cumsum(level, -1) <= room))
+    places = np.nonzero(kept)[-1].reshape(*x.shape[:-1], k)
+    return np.take_along_axis(places, _descending(np.take_along_axis(x, places, -1)), -1)
+
+
+def _descending(x: Array) -> Array:
+    """The stable order from the largest down."""
+    return np.argsort(np.negative(x) if x.dtype.kind == "f" else np.invert(x), -1, kind="stable")
 
 
 # in place
