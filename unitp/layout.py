@@ -11,6 +11,7 @@ first holder in the group of the collective at hand (`owned`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -27,7 +28,7 @@ def cuts(parts: int, size: int, unit: int = 1) -> tuple[Interval, ...]:
     """`parts` intervals over `size` rows in whole `unit`s; cut i of u units is `ceil(i*u/parts)`, so that cuts over two axes nest."""
     units = -(-size // unit)
     edges = [min(-(-i * units // parts) * unit, size) for i in range(parts + 1)]
-    return tuple(zip(edges, edges[1:], strict=False))
+    return tuple(itertools.pairwise(edges))
 
 
 class Split(msgspec.Struct, frozen=True, array_like=True):

@@ -93,12 +93,12 @@ def planted(op: str, wrong) -> Iterator[None]:
         return wrong(true.rule(attrs, inputs, outputs))
 
     table._TABLE[op] = msgspec.structs.replace(true, rule=rule)
-    table.rule_of.cache_clear()
+    table._rule.cache_clear()
     try:
         yield
     finally:
         table._TABLE[op] = true
-        table.rule_of.cache_clear()
+        table._rule.cache_clear()
 
 
 def kind(name: str, new: str):

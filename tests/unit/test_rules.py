@@ -4,8 +4,8 @@ import pytest
 
 from unitp.errors import GraphError
 from unitp.frontends.builder import Builder
-from unitp.graph.ops import factor_split, infer, layouts, rule_of, term_split
 from unitp.graph.graph import Node, TensorType
+from unitp.graph.ops import factor_split, infer, layouts, rule_of, term_split
 from unitp.layout import Layout, Split
 
 HEADS = Split(("tp",), ((0, 5), (5, 9)))
@@ -41,7 +41,8 @@ def test_kv_heads_follow_query_heads_as_a_cover():
 
 def test_of_a_merged_dim_only_the_major_factor_splits():
     rule = rule_of("Reshape", {"shape": ("batch", "seq", 9, 64)}, [("batch", "seq", 576)])
-    assert rule.splittable("g2_0") and not rule.splittable("g2_1")
+    assert rule.splittable("g2_0")
+    assert not rule.splittable("g2_1")
     assert term_split(rule, rule.inputs[0][2], {"g2_0": HEADS}) == Split(("tp",), ((0, 320), (320, 576)))
     assert factor_split(rule, rule.inputs[0][2], Split(("tp",), ((0, 288), (288, 576)))) is None
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Abort, Exit
 
 from unitp.errors import UnitpError
 
@@ -62,12 +63,12 @@ def main() -> None:
         group(standalone_mode=False)
     except UnitpError as error:
         fail(f"{type(error).__name__}: {error.message}", error.hint, error.exit_code)
-    except click.exceptions.Exit as end:
+    except Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, Abort):
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

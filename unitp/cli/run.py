@@ -35,7 +35,7 @@ def command(
         session = request.launch()
     with session:
         outputs = session.run(arrays)
-    np.savez(output, **outputs)  # type: ignore[arg-type]
+    np.savez(output, **outputs)
     shapes = {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in outputs.items()}
     if as_json:
         print_json({"output": output, "arrays": shapes})

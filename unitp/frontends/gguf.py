@@ -116,7 +116,7 @@ def _stored_bytes(path: str, name: str, source: GgufSource) -> int:
         raise ModelError(f'{path}: tensor "{name}" has unknown type {source.kind}') from None
     if source.shape and source.shape[-1] % block:
         raise ModelError(f'{path} is corrupt: rows of "{name}" are no whole number of blocks of {block}')
-    return prod(source.shape) // block * size
+    return prod(source.shape) // int(block) * int(size)
 
 
 ARCHITECTURES = {"llama": True, "qwen2": False}

@@ -90,7 +90,7 @@ def _from_json(source: JsonTokenizer) -> Tokenizer:
 
     try:
         fast = Fast.from_str(Path(source.path).read_text("utf-8"))
-    except Exception as error:  # the package raises bare Exception for anything it cannot parse
+    except Exception as error:  # noqa: BLE001  (the package raises bare Exception for anything it cannot parse)
         raise ModelError(f"{source.path} is no tokenizer: {error}") from None
     bos = None
     if source.add_bos:
@@ -113,7 +113,7 @@ def _from_gguf(path: str) -> Tokenizer:
     pre = str(meta.get("tokenizer.ggml.pre", "default"))
     try:
         model = models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=pre == "llama-bpe")
-    except Exception as error:  # the package raises bare Exception for a vocabulary that contradicts itself
+    except Exception as error:  # noqa: BLE001  (the package raises bare Exception for a vocabulary that contradicts itself)
         raise ModelError(f"the tokenizer in {path} is corrupt: {error}") from None
     fast = Fast(model)
     _pre_tokenize(fast, pre, path)

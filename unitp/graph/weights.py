@@ -140,7 +140,7 @@ def _random(source: RandomSource, intervals: Sequence[Interval]) -> Array:
         place += (np.arange(a, b, dtype=np.uint64) * np.uint64(stride)).reshape(along)
     u, v = (_uniform(place, 2 * source.seed + k) for k in (0, 1))
     normal = np.sqrt(-2.0 * np.log(u)) * np.cos(2.0 * np.pi * v)
-    return (source.offset + source.scale * normal).astype(np.float32)
+    return np.asarray(source.offset + source.scale * normal, np.float32)
 
 
 def _uniform(place: npt.NDArray[np.uint64], stream: int) -> npt.NDArray[np.float64]:

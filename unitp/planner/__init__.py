@@ -15,11 +15,11 @@ from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.planner.candidates import ROLES, Candidates
 from unitp.planner.elimination import TooWideError, descend, minimise
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
+from unitp.plans import Certificate, Phase, PhasePlan, Plan
 
 __all__ = ["default_phases", "plan"]
 
@@ -96,18 +96,18 @@ def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, mod
     nodes: dict[str, dict[str, dict[str, Split]]] = {p.name: {} for p in problem.phases}
     values: dict[str, dict[str, Layout]] = {p.name: {} for p in problem.phases}
     for variable, chosen in zip(problem.variables, choice, strict=True):
-        pick = variable.choices[chosen]
         homes = [variable.phase] if variable.phase != SHARED else [p.name for p in problem.phases]
-        if isinstance(pick, Layout):
+        if variable.layouts:
+            pick = variable.layouts[chosen]
             if variable.kind == "parameter":
                 parameters[variable.name] = pick
             elif variable.kind == "state":
                 states[variable.name] = pick
             elif variable.kind in ("value", "input") and (variable.kind == "value" or any(pick.dims)):
                 values[variable.phase][variable.name] = pick
-        elif pick:
+        elif assignment := variable.assignments[chosen]:
             for home in homes:
-                nodes[home][variable.name] = dict(pick)
+                nodes[home][variable.name] = dict(assignment)
     seconds = problem.seconds(choice)
     return Plan(
         graph=problem.graph.hash,

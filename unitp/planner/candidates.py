@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import Rule, Term, factor_split, rule_of, term_split
@@ -34,7 +34,7 @@ def head_cuts(parts: int, heads: int, groups: int) -> Iterator[tuple[tuple[int, 
         edges = [0]
         for number, (a, b) in enumerate(cuts(groups, parts)):
             edges += [number * ratio + stop for _, stop in cuts(b - a, ratio)]
-        yield tuple(zip(edges, edges[1:], strict=False))
+        yield tuple(pairwise(edges))
 
 
 class Candidates:

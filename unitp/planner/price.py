@@ -18,10 +18,19 @@ from unitp.graph.graph import Graph, Node, TensorType
 from unitp.graph.ops import flops, layouts, operator, rule_of
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.planner.candidates import Assignment
+from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.program.convert import steps
-from unitp.program.instructions import AllGather, AllReduce, AllToAll, Instruction, Local, ReduceScatter, Value
+from unitp.program.instructions import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Collective,
+    Instruction,
+    Local,
+    ReduceScatter,
+    Value,
+)
 from unitp.program.lower import lower
 
 Shape = tuple[int, ...]
@@ -61,11 +70,11 @@ class Prices:
         """Seconds of one conversion instruction."""
         given = _bytes(before.layout, before.shape, before.dtype, self.mesh)
         made = _bytes(after.layout, after.shape, after.dtype, self.mesh)
-        if type(instruction) not in KINDS:
+        if not isinstance(instruction, Collective):
             return copy_seconds(self.machine, made)
-        ranks = self.mesh.axis_size(instruction.axis)  # type: ignore[union-attr]
+        ranks = self.mesh.axis_size(instruction.axis)
         whole = made if isinstance(instruction, AllGather) else given
-        return collective_seconds(self.machine, KINDS[type(instruction)], ranks, whole)  # type: ignore[index]
+        return collective_seconds(self.machine, KINDS[type(instruction)], ranks, whole)
 
     def work(
         self,
@@ -83,7 +92,8 @@ class Prices:
         rule = rule_of(node.op, node.attrs, shapes)
         if any(rule.factors[f].kind == "inner" for f in splits):
             return self._expanded(node, shapes, dtype, splits)
-        return self.local(node, shapes, rule.output_shapes(), dtype, splits)  # type: ignore[arg-type]
+        outputs = [tuple(int(n) for n in shape) for shape in rule.output_shapes()]
+        return self.local(node, shapes, outputs, dtype, splits)
 
     def local(
         self,

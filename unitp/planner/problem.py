@@ -10,7 +10,7 @@ thirty equal layers cost as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -20,22 +20,26 @@ from unitp.graph.graph import Dim, Graph, Node, TensorType
 from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.mesh import Mesh
-from unitp.plans import Phase
 from unitp.planner.candidates import Assignment, Candidates
 from unitp.planner.price import Prices
+from unitp.plans import Phase
 
 Table = npt.NDArray[np.float64]
+Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
+"""The layouts in which a node wants its inputs and leaves its outputs."""
+
 SHARED = ""
 """The phase name of variables that all phases share."""
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """`kind`: node, value, input, output, parameter or state. `choices`: assignments of a node, else layouts."""
+    """`kind`: node, value, input, output, parameter or state. A node chooses among assignments, all else among layouts."""
 
     kind: str
     name: str
     phase: str
-    choices: tuple[Assignment, ...] | tuple[Layout, ...]
+    assignments: tuple[Assignment, ...] = ()
+    layouts: tuple[Layout, ...] = ()
 
 
 class Problem:
@@ -50,8 +54,10 @@ class Problem:
         self.pairs: dict[tuple[int, int], Table] = {}
         self.index: dict[tuple[str, str, str], int] = {}
         self._assignments: dict[str, tuple[Assignment, ...]] = {}
-        self._sides: dict[str, list[tuple[tuple[Layout | None, ...], tuple[Layout, ...]]]] = {}
-        self._memo: dict[object, object] = {}
+        self._sides: dict[str, list[Sides]] = {}
+        self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
+        self._tables: dict[object, Table] = {}
+        self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
         self.static = _static(graph)
         self.consumers = _consumers(graph)
         self._build()
@@ -81,7 +87,7 @@ class Problem:
         self._nodes(SHARED, [n for n in self.graph.nodes if n.name in self.static], self.phases[0])
         for phase in self.phases:
             for name, type_ in self.graph.inputs.items():
-                self._variable("input", name, phase.name, self._layouts_of(name, type_))
+                self._variable(Variable("input", name, phase.name, layouts=self._layouts_of(name, type_)))
             self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
             self._ends(phase)
 
@@ -89,36 +95,40 @@ class Problem:
         rule = self.candidates.rules[node.name]
         key = (rule, tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors), node.op)
         signature = msgspec.msgpack.encode(key)
-        if signature not in self._memo:
+        if signature not in self._known:
             assignments = tuple(self.candidates.of(node))
-            self._memo[signature] = (assignments, [layouts(rule, dict(a)) for a in assignments])
-        self._assignments[node.name], self._sides[node.name] = self._memo[signature]  # type: ignore[assignment]
+            self._known[signature] = (assignments, [layouts(rule, dict(a)) for a in assignments])
+        self._assignments[node.name], self._sides[node.name] = self._known[signature]
 
-    def _variable(self, kind: str, name: str, phase: str, choices: tuple[Assignment, ...] | tuple[Layout, ...]) -> int:
+    def _variable(self, made: Variable) -> int:
         number = len(self.variables)
-        self.variables.append(Variable(kind, name, phase, choices))
-        self.unary.append(np.zeros(len(choices)))
-        self.index[kind, name, phase] = number
+        self.variables.append(made)
+        self.unary.append(np.zeros(len(made.assignments or made.layouts)))
+        self.index[made.kind, made.name, made.phase] = number
         return number
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
         """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
         phase = max(self.phases, key=lambda p: max(p.sizes.values(), default=0))
-        number = self._variable(kind, name, SHARED, self._layouts_of(name, type_))
+        number = self._variable(Variable(kind, name, SHARED, layouts=self._layouts_of(name, type_)))
         sizes, mesh = _sized(type_, phase), self.mesh
-        held = [self.prices.held(lay.bind(sizes, mesh), sizes, type_.dtype) for lay in self.variables[number].choices]  # type: ignore[union-attr]
+        held = [self.prices.held(lay.bind(sizes, mesh), sizes, type_.dtype) for lay in self.variables[number].layouts]
         self.unary[number] = np.array(held) * sum(p.weight for p in self.phases)
 
     def _layouts_of(self, name: str, type_: TensorType) -> tuple[Layout, ...]:
         """The layouts in which the readers of a value want it, and the replicated one."""
         found = {Layout.replicated(len(type_.shape)): None}
         for node, operand in self.consumers.get(name, ()):
-            found |= {side[0][operand]: None for side in self._sides[node.name] if side[0][operand] is not None}
-        return tuple(found)  # type: ignore[arg-type]
+            found |= dict.fromkeys(self._wanted(node, operand))
+        return tuple(found)
+
+    def _wanted(self, node: Node, operand: int) -> tuple[Layout, ...]:
+        """The layouts in which a node wants an input, by its assignments."""
+        return tuple(layout for wanted, _ in self._sides[node.name] if (layout := wanted[operand]) is not None)
 
     def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
         for node in nodes:
-            number = self._variable("node", node.name, phase_name, self._assignments[node.name])
+            number = self._variable(Variable("node", node.name, phase_name, self._assignments[node.name]))
             self.unary[number] = self._work(node, phase) * phase.weight * (phase_name != SHARED)
             for operand, value in enumerate(node.inputs):
                 if value:
@@ -131,43 +141,35 @@ class Problem:
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
         """The layout in which a value with several readers is held: a variable of its own."""
         made = {side[1][place]: None for side in self._sides[node.name]}
-        choices = tuple(made | {lay: None for lay in self._layouts_of(value, self.graph.types[value])})
-        number = self._variable("value", value, phase.name, choices)
+        choices = tuple(made | dict.fromkeys(self._layouts_of(value, self.graph.types[value])))
+        number = self._variable(Variable("value", value, phase.name, layouts=choices))
         left = tuple(side[1][place] for side in self._sides[node.name])
         self._pair(producer, number, self._conversions(value, left, choices, phase), phase.weight)
 
     def _connect(self, value: str, node: Node, operand: int, number: int, phase: Phase) -> None:
         source, left = self._source(value, phase.name)
-        wanted = tuple(side[0][operand] for side in self._sides[node.name])
+        wanted = self._wanted(node, operand)
         if self.variables[source].kind == "parameter" or self.variables[source].name in self.static:
             # converted once, at load: what it costs is a second copy held
-            self._pair(source, number, self._copies(value, left, wanted), sum(p.weight for p in self.phases))  # type: ignore[arg-type]
+            self._pair(source, number, self._copies(value, left, wanted), sum(p.weight for p in self.phases))
         else:
-            self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)  # type: ignore[arg-type]
+            self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)
 
     def _source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
         for kind, name in (("value", phase), ("input", phase), ("parameter", SHARED), ("state", SHARED)):
             if (number := self.index.get((kind, value, name))) is not None:
-                return number, self.variables[number].choices  # type: ignore[return-value]
+                return number, self.variables[number].layouts
         producer, place = self._producers[value]
         shared = SHARED if producer in self.static else phase
         return self.index["node", producer, shared], tuple(side[1][place] for side in self._sides[producer])
-
-    @property
-    def _producers(self) -> Mapping[str, tuple[str, int]]:
-        if "producers" not in self._memo:
-            self._memo["producers"] = {
-                value: (n.name, place) for n in self.graph.nodes for place, value in enumerate(n.outputs)
-            }
-        return self._memo["producers"]  # type: ignore[return-value]
 
     def _ends(self, phase: Phase) -> None:
         """Outputs are left in any layout that is not partial; states in the layout in which they are read."""
         for value in self.graph.outputs:
             source, left = self._source(value, phase.name)
             choices = tuple(dict.fromkeys(Layout(lay.dims) for lay in left))
-            number = self._variable("output", value, phase.name, choices)
+            number = self._variable(Variable("output", value, phase.name, layouts=choices))
             self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
         for state in self.graph.states:
             source, left = self._source(state.output, phase.name)
@@ -188,26 +190,28 @@ class Problem:
             self._assignments[node.name],
             phase.name,
         )
-        if key not in self._memo:
-            self._memo[key] = self.prices.work(node, phase.sizes, types, dtype, self._assignments[node.name])
-        return self._memo[key]  # type: ignore[return-value]
+        if key not in self._tables:
+            self._tables[key] = self.prices.work(node, phase.sizes, types, dtype, self._assignments[node.name])
+        return self._tables[key]
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
         shape = _sized(type_, phase)
         key = ("convert", shape, type_.dtype, left, wanted)
-        if key not in self._memo:
-            self._memo[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
-        return self._memo[key]  # type: ignore[return-value]
+        if key not in self._tables:
+            self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
+        return self._tables[key]
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         type_ = self.graph.types[value]
         shape = _sized(type_, self.phases[0])
         key = ("copy", shape, type_.dtype, left, wanted)
-        if key not in self._memo:
+        if key not in self._tables:
             held = [self.prices.held(lay.bind(shape, self.mesh), shape, type_.dtype) for lay in wanted]
-            self._memo[key] = np.array([[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left])
-        return self._memo[key]  # type: ignore[return-value]
+            self._tables[key] = np.array(
+                [[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left]
+            )
+        return self._tables[key]
 
     def _pair(self, a: int, b: int, table: Table, weight: float) -> None:
         if a > b:

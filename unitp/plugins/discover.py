@@ -46,7 +46,9 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
         try:
             plugins.register(point.load(), point.name)
         except Exception as error:  # noqa: BLE001  (whatever a stranger's module raises is that plug-in's fault: it is reported)
-            broken.append(Broken(point.name, point.dist.name if point.dist else "?", f"{type(error).__name__}: {error}"))
+            broken.append(
+                Broken(point.name, point.dist.name if point.dist else "?", f"{type(error).__name__}: {error}")
+            )
     return plugins, tuple(broken)
 
 
@@ -69,7 +71,9 @@ def backend(name: str) -> BackendSpec:
         return found.backends[name]
     for plugin in found.broken:
         if plugin.name == name:
-            raise BackendError(f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Reinstall {plugin.distribution}.")
+            raise BackendError(
+                f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Reinstall {plugin.distribution}."
+            )
     raise BackendError(f'unknown backend "{name}"', hint=did_you_mean(name, found.backends))
 
 
@@ -91,7 +95,9 @@ def missing(spec: BackendSpec, ranks: int = 1) -> Iterator[Requirement]:
 def require(spec: BackendSpec, ranks: int = 1) -> None:
     """Raise BackendError, with the command that installs it, where the framework of a backend is missing."""
     if lacking := [r.distribution for r in missing(spec, ranks)]:
-        raise BackendError(f"backend {spec.name} needs {', '.join(lacking)}, not installed here", hint=f"Run: {spec.install}")
+        raise BackendError(
+            f"backend {spec.name} needs {', '.join(lacking)}, not installed here", hint=f"Run: {spec.install}"
+        )
 
 
 def resolve(path: str) -> Callable[..., Any]:

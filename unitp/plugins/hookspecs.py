@@ -11,5 +11,5 @@ hookimpl = pluggy.HookimplMarker("unitp")
 
 
 @hookspec
-def unitp_backend() -> BackendSpec | None:  # type: ignore[empty-body]
+def unitp_backend() -> BackendSpec | None:
     """Describe the backend that this plug-in provides, without importing its framework."""

@@ -7,6 +7,7 @@ nodes first. Sizes are bound here: one program serves one set of sizes, and all 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import msgspec
@@ -185,7 +186,7 @@ class _Lowering:
         dim = int(node.attrs.get("axis", -1)) % len(shape)  # type: ignore[arg-type]
         counts = [min(k, b - a) for a, b in splits["v"].intervals]
         edges = [sum(counts[:i]) for i in range(len(counts) + 1)]
-        candidates = Split(splits["v"].axes, tuple(zip(edges, edges[1:], strict=False)))
+        candidates = Split(splits["v"].axes, tuple(itertools.pairwise(edges)))
         rest = {f: s for f, s in splits.items() if f != "v"}
         part, best = f"{node.name}:part", f"{node.name}:best"
         out = (*shape[:dim], edges[-1], *shape[dim + 1 :])

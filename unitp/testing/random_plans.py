@@ -6,6 +6,8 @@ overlapping where the factor is free. Parameters, states, inputs and some values
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from unitp.graph.graph import Graph, Node, TensorType
@@ -18,7 +20,7 @@ from unitp.plans import Certificate, Phase, PhasePlan, Plan
 def random_intervals(rng: np.random.Generator, parts: int, size: int, cover: bool) -> tuple[Interval, ...]:
     """Monotone intervals over `size` rows without a gap; some empty, and overlapping where `cover`."""
     edges = [0, *sorted(int(e) for e in rng.integers(0, size + 1, parts - 1)), size]
-    cuts = list(zip(edges, edges[1:], strict=False))
+    cuts = list(itertools.pairwise(edges))
     if not cover:
         return tuple(cuts)
     low = high = 0

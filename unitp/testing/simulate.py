@@ -107,7 +107,7 @@ def simulate(
         collectives = ThreadCollectives(rank, mesh, meetings)
         try:
             results[rank] = _run(program, rank, collectives, {**inputs, **parameters, **(states or {})})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (raised again by `simulate`)
             failures.append(error)
             collectives.close()
 

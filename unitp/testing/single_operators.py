@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
@@ -10,7 +11,7 @@ from unitp.graph.graph import Graph
 Make = Callable[[], Graph]
 
 
-def _unary(op: str, dtype: str = "float32", **attrs: object) -> Make:
+def _unary(op: str, dtype: str = "float32", **attrs: Any) -> Make:
     def make() -> Graph:
         b = Builder(op)
         x = b.input("x", dtype, (3, 5, 7))

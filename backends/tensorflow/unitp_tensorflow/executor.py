@@ -13,18 +13,17 @@ from typing import Any, NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-import tensorflow as tf  # noqa: E402  (reads the settings above)
+import tensorflow as tf
 
-from unitp.errors import InputError, RankError  # noqa: E402
-from unitp.mesh import Mesh  # noqa: E402
-from unitp.program.eager import EagerEngine  # noqa: E402
-from unitp.program.engine import Array, Engine, EngineStats, Progress  # noqa: E402
-from unitp.program.instructions import Program  # noqa: E402
-from unitp.program.interpret import Runner  # noqa: E402
-from unitp.program.transport import Alone, CountedCollectives  # noqa: E402
-from unitp_tensorflow import primitives  # noqa: E402
-from unitp_tensorflow.collectives import Call, Collectives  # noqa: E402
-from unitp_tensorflow.overrides import overrides  # noqa: E402
+from unitp.errors import InputError, RankError
+from unitp.mesh import Mesh
+from unitp.program.eager import EagerEngine
+from unitp.program.engine import Array, Engine, EngineStats, Progress
+from unitp.program.instructions import Program
+from unitp.program.transport import Alone, CountedCollectives
+from unitp_tensorflow import primitives
+from unitp_tensorflow.collectives import Call, Collectives
+from unitp_tensorflow.overrides import overrides
 
 
 class Traced(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (the name that everybody knows)
 
 from unitp.program import decompositions
 from unitp.program.decompositions.attention import Run, runs
@@ -39,7 +39,7 @@ overrides = Overrides(pack)
 def matmul(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
     x, y = ctx.inputs
     if x is None or y is None or len(y) > 2:
-        return torch.matmul
+        return lambda x, y: torch.matmul(x, y)
     rows, columns, out = prod(x[:-1]), x[-1], ctx.outputs[0]
     return lambda x, y: torch.mm(x.reshape(rows, columns), y).view(out)
 
@@ -122,7 +122,7 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
         lengths = [keys] if n is None else n.tolist()
         last = lengths[0]
         if min(lengths) != max(lengths) or last < queries or (causal and n is None and queries != keys):
-            return general(p, ctx, q, k, v, *rest)  # type: ignore[no-any-return]
+            return general(p, ctx, q, k, v, *rest)
         seen = None
         if causal and queries > 1:
             seen = torch.ones(queries, last, dtype=torch.bool).tril(last - queries)
@@ -141,7 +141,7 @@ def _attend(head_runs: list[Run], q: Tensor, k: Tensor, v: Tensor, seen: Tensor 
             flat = rows.reshape(batch, groups, share * queries, size)
             out = F.scaled_dot_product_attention(flat, own[0].squeeze(2), own[1].squeeze(2), scale=scale)
         else:
-            wide = [t.expand(-1, -1, share, -1, -1).flatten(0, 1) for t in own]
-            out = F.scaled_dot_product_attention(rows.flatten(0, 1), *wide, attn_mask=seen, scale=scale)
+            keys, values = (t.expand(-1, -1, share, -1, -1).flatten(0, 1) for t in own)
+            out = F.scaled_dot_product_attention(rows.flatten(0, 1), keys, values, attn_mask=seen, scale=scale)
         parts.append(out.reshape(batch, groups * share, queries, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -28,7 +28,7 @@ def from_numpy(array: npt.NDArray[Any]) -> Tensor:
 
 
 def to_numpy(x: Tensor) -> npt.NDArray[np.generic]:
-    return x.numpy()
+    return np.asarray(x.numpy())
 
 
 def full(shape: Sequence[int], value: float, dtype: str) -> Tensor:
@@ -127,7 +127,8 @@ def take_along(x: Tensor, ids: Tensor, dim: int) -> Tensor:
 def topk(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
     """`torch.topk` leaves the order of ties open; arg-max (first of equals) and a stable sort do not."""
     if k == 1:
-        return torch.max(x, dim, keepdim=True)
+        values, ids = torch.max(x, dim, keepdim=True)
+        return values, ids
     values, ids = torch.sort(x, dim=dim, descending=True, stable=True)
     return values.narrow(dim, 0, k), ids.narrow(dim, 0, k)
 

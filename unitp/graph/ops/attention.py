@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.registry import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Operand, Rule, Shape, Term, parse
 
 
@@ -53,7 +53,7 @@ def rotary(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 
 def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b g t e, b g s e, b -> b g t e`, whole: t s."""
-    if int(attrs.get("axis", -2)) not in (-2, 2):
+    if whole(attrs, "axis", -2) not in (-2, 2):
         raise GraphError("TensorScatter is known along dim 2 of four only")
     return parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")
 

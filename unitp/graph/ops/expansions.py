@@ -13,6 +13,7 @@ from unitp.errors import GraphError
 from unitp.graph.graph import Node
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.reduction import dims_of
+from unitp.graph.ops.registry import real, whole
 
 Expansion = Callable[[Node, tuple[int, ...]], list[Node]]
 
@@ -35,7 +36,7 @@ class _Nodes:
 
 
 def _exponentials(node: Node, shape: tuple[int, ...]) -> tuple[_Nodes, str, str, str]:
-    dim = positive(int(node.attrs.get("axis", -1)), len(shape))
+    dim = positive(whole(node.attrs, "axis", -1), len(shape))
     add = _Nodes(node)
     shifted = add("Sub", node.inputs[0], add("ReduceMax", node.inputs[0], axes=(dim,), keepdims=1))
     exponentials = add("Exp", shifted)
@@ -61,7 +62,7 @@ def _mean(add: _Nodes, x: str, dim: int, count: int, epsilon: float = 0.0) -> st
 def _rms_normalization(node: Node, shape: tuple[int, ...]) -> list[Node]:
     x, scale = node.inputs
     dim, add = len(shape) - 1, _Nodes(node)
-    mean = _mean(add, add("Mul", x, x), dim, shape[dim], float(node.attrs.get("epsilon", 1e-5)))
+    mean = _mean(add, add("Mul", x, x), dim, shape[dim], real(node.attrs, "epsilon", 1e-5))
     add("Mul", add("Div", x, add("Sqrt", mean)), scale)
     return add.end()
 
@@ -70,7 +71,7 @@ def _layer_normalization(node: Node, shape: tuple[int, ...]) -> list[Node]:
     x, scale, *bias = node.inputs
     dim, add = len(shape) - 1, _Nodes(node)
     centred = add("Sub", x, _mean(add, x, dim, shape[dim]))
-    variance = _mean(add, add("Mul", centred, centred), dim, shape[dim], float(node.attrs.get("epsilon", 1e-5)))
+    variance = _mean(add, add("Mul", centred, centred), dim, shape[dim], real(node.attrs, "epsilon", 1e-5))
     scaled = add("Mul", add("Div", centred, add("Sqrt", variance)), scale)
     if bias and bias[0]:
         add("Add", scaled, bias[0])

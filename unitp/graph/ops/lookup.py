@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.norm import positive
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.registry import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 
 def gather(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`v d, b s -> b s d`, mask: v, for any number of dims."""
     data, ids = (tuple(s or ()) for s in inputs)
-    dim = positive(int(attrs.get("axis", 0)), len(data))
+    dim = positive(whole(attrs, "axis", 0), len(data))
     names = ["v" if i == dim else f"d{i}" for i in range(len(data))]
     places = [f"i{i}" for i in range(len(ids))]
     factors = {n: Factor(s, "mask" if n == "v" else "free") for n, s in zip(names, data, strict=True)}
@@ -33,7 +33,7 @@ def gather_nd(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
 def gather_elements(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b v, b w -> b w`, whole: v (the dim along which elements are looked up)."""
     data, ids = (tuple(s or ()) for s in inputs)
-    dim = positive(int(attrs.get("axis", 0)), len(data))
+    dim = positive(whole(attrs, "axis", 0), len(data))
     if len(data) != len(ids) or any(a != b for i, (a, b) in enumerate(zip(data, ids, strict=False)) if i != dim):
         raise GraphError(f"GatherElements of {data} at {ids}: all dims but dim {dim} must agree")
     names = [f"d{i}" for i in range(len(ids))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.registry import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term
 
 
@@ -18,7 +18,7 @@ def positive(axis: int, rank: int) -> int:
 
 def _along(attrs: Attrs, inputs: Sequence[Shape | None], parameters: int) -> Rule:
     x = tuple(inputs[0] or ())
-    dim = positive(int(attrs.get("axis", -1)), len(x))
+    dim = positive(whole(attrs, "axis", -1), len(x))
     if parameters and dim != len(x) - 1:
         raise GraphError(f"normalising dims {dim} to {len(x) - 1} of {x}: only the last dim is known")
     factors = {f"d{i}": Factor(size, "inner" if i == dim else "free") for i, size in enumerate(x)}

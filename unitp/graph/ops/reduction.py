@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unitp.errors import GraphError
 from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
-from unitp.graph.ops.registry import Attrs, Operator, RuleFunction, register
+from unitp.graph.ops.registry import Attrs, Operator, RuleFunction, register, whole
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
 
 
@@ -34,7 +34,7 @@ def _reduce(kind: Kind) -> RuleFunction:
 
 
 def _select(k: Dim, attrs: Attrs, shape: Shape, keep: bool, outputs: int) -> Rule:
-    dim = positive(int(attrs.get("axis", -1)), len(shape))
+    dim = positive(whole(attrs, "axis", -1), len(shape))
     names = ["v" if i == dim else f"d{i}" for i in range(len(shape))]
     factors = {n: Factor(s, "inner" if n == "v" else "free") for n, s in zip(names, shape, strict=True)}
     factors["c"] = Factor(k, "whole")
@@ -46,7 +46,7 @@ def topk(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] 
     """`b v -> b c, b c`, inner: v, whole: c. Of equal values the lowest index comes first."""
     shape = tuple(inputs[0] or ())
     k = attrs["k"]
-    size = shape[positive(int(attrs.get("axis", -1)), len(shape))]
+    size = shape[positive(whole(attrs, "axis", -1), len(shape))]
     if isinstance(k, int) and isinstance(size, int) and not 1 <= k <= size:
         raise GraphError(f"TopK of {k} among {size}")
     if not isinstance(k, int | str):
@@ -65,7 +65,7 @@ def topk_part(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
     Internal: both v and c are split alike, so that each rank's candidates follow from its own part alone.
     """
     shape = tuple(inputs[0] or ())
-    dim = positive(int(attrs.get("axis", -1)), len(shape))
+    dim = positive(whole(attrs, "axis", -1), len(shape))
     rule = _select(outputs[0][dim] if outputs else 1, attrs, shape, True, 2)
     return Rule({n: Factor(f.size, "free") for n, f in rule.factors.items()}, rule.inputs, rule.outputs)
 

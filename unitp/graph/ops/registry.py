@@ -41,11 +41,27 @@ class Operator(msgspec.Struct, frozen=True):
 _TABLE: dict[str, Operator] = {}
 
 
+def whole(attrs: Attrs, name: str, default: int = 0) -> int:
+    """An attribute that is a whole number (or a float that is one)."""
+    value = attrs.get(name, default)
+    if not isinstance(value, int | float):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
+    return int(value)
+
+
+def real(attrs: Attrs, name: str, default: float) -> float:
+    """An attribute that is a number."""
+    value = attrs.get(name, default)
+    if not isinstance(value, int | float):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
+    return float(value)
+
+
 def register(operator: Operator) -> None:
     if operator.name in _TABLE:
         raise GraphError(f"operator {operator.name} is registered twice")
     _TABLE[operator.name] = operator
-    rule_of.cache_clear()
+    _rule.cache_clear()
 
 
 def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> None:
@@ -62,7 +78,7 @@ def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> 
 def unregister(name: str) -> None:
     """Take an operator out again (a plug-in is unloaded, a test ends)."""
     del _TABLE[name]
-    rule_of.cache_clear()
+    _rule.cache_clear()
 
 
 def known_ops() -> set[str]:
@@ -95,9 +111,6 @@ def rule_of(op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequ
         raise GraphError(f"{op} has {len(inputs)} inputs, wanted {wanted}")
     key = msgspec.msgpack.encode(attrs, order="deterministic")
     return _rule(op, key, tuple(inputs), tuple(outputs) if known.internal and outputs is not None else None)
-
-
-rule_of.cache_clear = _rule.cache_clear  # type: ignore[attr-defined]
 
 
 def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]:

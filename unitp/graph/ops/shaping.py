@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from math import prod
 
@@ -9,7 +10,7 @@ from unitp.errors import GraphError
 from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.reduction import dims_of
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.registry import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 
 Group = tuple[list[int], list[int]]
@@ -92,9 +93,9 @@ def _common(a: list[Dim], b: list[Dim]) -> list[int] | None:
     if any(isinstance(s, str) for s in (*a, *b)):
         return None
     edges = sorted({*_suffixes(a), *_suffixes(b)})
-    if any(big % small for small, big in zip(edges, edges[1:], strict=False)):
+    if any(big % small for small, big in itertools.pairwise(edges)):
         return None
-    return [big // small for small, big in zip(edges, edges[1:], strict=False)][::-1]
+    return [big // small for small, big in itertools.pairwise(edges)][::-1]
 
 
 def _suffixes(sizes: list[Dim]) -> list[int]:
@@ -134,7 +135,7 @@ def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tup
 
 def concat(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shapes = [tuple(s or ()) for s in inputs]
-    dim = positive(int(attrs["axis"]), len(shapes[0]))
+    dim = positive(whole(attrs, "axis"), len(shapes[0]))
     if any(len(s) != len(shapes[0]) or any(s[i] != shapes[0][i] for i in range(len(s)) if i != dim) for s in shapes):
         raise GraphError(f"Concat of {', '.join(map(str, shapes))} along dim {dim}")
     if any(isinstance(s[dim], str) for s in shapes):
@@ -152,7 +153,7 @@ def concat(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 
 def split(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shape, sizes = tuple(inputs[0] or ()), attrs["split"]
-    dim = positive(int(attrs["axis"]), len(shape))
+    dim = positive(whole(attrs, "axis"), len(shape))
     if not isinstance(sizes, tuple) or len(sizes) != 2 or sum(int(s) for s in sizes) != shape[dim]:
         raise GraphError(f"Split of {shape} along dim {dim} into {sizes}: two parts that sum to it are wanted")
     factors, operand = _fixed(shape, {dim}, shape, "x")
