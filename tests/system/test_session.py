@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import platform
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.spec import BackendSpec
+from unitp.runtime.describe import ask_interpreter
 from unitp.runtime.launch import launch
 from unitp.runtime.sampling import Sampling
 from unitp.runtime.session import Session
@@ -235,3 +239,43 @@ def test_a_round_trip_is_short(tiny: Graph, fake: BackendSpec, monkeypatch: pyte
             session.run(x=[[1]])
             times.append(time.perf_counter() - begun)
         assert sorted(times)[30] < 1e-3
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> str:
+    """Another interpreter, as far as anybody can tell from outside."""
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_an_interpreter_describes_itself(interpreter: str) -> None:
+    answer = ask_interpreter(interpreter)
+    assert answer.python == platform.python_version()
+    found = {backend.name: backend for backend in answer.backends}
+    assert found["numpy"].versions["numpy"] == np.__version__
+    assert "mpi4py" in found["numpy"].versions
+
+
+def test_ranks_run_in_the_interpreter_of_the_settings(
+    tiny: Graph, interpreter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "unitp.toml"
+    monkeypatch.setenv("UNITP_CONFIG", str(config))
+    config.write_text(f'[backends.numpy]\npython = "{interpreter}"\n')
+    with started(tiny, "tp=2") as session:
+        assert session.probe() == [2.0, 2.0]
+    config.write_text('[backends.numpy]\npython = "/nowhere/python"\n')
+    with pytest.raises(BackendError, match="/nowhere/python cannot be asked"):
+        started(tiny, "tp=2")
+
+
+def test_what_ranks_print_is_forwarded_with_their_names(
+    tiny: Graph, fake: BackendSpec, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with launch(tiny, plan(tiny, Mesh(tp=2)), fake, verbose=True):
+        pass
+    errors = capfd.readouterr().err.splitlines()
+    assert "[rank0] rank 0 joins" in errors
+    assert "[rank1] rank 1 joins" in errors

@@ -235,6 +235,8 @@ class Cluster:
         self.watchdog.stop()
         if self.watchdog.error is None and not self._waiting and not self._torn:
             self._say_goodbye()
+        if self.forwarder is not None:
+            self.forwarder.stop()  # before the connections: processes that notice their end remove the folder
         for channel in self._channels.values():
             channel.close()
         deadline = time.monotonic() + LEAVE_S
@@ -243,8 +245,6 @@ class Cluster:
         end_all(self.token)
         for member in self.members:
             member.reap()
-        if self.forwarder is not None:
-            self.forwarder.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _say_goodbye(self) -> None:

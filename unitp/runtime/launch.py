@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from unitp.config import python_of, settings
 from unitp.errors import BackendError, InputError, PlanError, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
@@ -46,8 +47,9 @@ def launch(
     """A session of `backend` that holds `model` as `plan` says. Use it in a `with` statement.
 
     `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
-    `python`: the interpreter of the ranks (default: this one). `threads`: per rank. `limits`: the watchdog's patience
-    (default: the backend's start limit). `verbose`: what ranks print goes to standard error, each line with its rank.
+    `python`: the interpreter of the ranks (default: what `unitp.toml` names, else this one). `port`: the first port that
+    is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (default: the backend's
+    start limit). `verbose`: what ranks print goes to standard error, each line with the name of its rank.
     """
     graph = model if isinstance(model, Graph) else model.graph
     spec = discover.backend(backend) if isinstance(backend, str) else backend
@@ -61,10 +63,11 @@ def launch(
         raise InputError(f"a rank cannot have {threads} threads")
     known = positions(graph) if is_decoder(graph) else None
     size = _context(known, context)
+    python = python or python_of(spec.name, settings()) or sys.executable
     _require_framework(spec, plan.mesh.size, python)
     limits = limits or Limits(start_s=spec.start_limit_s)
     programs: dict[int, Program] = {}
-    cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python or sys.executable, port, threads, verbose)
+    cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose)
     stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
     session = Session(graph, plan, spec, dtype, cluster, programs, size, stop_ids)
     try:
@@ -85,9 +88,9 @@ def _context(known: int | None, context: int | None) -> int:
     return context
 
 
-def _require_framework(spec: BackendSpec, ranks: int, python: str | None) -> None:
+def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
     """Raise BackendError where the interpreter of the ranks lacks the framework."""
-    if python is None or python == sys.executable:
+    if python == sys.executable:
         discover.require(spec, ranks)
         return
     answer = ask_interpreter(python)
