@@ -26,10 +26,17 @@ from unitp.program.memory import peak
 from unitp.program.text import at
 
 
-def check(program: Program, graph: Graph | None = None, *, memory_limit: int | None = None) -> None:
-    """Raise ProgramError, naming the instruction, where `program` is wrong (for `graph`, if it is given).
+def check(
+    program: Program,
+    graph: Graph | None = None,
+    *,
+    outputs: tuple[str, ...] | None = None,
+    memory_limit: int | None = None,
+) -> None:
+    """Raise ProgramError, naming the instruction, where `program` is wrong.
 
-    `memory_limit`: bytes that no rank may exceed.
+    With a `graph`, also where it does not compute that graph; with its `outputs`, where it does not leave these, in this
+    order. `memory_limit`: bytes that no rank may exceed.
     """
     program = decoded(program)
     fields, layouts = Fields(program), Layouts(program)
@@ -39,7 +46,7 @@ def check(program: Program, graph: Graph | None = None, *, memory_limit: int | N
             raise ProgramError(f"{at(program, number)}: {problem}")
     fields.end()
     if graph is not None:
-        check_graph(program, graph)
+        check_graph(program, graph, outputs)
     if memory_limit is not None:
         _check_memory(program, memory_limit)
 

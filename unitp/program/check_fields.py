@@ -94,16 +94,17 @@ class Fields:
                 raise ProgramError(f'state "{new}" is not defined')
             if self.program.values[old] != self.program.values[new]:
                 raise ProgramError(
-                    f'state "{old}" is replaced by "{new}"{self.maker(new)}, which has another type or layout'
+                    f'state "{old}" is replaced by "{new}"{self.maker(new)} which has another type or layout'
                 )
         if never := [name for name in self.program.values if name not in self.defined]:
             raise ProgramError(f'value "{never[0]}" is never defined')
 
     def maker(self, name: str) -> str:
-        """Where a value comes from, for messages."""
-        for number, instruction in enumerate(self.program.instructions):
-            if name in writes(instruction):
-                return f" of {at(self.program, number)}"
+        """Where a value comes from (or, given from outside, first goes to), for messages."""
+        for uses, where in ((writes, "of"), (reads, "read by")):
+            for number, instruction in enumerate(self.program.instructions):
+                if name in uses(instruction):
+                    return f", {where} {at(self.program, number)}:"
         return ""
 
     def problem(self, instruction: Instruction) -> str:

@@ -18,8 +18,11 @@ from unitp.program.instructions import Local, Program
 from unitp.program.text import at
 
 
-def check_graph(program: Program, graph: Graph) -> None:
-    """Raise ProgramError, naming the instruction, where `program` (well formed) does not compute `graph`."""
+def check_graph(program: Program, graph: Graph, outputs: tuple[str, ...] | None = None) -> None:
+    """Raise ProgramError, naming the instruction, where `program` (well formed) does not compute `graph`.
+
+    `outputs`: the graph's outputs that it shall leave, in order (default: any).
+    """
     if program.graph != graph.hash:
         raise ProgramError(f"the program is of graph {program.graph}, not {graph.hash}")
     if missing := [s for s in graph.symbols if s not in program.sizes]:
@@ -39,10 +42,13 @@ def check_graph(program: Program, graph: Graph) -> None:
             reason = f"the graph has {node}" if node else "the graph has no such value"
             raise ProgramError(f"{at(program, number)}: it is {found}; {reason}")
         stands_for |= {name: name for name in instruction.outputs}
-    _check_ends(program, graph, stands_for)
+    _check_ends(program, graph, outputs, stands_for)
 
 
-def _check_ends(program: Program, graph: Graph, stands_for: Mapping[str, str]) -> None:
+def _check_ends(program: Program, graph: Graph, outputs: tuple[str, ...] | None, stands_for: Mapping[str, str]) -> None:
+    left = tuple(stands_for[name] for name in program.outputs)
+    if outputs is not None and left != outputs:
+        raise ProgramError(f"the program leaves {', '.join(left)}; wanted are {', '.join(outputs)}")
     for name in program.outputs:
         if stands_for[name] not in graph.outputs:
             raise ProgramError(f'output "{name}" stands for "{stands_for[name]}", which is no output of {graph.name}')

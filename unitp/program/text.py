@@ -1,50 +1,65 @@
 """Programs as text: one line per instruction, for all ranks with layouts, or for one rank with local shapes.
 
-12  %matmul_3: f32[1, 1, 576 tp[0:320 320:576]] = MatMul(%rms_1, %transpose_2)    n over tp
-13  %add@1: f32[1, 1, 576] = all_reduce(%add) sum over tp
+    12  %matmul_3: f32[1, 1, 576 tp[0:320 320:576]] = MatMul(%rms_1, %transpose_2)    n over tp
+    13  %add@1: f32[1, 1, 576] = all_reduce(%add) sum over tp
+
+and on rank 1, where `256 @320` are the 256 rows from 320 on:
+
+    12  %matmul_3: f32[1, 1, 256 @320] = MatMul(%rms_1, %transpose_2)    n 320:576
+    13  %add@1: f32[1, 1, 576] = all_reduce(%add) sum over tp    ranks 0 1
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from unitp.graph.graph import Attribute
 from unitp.program.instructions import (
     AllGather,
     AllReduce,
     AllToAll,
+    Collective,
     Instruction,
     Local,
     Mask,
     Program,
     ReduceScatter,
     Slice,
-    writes,
 )
+from unitp.program.memory import peak
 from unitp.program.rank import intervals, local_shape
 
 SHORT = {"float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "bool": "bool"}
 
 
-def line(instruction: Instruction) -> str:
-    """What an instruction does, without types: as errors name it."""
+def line(instruction: Instruction, described: Callable[[str], str] = lambda name: f"%{name}") -> str:
+    """What an instruction does; `described` writes what it makes (without it: the name alone, as in errors)."""
+    if isinstance(instruction, Local):
+        attrs = "".join(f", {key}={_short(value)}" for key, value in instruction.attrs.items())
+        inputs = ", ".join(f"%{name}" if name else "-" for name in instruction.inputs)
+        return f"{', '.join(map(described, instruction.outputs))} = {instruction.op}({inputs}{attrs})"
+    return f"{described(instruction.output)} = {_conversion(instruction)}"
+
+
+def _conversion(instruction: Collective | Slice | Mask) -> str:
+    source = f"(%{instruction.input})"
     match instruction:
-        case Local():
-            attrs = "".join(f", {key}={value}" for key, value in instruction.attrs.items())
-            inputs = ", ".join(f"%{name}" if name else "-" for name in instruction.inputs)
-            outputs = ", ".join(f"%{name}" for name in instruction.outputs)
-            return f"{outputs} = {instruction.op}({inputs}{attrs})"
         case AllReduce():
-            return f"%{instruction.output} = all_reduce(%{instruction.input}) {instruction.reduction} over {instruction.axis}"
-        case AllGather() | ReduceScatter():
-            kind = "all_gather" if isinstance(instruction, AllGather) else "reduce_scatter"
-            return f"%{instruction.output} = {kind}(%{instruction.input}) dim {instruction.dim} over {instruction.axis}"
+            return f"all_reduce{source} {instruction.reduction} over {instruction.axis}"
+        case AllGather():
+            return f"all_gather{source} dim {instruction.dim} over {instruction.axis}"
+        case ReduceScatter():
+            return f"reduce_scatter{source} dim {instruction.dim} over {instruction.axis}"
         case AllToAll():
-            dims = f"dim {instruction.source} to {instruction.dim}"
-            return f"%{instruction.output} = all_to_all(%{instruction.input}) {dims} over {instruction.axis}"
+            return f"all_to_all{source} dim {instruction.source} to {instruction.dim} over {instruction.axis}"
         case Slice():
-            return f"%{instruction.output} = slice(%{instruction.input}) dim {instruction.dim}"
+            return f"slice{source} dim {instruction.dim}"
         case Mask():
-            return f"%{instruction.output} = mask(%{instruction.input}) first of {instruction.axis}"
+            return f"mask{source} first of {instruction.axis}"
+
+
+def _short(value: Attribute) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def at(program: Program, number: int) -> str:
@@ -55,43 +70,74 @@ def at(program: Program, number: int) -> str:
 
 
 def program_text(program: Program) -> Iterator[str]:
-    """The lines of a program: a header, then every instruction with the layouts of what it makes."""
-    yield from _header(program)
+    """The lines of a program for all ranks: what comes in, every instruction with the layout of what it makes, what goes out."""
+
+    def described(name: str) -> str:
+        value = program.values[name]
+        dims = (f"{n} {s}" if s else str(n) for n, s in zip(value.shape, value.layout.dims, strict=True))
+        return f"%{name}: {SHORT[value.dtype]}[{', '.join(dims)}]{_partial(program, name)}"
+
+    yield _header(program)
+    yield from _given(program, described)
     for number, instruction in enumerate(program.instructions):
-        made = "; ".join(_global(program, name) for name in writes(instruction))
-        splits = ", ".join(f"{f} over {'*'.join(s.axes)}" for f, s in getattr(instruction, "splits", {}).items())
-        yield f"{number:5}  {line(instruction)}    {made}{f'    ({splits})' if splits else ''}"
-    yield f"       return {', '.join(f'%{name}' for name in program.outputs)}"
+        splits = getattr(instruction, "splits", {})
+        notes = ", ".join(f"{factor} over {'*'.join(split.axes)}" for factor, split in splits.items())
+        yield _numbered(number, line(instruction, described), notes)
+    yield _returned(program)
 
 
 def rank_text(program: Program, rank: int) -> Iterator[str]:
-    """The lines of one rank: local shapes, the intervals it holds of what is split, and what it computes of each factor."""
-    yield from _header(program)
-    coords = ", ".join(f"{axis}={at}" for axis, at in program.mesh.coords(rank).items())
-    yield f"rank {rank}{f' ({coords})' if coords else ''}"
+    """The lines of one rank: local shapes and where they start, what it computes of each factor, whom it meets."""
+    mesh = program.mesh
+
+    def described(name: str) -> str:
+        held = zip(
+            intervals(program, name, rank), local_shape(program, name, rank), program.values[name].shape, strict=True
+        )
+        dims = (f"{n} @{a}" if n != whole else str(n) for (a, _), n, whole in held)
+        return f"%{name}: {SHORT[program.values[name].dtype]}[{', '.join(dims)}]{_partial(program, name)}"
+
+    yield _header(program)
+    memory = peak(program, rank)
+    coords = ", ".join(f"{axis}={mesh.coords(rank)[axis]}" for axis, _ in mesh.axes)
+    yield (
+        f"rank {rank}{f' ({coords})' if coords else ''}, needs {memory.peak / 1e6:.1f} MB: parameters "
+        f"{memory.parameters / 1e6:.1f}, states {memory.states / 1e6:.1f}, activations {memory.activations / 1e6:.1f}"
+    )
+    yield from _given(program, described)
     for number, instruction in enumerate(program.instructions):
-        made = "; ".join(_local(program, name, rank) for name in writes(instruction))
-        own = {f: s.at(rank, program.mesh) for f, s in getattr(instruction, "splits", {}).items()}
-        facts = ", ".join(f"{f}={a}:{b}" for f, (a, b) in own.items())
-        yield f"{number:5}  {line(instruction)}    {made}{f'    ({facts})' if facts else ''}"
-    yield f"       return {', '.join(f'%{name}' for name in program.outputs)}"
+        if isinstance(instruction, Collective):
+            notes = f"ranks {' '.join(map(str, mesh.group_of(rank, instruction.axis)))}"
+        else:
+            own = {factor: split.at(rank, mesh) for factor, split in getattr(instruction, "splits", {}).items()}
+            notes = ", ".join(f"{factor} {a}:{b}" for factor, (a, b) in own.items())
+        yield _numbered(number, line(instruction, described), notes)
+    yield _returned(program)
 
 
-def _header(program: Program) -> Iterator[str]:
+def _header(program: Program) -> str:
     sizes = ", ".join(f"{symbol}={size}" for symbol, size in program.sizes.items())
-    yield f"program of graph {program.graph}, phase {program.phase}, mesh {program.mesh}{f', {sizes}' if sizes else ''}"
+    return (
+        f"program of graph {program.graph}, phase {program.phase}, mesh {program.mesh}{f', {sizes}' if sizes else ''}"
+    )
 
 
-def _global(program: Program, name: str) -> str:
-    value = program.values[name]
-    dims = (f"{n} {s}" if s else str(n) for n, s in zip(value.shape, value.layout.dims, strict=True))
-    partial = f" partial {value.layout.reduction} over {','.join(value.layout.partial)}" if value.layout.partial else ""
-    return f"{SHORT[value.dtype]}[{', '.join(dims)}]{partial}"
+def _given(program: Program, described: Callable[[str], str]) -> Iterator[str]:
+    """What comes from outside, indented like the numbered lines."""
+    states = dict(program.states)
+    for what, names in (("input", program.inputs), ("parameter", program.parameters), ("state", tuple(states))):
+        for name in names:
+            yield f"       {what} {described(name)}{f', becomes %{states[name]}' if what == 'state' else ''}"
 
 
-def _local(program: Program, name: str, rank: int) -> str:
-    value = program.values[name]
-    held = intervals(program, name, rank)
-    part = "".join(f" dim {d}: {a}:{b}" for d, (a, b) in enumerate(held) if (a, b) != (0, value.shape[d]))
-    partial = f" partial over {','.join(value.layout.partial)}" if value.layout.partial else ""
-    return f"{SHORT[value.dtype]}{list(local_shape(program, name, rank))}{part}{partial}"
+def _numbered(number: int, text: str, notes: str) -> str:
+    return f"{number:5}  {text}{f'    {notes}' if notes else ''}"
+
+
+def _returned(program: Program) -> str:
+    return f"       return {', '.join(f'%{name}' for name in program.outputs)}"
+
+
+def _partial(program: Program, name: str) -> str:
+    layout = program.values[name].layout
+    return f" partial {layout.reduction} over {','.join(layout.partial)}" if layout.partial else ""
