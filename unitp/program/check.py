@@ -64,17 +64,27 @@ def _check_memory(program: Program, limit: int) -> None:
 def check_ranks(programs: Sequence[Program]) -> None:
     """Raise ProgramError where the programs of the ranks, by rank number, differ: their collectives would not meet.
 
-    The message names the rank that differs from most, and its first instruction that does.
+    The message names a rank that differs from most (of as many, from one that is right by itself), and the first
+    instruction in which it does.
     """
     programs = [decoded(program) for program in programs]
     written = [encode(program) for program in programs]
-    common, _ = Counter(written).most_common(1)[0]
-    like = written.index(common)
+    counts = Counter(written)
+    common = [written.index(w) for w, count in counts.items() if count == max(counts.values())]
+    like = next((rank for rank in common if len(common) > 1 and _right(programs[rank])), common[0])
     for rank, program in enumerate(programs):
-        if written[rank] != common:
+        if written[rank] != written[like]:
             raise ProgramError(f"rank {rank} {_difference(program, programs[like])}, unlike rank {like}")
     if len(programs) not in (1, programs[0].mesh.size):
         raise ProgramError(f"{len(programs)} programs for the {programs[0].mesh.size} ranks of {programs[0].mesh}")
+
+
+def _right(program: Program) -> bool:
+    try:
+        check(program)
+    except ProgramError:
+        return False
+    return True
 
 
 def _difference(program: Program, other: Program) -> str:
