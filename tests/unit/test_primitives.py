@@ -52,7 +52,7 @@ def test_arrays_go_in_and_out(p, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_made_of_nothing(p, dtype):
-    same(p, p.full((2, 3), 1, dtype), np.ones((2, 3), dtype))
+    same(p, p.full((2, 3), True if dtype == "bool" else 1, dtype), np.ones((2, 3), dtype))
     same(p, p.full((), 0, dtype), np.zeros((), dtype))
     if dtype != "bool":
         same(p, p.arange(2, 7, dtype), np.arange(2, 7, dtype=dtype))
@@ -169,7 +169,7 @@ def test_top_k_of_infinities(p):
 def test_update_writes_in_place_for_each_entry(p, dtype, dim):
     past, rows, starts = np.zeros((2, 6, 7, 3), dtype), numbers(2, 6, 7, 3, dtype=dtype), np.array([4, 1])
     rows = rows.take(range(2), dim)
-    state = p.full(past.shape, 0, dtype)
+    state = getattr(p, "state", p.full)(past.shape, 0, dtype)
     found = p.update(state, p.from_numpy(rows), p.from_numpy(starts), dim)
     for entry, start in enumerate(starts):
         np.moveaxis(past[entry], dim - 1, 0)[start : start + 2] = np.moveaxis(rows[entry], dim - 1, 0)

@@ -1,6 +1,7 @@
 """One operator on one rank of a backend: what the conformance tests of operators run.
 
-The operator goes the whole way (graph, plan, lowering, interpreter), with the backend's overrides or without them.
+The operator goes the whole way (graph, plan, lowering, engine): on the backend's own engine, or on the eager one with the
+backend's overrides or without them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from unitp.frontends.builder import Builder
 from unitp.graph.graph import Attribute, Graph
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
-from unitp.plugins.discover import backend
+from unitp.plugins.discover import backend, resolve
 from unitp.program.eager import EagerEngine
+from unitp.program.engine import Engine
 from unitp.program.lower import lower
 from unitp.program.overrides import Overrides
 from unitp.program.primitives import Primitives
@@ -55,16 +57,34 @@ def graph_of(op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | N
     return b.graph(*(found if isinstance(found, tuple) else (found,)))
 
 
+class Silent:
+    """A progress page that nobody reads."""
+
+    def at(self, instruction: int) -> None:
+        """Nothing is kept."""
+
+
+@lru_cache
+def engine(name: str) -> Engine:
+    """A backend's own engine on one rank; imports its framework."""
+    connect = resolve(backend(name).engine)
+    made: Engine = connect(0, Mesh(), Silent())
+    return made
+
+
+def eager(tools: Kit, *, overridden: bool = True) -> Engine:
+    """The eager engine on a backend's primitives, with its overrides or with decompositions only."""
+    return EagerEngine(tools.primitives, tools.overrides if overridden else Overrides(), Alone(), 0, Mesh())
+
+
 def run_operator(
-    op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | None], tools: Kit, *, overridden: bool = True
+    op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | None], on: Engine, name: str = "operator"
 ) -> list[Array]:
-    """Its outputs; in the float64 mode where an input is float64."""
+    """Its outputs; in the float64 mode where an input is float64. `name` is the program's."""
     graph = graph_of(op, attrs, inputs)
     wide = any(array is not None and array.dtype == np.float64 for array in inputs)
     phase = Phase("main", {})
     program = lower(graph, unsplit(graph, [phase]), "main", dtype="float64" if wide else "float32")
-    overrides = tools.overrides if overridden else Overrides()
-    engine = EagerEngine(tools.primitives, overrides, Alone(), 0, Mesh())
-    engine.compile("alone", program)
-    found = engine.run("alone", {f"x{i}": array for i, array in enumerate(inputs) if array is not None})
-    return [found[name] for name in program.outputs]
+    on.compile(name, program)
+    found = on.run(name, {f"x{i}": array for i, array in enumerate(inputs) if array is not None})
+    return [found[output] for output in program.outputs]

@@ -22,6 +22,8 @@ def reduce_sum(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
 def reduce_max(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
     if x is None:
         return p.full(ctx.outputs[0], _lowest(ctx.dtype), ctx.dtype)
+    if ctx.dtype == "bool":  # whether any is true
+        return p.cast(p.reduce_max(p.cast(x, "int32"), dims_of(ctx, rank_of(ctx)), _keeps(ctx)), "bool")
     return p.reduce_max(x, dims_of(ctx, rank_of(ctx)), _keeps(ctx))
 
 
