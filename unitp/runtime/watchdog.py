@@ -114,9 +114,13 @@ class Watchdog:
     def stop(self) -> None:
         """Watch no longer. Waits for an error that is just being made."""
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
 
     # the thread
 
@@ -130,6 +134,9 @@ class Watchdog:
                 if error is not None:
                     self._end(error)
                     return
+        except BaseException as error:
+            self._end(RankError(f"the watchdog failed: {error!r}", hint="This is a fault of unitp: please report it."))
+            raise
         finally:
             for handle in self._handles.values():
                 os.close(handle)

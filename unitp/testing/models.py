@@ -79,7 +79,12 @@ def arrays(sources: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def write_huggingface(
-    folder: Path, config: LlamaConfig, weights: Mapping[str, Array], *, architecture: str = "LlamaForCausalLM", **more: Any
+    folder: Path,
+    config: LlamaConfig,
+    weights: Mapping[str, Array],
+    *,
+    architecture: str = "LlamaForCausalLM",
+    **more: Any,
 ) -> Path:
     """A Hugging Face directory with these weights (by GGUF's names); `more` goes into its config.
 
@@ -99,10 +104,14 @@ def write_huggingface(
         if config.interleaved and part in ("attn_q", "attn_k"):
             weight = halves(weight, config.heads if part == "attn_q" else config.kv_heads)
         tensors[f"model.layers.{layer}.{inner[part]}.{kind}"] = weight
-    save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: np.ascontiguousarray(t) for name, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     about = {
         "architectures": [architecture],
-        "model_type": {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "MistralForCausalLM": "mistral"}[architecture],
+        "model_type": {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "MistralForCausalLM": "mistral"}[
+            architecture
+        ],
         "hidden_size": config.width,
         "intermediate_size": config.hidden,
         "num_hidden_layers": config.layers,

@@ -13,17 +13,19 @@ from unitp.plugins.spec import Process
 
 HOST = "127.0.0.1"
 
-COMMON = {
+COMMON = {"MXNET_STORAGE_FALLBACK_LOG_VERBOSE": "0", "MXNET_SUBGRAPH_VERBOSE": "0"}
+WORKER = {
+    **COMMON,
+    "DMLC_ROLE": "worker",
+    "MXNET_ENGINE_TYPE": "ThreadedEnginePerDevice",  # one after the other in the calling thread: as fast, and errors have a place
     "MXNET_SAFE_ACCUMULATION": "1",  # float32 sums are taken in float64
-    "MXNET_SUBGRAPH_VERBOSE": "0",
-    "MXNET_STORAGE_FALLBACK_LOG_VERBOSE": "0",
 }
 
 
 def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
     axes = server_axes(mesh)
     if not axes:
-        return [Process("worker", (0,), env={**COMMON, "DMLC_ROLE": "worker"})]
+        return [Process("worker", (0,), env=WORKER)]
     root = free_port()
     ports = sorted(free_port() for _ in range(len(axes) + mesh.size))
     shared = {
@@ -33,14 +35,14 @@ def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
         "DMLC_NODE_HOST": HOST,
         "DMLC_NUM_SERVER": str(len(axes)),
         "DMLC_NUM_WORKER": str(mesh.size),
-        "MXNET_KVSTORE_BIGARRAY_BOUND": str(2**31 - 1),  # no array is spread over several servers
+        "MXNET_KVSTORE_BIGARRAY_BOUND": str(2**30),  # no array is spread over several servers
     }
     started = [Process("scheduler", (), env={**shared, "DMLC_ROLE": "scheduler"})]
     for axis, port in zip(axes, ports, strict=False):
         group = {"DMLC_NUM_WORKER": str(mesh.axis_size(axis)), "PORT": str(port)}
         started.append(Process("server", (), env={**shared, **group, "DMLC_ROLE": "server"}))
     for rank, port in enumerate(ports[len(axes) :]):
-        started.append(Process("worker", (rank,), env={**shared, "PORT": str(port), "DMLC_ROLE": "worker"}))
+        started.append(Process("worker", (rank,), env={**shared, **WORKER, "PORT": str(port)}))
     return started
 
 

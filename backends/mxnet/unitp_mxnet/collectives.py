@@ -4,12 +4,14 @@ Every mesh axis has a server of its own, which answers once as many workers have
 members (`unitp_mxnet.cluster` starts it so). Key k lies on server `9973 k mod servers`. A key belongs to one group, one
 size and one dtype for ever; all ranks make keys together: `prepare` makes those of a program, for all groups.
 
-    all_reduce      push and pull the sum              all_gather   the sum of parts, each in its place among zeros
-    max             all_gather, then the maximum       all_to_all   all_gather of all parts; each takes its column
-    reduce_scatter  all_reduce; each takes its part
+    float32      all_reduce pushes and pulls the sum; data is gathered as the sum of parts, each in its place among zeros
+    other types  servers add in float32 whatever the type of the key, and know no integers: bytes are gathered, as words
+                 of 16 bits in float32, and added here; float64 is exact so, and so are integers
+    max          gathered, then the maximum            reduce_scatter   all_reduce; each takes its part
+    all_to_all   all parts are gathered; each takes its column
 
-Gathered data is exact (x + 0 = x; -0.0 arrives as 0.0). Integers and bools travel as float64; servers know no integers.
-The sum of three or more is taken in the order of arrival: its last bit may differ between runs, never between ranks.
+Gathered data is exact (in float32 -0.0 arrives as 0.0). A float32 sum of three or more is taken in the order of arrival:
+its last bit may differ between runs, never between ranks.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from functools import partial, reduce
 from math import prod
 from typing import NamedTuple
 
-import mxnet as mx
 import numpy as np
 
 from unitp.errors import BackendError, ProgramError
@@ -31,7 +32,7 @@ from unitp.program.rank import local_shape
 from unitp.program.transport import Tally
 from unitp_mxnet import primitives as p
 from unitp_mxnet.cluster import server_axes
-from unitp_mxnet.operators import Tensor, host, recording
+from unitp_mxnet.operators import Tensor, host, mx, recording
 from unitp_mxnet.segments import Recording
 
 PRIME = 9973
@@ -39,16 +40,15 @@ PRIME = 9973
 
 
 class Need(NamedTuple):
-    """What a key is for: the group's axis and first rank, how many numbers, and their dtype on the wire."""
+    """What a key is for: the group's axis and first rank, and how many float32 numbers."""
 
     axis: str
     first: int
     size: int
-    dtype: str
 
 
 class _Recipes(ABC):
-    """`unitp.program.primitives.Collectives` in terms of `add`, the sum of equal flat arrays over a group."""
+    """`unitp.program.primitives.Collectives` in terms of sums and gathers of float32 over a group."""
 
     def __init__(self, rank: int, mesh: Mesh) -> None:
         self.groups = {axis: mesh.group_of(rank, axis) for axis, _ in mesh.axes}
@@ -56,34 +56,43 @@ class _Recipes(ABC):
 
     @abstractmethod
     def add(self, x: Tensor, need: Need, given: int) -> Tensor:
-        """The sum over the group, in an array of its own. `given`: how many of its bytes the caller gave."""
+        """The sum of flat float32 arrays over the group, in an array of its own; `given` bytes of each are data."""
+
+    @abstractmethod
+    def collect(self, x: Tensor, need: Need, place: int, count: int) -> Tensor:
+        """The arrays of the `count` members of the group, stacked, of any type: this rank's is at `place`."""
 
     def all_reduce(self, x: Tensor, axis: str, reduction: str) -> Tensor:
-        if reduction == "max":
-            return reduce(p.maximum, self.all_gather(x, axis))
-        return self._sum(x, axis, 1)
+        if p.dtype(x) == "float32" and reduction == "sum":
+            need = Need(axis, self.groups[axis][0], prod(x.shape))
+            return p.reshape(self.add(p.reshape(x, (need.size,)), need, 4 * need.size), x.shape)
+        return reduce(p.add if reduction == "sum" else p.maximum, self.all_gather(x, axis))
 
     def all_gather(self, x: Tensor, axis: str) -> list[Tensor]:
-        count, place = len(self.groups[axis]), self.places[axis]
-        zeros = p.full((1, *x.shape), 0, p.dtype(x))
-        part = p.reshape(x, (1, *x.shape))
-        rows = self._sum(p.concat([part if i == place else zeros for i in range(count)], 0), axis, count)
-        return [_row(rows, i) for i in range(count)]
+        rows = self._gathered(x, axis)
+        return [_row(rows, i) for i in range(len(self.groups[axis]))]
 
     def reduce_scatter(self, parts: Sequence[Tensor], axis: str) -> Tensor:
-        return _row(self._sum(_stacked(parts), axis, 1), self.places[axis])
+        return _row(self.all_reduce(_stacked(parts), axis, "sum"), self.places[axis])
 
     def all_to_all(self, parts: Sequence[Tensor], axis: str) -> list[Tensor]:
         return [_row(theirs, self.places[axis]) for theirs in self.all_gather(_stacked(parts), axis)]
 
-    def _sum(self, x: Tensor, axis: str, copies: int) -> Tensor:
-        """The sum of `x` over the group; one in `copies` of it is data."""
-        dtype, shape = p.dtype(x), x.shape
-        wire = dtype if dtype.startswith("float") else "float64"
-        need = Need(axis, self.groups[axis][0], prod(shape), wire)
-        flat = p.reshape(p.cast(x, wire), (need.size,))
-        total = self.add(flat, need, need.size * np.dtype(dtype).itemsize // copies)
-        return p.cast(p.reshape(total, shape), dtype)
+    def _gathered(self, x: Tensor, axis: str) -> Tensor:
+        """What the members of the group give, stacked."""
+        first, count, place = self.groups[axis][0], len(self.groups[axis]), self.places[axis]
+        if p.dtype(x) != "float32":
+            return self.collect(x, Need(axis, first, count * prod(x.shape) * words(p.dtype(x))), place, count)
+        size = prod(x.shape)
+        zeros, part = p.full((1, size), 0, "float32"), p.reshape(x, (1, size))
+        rows = p.concat([part if i == place else zeros for i in range(count)], 0)
+        flat = self.add(p.reshape(rows, (count * size,)), Need(axis, first, count * size), 4 * size)
+        return p.reshape(flat, (count, *x.shape))
+
+
+def words(dtype: str) -> int:
+    """How many float32 numbers carry one number of a type: its bytes, two at a time where they are more than one."""
+    return max(np.dtype(dtype).itemsize // 2, 1)
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -109,7 +118,7 @@ class Collectives(_Recipes):
         self._axes = server_axes(mesh)
         self._keys: dict[Need, int] = {}
         self._next = dict.fromkeys(self._axes, 0)
-        self.make(Need(axis, group[0], 1, "float32") for axis in self._axes for group in mesh.groups(axis))
+        self.make(Need(axis, group[0], 1) for axis in self._axes for group in mesh.groups(axis))
 
     def prepare(self, program: Program) -> None:
         """Make the keys of a program. All ranks call this with the same programs, in the same order."""
@@ -118,7 +127,7 @@ class Collectives(_Recipes):
     def make(self, needs: Iterable[Need]) -> None:
         for need in sorted(set(needs) - set(self._keys)):
             self._keys[need] = self._free_key(need.axis)
-            self._kv.init(self._keys[need], mx.nd.zeros((need.size,), dtype=need.dtype))
+            self._kv.init(self._keys[need], mx.nd.zeros((need.size,), dtype="float32"))
 
     def _free_key(self, axis: str) -> int:
         """A new number that lies on the server of `axis`."""
@@ -129,10 +138,16 @@ class Collectives(_Recipes):
         return key
 
     def add(self, x: Tensor, need: Need, given: int) -> Tensor:
-        key = self._keys.get(need)
-        if key is None:
-            raise ProgramError(f"no key was made for {need.size} numbers in {need.dtype} over {need.axis}")
-        return host(partial(self._add, key, given), x, type=(x.shape, need.dtype), ordered=True)
+        return host(partial(self._add, self._key(need), given), x, type=(x.shape, "float32"), ordered=True)
+
+    def collect(self, x: Tensor, need: Need, place: int, count: int) -> Tensor:
+        type_ = ((count, *x.shape), p.dtype(x))
+        return host(partial(self._collect, self._key(need), place, count), x, type=type_, ordered=True)
+
+    def _key(self, need: Need) -> int:
+        if need not in self._keys:
+            raise ProgramError(f"no key was made for {need.size} numbers over {need.axis}")
+        return self._keys[need]
 
     def _add(self, key: int, given: int, x: Tensor) -> Tensor:
         out = x.copy()
@@ -141,6 +156,15 @@ class Collectives(_Recipes):
             self._kv.pushpull(key, out, out=out)
             out.wait_to_read()
         return out
+
+    def _collect(self, key: int, place: int, count: int, x: Tensor) -> Tensor:
+        mine = np.ascontiguousarray(p.to_numpy(x))
+        unit = np.uint16 if mine.dtype.itemsize > 1 else np.uint8
+        flat = mine.reshape(-1).view(unit)
+        rows = np.zeros((count, flat.size), np.float32)
+        rows[place] = flat
+        found = p.to_numpy(self._add(key, mine.nbytes, p.from_numpy(rows.reshape(-1))))
+        return p.from_numpy(found.astype(unit).view(mine.dtype).reshape(count, *mine.shape))
 
     def close(self) -> None:
         """Leave the store; the servers end when all ranks have left."""
@@ -157,6 +181,10 @@ class _Needed(_Recipes):
     def add(self, x: Tensor, need: Need, given: int) -> Tensor:
         self.needs.add(need)
         return x
+
+    def collect(self, x: Tensor, need: Need, place: int, count: int) -> Tensor:
+        self.needs.add(need)
+        return _stacked([x] * count)
 
 
 def needs(program: Program) -> set[Need]:

@@ -20,11 +20,14 @@ import numpy.typing as npt
 if "bool" not in vars(np):
     setattr(np, "bool", np.bool_)  # noqa: B010  (MXNet 1.9.1 asks for the name that NumPy 1.24 removed)
 
-import mxnet as mx
+import mxnet
 from mxnet._ctypes.ndarray import _imperative_invoke
 from mxnet._ctypes.symbol import _symbol_creator as _compose
 from mxnet.base import _LIB, c_str, check_call
 from mxnet.symbol.symbol import Symbol
+
+mx = mxnet
+"""For the modules beside this one: what is set above has to come before the import."""
 
 mx.util.set_np_shape(True)  # shapes as in NumPy: () has no dims, 0 is a size
 

@@ -1,7 +1,8 @@
 """The local primitives on MXNet's arrays, or on promises of them (`unitp_mxnet.operators`).
 
 Constants without dims stay NumPy scalars, so that they become attributes (in double precision) and not arrays.
-MXNet has no bool kernels for moving data: bools go as bytes. What it does not do exactly, the order of equal
+MXNet has few bool kernels: bools are moved as bytes. `Activation` and `Concat` are the fast ones of
+their kind. What it does not do exactly, the order of equal
 values in `topk`, is done on the host.
 """
 
@@ -108,10 +109,16 @@ abs = _unary("abs", np.absolute)
 exp = _unary("exp", np.exp)
 log = _unary("log", np.log)
 sqrt = _unary("sqrt", np.sqrt)
-tanh = _unary("tanh", np.tanh)
-sigmoid = _on_array("sigmoid")
 erf = _on_array("erf")
 logical_not = _on_array("_npi_logical_not")
+
+
+def tanh(x: Tensor) -> Tensor:
+    return call("Activation", x, act_type="tanh")
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return call("Activation", x, act_type="sigmoid")
 
 
 def logical_and(x: Tensor, y: Tensor) -> Tensor:
@@ -142,6 +149,10 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 @_as_bytes
 def transpose(x: Tensor, perm: Sequence[int]) -> Tensor:
+    """Where only dims of size 1 move, nothing does: a decode step's heads."""
+    moved = [dim for dim in perm if x.shape[dim] > 1]
+    if moved == sorted(moved):
+        return reshape(x, [x.shape[dim] for dim in perm])
     return call("transpose", x, axes=tuple(perm))
 
 
@@ -150,7 +161,8 @@ def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def concat(xs: Sequence[Tensor], dim: int) -> Tensor:
-    return call("_npi_concatenate", *xs, num_args=len(xs), axis=dim)
+    op, name = ("_npi_concatenate", "axis") if dtype(xs[0]) == "bool" else ("Concat", "dim")
+    return call(op, *xs, num_args=len(xs), **{name: dim})
 
 
 @_as_bytes

@@ -17,18 +17,19 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-import mxnet as mx
 import numpy as np
 
 from unitp.errors import RankError, UnitpError
 from unitp.program.engine import Progress
 from unitp.program.instructions import Program
-from unitp_mxnet.operators import Later, Tensor, Type, array, infer, symbol, variable
+from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
 
 Attrs = tuple[tuple[str, str], ...]
 Slots = list[Tensor]
 Structure = tuple[Any, ...]
 
+
+RESHAPE = "_np_reshape"
 
 Compiled = tuple[Any, list[int]]
 """A CachedOp, and the places of its inputs among those of the segment, in the order in which it wants them."""
@@ -66,9 +67,13 @@ class Recording:
 
     def call(self, op: str, inputs: Sequence[Tensor], attrs: Attrs) -> Later:
         numbers = tuple(self.number(x) for x in inputs)
+        if op == RESHAPE and (source := self.calls.get(numbers[0])) is not None and source.what == RESHAPE:
+            numbers = source.inputs
         key = (op, numbers, attrs)
         if key not in self._known:
             type = infer(op, tuple(self.types[n] for n in numbers), attrs)
+            if op == RESHAPE and type == self.types[numbers[0]]:
+                return self._promise(numbers[0])
             self._known[key] = self._value(type)
             self.calls[self._known[key]] = Call(op, numbers, attrs, False, self._instruction)
         return self._promise(self._known[key])
