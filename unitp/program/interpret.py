@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from unitp.errors import RankError, UnitpError
 from unitp.program import decompositions
@@ -27,6 +27,15 @@ Step = Callable[[Slots], None]
 
 VIEWS = {"Identity", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Split", "Concat", "Cast"}
 """Operators whose result may share memory with their input."""
+
+
+class Part(NamedTuple):
+    """An instruction on this rank: what it reads and writes, by the names of slots; no `step` where it does nothing."""
+
+    number: int
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    step: Step | None
 
 
 class Runner:
@@ -47,32 +56,33 @@ class Runner:
         self._at: Callable[[int], None] = progress.at if progress is not None else lambda instruction: None
         self._writer = {name: i for i, instruction in enumerate(program.instructions) for name in writes(instruction)}
         self._keys = _constant_keys(program)
-        self._in_place = _in_place(program)
-        self._slots: dict[str, int] = {}
-        self._constants: dict[str, Key] = {}
-        self._operands: dict[str, tuple[str, bool]] = {}
-        self._steps = self._build()
+        self.in_place = _in_place(program)
+        self.slots: dict[str, int] = {}
+        self.constants: dict[str, Key] = {}
+        self.operands: dict[str, tuple[str, bool]] = {}
+        self.parts = self._build()
+        self._steps = [(part.number, part.step) for part in self.parts if part.step is not None]
         results = (*program.outputs, *(new for _, new in program.states))
         self._fed = [(name, self._slot(name)) for name in (*program.inputs, *(old for old, _ in program.states))]
         self._results = [(name, self._slot(name)) for name in dict.fromkeys(results)]
-        self._initial: Slots = [None] * len(self._slots)
+        self.initial: Slots = [None] * len(self.slots)
         self.aliases = _aliases(program)
 
     # running
 
     def fold(self, constants: Constants) -> None:
         """Take the parameters, and compute (or find) what follows from them alone."""
-        self._initial = [None] * len(self._slots)
-        for slot, (name, transposed) in self._operands.items():
-            self._initial[self._slots[slot]] = constants.operand(name, transposed)
+        self.initial = [None] * len(self.slots)
+        for slot, (name, transposed) in self.operands.items():
+            self.initial[self.slots[slot]] = constants.operand(name, transposed)
         scratch: dict[str, Tensor] = {}
-        for name, key in self._constants.items():
+        for name, key in self.constants.items():
             made = partial(self._fold_value, name, constants, scratch)
-            self._initial[self._slots[name]] = constants.keep(key, made)
+            self.initial[self.slots[name]] = constants.keep(key, made)
 
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """From inputs and states (by the names that are read) to outputs and new states."""
-        values = self._initial.copy()
+        values = self.initial.copy()
         for name, slot in self._fed:
             values[slot] = store[name]
         at, number = self._at, 0
@@ -123,23 +133,23 @@ class Runner:
     # building
 
     def _slot(self, name: str) -> int:
-        return self._slots.setdefault(name, len(self._slots))
+        return self.slots.setdefault(name, len(self.slots))
 
-    def _build(self) -> list[tuple[int, Step]]:
-        steps = []
+    def _build(self) -> list[Part]:
+        parts = []
         dead = self._last_reads()
         for number, instruction in enumerate(self.program.instructions):
             if writes(instruction)[0] in self._keys:
                 continue
             fn = self._function(instruction)
-            inputs = [self._slot(name) for name in self._arguments(instruction)]
-            if fn is not None:
-                outputs = [self._slot(name) for name in writes(instruction)]
-                steps.append((number, _step(fn, inputs, outputs, [self._slot(n) for n in dead[number]])))
+            names, made = tuple(self._arguments(instruction)), writes(instruction)
+            inputs, outputs = [self._slot(name) for name in names], [self._slot(name) for name in made]
+            step = _step(fn, inputs, outputs, [self._slot(n) for n in dead[number]]) if fn is not None else None
+            parts.append(Part(number, names, made, step))
         for name in (*self.program.outputs, *(new for _, new in self.program.states)):
             if name in self._keys:
                 self._constant(name)
-        return steps
+        return parts
 
     def _arguments(self, instruction: Instruction) -> list[str]:
         """The slots that an instruction reads; notes constants and packed operands on the way."""
@@ -148,7 +158,7 @@ class Runner:
             found = self._parameter(instruction.inputs[1])
             if found is not None:
                 names[1] = f"{found[0]} {'transposed' if found[1] else 'as stored'}"
-                self._operands[names[1]] = found
+                self.operands[names[1]] = found
         for name in names:
             if name in self._keys:
                 self._constant(name)
@@ -156,7 +166,7 @@ class Runner:
 
     def _constant(self, name: str) -> None:
         self._slot(name)
-        self._constants[name] = self._keys[name]
+        self.constants[name] = self._keys[name]
 
     def _parameter(self, name: str) -> tuple[str, bool] | None:
         """The two-dimensional parameter that a value is, and whether the value is its transpose."""
@@ -176,7 +186,7 @@ class Runner:
         ctx = context(self.program, instruction, self.rank)
         if all(0 in shape for shape in ctx.outputs):
             return None
-        if instruction.outputs[0] in self._in_place:
+        if instruction.outputs[0] in self.in_place:
             update, dim = self._p.update, int(instruction.attrs.get("axis", -2)) % len(ctx.outputs[0])  # type: ignore[arg-type]
             return lambda past, rows, starts: update(past, rows, starts, dim)
         hollow = any(shape is not None and 0 in shape for shape in ctx.inputs)
@@ -265,11 +275,12 @@ def _constant_keys(program: Program) -> dict[str, Key]:
             continue
         layouts = tuple(program.values[name].layout for name in (*names, *writes(instruction)))
         for number, name in enumerate(writes(instruction)):
-            keys[name] = (*_recipe(instruction), tuple(keys[n] for n in names), layouts, number)
+            keys[name] = (*recipe(instruction), tuple(keys[n] for n in names), layouts, number)
     return keys
 
 
-def _recipe(instruction: Instruction) -> tuple[Any, ...]:
+def recipe(instruction: Instruction) -> tuple[Any, ...]:
+    """What an instruction does, whatever its values are called."""
     if isinstance(instruction, Local):
         attrs = tuple(sorted((name, repr(value)) for name, value in instruction.attrs.items()))
         present = tuple(bool(name) for name in instruction.inputs)

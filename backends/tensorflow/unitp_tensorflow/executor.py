@@ -1,13 +1,15 @@
-"""The engine of a rank: each program is one tf.function, traced once, around the interpreter that other backends run eagerly.
+"""The engine of a rank: programs are cut into segments (`unitp_tensorflow.segments`), and each structure of them is one
+tf.function, traced once around the interpreter that other backends run eagerly.
 
-Parameters are eager tensors that the function captures by reference; states are variables, written in place. What follows from
-parameters alone is computed once, eagerly. TensorFlow runs a program in one call, so what the watchdog can name is the
-program, not the instruction.
+Parameters and states are arguments, so that all layers share a function; states are variables, written in place. What
+follows from parameters alone is computed once, eagerly. TensorFlow runs a segment in one call, so what the watchdog can
+name is the segment, by its first instruction.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,32 +22,50 @@ from unitp.mesh import Mesh
 from unitp.program.eager import EagerEngine
 from unitp.program.engine import Array, Engine, EngineStats, Progress
 from unitp.program.instructions import Program
+from unitp.program.interpret import Runner
+from unitp.program.rank import local_shape
 from unitp.program.transport import Alone, CountedCollectives
 from unitp_tensorflow import primitives
 from unitp_tensorflow.collectives import Call, Collectives
-from unitp_tensorflow.overrides import overrides
+from unitp_tensorflow.overrides import Stored, overrides
+from unitp_tensorflow.segments import Segment, segments
+
+Tensor = Any
 
 
 class Traced(NamedTuple):
-    """A program's function, which inputs it takes, and the collectives in it."""
+    """The function of a structure, the types and places (among a segment's outputs) of what it gives, and its collectives."""
 
     function: Any
-    feeds: tuple[str, ...]
+    types: list[Any]
+    gives: tuple[int, ...]
     calls: list[Call]
+
+
+class Step(NamedTuple):
+    """A segment of a program: its function, what that is given, and where what it gives goes.
+
+    `given` has parameters and states in their places; `holes` are the places of arguments that come from slots.
+    """
+
+    at: int
+    traced: Traced
+    given: list[Tensor]
+    holes: tuple[tuple[int, int], ...]
+    gives: tuple[int, ...]
+    dead: tuple[int, ...]
 
 
 class TensorflowEngine(EagerEngine):
     def __init__(self, collectives: CountedCollectives, rank: int, mesh: Mesh, progress: Progress | None) -> None:
         super().__init__(primitives, overrides, collectives, rank, mesh, None)
         self._page = progress
-        self._traced: dict[str, Traced] = {}
-        self._runs: dict[str, int] = {}
-        self._chains: dict[str, float] = {}
+        self._traced: dict[Hashable, Traced] = {}
+        self._prepared: dict[str, Prepared] = {}
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self._state_types[name] = (shape, dtype)
         self._states[name] = None if 0 in shape else tf.Variable(tf.zeros(shape, dtype), trainable=False)
-        self._traced.clear()
 
     def reset(self) -> None:
         for state in self._states.values():
@@ -55,65 +75,145 @@ class TensorflowEngine(EagerEngine):
     def compile(self, key: str, program: Program) -> None:
         super().compile(key, program)
         runner = self._runners[key]
-        local = {n: _spec(program, n, self._rank) for n in program.inputs}
-        feeds = tuple(n for n, spec in local.items() if spec is not None)
-        traces: list[list[Call]] = []
-
-        def body(*given: Any) -> dict[str, Any]:
-            calls = _begin(self._collectives)
-            store = dict.fromkeys(program.inputs) | dict(zip(feeds, given, strict=True))
-            results = runner.run(store | self._states)
-            for old, new in program.states:
-                if results[new] is not self._states[old]:
-                    self._states[old].assign(results[new])
-            traces.append(calls())
-            return {n: tf.convert_to_tensor(results[n]) for n in program.outputs if results[n] is not None}
-
-        function = tf.function(body).get_concrete_function(*(local[n] for n in feeds))
-        self._traced[key] = Traced(function, feeds, traces[-1])
+        assert isinstance(runner, Runner)
+        self._prepared[key] = Prepared(runner, self._rank, self._states, self._collectives, self._traced)
 
     def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        traced, runner = self._traced[key], self._runners[key]
-        if missing := [name for name in traced.feeds if name not in inputs]:
+        prepared = self._prepared[key]
+        if missing := [name for name in prepared.feeds if name not in inputs]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
-        if self._page is not None:
-            self._page.at(0)
-        try:
-            results = traced.function(*(tf.constant(inputs[name]) for name in traced.feeds))
-        except tf.errors.OpError as error:
-            raise RankError(f"rank {self._rank} failed in program {key}: {error.message}") from error
-        self._runs[key] = self._runs.get(key, 0) + 1
-        return {name: self._output(runner, name, results.get(name)) for name in runner.program.outputs}
+        results = prepared.run({name: tf.constant(inputs[name]) for name in prepared.feeds}, self._page)
+        for old, new in prepared.replaced:
+            self._states[old].assign(results[new])
+        return {name: self._output(prepared.runner, name, results[name]) for name in prepared.runner.program.outputs}
 
     def stats(self) -> EngineStats:
         """`collective_s` is what the collectives of all runs take alone, in a chain: inside a function nobody sees them."""
         tally = self._collectives.tally
         seconds, calls, size = tally.seconds, tally.calls, tally.bytes
-        for key, runs in self._runs.items():
-            if key not in self._traced or not isinstance(self._collectives, Collectives):
-                continue
-            made = self._traced[key].calls
-            if key not in self._chains:
-                self._chains[key] = self._collectives.measure(made)
-            seconds += runs * self._chains[key]
-            calls += runs * len(made)
-            size += runs * sum(call.bytes for call in made)
-        return EngineStats(seconds, calls, size, len(self._traced))
+        if isinstance(self._collectives, Collectives):
+            for prepared in filter(lambda p: p.runs, self._prepared.values()):
+                seconds += prepared.runs * prepared.collective_s(self._collectives)
+                calls += prepared.runs * len(prepared.calls)
+                size += prepared.runs * sum(call.bytes for call in prepared.calls)
+        return EngineStats(seconds, calls, size, len(self._prepared))
 
 
-def _begin(collectives: CountedCollectives) -> Any:
-    """Start to note a function's collectives; the result gives what was noted."""
-    if not isinstance(collectives, Collectives):
-        return list
-    collectives.begin()
-    return lambda: collectives.calls
+class Prepared:
+    """A program as calls of traced functions."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        rank: int,
+        states: dict[str, Tensor],
+        collectives: CountedCollectives,
+        traced: dict[Hashable, Traced],
+    ) -> None:
+        self.runner, self._rank, self._collectives = runner, rank, collectives
+        program = runner.program
+        self._states = {old: states[old] for old, _ in program.states if states[old] is not None}
+        self._states |= {
+            new: self._states[old] for old, new in program.states if new in runner.in_place and old in self._states
+        }
+        self._initial = runner.initial.copy()
+        for name, state in self._states.items():
+            self._initial[runner.slots[name]] = state
+        self.feeds = tuple(name for name in program.inputs if self._type(name) is not None)
+        self.replaced = tuple(
+            (old, new) for old, new in program.states if old in self._states and new not in self._states
+        )
+        self._steps = [self._step(segment, traced) for segment in segments(runner)]
+        self.calls = [call for step in self._steps for call in step.traced.calls]
+        self.runs = 0
+        self._chain_s: float | None = None
+
+    def run(self, feeds: dict[str, Tensor], progress: Progress | None) -> dict[str, Tensor]:
+        values, slots = self._initial.copy(), self.runner.slots
+        for name, value in feeds.items():
+            values[slots[name]] = value
+        call = tf.raw_ops.StatefulPartitionedCall  # 31 us a call; through the function's own interface 270
+        for step in self._steps:
+            if progress is not None:
+                progress.at(step.at)
+            given = step.given.copy()
+            for place, slot in step.holes:
+                given[place] = values[slot]
+            try:
+                made = call(args=given, Tout=step.traced.types, f=step.traced.function)
+            except tf.errors.OpError as error:
+                raise RankError(
+                    f"rank {self._rank} failed in the segment from instruction {step.at}: {error.message}"
+                ) from error
+            for slot, value in zip(step.gives, made or (), strict=True):
+                values[slot] = value
+            for slot in step.dead:
+                values[slot] = None
+        self.runs += 1
+        program = self.runner.program
+        return {name: values[slots[name]] for name in (*program.outputs, *(new for _, new in self.replaced))}
+
+    def collective_s(self, collectives: Collectives) -> float:
+        """Seconds that the collectives of a run take alone. All ranks must call this."""
+        if self._chain_s is None:
+            self._chain_s = collectives.measure(self.calls)
+        return self._chain_s
+
+    # building
+
+    def _step(self, segment: Segment, traced: dict[Hashable, Traced]) -> Step:
+        slots = self.runner.slots
+        held = {name: self._held(name) for name in segment.inputs}
+        fed = [name for name in segment.inputs if held[name] is not None]
+        if segment.key not in traced:
+            traced[segment.key] = self._trace(segment, {name: held[name] for name in fed})
+        function = traced[segment.key]
+        given = [None if isinstance(held[name], tf.TensorSpec) else _flat(held[name]) for name in fed]
+        holes = tuple((place, slots[name]) for place, name in enumerate(fed) if given[place] is None)
+        gives = tuple(slots[segment.outputs[place]] for place in function.gives)
+        given += function.function.captured_inputs
+        return Step(segment.parts[0].number, function, given, holes, gives, tuple(slots[n] for n in segment.dead))
+
+    def _trace(self, segment: Segment, held: dict[str, Tensor]) -> Traced:
+        """Make the function of a segment. All ranks trace the same structures in the same order."""
+        slots = self.runner.slots
+        if isinstance(self._collectives, Collectives):
+            self._collectives.begin()
+        gives: list[int] = []
+
+        def body(*given: Tensor) -> list[Tensor]:
+            values = [None] * len(slots)
+            for name, x in zip(held, given, strict=True):
+                values[slots[name]] = held[name]._replace(weight=x) if isinstance(held[name], Stored) else x
+            for part in segment.parts:
+                if part.step is not None:
+                    part.step(values)
+            found = [
+                (place, values[slots[name]]) for place, name in enumerate(segment.outputs) if name not in self._states
+            ]
+            gives[:] = [place for place, x in found if x is not None]
+            return [tf.convert_to_tensor(x) for _, x in found if x is not None]
+
+        examples = [x.weight if isinstance(x, Stored) else x for x in held.values()]
+        function = tf.function(body).get_concrete_function(*examples)
+        calls = self._collectives.calls if isinstance(self._collectives, Collectives) else []
+        return Traced(function, [x.dtype for x in function.outputs], tuple(gives), calls)
+
+    def _held(self, name: str) -> Tensor:
+        """A constant or state, or the type of what comes from a slot; None where this rank holds nothing."""
+        known = self._initial[self.runner.slots[name]]
+        return known if known is not None or name not in self.runner.program.values else self._type(name)
+
+    def _type(self, name: str) -> Tensor:
+        shape = local_shape(self.runner.program, name, self._rank)
+        return None if 0 in shape else tf.TensorSpec(shape, self.runner.program.values[name].dtype)
 
 
-def _spec(program: Program, name: str, rank: int) -> Any:
-    """The tensor that a rank is fed for an input; None where it holds nothing of it."""
-    value = program.values[name]
-    shape = value.layout.local_shape(value.shape, rank, program.mesh)
-    return None if 0 in shape else tf.TensorSpec(shape, value.dtype)
+def _flat(x: Tensor) -> Tensor:
+    """A constant or state as a function's argument."""
+    if isinstance(x, Stored):
+        return x.weight
+    return x.handle if isinstance(x, tf.Variable) else x
 
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
