@@ -8,8 +8,9 @@ the others.
     stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
-One death makes others: of several, the process that was killed from outside is named, else the launcher that is
-nearest to the driver, and a death before an exception, since peers raise when a connection breaks.
+One death makes others. All that have died within `SETTLE_S` of the first are weighed together, since a launcher may be
+seen alive a moment before it takes its ranks along: the process that was killed from outside is named, of several the
+launcher that is nearest to the driver; and a death before an exception, since peers raise when a connection breaks.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from unitp.runtime.progress import Page
 TICK_S = 0.1
 STARTING_TICK_S = 0.05
 GRACE_S = 0.7
+SETTLE_S = 0.1
 IDLE_SHARE = 0.1
 PATIENCE = 10
 
@@ -189,19 +191,29 @@ class Watchdog:
 
     def _gone(self) -> RankError | None:
         """A process that is dead or stopped."""
-        dead = []
-        for one in self._watched.values():
-            now = look(one.seen.pid)
+        dead: dict[int, tuple[Watched, int | None]] = {}
+        stopped = self._look_at_all(dead)
+        if dead:
+            time.sleep(SETTLE_S)
+            self._look_at_all(dead)
+            one, code = min(dead.values(), key=lambda item: (_outside(item[1]), item[0].depth))
+            return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
+        return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
+
+    def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
+        """Add who is dead, with the exit code while a zombie still tells it; returns one that is stopped."""
+        stopped = None
+        for pid, one in self._watched.items():
+            if pid in dead:
+                continue
+            now = look(pid)
             if now is None or not now.alive or now.started != one.seen.started:
-                dead.append((one, _exit_code(one, now)))
+                dead[pid] = one, _exit_code(one, now)
             elif now.stopped:
-                return self._error(one, "is stopped (SIGSTOP)")
+                stopped = stopped or one
             else:
                 self._now[one.name] = now
-        if not dead:
-            return None
-        one, code = min(dead, key=lambda item: (_outside(item[1]), item[0].depth))
-        return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
+        return stopped
 
     def _told(self) -> UnitpError | None:
         """A rank that sent its exception, or whose connection broke though it lives; deaths within the grace period
