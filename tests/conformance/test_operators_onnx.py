@@ -13,6 +13,7 @@ import pytest
 
 from unitp.comparison.metrics import MEANING, relative_error
 from unitp.graph.ops import known_ops
+from unitp.plugins.discover import backends
 from unitp.program.engine import Engine
 from unitp.testing.onnx_cases import Case, cases, reference
 from unitp.testing.operators import eager, engine, kit, run_operator
@@ -24,7 +25,7 @@ ABSENT = {"Cast", "GatherND"}
 """Operators without a vector in dtypes and forms that unitp has: see `tests/unit/test_decompositions.py`."""
 ROUNDED = {"Erf", "Gelu"}
 """The evaluator computes erf in float32, and GELU with float32 constants: see `tests/unit/test_decompositions.py`."""
-ENGINES = ("numpy", "torch", "tensorflow", "mxnet")
+ENGINES = sorted(backends())
 KITS = ("numpy", "torch", "tensorflow")
 """Backends whose primitives work on arrays one by one, so that decompositions can be tried without overrides."""
 

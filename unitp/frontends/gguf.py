@@ -6,8 +6,10 @@ the `gguf` package's takes 1.7 s for a vocabulary of 49152; dequantisation (in t
 
 from __future__ import annotations
 
+import math
+import os
 import struct
-from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,19 @@ from typing import Any
 import msgspec
 
 from unitp.errors import ModelError
+from unitp.frontends.fields import Fields
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.frontends.model import Decoder, Model
-from unitp.frontends.tokenizer import GgufTokenizer
+from unitp.frontends.tokenizer import GgufTokenizer, require_known_tokenizer
 from unitp.graph.source import GgufSource
 from unitp.graph.weights import read
 
+ROPE_FACTORS = "rope_freqs.weight"
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-LIMIT = 1 << 28
+MOST_DIMS = 4
+HEADER_BYTES = 256 << 20
+"""No header is longer: the largest vocabularies take some 20 MB."""
 
 
 class GgufFile(msgspec.Struct, frozen=True):
@@ -39,8 +45,10 @@ class _Cursor:
         self.path, self.data, self.at = path, data, 0
 
     def take(self, size: int) -> bytes:
-        if size > LIMIT or self.at + size > len(self.data):
-            raise ModelError(f"{self.path} is truncated or no GGUF file: its header ends at byte {len(self.data)}")
+        if self.at + size > len(self.data):
+            raise ModelError(
+                f"{self.path} is truncated or corrupt: {size} bytes wanted at byte {self.at}, it ends at {len(self.data)}"
+            )
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -52,7 +60,7 @@ class _Cursor:
         try:
             return raw.decode()
         except UnicodeDecodeError:
-            raise ModelError(f"{self.path} is corrupt: a string at byte {self.at} is not UTF-8") from None
+            raise self.corrupt("a string is not UTF-8") from None
 
     def value(self, kind: int) -> Any:
         if kind in SCALARS:
@@ -60,63 +68,94 @@ class _Cursor:
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
-            raise ModelError(f"{self.path} is corrupt: unknown metadata type {kind} at byte {self.at}")
+            raise self.corrupt(f"unknown metadata type {kind}")
         inner, count = self.number("I"), self.number("Q")
         if inner in SCALARS:
-            size = struct.calcsize(SCALARS[inner])
-            return list(struct.unpack(f"<{count}{SCALARS[inner]}", self.take(size * count)))
-        if count > LIMIT:
-            raise ModelError(f"{self.path} is corrupt: an array of {count} entries")
-        return [self.value(inner) for _ in range(count)]
+            raw = self.take(struct.calcsize(SCALARS[inner]) * count)
+            return list(struct.unpack(f"<{count}{SCALARS[inner]}", raw))
+        if inner != STRING:
+            raise self.corrupt(f"an array of metadata type {inner}")
+        return [self.string() for _ in range(count)]
+
+    def corrupt(self, why: str) -> ModelError:
+        return ModelError(f"{self.path} is corrupt: {why}, before byte {self.at}")
 
 
 def read_gguf(path: str | Path) -> GgufFile:
     """Metadata and tensor sources. Raises ModelError for a missing, truncated or corrupt file."""
     path = str(path)
     try:
-        size = Path(path).stat().st_size
         with open(path, "rb") as file:
-            head = file.read(min(size, 64 << 20))
+            head = file.read(HEADER_BYTES)
+            size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
     cursor = _Cursor(path, head)
-    if cursor.take(4) != b"GGUF":
-        raise ModelError(f"{path} is no GGUF file")
+    if (magic := cursor.take(4)) != b"GGUF":
+        raise ModelError(f"{path} is no GGUF file: it begins with {magic!r}")
     if (version := cursor.number("I")) not in (2, 3):
         raise ModelError(f"{path} has GGUF version {version}, known are 2 and 3 (little-endian)")
     tensors, entries = cursor.number("Q"), cursor.number("Q")
     metadata: dict[str, Any] = {}
     for _ in range(entries):
         key = cursor.string()
+        if key in metadata:
+            raise cursor.corrupt(f'key "{key}" is there twice')
         metadata[key] = cursor.value(cursor.number("I"))
     found = [_tensor_info(cursor) for _ in range(tensors)]
-    alignment = int(metadata.get("general.alignment", 32))
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+        raise ModelError(f"{path} is corrupt: general.alignment is {alignment!r}, wanted is a power of two")
     base = -(-cursor.at // alignment) * alignment
-    sources = {name: GgufSource(path, base + at, kind, shape) for name, shape, kind, at in found}
-    for name, source in sources.items():
-        if (end := source.offset + _stored_bytes(path, name, source)) > size:
+    sources: dict[str, GgufSource] = {}
+    for name, shape, kind, at in found:
+        if name in sources:
+            raise ModelError(f'{path} is corrupt: tensor "{name}" is there twice')
+        if at % alignment:
+            raise ModelError(f'{path} is corrupt: tensor "{name}" begins at {at}, no multiple of {alignment}')
+        sources[name] = GgufSource(path, base + at, kind, shape)
+        if (end := base + at + _stored_bytes(path, name, sources[name])) > size:
             raise ModelError(f'{path} is truncated: tensor "{name}" ends at byte {end}, the file at {size}')
     return GgufFile(path, metadata, sources)
 
 
 def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     name, dims = cursor.string(), cursor.number("I")
-    if dims > 4:
-        raise ModelError(f'{cursor.path} is corrupt: tensor "{name}" has {dims} dims')
+    if dims > MOST_DIMS:
+        raise cursor.corrupt(f'tensor "{name}" has {dims} dims')
     shape = tuple(cursor.number("Q") for _ in range(dims))
     return name, shape[::-1], cursor.number("I"), cursor.number("Q")
 
 
 def _stored_bytes(path: str, name: str, source: GgufSource) -> int:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    try:
-        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(source.kind)]
-    except ValueError:
-        raise ModelError(f'{path}: tensor "{name}" has unknown type {source.kind}') from None
+    if (sizes := _block(source.kind)) is None:
+        raise ModelError(f'{path}: tensor "{name}" has type {_kind_name(source.kind)}, which unitp cannot read')
+    block, size = sizes
     if source.shape and source.shape[-1] % block:
         raise ModelError(f'{path} is corrupt: rows of "{name}" are no whole number of blocks of {block}')
-    return prod(source.shape) // int(block) * int(size)
+    return prod(source.shape) // block * size
+
+
+@lru_cache
+def _block(kind: int) -> tuple[int, int] | None:
+    """Numbers and bytes of a block of this GGML type; None where the `gguf` package does not know it or cannot dequantise it."""
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    try:
+        known = GGMLQuantizationType(kind)
+        block, size = GGML_QUANT_SIZES[known]
+        dequantize(np.zeros((1, size), np.uint8), known)
+    except (ValueError, KeyError, NotImplementedError):
+        return None
+    return int(block), int(size)
+
+
+def _kind_name(kind: int) -> str:
+    from gguf import GGMLQuantizationType
+
+    return next((known.name for known in GGMLQuantizationType if known == kind), str(kind))
 
 
 ARCHITECTURES = {"llama": True, "qwen2": False}
@@ -128,83 +167,107 @@ USED = {
     "attention.key_length", "attention.value_length", "rope.scaling.type", "rope.scaling.factor",
     "rope.scaling.original_context_length", "rope.scaling.finetuned", "attention.sliding_window",
 }  # fmt: skip
+USUAL: dict[str, tuple[Any, ...]] = {
+    "attention.causal": (True,),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "rope.scaling.attn_factor": (1.0,),
+    "tensor_data_layout": ("Meta AI original pth",),
+}
+"""Keys that are refused unless they have the value that means "as usual"."""
 
 
 def load_gguf(path: str | Path, name: str = "") -> Model:
     """The model in a GGUF file. Raises ModelError where it is corrupt, or needs mathematics that unitp does not do."""
     file = read_gguf(path)
-    config = _config(file)
+    config = llama_config(file)
     label = name or Path(path).stem
-    graph = decoder_graph(label, config, file.tensors)
-    tokens = file.metadata.get("tokenizer.ggml.tokens")
-    tokenizer = GgufTokenizer(str(path)) if tokens else None
-    stops = [file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot")]
+    graph = decoder_graph(label, config, {n: s for n, s in file.tensors.items() if n != ROPE_FACTORS})
+    given = Fields(file.metadata, file.path)
+    tokens = given.texts("tokenizer.ggml.tokens")
+    if len(tokens) > config.vocab:
+        raise ModelError(f"{path} is corrupt: its tokenizer has {len(tokens)} tokens, its embedding {config.vocab} rows")
+    if tokens:
+        require_known_tokenizer(file.metadata, file.path)
+
+    def ids(key: str) -> tuple[int, ...]:
+        # files write -1 for "none"; an id beyond the vocabulary never comes up
+        return tuple(i for i in given.ids(f"tokenizer.ggml.{key}_token_id") if 0 <= i < config.vocab)
 
     def token(key: str) -> str:
-        number = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
-        return str(tokens[number]) if tokens and isinstance(number, int) and number < len(tokens) else ""
+        return next((tokens[i] for i in ids(key) if i < len(tokens)), "")
 
     decoder = Decoder(
         max_context=config.max_context,
         vocab=config.vocab,
-        stop_ids=tuple(dict.fromkeys(s for s in stops if s is not None)),
-        tokenizer=tokenizer,
-        chat_template=str(file.metadata.get("tokenizer.chat_template", "")),
+        stop_ids=tuple(dict.fromkeys((*ids("eos"), *ids("eot")))),
+        tokenizer=GgufTokenizer(str(path)) if tokens else None,
+        chat_template=given.text("tokenizer.chat_template"),
         bos_token=token("bos"),
         eos_token=token("eos"),
     )
     return Model(label, graph, decoder)
 
 
-def _config(file: GgufFile) -> LlamaConfig:
+def llama_config(file: GgufFile) -> LlamaConfig:
+    """Sizes and constants. Raises ModelError for keys that are missing, impossible, or not implemented."""
     meta, path = file.metadata, file.path
     architecture = meta.get("general.architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise ModelError(f'{path} has architecture "{architecture}"; known: {", ".join(ARCHITECTURES)}')
     own = {k.removeprefix(f"{architecture}."): v for k, v in meta.items() if k.startswith(f"{architecture}.")}
-    if unknown := sorted(set(own) - USED):
-        raise ModelError(
-            f"{path} uses {', '.join(f'{architecture}.{k}' for k in unknown)}, which unitp does not implement"
-        )
-
-    def need(key: str) -> Any:
-        if key not in own:
-            raise ModelError(f'{path} is corrupt: "{architecture}.{key}" is missing')
-        return own[key]
-
-    heads, width = int(need("attention.head_count")), int(need("embedding_length"))
-    head_dim = int(own.get("attention.key_length", width // heads))
-    if own.get("rope.dimension_count", head_dim) != head_dim or own.get("attention.value_length", head_dim) != head_dim:
-        raise ModelError(f"{path} rotates or keeps a part of each head only, which unitp does not implement")
-    if "token_embd.weight" not in file.tensors:
-        raise ModelError(f'{path} has no tensor "token_embd.weight"')
-    context = int(need("context_length"))
+    problems = [f"{architecture}.{k}={own[k]!r}" for k in sorted(set(own) - USED) if own[k] not in USUAL.get(k, ())]
+    problems += [
+        f"{key}={meta[key]!r}"
+        for key, usual in (("general.type", "model"), ("split.count", 1))
+        if meta.get(key, usual) not in (usual, 0)
+    ]
+    if problems:
+        raise ModelError(f"{path}: unitp does not implement {'; '.join(problems)}")
+    given = Fields(own, path, f"{architecture}.")
+    heads, width = given.whole("attention.head_count"), given.whole("embedding_length")
+    head_dim = given.whole("attention.key_length", max(1, width // heads))
+    for key in ("rope.dimension_count", "attention.value_length"):
+        if given.whole(key, head_dim) != head_dim:
+            raise given.wrong(key, f"the size of a head, {head_dim}")
+    context, tensors = given.whole("context_length"), file.tensors
+    embedding = tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:  # noqa: PLR2004  (rows and columns)
+        raise ModelError(f'{path} has no matrix "token_embd.weight"')
+    vocab = given.whole("vocab_size", embedding.shape[0])
     return LlamaConfig(
-        layers=int(need("block_count")),
+        layers=given.whole("block_count"),
         width=width,
         heads=heads,
-        kv_heads=int(own.get("attention.head_count_kv", heads)),
+        kv_heads=given.whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=int(need("feed_forward_length")),
-        vocab=file.tensors["token_embd.weight"].shape[0],
+        hidden=given.whole("feed_forward_length"),
+        vocab=vocab,
         # within its window, sliding attention is plain attention
-        max_context=min(context, int(own.get("attention.sliding_window") or context)),
-        epsilon=float(need("attention.layer_norm_rms_epsilon")),
-        rope_base=float(own.get("rope.freq_base", 10000.0)),
-        rope_divisors=_divisors(file, own, head_dim),
+        max_context=min(context, given.whole("attention.sliding_window", context)),
+        epsilon=given.real("attention.layer_norm_rms_epsilon"),
+        rope_base=given.real("rope.freq_base", 10000.0),
+        rope_divisors=_divisors(file, given, head_dim),
         interleaved=ARCHITECTURES[architecture],
-        tied="output.weight" not in file.tensors,
-        qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        tied="output.weight" not in tensors,
+        qkv_bias="blk.0.attn_q.bias" in tensors,
+        output_bias="blk.0.attn_output.bias" in tensors,
+        mlp_bias="blk.0.ffn_up.bias" in tensors,
     )
 
 
-def _divisors(file: GgufFile, own: Mapping[str, Any], head_dim: int) -> tuple[float, ...]:
+def _divisors(file: GgufFile, given: Fields, head_dim: int) -> tuple[float, ...]:
     """What rotary frequencies are divided by: llama3's factors are a tensor, linear scaling is one number."""
-    kind = own.get("rope.scaling.type", "none")
+    kind = given.text("rope.scaling.type") or "none"
     if kind not in ("none", "linear"):
         raise ModelError(f'{file.path} has RoPE scaling "{kind}", which unitp does not implement')
-    factor = float(own.get("rope.scaling.factor", 1.0)) if kind == "linear" else 1.0
-    if "rope_freqs.weight" in file.tensors:
-        factors = read(file.tensors["rope_freqs.weight"], [(0, head_dim // 2)])
-        return tuple(float(f) * factor for f in factors)
-    return (factor,) * (head_dim // 2) if factor != 1.0 else ()
+    factor = given.real("rope.scaling.factor") if kind == "linear" else 1.0
+    pairs = head_dim // 2
+    if (source := file.tensors.get(ROPE_FACTORS)) is not None:
+        if source.shape != (pairs,):
+            raise ModelError(f'{file.path}: tensor "{ROPE_FACTORS}" has shape {list(source.shape)}, wanted is [{pairs}]')
+        factors = tuple(float(f) * factor for f in read(source, [(0, pairs)]))
+        if not all(0.0 < f < math.inf for f in factors):
+            raise ModelError(f'{file.path} is corrupt: "{ROPE_FACTORS}" has factors that are no numbers above 0')
+        return factors
+    return (factor,) * pairs if factor != 1.0 else ()
