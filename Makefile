@@ -43,7 +43,7 @@ test-all: lint
 	$(BIN)/python -m pytest
 
 bench: $(STAMP)
-	$(BIN)/python -m unitp.testing.bench
+	$(BIN)/python tests/bench/speed.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import msgspec
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from unitp.errors import ModelError
 from unitp.frontends.model import Model
@@ -23,19 +25,21 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Refuses what is unsafe at once; jinja2's own prints nothing in its place and goes on."""
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        raise SecurityError(f"access to {attribute!r} of a {type(obj).__name__} is unsafe")
+
+
 def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = True) -> str:
     """The prompt for these messages; with `answer`, up to where the assistant's words begin.
 
     Raises ModelError where the model has no template, or the template refuses the messages.
     """
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     if model.decoder is None or not model.decoder.chat_template:
         raise ModelError(f"model {model.name} has no chat template", hint="Leave out --chat.")
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
@@ -47,7 +51,9 @@ def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = Tru
     }
     try:
         return environment.from_string(model.decoder.chat_template).render(**given)
-    except (TemplateError, TypeError, ValueError, LookupError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001  (a template is a stranger's code: it can raise anything)
         raise ModelError(f"the chat template of {model.name} failed: {type(error).__name__}: {error}") from None
 
 

@@ -12,7 +12,7 @@ import struct
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -24,12 +24,13 @@ from unitp.frontends.tokenizer import GgufTokenizer, require_known_tokenizer
 from unitp.graph.source import GgufSource
 from unitp.graph.weights import read
 
+MAGIC = b"GGUF"
 ROPE_FACTORS = "rope_freqs.weight"
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 MOST_DIMS = 4
-HEADER_BYTES = 256 << 20
-"""No header is longer: the largest vocabularies take some 20 MB."""
+MOST_BYTES = 64 << 20
+"""No string or array of a header is longer; a corrupt count must not fill the memory."""
 
 
 class GgufFile(msgspec.Struct, frozen=True):
@@ -39,18 +40,22 @@ class GgufFile(msgspec.Struct, frozen=True):
 
 
 class _Cursor:
-    """Reads numbers and strings from bytes; running off the end is a ModelError."""
+    """Reads numbers and strings from a file of `size` bytes; running off its end is a ModelError."""
 
-    def __init__(self, path: str, data: bytes) -> None:
-        self.path, self.data, self.at = path, data, 0
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self.path, self.file, self.at = path, file, 0
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(0)
 
     def take(self, size: int) -> bytes:
-        if self.at + size > len(self.data):
+        if self.at + size > self.size:
             raise ModelError(
-                f"{self.path} is truncated or corrupt: {size} bytes wanted at byte {self.at}, it ends at {len(self.data)}"
+                f"{self.path} is truncated or corrupt: {size} bytes wanted at byte {self.at}, it ends at {self.size}"
             )
+        if size > MOST_BYTES:
+            raise self.corrupt(f"an entry of {size} bytes")
         self.at += size
-        return self.data[self.at - size : self.at]
+        return self.file.read(size)
 
     def number(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]
@@ -83,40 +88,42 @@ class _Cursor:
 
 def read_gguf(path: str | Path) -> GgufFile:
     """Metadata and tensor sources. Raises ModelError for a missing, truncated or corrupt file."""
-    path = str(path)
     try:
         with open(path, "rb") as file:
-            head = file.read(HEADER_BYTES)
-            size = file.seek(0, os.SEEK_END)
+            return _read(_Cursor(str(path), file))
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    cursor = _Cursor(path, head)
-    if (magic := cursor.take(4)) != b"GGUF":
-        raise ModelError(f"{path} is no GGUF file: it begins with {magic!r}")
+
+
+def _read(cursor: _Cursor) -> GgufFile:
+    path = cursor.path
+    if cursor.size < len(MAGIC) or (magic := cursor.take(len(MAGIC))) != MAGIC:
+        seen = f"it begins with {magic!r}" if cursor.size >= len(MAGIC) else f"it has {cursor.size} bytes"
+        raise ModelError(f"{path} is no GGUF file: {seen}")
     if (version := cursor.number("I")) not in (2, 3):
         raise ModelError(f"{path} has GGUF version {version}, known are 2 and 3 (little-endian)")
-    tensors, entries = cursor.number("Q"), cursor.number("Q")
+    count, entries = cursor.number("Q"), cursor.number("Q")
     metadata: dict[str, Any] = {}
     for _ in range(entries):
         key = cursor.string()
         if key in metadata:
             raise cursor.corrupt(f'key "{key}" is there twice')
         metadata[key] = cursor.value(cursor.number("I"))
-    found = [_tensor_info(cursor) for _ in range(tensors)]
+    found = [_tensor_info(cursor) for _ in range(count)]
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ModelError(f"{path} is corrupt: general.alignment is {alignment!r}, wanted is a power of two")
     base = -(-cursor.at // alignment) * alignment
-    sources: dict[str, GgufSource] = {}
+    tensors: dict[str, GgufSource] = {}
     for name, shape, kind, at in found:
-        if name in sources:
+        if name in tensors:
             raise ModelError(f'{path} is corrupt: tensor "{name}" is there twice')
         if at % alignment:
             raise ModelError(f'{path} is corrupt: tensor "{name}" begins at {at}, no multiple of {alignment}')
-        sources[name] = GgufSource(path, base + at, kind, shape)
-        if (end := base + at + _stored_bytes(path, name, sources[name])) > size:
-            raise ModelError(f'{path} is truncated: tensor "{name}" ends at byte {end}, the file at {size}')
-    return GgufFile(path, metadata, sources)
+        tensors[name] = GgufSource(path, base + at, kind, shape)
+        if (end := base + at + _stored_bytes(path, name, tensors[name])) > cursor.size:
+            raise ModelError(f'{path} is truncated: tensor "{name}" ends at byte {end}, the file at {cursor.size}')
+    return GgufFile(path, metadata, tensors)
 
 
 def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
@@ -182,11 +189,14 @@ def load_gguf(path: str | Path, name: str = "") -> Model:
     file = read_gguf(path)
     config = llama_config(file)
     label = name or Path(path).stem
-    graph = decoder_graph(label, config, {n: s for n, s in file.tensors.items() if n != ROPE_FACTORS})
+    weights = {n: source for n, source in file.tensors.items() if n != ROPE_FACTORS}
+    graph = decoder_graph(label, config, weights, where=path)
     given = Fields(file.metadata, file.path)
     tokens = given.texts("tokenizer.ggml.tokens")
     if len(tokens) > config.vocab:
-        raise ModelError(f"{path} is corrupt: its tokenizer has {len(tokens)} tokens, its embedding {config.vocab} rows")
+        raise ModelError(
+            f"{path} is corrupt: its tokenizer has {len(tokens)} tokens, its embedding {config.vocab} rows"
+        )
     if tokens:
         require_known_tokenizer(file.metadata, file.path)
 
@@ -231,10 +241,11 @@ def llama_config(file: GgufFile) -> LlamaConfig:
         if given.whole(key, head_dim) != head_dim:
             raise given.wrong(key, f"the size of a head, {head_dim}")
     context, tensors = given.whole("context_length"), file.tensors
+    # within its window, sliding attention is plain attention; 0: no window
+    window = given.whole("attention.sliding_window") if own.get("attention.sliding_window") else context
     embedding = tensors.get("token_embd.weight")
-    if embedding is None or len(embedding.shape) != 2:  # noqa: PLR2004  (rows and columns)
-        raise ModelError(f'{path} has no matrix "token_embd.weight"')
-    vocab = given.whole("vocab_size", embedding.shape[0])
+    if embedding is None or not embedding.shape:
+        raise ModelError(f'{path} has no tensor "token_embd.weight"')
     return LlamaConfig(
         layers=given.whole("block_count"),
         width=width,
@@ -242,11 +253,10 @@ def llama_config(file: GgufFile) -> LlamaConfig:
         kv_heads=given.whole("attention.head_count_kv", heads),
         head_dim=head_dim,
         hidden=given.whole("feed_forward_length"),
-        vocab=vocab,
-        # within its window, sliding attention is plain attention
-        max_context=min(context, given.whole("attention.sliding_window", context)),
+        vocab=given.whole("vocab_size", max(1, embedding.shape[0])),
+        max_context=min(context, window),
         epsilon=given.real("attention.layer_norm_rms_epsilon"),
-        rope_base=given.real("rope.freq_base", 10000.0),
+        rope_base=given.real("rope.freq_base", 10000.0, least=1.0),
         rope_divisors=_divisors(file, given, head_dim),
         interleaved=ARCHITECTURES[architecture],
         tied="output.weight" not in tensors,
@@ -265,7 +275,9 @@ def _divisors(file: GgufFile, given: Fields, head_dim: int) -> tuple[float, ...]
     pairs = head_dim // 2
     if (source := file.tensors.get(ROPE_FACTORS)) is not None:
         if source.shape != (pairs,):
-            raise ModelError(f'{file.path}: tensor "{ROPE_FACTORS}" has shape {list(source.shape)}, wanted is [{pairs}]')
+            raise ModelError(
+                f'{file.path}: tensor "{ROPE_FACTORS}" has shape {list(source.shape)}, wanted is [{pairs}]'
+            )
         factors = tuple(float(f) * factor for f in read(source, [(0, pairs)]))
         if not all(0.0 < f < math.inf for f in factors):
             raise ModelError(f'{file.path} is corrupt: "{ROPE_FACTORS}" has factors that are no numbers above 0')

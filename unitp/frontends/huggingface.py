@@ -6,31 +6,34 @@ mathematics. An unknown key is refused by name, since what it changes cannot be 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unitp.errors import ModelError
+from unitp.frontends.fields import Fields, read_json, read_text
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.frontends.model import Decoder, Model
+from unitp.frontends.rope import rope_divisors, unknown_rope
+from unitp.frontends.safetensors import read_safetensors, read_sharded
 from unitp.frontends.tokenizer import JsonTokenizer
-from unitp.graph.source import FileSource, Source
-from unitp.graph.weights import NUMBERS
+from unitp.graph.source import Source
+from unitp.graph.weights import NUMBERS, read, shape_of
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+"""Architectures by `model_type`."""
 
 USED = {
     "architectures", "attention_bias", "bos_token_id", "eos_token_id", "head_dim", "hidden_size", "intermediate_size",
-    "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps",
-    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "use_sliding_window",
-    "vocab_size", "layer_types",
+    "layer_types", "max_position_embeddings", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers",
+    "num_key_value_heads", "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
+    "tie_word_embeddings", "use_sliding_window", "vocab_size",
 }  # fmt: skip
 USUAL: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
     "hidden_activation": (None, "silu"),
-    "mlp_bias": (False, None),
     "attention_multiplier": (None,),
     "query_pre_attn_scalar": (None,),
     "attn_logit_softcapping": (None,),
@@ -45,17 +48,24 @@ USUAL: dict[str, tuple[Any, ...]] = {
     "use_qk_norm": (None, False),
     "num_local_experts": (None, 0),
     "is_decoder": (None, False, True),
+    "is_encoder_decoder": (None, False),
     "add_cross_attention": (None, False),
     "tie_encoder_decoder": (None, False),
     "pruned_heads": (None, {}, []),
     "quantization_config": (None,),
 }
+SLIDING = "sliding_attention"
+MISTRAL_WINDOW = 4096
+"""Where a Mistral config does not say; null means none."""
+
+LAYER_TYPES = ("full_attention", SLIDING)
+EOS = "eos_token_id"
 HARMLESS = {
     "_attn_implementation_autoset", "_name_or_path", "attention_dropout", "bad_words_ids", "begin_suppress_tokens",
     "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample",
     "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "finetuning_task",
-    "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range", "is_encoder_decoder",
-    "is_llama_config", "label2id", "length_penalty", "max_length", "max_window_layers", "min_length", "model_type",
+    "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range",
+    "is_llama_config", "label2id", "length_penalty", "max_length", "max_window_layers", "min_length",
     "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions",
     "output_hidden_states", "output_scores", "pad_token_id", "prefix", "pretraining_tp", "problem_type",
     "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id",
@@ -81,176 +91,173 @@ LAYER_NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 
+LAYER_PARTS, FOREIGN = 4, "?"
+FLOATS = tuple(dtype for dtype in NUMBERS if "F" in dtype)
+ROWS = 4096
+"""So many rows are compared at once."""
+
 
 def load_huggingface(path: str | Path, name: str = "") -> Model:
     """The model in a directory. Raises ModelError where files are missing or corrupt, or mathematics is not implemented."""
     folder = Path(path)
-    config = _json(folder / "config.json")
-    label = name or folder.name
+    where = folder / "config.json"
+    config = read_json(where)
+    label = name or folder.resolve().name
+    _require_known(config, where)
     weights = _weights(folder)
-    llama = _config(config, folder / "config.json", weights)
-    graph = decoder_graph(label, llama, weights)
-    settings = _json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    generation = _json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}
-    template = folder / "chat_template.jinja"
-    eos = generation.get("eos_token_id", config.get("eos_token_id"))
-    stops = eos if isinstance(eos, list) else [eos]
+    llama, tokens = _config(config, where), Fields(config, where)
+    if llama.tied:
+        _require_tied(weights, where)
+    graph = decoder_graph(label, llama, weights, where=folder, spelled=spelled)
+    settings = _optional(folder / "tokenizer_config.json")
+    generation = Fields(_optional(folder / "generation_config.json"), folder / "generation_config.json")
+    tokenizer = folder / "tokenizer.json"
     decoder = Decoder(
         max_context=llama.max_context,
         vocab=llama.vocab,
-        stop_ids=tuple(int(s) for s in stops if s is not None),
-        tokenizer=_tokenizer(folder, bool(settings.get("add_bos_token", False))),
-        chat_template=template.read_text("utf-8") if template.exists() else str(settings.get("chat_template") or ""),
+        # an id beyond the vocabulary never comes up
+        stop_ids=tuple(i for i in generation.ids(EOS) or tokens.ids(EOS) if 0 <= i < llama.vocab),
+        tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer.exists() else None,
+        chat_template=_template(folder, settings),
         bos_token=_token(settings.get("bos_token")),
         eos_token=_token(settings.get("eos_token")),
     )
     return Model(label, graph, decoder)
 
 
-def _tokenizer(folder: Path, add_bos: bool) -> JsonTokenizer | None:
-    file = folder / "tokenizer.json"
-    return JsonTokenizer(str(file), add_bos) if file.exists() else None
+def _template(folder: Path, settings: Mapping[str, Any]) -> str:
+    """The chat template: a file of its own, or in the settings; of several, the one called default."""
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return read_text(file)
+    found = settings.get("chat_template")
+    if isinstance(found, list):
+        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else ""
 
 
 def _token(value: object) -> str:
     return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return found
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
 
 
-def _config(config: Mapping[str, Any], where: Path, weights: Mapping[str, Source]) -> LlamaConfig:
-    problems = []
-    architectures = config.get("architectures") or ["none"]
-    if architectures[0] not in ARCHITECTURES:
-        problems.append(f'architecture "{architectures[0]}" (known: {", ".join(ARCHITECTURES)})')
+def _kind(config: Mapping[str, Any]) -> str:
+    """The `model_type`, or where a config does not say it, that of its architecture."""
+    kind, named = config.get("model_type"), config.get("architectures")
+    if kind is None and isinstance(named, list):
+        kind = next((kind for kind, architecture in ARCHITECTURES.items() if named == [architecture]), None)
+    return kind if isinstance(kind, str) else ""
+
+
+def _require_known(config: Mapping[str, Any], where: Path) -> None:
+    """Raises ModelError naming everything that unitp does not implement, and every key that it does not know."""
+    kind, named, problems = _kind(config), config.get("architectures"), []
+    if kind not in ARCHITECTURES:
+        problems.append(f"model_type={config.get('model_type')!r} (known: {', '.join(ARCHITECTURES)})")
+    if named and (kind not in ARCHITECTURES or named != [ARCHITECTURES[kind]]):
+        problems.append(f"architectures={named!r} (known: {', '.join(ARCHITECTURES.values())})")
     for key in sorted(set(config) - USED - HARMLESS):
         if key not in USUAL:
             problems.append(f"unknown key {key}={config[key]!r}")
         elif config[key] not in USUAL[key]:
             problems.append(f"{key}={config[key]!r}")
+    if kind != "llama":  # the others have no such choice: transformers does not read these keys
+        problems += [f"{key}={config[key]!r}" for key in ("attention_bias", "mlp_bias") if config.get(key)]
+    layers = config.get("layer_types")
+    if layers is not None and not (isinstance(layers, list) and all(t in LAYER_TYPES for t in layers)):
+        problems.append(f"layer_types={layers!r} (known: {', '.join(LAYER_TYPES)})")
+    problems += unknown_rope(config)
     if problems:
         raise ModelError(f"{where}: unitp does not implement {'; '.join(problems)}")
-    try:
-        heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
-        head_dim = int(config.get("head_dim") or width // heads)
-        base, divisors = _rope(config, head_dim, where)
-        return LlamaConfig(
-            layers=int(config["num_hidden_layers"]),
-            width=width,
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=head_dim,
-            hidden=int(config["intermediate_size"]),
-            vocab=int(config["vocab_size"]),
-            max_context=_context(config, architectures[0]),
-            epsilon=float(config["rms_norm_eps"]),
-            rope_base=base,
-            rope_divisors=divisors,
-            interleaved=False,
-            tied=bool(config.get("tie_word_embeddings", False)) or "output.weight" not in weights,
-            qkv_bias="blk.0.attn_q.bias" in weights,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{where}: {type(error).__name__}: {error}", hint="A key is missing or no number.") from None
 
 
-def _context(config: Mapping[str, Any], architecture: str) -> int:
-    """The longest context; within a sliding window attention is plain, so a window only shortens it."""
-    context = int(config["max_position_embeddings"])
-    window = config.get("sliding_window")
-    slides = config.get("use_sliding_window", architecture == "MistralForCausalLM")
-    if "sliding_attention" in (config.get("layer_types") or ()):
-        slides = True
-    return min(context, int(window)) if window and slides else context
+def _config(config: Mapping[str, Any], where: Path) -> LlamaConfig:
+    given, kind = Fields(config, where), _kind(config)
+    heads, width = given.whole("num_attention_heads"), given.whole("hidden_size")
+    head_dim = given.whole("head_dim", max(1, width // heads))
+    base, divisors = rope_divisors(config, head_dim, where)
+    unsaid = "num_key_value_heads" not in config  # what transformers then takes for Mistral and Qwen2 is not `heads`
+    attention_bias = kind == "llama" and given.flag("attention_bias")
+    return LlamaConfig(
+        layers=given.whole("num_hidden_layers"),
+        width=width,
+        heads=heads,
+        kv_heads=given.whole("num_key_value_heads", None if unsaid and kind != "llama" else heads),
+        head_dim=head_dim,
+        hidden=given.whole("intermediate_size"),
+        vocab=given.whole("vocab_size"),
+        max_context=_context(given, kind),
+        epsilon=given.real("rms_norm_eps", 1e-6),
+        rope_base=base,
+        rope_divisors=divisors,
+        interleaved=False,
+        tied=given.flag("tie_word_embeddings"),
+        qkv_bias=attention_bias or kind == "qwen2",
+        output_bias=attention_bias,
+        mlp_bias=kind == "llama" and given.flag("mlp_bias"),
+    )
 
 
-def _rope(config: Mapping[str, Any], head_dim: int, where: Path) -> tuple[float, tuple[float, ...]]:
-    """Base and divisors of the rotary frequencies: plain, `linear`, or `llama3`."""
-    scaling = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    base = float(scaling.pop("rope_theta", None) or config.get("rope_theta") or 10000.0)
-    kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
-    scaling.pop("type", None)
-    if kind == "default":
-        return base, ()
-    if kind == "linear":
-        return base, (float(scaling["factor"]),) * (head_dim // 2)
-    if kind != "llama3":
-        raise ModelError(f'{where}: unitp does not implement RoPE scaling "{kind}"')
-    factor, low, high = (float(scaling[k]) for k in ("factor", "low_freq_factor", "high_freq_factor"))
-    context = float(scaling["original_max_position_embeddings"])
-    return base, tuple(_llama3(base ** (-2.0 * i / head_dim), factor, low, high, context) for i in range(head_dim // 2))
-
-
-def _llama3(frequency: float, factor: float, low: float, high: float, context: float) -> float:
-    """What a frequency is divided by: 1 for short wavelengths, `factor` for long ones, a blend between (Llama 3.1)."""
-    wavelength = 2.0 * math.pi / frequency
-    if wavelength < context / high:
-        return 1.0
-    if wavelength > context / low:
-        return factor
-    smooth = (context / wavelength - low) / (high - low)
-    return 1.0 / ((1.0 - smooth) / factor + smooth)
+def _context(given: Fields, kind: str) -> int:
+    """The longest context. Within a sliding window attention is plain, so a window only shortens it."""
+    context = given.whole("max_position_embeddings")
+    named = "sliding_window" in given.values
+    window = given.whole("sliding_window", MISTRAL_WINDOW if kind == "mistral" and not named else context)
+    slides = kind != "qwen2" or given.flag("use_sliding_window") or SLIDING in (given.get("layer_types") or ())
+    return min(context, window) if slides else context
 
 
 def _weights(folder: Path) -> dict[str, Source]:
+    """All weights under GGUF's names, without tables that follow from the config."""
     index = folder / "model.safetensors.index.json"
-    if index.exists():
-        files = sorted({str(f) for f in _json(index).get("weight_map", {}).values()})
-    else:
-        files = ["model.safetensors"]
-    found: dict[str, Source] = {}
-    for file in files:
-        for name, source in read_safetensors(folder / file).items():
-            found[_renamed(name)] = source
-    return found
+    found = read_sharded(index) if index.exists() else read_safetensors(folder / "model.safetensors")
+    wrong = [f'"{name}" has dtype {s.dtype}' for name, s in found.items() if s.dtype not in FLOATS]
+    if wrong:
+        raise ModelError(f"{folder}: weights are {', '.join(FLOATS)}, but tensor {'; '.join(wrong)}")
+    return {_renamed(name): source for name, source in found.items() if not name.endswith(".rotary_emb.inv_freq")}
+
+
+def _require_tied(weights: dict[str, Source], where: Path) -> None:
+    """Drops a stored head that is the embedding once more; raises ModelError where it is another."""
+    head, table = weights.pop("output.weight", None), weights.get("token_embd.weight")
+    if head is None or table is None:
+        return
+    shape = shape_of(head)
+    same = (
+        shape == shape_of(table)
+        and len(shape) > 1
+        and all(
+            np.array_equal(read(head, rows), read(table, rows))
+            for rows in ([(row, min(row + ROWS, shape[0])), (0, shape[1])] for row in range(0, shape[0], ROWS))
+        )
+    )
+    if not same:
+        raise ModelError(f"{where}: tie_word_embeddings=True, but lm_head.weight is not model.embed_tokens.weight")
 
 
 def _renamed(name: str) -> str:
-    """A Hugging Face tensor name in GGUF's words."""
+    """A Hugging Face tensor name in GGUF's words; a name that is none stays as it is, marked as foreign."""
     if name in NAMES:
         return NAMES[name]
     parts = name.split(".")
-    if name.startswith("model.layers.") and len(parts) > 4:
+    if name.startswith("model.layers.") and len(parts) > LAYER_PARTS:
         inner, kind = ".".join(parts[3:-1]), parts[-1]
-        if inner in LAYER_NAMES:
+        if inner in LAYER_NAMES and parts[2].isdecimal() and str(int(parts[2])) == parts[2]:
             return f"blk.{parts[2]}.{LAYER_NAMES[inner]}.{kind}"
-    return name
+    return f"{FOREIGN}{name}"
 
 
-def read_safetensors(path: Path) -> dict[str, FileSource]:
-    """Where each tensor of a safetensors file lies. Raises ModelError for a missing, truncated or corrupt file.
-
-    The format: https://huggingface.co/docs/safetensors. The package gives tensors, not offsets, which are what ranks need.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise ModelError(f"{path} is truncated or no safetensors file")
-            header = json.loads(file.read(length))
-        found = {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            start, stop = (int(o) + 8 + length for o in entry["data_offsets"])
-            if entry["dtype"] not in NUMBERS:
-                raise ModelError(f'{path}: tensor "{name}" has dtype {entry["dtype"]}; known: {", ".join(NUMBERS)}')
-            if stop > size:
-                raise ModelError(f'{path} is truncated: tensor "{name}" ends at byte {stop}, the file at {size}')
-            found[name] = FileSource(str(path), start, entry["dtype"], tuple(int(n) for n in entry["shape"]))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is corrupt: {type(error).__name__}: {error}") from None
-    return found
+def spelled(name: str) -> str:
+    """A name in GGUF's words as a Hugging Face file has it."""
+    if name.startswith(FOREIGN):
+        return name.removeprefix(FOREIGN)
+    back = {gguf: own for own, gguf in NAMES.items()}
+    if name in back:
+        return back[name]
+    inner = {gguf: own for own, gguf in LAYER_NAMES.items()}
+    _, layer, part, kind = name.split(".")
+    return f"model.layers.{layer}.{inner[part]}.{kind}"

@@ -7,7 +7,8 @@ Inputs of a call with S tokens per sequence after p old ones: `input_ids`, `posi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 import msgspec
 
@@ -17,9 +18,15 @@ from unitp.graph.graph import Graph
 from unitp.graph.source import RopeSource, Source
 from unitp.graph.weights import shape_of
 
+MOST_NAMED = 8
+"""So many misfits are named at once."""
+
 
 class LlamaConfig(msgspec.Struct, frozen=True):
-    """Sizes and constants. `interleaved`: rotary pairs are (2i, 2i+1), else (i, i + dim/2). `rope_divisors`: per frequency."""
+    """Sizes and constants. `interleaved`: rotary pairs are (2i, 2i+1), else (i, i + dim/2). `rope_divisors`: per frequency.
+
+    `qkv_bias`, `output_bias` (of attention) and `mlp_bias` say which projections have a bias.
+    """
 
     layers: int
     width: int
@@ -35,11 +42,72 @@ class LlamaConfig(msgspec.Struct, frozen=True):
     interleaved: bool = False
     tied: bool = True
     qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
 
 
-def decoder_graph(name: str, config: LlamaConfig, weights: Mapping[str, Source]) -> Graph:
-    """The graph; `weights` has sources under GGUF's names (`blk.0.attn_q.weight`, stored as [out, in])."""
+def weight_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every weight, by GGUF's names; matrices are stored as [out, in]."""
+    c, q, kv = config, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    yield "token_embd.weight", (c.vocab, c.width)
+    yield "output_norm.weight", (c.width,)
+    if not c.tied:
+        yield "output.weight", (c.vocab, c.width)
+    for layer in range(c.layers):
+        yield f"blk.{layer}.attn_norm.weight", (c.width,)
+        yield f"blk.{layer}.ffn_norm.weight", (c.width,)
+        for part, out, inner, bias in (
+            ("attn_q", q, c.width, c.qkv_bias),
+            ("attn_output", c.width, q, c.output_bias),
+            ("attn_k", kv, c.width, c.qkv_bias),
+            ("attn_v", kv, c.width, c.qkv_bias),
+            ("ffn_gate", c.hidden, c.width, c.mlp_bias),
+            ("ffn_up", c.hidden, c.width, c.mlp_bias),
+            ("ffn_down", c.width, c.hidden, c.mlp_bias),
+        ):
+            yield f"blk.{layer}.{part}.weight", (out, inner)
+            if bias:
+                yield f"blk.{layer}.{part}.bias", (out,)
+
+
+def decoder_graph(
+    name: str,
+    config: LlamaConfig,
+    weights: Mapping[str, Source],
+    *,
+    where: object = "",
+    spelled: Callable[[str], str] = str,
+) -> Graph:
+    """The graph; `weights` has sources under GGUF's names (`blk.0.attn_q.weight`).
+
+    For errors: `where` the weights are from, and what `spelled` makes of such a name to have it as the file does.
+
+    Raises ModelError for sizes that do not fit together, and for weights that are missing, of another shape, or of no use:
+    a weight that nothing uses means mathematics that nobody asked for.
+    """
+    if config.heads % config.kv_heads:
+        raise ModelError(
+            f"{where or name} has {config.heads} query heads over {config.kv_heads} KV heads, which must divide them"
+        )
+    if config.head_dim % 2:
+        raise ModelError(f"{where or name} has heads of {config.head_dim}; rotary positions need an even size")
+    if problems := list(islice(_misfits(config, weights, spelled), MOST_NAMED)):
+        raise ModelError(f"the weights in {where or name} are not what its config wants: {'; '.join(problems)}")
     return _Decoder(name, config, weights).graph()
+
+
+def _misfits(config: LlamaConfig, weights: Mapping[str, Source], spelled: Callable[[str], str]) -> Iterator[str]:
+    """What is missing, has another shape, or is of no use. Lazy: a corrupt number of layers can be four billion."""
+    used = set()
+    for name, shape in weight_shapes(config):
+        used.add(name)
+        if name not in weights:
+            yield f'tensor "{spelled(name)}" is missing'
+        elif (seen := shape_of(weights[name])) != shape:
+            yield f'tensor "{spelled(name)}" has shape {list(seen)}, wanted is {list(shape)}'
+    for name in weights:
+        if name not in used:
+            yield f'tensor "{spelled(name)}" is used by nothing'
 
 
 class _Decoder:
@@ -70,12 +138,7 @@ class _Decoder:
         return self.b.parameter(f"rope_{part}", (c.max_context, c.head_dim // 2), source)
 
     def weight(self, name: str, *shape: int) -> str:
-        if name not in self.weights:
-            raise ModelError(f'model {self.b.name} has no tensor "{name}"')
-        source = self.weights[name]
-        if shape_of(source) != shape:
-            raise ModelError(f'tensor "{name}" of {self.b.name} has shape {shape_of(source)}, its config wants {shape}')
-        return self.b.parameter(name, shape, source)
+        return self.b.parameter(name, shape, self.weights[name])
 
     def norm(self, name: str, x: str) -> str:
         return str(self.b.RMSNormalization(x, self.weight(name, self.c.width), epsilon=self.c.epsilon))
@@ -107,10 +170,10 @@ class _Decoder:
         v = self.cached("value", layer, self.heads(f"{at}_v", x, c.kv_heads))
         y = b.Transpose(b.Attention(q, k, v, "", "", "", self.lengths, is_causal=1), perm=(0, 2, 1, 3))
         width = c.heads * c.head_dim
-        return self.linear(f"{at}_output", b.Reshape(y, shape=("batch", "seq", width)), c.width, width)
+        return self.linear(f"{at}_output", b.Reshape(y, shape=("batch", "seq", width)), c.width, width, c.output_bias)
 
     def mlp(self, layer: int, x: str) -> str:
         b, c, at = self.b, self.c, f"blk.{layer}.ffn"
-        gate = b.Swish(self.linear(f"{at}_gate", x, c.hidden, c.width))
-        up = self.linear(f"{at}_up", x, c.hidden, c.width)
-        return self.linear(f"{at}_down", b.Mul(gate, up), c.width, c.hidden)
+        gate = b.Swish(self.linear(f"{at}_gate", x, c.hidden, c.width, c.mlp_bias))
+        up = self.linear(f"{at}_up", x, c.hidden, c.width, c.mlp_bias)
+        return self.linear(f"{at}_down", b.Mul(gate, up), c.width, c.hidden, c.mlp_bias)

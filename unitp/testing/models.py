@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.cost import Machine
-from unitp.frontends.huggingface import LAYER_NAMES, NAMES
-from unitp.frontends.llama import LlamaConfig, decoder_graph
+from unitp.frontends.huggingface import ARCHITECTURES, spelled
+from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.graph.source import RandomSource
 from unitp.graph.weights import read, shape_of
@@ -38,29 +38,10 @@ EAGER_TO_SPLIT = Machine(call_s=0.0, link_latency_s=0.0, operator_s=0.0, link_by
 """Communication that costs nothing: small models are then split as large ones are."""
 
 
-def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight, by GGUF's names."""
-    c, kv = config, config.kv_heads * config.head_dim
-    q = c.heads * c.head_dim
-    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (c.vocab, c.width), "output_norm.weight": (c.width,)}
-    if not c.tied:
-        found["output.weight"] = (c.vocab, c.width)
-    for layer in range(c.layers):
-        at = f"blk.{layer}."
-        found |= {f"{at}attn_norm.weight": (c.width,), f"{at}ffn_norm.weight": (c.width,)}
-        found |= {f"{at}attn_q.weight": (q, c.width), f"{at}attn_output.weight": (c.width, q)}
-        found |= {f"{at}attn_k.weight": (kv, c.width), f"{at}attn_v.weight": (kv, c.width)}
-        found |= {f"{at}ffn_gate.weight": (c.hidden, c.width), f"{at}ffn_up.weight": (c.hidden, c.width)}
-        found |= {f"{at}ffn_down.weight": (c.width, c.hidden)}
-        if c.qkv_bias:
-            found |= {f"{at}attn_q.bias": (q,), f"{at}attn_k.bias": (kv,), f"{at}attn_v.bias": (kv,)}
-    return found
-
-
 def random_weights(config: LlamaConfig) -> dict[str, RandomSource]:
     """Weights that keep activations near one: matrices by their width, norms around one."""
     made = {}
-    for seed, (name, shape) in enumerate(shapes(config).items()):
+    for seed, (name, shape) in enumerate(weight_shapes(config)):
         matrix = len(shape) == 2 and name != "token_embd.weight"
         scale = shape[-1] ** -0.5 if matrix else 0.2
         made[name] = RandomSource(seed, shape, scale, 1.0 if "norm" in name else 0.0)
@@ -93,25 +74,18 @@ def write_huggingface(
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    names = {gguf: name for name, gguf in NAMES.items()}
-    inner = {gguf: name for name, gguf in LAYER_NAMES.items()}
+    heads = {"attn_q": config.heads, "attn_k": config.kv_heads} if config.interleaved else {}
     tensors = {}
     for name, weight in weights.items():
-        if name in names:
-            tensors[names[name]] = weight
-            continue
-        _, layer, part, kind = name.split(".")
-        if config.interleaved and part in ("attn_q", "attn_k"):
-            weight = halves(weight, config.heads if part == "attn_q" else config.kv_heads)
-        tensors[f"model.layers.{layer}.{inner[part]}.{kind}"] = weight
+        part = name.split(".")[-2]
+        tensors[spelled(name)] = halves(weight, heads[part]) if part in heads else weight
     save_file(
         {name: np.ascontiguousarray(t) for name, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
     )
+    kind = next(kind for kind, name in ARCHITECTURES.items() if name == architecture)
     about = {
         "architectures": [architecture],
-        "model_type": {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "MistralForCausalLM": "mistral"}[
-            architecture
-        ],
+        "model_type": kind,
         "hidden_size": config.width,
         "intermediate_size": config.hidden,
         "num_hidden_layers": config.layers,
@@ -125,6 +99,7 @@ def write_huggingface(
         "hidden_act": "silu",
         "tie_word_embeddings": config.tied,
         "torch_dtype": "float32",
+        **({"attention_bias": config.output_bias, "mlp_bias": config.mlp_bias} if kind == "llama" else {}),
         **more,
     }
     (folder / "config.json").write_text(json.dumps(about, indent=1))

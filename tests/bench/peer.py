@@ -1,7 +1,7 @@
 """The peer that `make bench` measures against: `transformers` in a process of its own, float32, one thread.
 
 It reads a JSON line `{"ids": [...], "new_tokens": n}` from standard input, continues greedily, and answers with one line:
-the tokens, the seconds to the first token, and the seconds in all. Run it as `python -m unitp.testing.peer FOLDER`.
+the tokens, the seconds to the first token, and the seconds in all. Run it as `peer.py FOLDER`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Peer:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         env = {**os.environ, **QUIET, "OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, "-m", __name__, str(folder)]
+        command = [sys.executable, __file__, str(folder)]
         self._process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def generate(self, ids: list[int], new_tokens: int) -> Took:

@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
+from peer import Peer, Took
 
 import unitp
 from unitp.frontends.gguf import llama_config, read_gguf
@@ -33,7 +34,6 @@ from unitp.mesh import Mesh
 from unitp.plugins.discover import backends, missing
 from unitp.runtime.session import Session
 from unitp.testing.models import TINY, arrays, tiny, write_huggingface
-from unitp.testing.peer import Peer, Took
 
 MODEL = "smollm2-135m"
 ROUNDS, NEW_TOKENS = 5, 64
@@ -59,7 +59,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m unitp.testing.bench", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="speed.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--backend", action="append", choices=[*backends()], help="measure these only")
     parser.add_argument("--json", action="store_true")

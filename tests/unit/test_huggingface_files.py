@@ -1,0 +1,102 @@
+"""What lies beside the weights of a Hugging Face directory: settings, stop tokens, tokenizer, chat template; any may be damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unitp
+from unitp.errors import ModelError
+from unitp.frontends.huggingface import load_huggingface
+from unitp.frontends.llama import LlamaConfig
+from unitp.testing.models import arrays, random_weights, write_huggingface
+
+SMALL = LlamaConfig(layers=1, width=32, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=97, max_context=64)
+
+
+def directory(folder: Path, **more: Any) -> Path:
+    return write_huggingface(folder / "model", SMALL, arrays(random_weights(SMALL)), **more)
+
+
+def refused(path: Path, *words: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_huggingface(path)
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+
+
+def test_a_directory_without_its_parts_says_which(tmp_path: Path) -> None:
+    path = directory(tmp_path)
+    (path / "model.safetensors").unlink()
+    refused(path, "model.safetensors", "No such file", "safetensors")
+    (path / "config.json").unlink()
+    refused(path, "config.json", "No such file")
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("data", [b'{"a": ', b"\xff\xfe", b"[1]", b"[" * 100_000], ids=["cut", "bytes", "list", "deep"])
+def test_a_corrupt_settings_file_is_named(tmp_path: Path, file: str, data: bytes) -> None:
+    path = directory(tmp_path)
+    (path / file).write_bytes(data)
+    refused(path, file)
+
+
+def test_a_model_without_a_tokenizer_works_on_token_ids(tmp_path: Path) -> None:
+    model = unitp.load(directory(tmp_path))
+    with pytest.raises(ModelError, match="has no tokenizer") as caught:
+        _ = model.tokenizer
+    assert "--prompt-ids" in caught.value.hint
+    stream = model.speller.stream()
+    assert "".join(stream.add(i) for i in (5, 17, 2)) + stream.end() == "5 17 2"
+
+
+@pytest.mark.parametrize(
+    "data", [b"{}", b"{", b"\xff", b'{"model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}}']
+)
+def test_a_corrupt_tokenizer_is_named(tmp_path: Path, data: bytes) -> None:
+    path = directory(tmp_path)
+    (path / "tokenizer.json").write_bytes(data)
+    with pytest.raises(ModelError, match=r"tokenizer\.json is no tokenizer"):
+        _ = load_huggingface(path).tokenizer
+
+
+def test_stop_tokens_are_the_generation_configs_before_the_models(tmp_path: Path) -> None:
+    path = directory(tmp_path, eos_token_id=7)
+
+    def stops() -> tuple[int, ...]:
+        decoder = load_huggingface(path).decoder
+        assert decoder is not None
+        return decoder.stop_ids
+
+    assert stops() == (7,)
+    for text, right in (('{"eos_token_id": [3, 4, 5000]}', (3, 4)), ('{"eos_token_id": 0}', (0,)), ("{}", (7,))):
+        (path / "generation_config.json").write_text(text)
+        assert stops() == right
+    (path / "generation_config.json").write_text('{"eos_token_id": ["x"]}')
+    refused(path, "generation_config.json", "eos_token_id")
+
+
+@pytest.mark.parametrize(
+    "settings,file,right",
+    [
+        ({}, None, ""),
+        ({"chat_template": "own"}, None, "own"),
+        ({"chat_template": "own"}, "file", "file"),
+        ({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}, None, "d"),
+        ({"chat_template": [{"name": "rag", "template": "r"}]}, None, ""),
+    ],
+)
+def test_where_the_chat_template_is_found(
+    tmp_path: Path, settings: dict[str, Any], file: str | None, right: str
+) -> None:
+    path = directory(tmp_path)
+    tokens = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>"}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings | tokens))
+    if file:
+        (path / "chat_template.jinja").write_text(file)
+    decoder = load_huggingface(path).decoder
+    assert decoder is not None
+    assert (decoder.chat_template, decoder.bos_token, decoder.eos_token) == (right, "<s>", "</s>")

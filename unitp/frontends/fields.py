@@ -1,0 +1,104 @@
+"""Numbers and texts out of a model file's metadata, where any value can be of any kind.
+
+A missing or impossible value is a ModelError that names the file, the key, what was seen and what is wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unitp.errors import ModelError
+
+MOST = 1 << 32
+
+
+class Fields:
+    """Values by key. None counts as missing, as in JSON; `prefix` is what the file writes before each key."""
+
+    def __init__(self, values: Mapping[str, Any], where: object, prefix: str = "") -> None:
+        self.values, self.where, self.prefix = values, where, prefix
+
+    def get(self, key: str) -> Any:
+        return self.values.get(key)
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number from 1 to 2**32."""
+        value = self._given(key, default)
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise self.wrong(key, f"a whole number from 1 to {MOST}")
+        return value
+
+    def real(self, key: str, default: float | None = None, *, least: float = 0.0) -> float:
+        """A finite number above zero, and at least `least`."""
+        value = self._given(key, default)
+        if type(value) not in (int, float) or not (0 < value < math.inf and least <= value <= sys.float_info.max):
+            raise self.wrong(key, f"a number of at least {least}" if least else "a number above 0")
+        return float(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self._given(key, default)
+        if type(value) is not bool:
+            raise self.wrong(key, "true or false")
+        return value
+
+    def text(self, key: str) -> str:
+        """A string, empty where there is none."""
+        value = self._given(key, "")
+        if type(value) is not str:
+            raise self.wrong(key, "a string")
+        return value
+
+    def ids(self, key: str) -> tuple[int, ...]:
+        """A token id, a list of them, or none."""
+        value = self._given(key, ())
+        found = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if any(type(i) is not int for i in found):
+            raise self.wrong(key, "a token id or a list of them")
+        return found
+
+    def texts(self, key: str) -> list[str]:
+        """A list of strings, empty where there is none."""
+        value = self._given(key, [])
+        if not isinstance(value, list) or any(type(v) is not str for v in value):
+            raise self.wrong(key, "a list of strings")
+        return value
+
+    def wrong(self, key: str, wanted: str) -> ModelError:
+        return ModelError(f"{self.where}: {self.prefix}{key} is {_short(self.get(key))}, wanted is {wanted}")
+
+    def _given(self, key: str, default: Any) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            if default is None:
+                raise ModelError(f"{self.where} is incomplete: {self.prefix}{key} is missing")
+            return default
+        return value
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is corrupt: not UTF-8 at byte {error.start}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,79 @@
+"""Rotary frequencies as a Hugging Face config describes them: plain, `linear`, or `llama3`.
+
+Frequency i of d/2 is `base**(-2 i / d) / divisor[i]`. The settings come as `rope_scaling` beside `rope_theta`, or since
+transformers 5 together as `rope_parameters`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unitp.frontends.fields import Fields
+
+ROPE_KEYS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary settings under their old name or the new one; plain where there are none."""
+    old, new = (config.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
+    return dict(old or new) if isinstance(old or new, dict) else {}
+
+
+def _kind(settings: Mapping[str, Any]) -> Any:
+    return settings.get("rope_type") or settings.get("type") or "default"
+
+
+def unknown_rope(config: Mapping[str, Any]) -> list[str]:
+    """What the rotary settings hold that is not implemented."""
+    for key in ("rope_scaling", "rope_parameters"):
+        if not isinstance(config.get(key) or {}, dict):
+            return [f"{key}={config[key]!r}"]
+    old, new = (config.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
+    if old and new and old != new:
+        return [f"rope_scaling={old!r} beside rope_parameters={new!r}"]
+    settings = _settings(config)
+    kind = _kind(settings)
+    if not isinstance(kind, str) or kind not in ROPE_KEYS:
+        return [f'RoPE scaling "{kind}" (known: {", ".join(ROPE_KEYS)})']
+    known = {"rope_theta", "rope_type", "type", *ROPE_KEYS[kind]}
+    usual = {"partial_rotary_factor": 1.0, "factor": 1.0, "attention_factor": 1.0}
+    return [
+        f'{key}={value!r} in RoPE scaling "{kind}"'
+        for key, value in sorted(settings.items())
+        if key not in known and value is not None and value != usual.get(key)
+    ]
+
+
+def rope_divisors(config: Mapping[str, Any], head_dim: int, where: Path) -> tuple[float, tuple[float, ...]]:
+    """Base and divisors of the rotary frequencies: plain, `linear`, or `llama3`."""
+    settings = _settings(config)
+    kind, given = _kind(settings), Fields(settings, where, "RoPE's ")
+    base = given.real("rope_theta", Fields(config, where).real("rope_theta", 10000.0, least=1.0), least=1.0)
+    if kind == "default":
+        return base, ()
+    factor = given.real("factor")
+    if kind == "linear":
+        return base, (factor,) * (head_dim // 2)
+    low, high = given.real("low_freq_factor"), given.real("high_freq_factor")
+    if low >= high:
+        raise given.wrong("low_freq_factor", f"below high_freq_factor, {high}")
+    context = given.whole("original_max_position_embeddings", Fields(config, where).whole("max_position_embeddings"))
+    return base, tuple(_llama3(base ** (-2.0 * i / head_dim), factor, low, high, context) for i in range(head_dim // 2))
+
+
+def _llama3(frequency: float, factor: float, low: float, high: float, context: float) -> float:
+    """What a frequency is divided by: 1 for short wavelengths, `factor` for long ones, a blend between (Llama 3.1)."""
+    wavelength = 2.0 * math.pi / frequency
+    if wavelength < context / high:
+        return 1.0
+    if wavelength > context / low:
+        return factor
+    smooth = (context / wavelength - low) / (high - low)
+    return 1.0 / ((1.0 - smooth) / factor + smooth)
