@@ -4,16 +4,18 @@
     mesh = "tp=2"
 
     [backends.mxnet]
-    python = "/opt/mxnet/bin/python"        # the interpreter of its ranks
+    python = "/opt/mxnet/bin/python"        # the interpreter of its ranks; UNITP_BACKENDS_MXNET_PYTHON
 
-`UNITP_CONFIG` names another file than `unitp.toml` in the current folder.
+`UNITP_CONFIG` names another file than `unitp.toml` in the current folder. An empty variable is as good as none.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,13 @@ ABOUT = {
     "port": "the first port that ranks use; 0: free ones are picked",
     "stall_s": "seconds without progress after which a rank counts as stuck",
 }
+RANGES: dict[str, tuple[float, float, str]] = {
+    "context": (0, float("inf"), "0 (the model's own), or how many tokens"),
+    "threads": (1, 4096, "a number from 1 to 4096"),
+    "port": (0, 65535, "0 (free ones), or a number up to 65535"),
+    "stall_s": (0.1, float("inf"), "a number of seconds from 0.1 on"),
+}
+FILE = "UNITP_CONFIG"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -54,36 +63,61 @@ def settings(
 ) -> dict[str, Setting]:
     """All settings. Flags that are None were not given. Raises InputError for an unknown or ill-typed one."""
     env = os.environ if environment is None else environment
-    path = Path(env.get("UNITP_CONFIG", "unitp.toml"))
-    file = _read(path)
+    _require_known(env)
+    path = Path(env.get(FILE) or "unitp.toml")
+    file = _read(path, named=bool(env.get(FILE)))
     found = {}
     for name, default in DEFAULTS.items():
-        variable = f"UNITP_{name.upper()}"
         if flags and flags.get(name) is not None:
-            found[name] = Setting(name, flags[name], "flag")
-        elif variable in env:
-            found[name] = Setting(name, _typed(name, env[variable], default, variable), variable)
+            origin, value = "flag", _checked(name, flags[name], f"--{name.replace('_', '-')}")
+        elif env.get(variable := variable_of(name)):
+            origin, value = variable, _checked(name, _parsed(name, env[variable], variable), variable)
         elif name in file:
-            found[name] = Setting(name, _typed(name, file[name], default, str(path)), str(path))
+            origin, value = str(path), _checked(name, file[name], str(path))
         else:
-            found[name] = Setting(name, default, "default")
-    for backend, table in sorted(file.get("backends", {}).items()):
-        found[f"backends.{backend}.python"] = Setting(f"backends.{backend}.python", table["python"], str(path))
-    return found
+            origin, value = "default", default
+        found[name] = Setting(name, value, origin)
+    return found | {s.name: s for s in _interpreters(file, env, str(path))}
 
 
 def python_of(backend: str, found: Mapping[str, Setting]) -> str | None:
-    """The interpreter that `unitp.toml` names for a backend's ranks, or None for this one."""
+    """The interpreter that the settings name for a backend's ranks, or None for this one."""
     setting = found.get(f"backends.{backend}.python")
     return str(setting.value) if setting else None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"UNITP_{name.replace('.', '_').upper()}"
+
+
+def _interpreters(file: Mapping[str, Any], env: Mapping[str, str], path: str) -> list[Setting]:
+    found = {backend: (table["python"], path) for backend, table in file.get("backends", {}).items()}
+    for variable, value in env.items():
+        if value and (match := re.fullmatch(r"UNITP_BACKENDS_(\w+)_PYTHON", variable)):
+            found[match[1].lower()] = (value, variable)
+    names = {backend: f"backends.{backend}.python" for backend in sorted(found)}
+    return [Setting(name, found[backend][0], found[backend][1]) for backend, name in names.items()]
+
+
+def _require_known(env: Mapping[str, str]) -> None:
+    """Raise InputError for a variable that is nearly, but not quite, a setting's."""
+    known = {variable_of(name): name for name in DEFAULTS}
+    for variable in env:
+        if variable.startswith("UNITP_") and variable not in (*known, FILE):
+            near = get_close_matches(variable, known, n=1, cutoff=0.88)
+            if near:
+                raise InputError(f"{variable} is no setting", hint=f'Did you mean "{near[0]}"?')
+
+
+def _read(path: Path, *, named: bool) -> dict[str, Any]:
+    if not path.is_file() and not named:
         return {}
     try:
         file = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"cannot read {path}{f', which {FILE} names' if named else ''}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     for name in file:
         if name not in DEFAULTS and name != "backends":
@@ -91,16 +125,36 @@ def _read(path: Path) -> dict[str, Any]:
                 f'{path} has an unknown setting "{name}"', hint=did_you_mean(name, [*DEFAULTS, "backends"])
             )
     tables = file.get("backends", {})
-    if not isinstance(tables, dict) or any(set(t) != {"python"} for t in tables.values() if isinstance(t, dict)):
-        raise InputError(f"{path}: a table [backends.NAME] has one setting, python")
-    if any(not isinstance(t, dict) for t in tables.values()):
+    if not isinstance(tables, dict) or any(not isinstance(t, dict) for t in tables.values()):
         raise InputError(f'{path}: write [backends.NAME] and python = "..." below it')
+    for backend, table in tables.items():
+        if set(table) != {"python"} or not isinstance(table["python"], str):
+            raise InputError(f'{path}: a table [backends.{backend}] has one setting, python = "..."')
     return file
 
 
-def _typed(name: str, value: Any, default: Any, where: str) -> Any:
+def _parsed(name: str, text: str, where: str) -> Any:
+    """The value that an environment variable's text means."""
+    kind = type(DEFAULTS[name])
     try:
-        return type(default)(value)
-    except (TypeError, ValueError):
-        wanted = {"int": "a whole number", "float": "a number"}.get(type(default).__name__, "text")
-        raise InputError(f'{where}: {name} is "{value}", wanted is {wanted}') from None
+        return kind(text)
+    except ValueError:
+        raise _ill_typed(name, text, where) from None
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    """A value of the setting's own type and in its range."""
+    kind = type(DEFAULTS[name])
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise _ill_typed(name, value, where)
+    least, most, wanted = RANGES.get(name, (0, 0, ""))
+    if wanted and not least <= value <= most:
+        raise InputError(f"{where}: {name} is {value}, wanted is {wanted}")
+    return value
+
+
+def _ill_typed(name: str, value: Any, where: str) -> InputError:
+    wanted = {"int": "a whole number", "float": "a number"}.get(type(DEFAULTS[name]).__name__, "text in quotes")
+    return InputError(f'{where}: {name} is "{value}", wanted is {wanted}')

@@ -19,7 +19,7 @@ class Mesh:
 
     axes: tuple[tuple[str, int], ...]
 
-    def __init__(self, **axes: int) -> None:
+    def __init__(self, /, **axes: int) -> None:
         object.__setattr__(self, "axes", tuple(axes.items()))
         for name, size in self.axes:
             if not name.isidentifier():
@@ -33,7 +33,7 @@ class Mesh:
         axes: dict[str, int] = {}
         for part in filter(None, text.replace(" ", "").split(",")):
             name, _, size = part.partition("=")
-            if not size.isdigit():
+            if not size.isdecimal():
                 raise MeshError(
                     f'cannot read mesh "{text}": "{part}" is not NAME=SIZE', hint="Write it as in dp=1,tp=2."
                 )

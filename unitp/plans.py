@@ -8,19 +8,22 @@ several nodes read. Splits of the batch are open: they are bound to the size at 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from unitp.errors import PlanError
-from unitp.graph.graph import Graph
+from unitp.errors import MeshError, PlanError, did_you_mean
+from unitp.graph.graph import Graph, Node
+from unitp.graph.ops import rule_of
 from unitp.layout import Layout, Reduction, Split
 from unitp.mesh import Mesh
 
 SCHEMA = 1
+ANEW = "Make it anew with `unitp plan`."
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -77,7 +80,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     model: str
     graph: str
     mesh: dict[str, int]
-    splits: dict[str, Split]
+    splits: dict[str, str]
     parameters: dict[str, str]
     states: dict[str, str]
     phases: list[_PhaseFile]
@@ -94,7 +97,7 @@ class _PhaseFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Table:
-    """Names for splits, in order of appearance, and layouts written with them: `-,s1` or `-,-|sum:tp`."""
+    """Names for splits (`tp[0:5 5:9]`), in order of appearance, and layouts written with them: `-,s1` or `-,-|sum:tp`."""
 
     def __init__(self) -> None:
         self.names: dict[Split, str] = {}
@@ -123,7 +126,7 @@ def encode(plan: Plan) -> bytes:
         )
         for p in plan.phases
     ]
-    splits = {name: split for split, name in table.names.items()}
+    splits = {name: str(split) for split, name in table.names.items()}
     file = _File(
         SCHEMA,
         version("unitp"),
@@ -140,7 +143,11 @@ def encode(plan: Plan) -> bytes:
 
 
 def save(plan: Plan, path: str | os.PathLike[str]) -> None:
-    Path(path).write_bytes(encode(plan))
+    """Write the plan. Raises PlanError where that cannot be done."""
+    try:
+        Path(path).write_bytes(encode(plan))
+    except OSError as error:
+        raise PlanError(f"cannot write the plan {path}: {error.strerror}") from None
 
 
 def load(path: str | os.PathLike[str]) -> Plan:
@@ -153,43 +160,53 @@ def load(path: str | os.PathLike[str]) -> Plan:
 
 
 def decode(data: bytes, where: str = "plan") -> Plan:
+    """A plan from its file's bytes. What can be judged without the graph is judged: splits have no gap and fit the mesh."""
     try:
         head: Any = msgspec.json.decode(data)
-        schema = head.get("schema") if isinstance(head, dict) else None
-        if schema != SCHEMA:
-            hint = "Make it anew with `unitp plan`."
-            raise PlanError(f"{where} has plan schema {schema}, this unitp reads {SCHEMA}", hint=hint)
+        if not isinstance(head, dict) or "schema" not in head:
+            raise PlanError(f"{where} is not a plan", hint=ANEW)
+        if (schema := head["schema"]) != SCHEMA:
+            raise PlanError(f"{where} has plan schema {schema}, this unitp reads {SCHEMA}", hint=ANEW)
         return _restore(msgspec.convert(head, _File), where)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise PlanError(f"{where} is not a plan: {error}", hint="Make it anew with `unitp plan`.") from None
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise PlanError(f"{where} is not a plan: {error}", hint=ANEW) from None
 
 
 def _restore(file: _File, where: str) -> Plan:
-    mesh = Mesh(**file.mesh)
+    try:
+        mesh = Mesh.parse(",".join(f"{axis}={size}" for axis, size in file.mesh.items()))
+    except MeshError as error:
+        raise PlanError(f"{where}: {error.message}") from None
+    splits = {name: _split(text, mesh, f'{where}: split {name}, "{text}",') for name, text in file.splits.items()}
 
     def split(name: str) -> Split:
-        if name not in file.splits:
+        if name not in splits:
             raise PlanError(f'{where} names split "{name}", which its table does not have')
-        return file.splits[name]
+        return splits[name]
 
     def layout(text: str) -> Layout:
         dims, _, partial = text.partition("|")
         reduction, _, axes = partial.partition(":")
-        if reduction not in ("", "sum", "max"):
-            raise PlanError(f'{where}: "{text}" is not a layout')
-        how: Reduction = "max" if reduction == "max" else "sum"
         names = tuple(d for d in dims.split(",") if d)
-        return Layout(tuple(None if d == "-" else split(d) for d in names), tuple(filter(None, axes.split("+"))), how)
+        found = tuple(None if d == "-" else split(d) for d in names)
+        sums = tuple(filter(None, axes.split("+")))
+        used = [*(axis for s in found if s for axis in s.axes), *sums]
+        if reduction not in ("", "sum", "max") or len(set(used)) < len(used) or set(sums) - set(mesh.sizes):
+            raise PlanError(f'{where}: "{text}" is not a layout on the mesh {mesh}')
+        how: Reduction = "max" if reduction == "max" else "sum"
+        return Layout(found, sums, how)
 
     phases = tuple(
         PhasePlan(
-            Phase(p.name, p.sizes, p.weight),
-            {node: {f: split(s) for f, s in splits.items()} for node, splits in p.nodes.items()},
+            _phase(p, where),
+            {node: {f: split(s) for f, s in factors.items()} for node, factors in p.nodes.items()},
             {value: layout(at) for value, at in p.values.items()},
             p.seconds,
         )
         for p in file.phases
     )
+    if len({p.phase.name for p in phases}) < len(phases) or not phases:
+        raise PlanError(f"{where} has no phases, or two of one name")
     return Plan(
         graph=file.graph,
         mesh=mesh,
@@ -199,6 +216,89 @@ def _restore(file: _File, where: str) -> Plan:
         certificate=file.certificate,
         model=file.model,
     )
+
+
+def _phase(phase: _PhaseFile, where: str) -> Phase:
+    if any(size < 1 for size in phase.sizes.values()) or phase.weight < 0:
+        raise PlanError(f"{where}: phase {phase.name} has a size below 1 or a negative weight")
+    return Phase(phase.name, phase.sizes, phase.weight)
+
+
+def _split(text: str, mesh: Mesh, what: str) -> Split:
+    """A split from `tp[0:5 5:9]` or `dp[even]`. Raises PlanError where it is none, or none on this mesh."""
+    match = re.fullmatch(r"([^\[\]]+)\[(even|\d{1,15}:\d{1,15}(?: \d{1,15}:\d{1,15})*)\]", text)
+    if match is None:
+        raise PlanError(f"{what} is no split; one is written AXIS[START:STOP ...]")
+    axes, inside = tuple(match[1].split("*")), match[2]
+    pairs = [part.split(":") for part in inside.split()] if inside != "even" else []
+    split = Split(axes, tuple((int(a), int(b)) for a, b in pairs))
+    if set(axes) - set(mesh.sizes):
+        raise PlanError(f"{what} names an axis that is not on the mesh {mesh}")
+    rows = max((stop for _, stop in split.intervals), default=0)
+    if pairs and (problems := Layout((split,)).problems((rows,), mesh)):
+        raise PlanError(f"{what} is wrong on the mesh {mesh}: {'; '.join(problems)}")
+    return split
+
+
+def require(plan: Plan, graph: Graph) -> None:
+    """Raise PlanError where `plan` is not a plan for `graph`: made for another, or damaged. All problems at once."""
+    if plan.graph != graph.hash:
+        raise PlanError(
+            f"the plan was made for another graph ({plan.graph}{f', {plan.model}' if plan.model else ''}); "
+            f"{graph.name} is {graph.hash}",
+            hint="Plan this model anew with `unitp plan`.",
+        )
+    if problems := list(_problems(plan, graph)):
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise PlanError(f"the plan for {graph.name} is damaged: {'; '.join(problems[:5])}{more}", hint=ANEW)
+
+
+def _problems(plan: Plan, graph: Graph) -> Iterator[str]:
+    yield from _compare_names("parameter", plan.parameters, [p.name for p in graph.parameters])
+    yield from _compare_names("state", plan.states, [s.input for s in graph.states])
+    tables = [plan.parameters, plan.states, *(p.values for p in plan.phases)]
+    for name, layout in ((name, layout) for table in tables for name, layout in table.items()):
+        if name not in graph.types:
+            yield f'there is no value "{name}"'
+        elif len(layout.dims) != (dims := len(graph.types[name].shape)):
+            yield f"{name} has {dims} dims, its layout {len(layout.dims)}"
+        else:
+            pairs = zip(layout.dims, graph.types[name].shape, strict=True)
+            yield from (f"{name}: {p}" for s, size in pairs if s for p in _size_problems(s, size))
+    nodes = {node.name: node for node in graph.nodes}
+    for phase in plan.phases:
+        if missing := [s for s in graph.symbols if s not in phase.phase.sizes]:
+            yield f"phase {phase.phase.name} gives no size for {', '.join(missing)}"
+        for name, splits in phase.nodes.items():
+            yield from _node_problems(name, nodes.get(name), splits, graph)
+
+
+def _compare_names(what: str, planned: dict[str, Layout], known: list[str]) -> Iterator[str]:
+    yield from (f'it does not lay out {what} "{name}"' for name in known if name not in planned)
+    yield from (f'there is no {what} "{name}"' for name in planned if name not in known)
+
+
+def _node_problems(name: str, node: Node | None, splits: dict[str, Split], graph: Graph) -> Iterator[str]:
+    if node is None:
+        yield f'there is no node "{name}"'
+        return
+    rule = rule_of(node.op, node.attrs, [graph.types[n].shape if n else None for n in node.inputs])
+    used = [axis for split in splits.values() for axis in split.axes]
+    if len(set(used)) < len(used):
+        yield f"node {name} uses an axis twice"
+    for factor, split in splits.items():
+        if factor not in rule.factors:
+            yield f'node {name} has no factor "{factor}" ({did_you_mean(factor, rule.factors)})'
+        elif not rule.splittable(factor):
+            yield f"factor {factor} of node {name} cannot be split"
+        else:
+            yield from (f"{name}, factor {factor}: {p}" for p in _size_problems(split, rule.factors[factor].size))
+
+
+def _size_problems(split: Split, size: int | str) -> Iterator[str]:
+    """What is wrong with a split of so many rows (a symbol: of any number)."""
+    if isinstance(size, int) and not split.open and (stop := max(b for _, b in split.intervals)) != size:
+        yield f"{split} splits {stop} rows, there are {size}"
 
 
 def unsplit(graph: Graph, phases: Sequence[Phase]) -> Plan:

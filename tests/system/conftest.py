@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.graph.graph import Graph
 from unitp.graph.source import RandomSource
 from unitp.plugins.spec import BackendSpec
+from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
 
 FAKES = Path(__file__).parents[1] / "fakes"
 
@@ -48,3 +50,29 @@ def tiny_decoder(layers: int = 2, context: int = 1024, vocab: int = 97) -> Graph
 @pytest.fixture(scope="session")
 def tiny() -> Graph:
     return tiny_decoder()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model in a Hugging Face directory, without a tokenizer."""
+    return str(write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY, arrays(random_weights(TINY))))
+
+
+@pytest.fixture(scope="session")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model whose tokens are the bytes, with a chat template; its stop token is the end of a turn."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    at = write_huggingface(
+        tmp_path_factory.mktemp("models") / "talking", TINY, arrays(random_weights(TINY)), eos_token_id=256
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    tokenizer.save(str(at / "tokenizer.json"))
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    about = {"eos_token": "<end>", "chat_template": template}
+    (at / "tokenizer_config.json").write_text(json.dumps(about))
+    return str(at)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import rich_click as click
 from click.exceptions import Abort, Exit
 
-from unitp.errors import UnitpError
+from unitp.errors import InputError, UnitpError, did_you_mean
 
 VERBS = {
     "doctor": "What is installed, what is missing, and the command that mends it.",
@@ -26,6 +27,8 @@ VERBS = {
     "demo": "SmolLM2 on 2 ranks of every backend, and who agrees.",
 }
 
+INTERRUPTED = 130
+
 
 class Verbs(click.RichGroup):
     """A group whose commands are modules; listing them imports none."""
@@ -34,21 +37,21 @@ class Verbs(click.RichGroup):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The verb; only its name and first line where others are listed."""
         if name not in VERBS:
             return None
-        if ctx.resilient_parsing or _asks_for_verb(ctx, name):
-            module = importlib.import_module(f"unitp.cli.{name}")
-            command: click.Command = getattr(module, "command")  # noqa: B009  (every verb's module has one)
+        if ctx.resilient_parsing or ctx.meta.get("unitp.verb") == name:
+            command: click.Command = importlib.import_module(f"unitp.cli.{name}").command
             return command
         return click.Command(name, help=VERBS[name], short_help=VERBS[name])
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        ctx.meta["unitp.verb"] = args[0] if args else ""
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not ctx.resilient_parsing:
+            raise InputError(f'unknown verb "{args[0]}"', hint=did_you_mean(args[0], VERBS))
+        ctx.meta["unitp.verb"] = args[0]
         return super().resolve_command(ctx, args)
-
-
-def _asks_for_verb(ctx: click.Context, name: str) -> bool:
-    return ctx.meta.get("unitp.verb") == name
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,28 +60,34 @@ def group() -> None:
     """Plan tensor parallelism once, run it on any framework, prove that the results agree."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Errors of unitp's own are a message and an exit code, never a traceback."""
     try:
-        group(standalone_mode=False)
+        group(arguments, prog_name="unitp", standalone_mode=False)
+        sys.stdout.flush()
     except UnitpError as error:
-        fail(f"{type(error).__name__}: {error.message}", error.hint, error.exit_code)
+        fail(error)
     except Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, Abort):
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        sys.exit(INTERRUPTED)
+    except (
+        BrokenPipeError
+    ):  # whoever read standard output has seen enough; click leaves with 1 where it notices, so do we
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
-def fail(message: str, hint: str, code: int) -> None:
+def fail(error: UnitpError) -> None:
+    """Print what is wrong and how to mend it, and leave."""
+    from rich.markup import escape
+
     from unitp.cli.output import errors
 
-    errors().print(f"[red]error[/red] {message}", highlight=False, soft_wrap=True)
-    if hint:
-        errors().print(hint, highlight=False, soft_wrap=True)
-    sys.exit(code)
+    errors().print(f"[bold red]Error:[/bold red] {escape(error.message)}", highlight=False)
+    if error.hint:
+        errors().print(escape(error.hint), highlight=False)
+    sys.exit(error.exit_code)

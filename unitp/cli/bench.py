@@ -2,50 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options
-from unitp.cli.output import console, mebibytes, print_json, progress, table
-from unitp.errors import InputError
-from unitp.program.memory import peak
+from unitp.cli.output import mebibytes, print_json, print_table, progress, say, table
+
+if TYPE_CHECKING:
+    from unitp.runtime.session import Session
 
 
 @click.command("bench")
-@options(model_argument, backend_option, running_options)
-@click.option("--prompt-tokens", type=int, default=256, show_default=True)
-@click.option("--new-tokens", type=int, default=64, show_default=True)
-@json_option
+@options(model_argument, backend_option)
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="How long each prompt is.",
+)
+@click.option(
+    "--new-tokens",
+    type=click.IntRange(min=2),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="How many tokens are made after it.",
+)
+@options(running_options, json_option)
 def command(
     model: str, backend: str | None, prompt_tokens: int, new_tokens: int, as_json: bool, **running: Any
 ) -> None:
-    """Prefill and decode speed, time in compute and in collectives, bytes moved, memory per rank."""
+    """Prefill and decode speed, time in compute and in collectives, bytes moved, memory per rank.
+
+    As many prompts run as axis dp has coordinates. A first run, in which frameworks compile, is not measured.
+    """
     request = Request(model, backend=backend, **running)
-    if request.model.decoder is None:
-        raise InputError(f"{request.model.name} is no language model")
-    if prompt_tokens < 1 or new_tokens < 2:
-        raise InputError("at least 1 prompt token and 2 new ones are wanted")
-    prompts = [
-        [(7 * i + 11) % request.model.decoder.vocab for i in range(prompt_tokens)]
-    ] * request.plan.mesh.sizes.get("dp", 1)
-    with progress(f"starting {request.plan.mesh.size} ranks of {request.value('backend')}"):
-        session = request.launch()
-    with session:
-        for _ in session.generation(prompts, 2, ignore_eos=True):
-            pass
-        before = session.stats()
-        generation = session.generation(prompts, new_tokens, ignore_eos=True)
-        for _ in generation:
-            pass
-        after, memory = session.stats(), session.memory()
-        predicted = [max(peak(p, rank).peak for p in session.programs) for rank in range(request.plan.mesh.size)]
-    timing = generation.timing
+    vocabulary = request.model.decoder.vocab if request.model.decoder else 1
+    prompts = [[(7 * i + 11) % vocabulary for i in range(prompt_tokens)]] * request.batch
+    request.require_prompts(prompts)
+    with progress() as tell:
+        session = request.launch(tell)
+        with session:
+            tell(f"measuring {len(prompts)} x ({prompt_tokens} + {new_tokens}) tokens")
+            found = measure(session, prompts, new_tokens)
+    if as_json:
+        print_json({"model": request.model.name, **found})
+        return
+    rows = table("", ">")
+    rows.add_row("prefill", f"{found['prefill_tokens_per_s']:.0f} tokens/s")
+    rows.add_row("decode", f"{found['decode_tokens_per_s']:.1f} tokens/s")
+    rows.add_row("compute", f"{found['compute_s']:.2f} s")
+    rows.add_row("collectives", f"{found['collective_s']:.2f} s")
+    rows.add_row("calls of collectives", str(found["collectives"]))
+    rows.add_row("bytes moved per rank", mebibytes(found["collective_bytes"]))
+    for rank in found["memory"]:
+        rows.add_row(
+            f"memory of rank {rank['rank']}",
+            f"{mebibytes(rank['measured'])} (predicted {mebibytes(rank['predicted'])})",
+        )
+    say(f"{request.model.name} on {found['mesh']}, {found['backend']}")
+    print_table(rows)
+
+
+def measure(session: Session, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
+    """What one generation takes, after another one has made the programs. Of the ranks, the slowest in collectives counts."""
+    from unitp.program.memory import peak
+
+    for _ in session.generation(prompts, new_tokens, ignore_eos=True):
+        pass
+    before = session.stats()
+    generation = session.generation(prompts, new_tokens, ignore_eos=True)
+    for _ in generation:
+        pass
+    after, memory, timing = session.stats(), session.memory(), generation.timing
+    predicted = [max(peak(p, rank).peak for p in session.programs) for rank in range(session.plan.mesh.size)]
     total = timing.prefill_s + timing.decode_s
     moving = max(a.collective_s - b.collective_s for a, b in zip(after, before, strict=True))
-    found = {
+    return {
         "backend": session.spec.name,
-        "mesh": str(request.plan.mesh),
+        "runtime": session.spec.runtime,
+        "mesh": str(session.plan.mesh),
+        "dtype": session.dtype,
+        "prompt_tokens": timing.prefill_tokens,
+        "new_tokens": sum(map(len, generation.tokens)),
         "prefill_tokens_per_s": timing.prefill_tokens_per_s,
         "decode_tokens_per_s": timing.decode_tokens_per_s,
         "seconds": total,
@@ -58,18 +100,3 @@ def command(
             for r, (m, p) in enumerate(zip(memory, predicted, strict=True))
         ],
     }
-    if as_json:
-        print_json(found)
-        return
-    rows = table("", ">")
-    rows.add_row("prefill", f"{timing.prefill_tokens_per_s:.0f} tokens/s")
-    rows.add_row("decode", f"{timing.decode_tokens_per_s:.1f} tokens/s")
-    rows.add_row("compute", f"{max(total - moving, 0.0):.2f} s")
-    rows.add_row(
-        "collectives",
-        f"{moving:.2f} s, {found['collectives']} calls, {mebibytes(float(str(found['collective_bytes'])))}",
-    )
-    for rank, (m, p) in enumerate(zip(memory, predicted, strict=True)):
-        rows.add_row(f"memory of rank {rank}", f"{mebibytes(m.now - m.idle)} (predicted {mebibytes(p)})")
-    console().print(f"{request.model.name} on {request.plan.mesh}, {session.spec.name}", highlight=False)
-    console().print(rows)

@@ -7,50 +7,68 @@ from typing import Any
 
 import rich_click as click
 
-from unitp.cli.generate import sampling_options
-from unitp.cli.options import Request, backend_option, model_argument, options, running_options
-from unitp.cli.output import errors, print_json, progress
+from unitp.cli.generate import sampling_options, tokens_option
+from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options
+from unitp.cli.output import print_json, progress
 
 
 @click.command("chat")
-@options(model_argument, backend_option, running_options)
-@click.option("--system", help="The system message.")
-@click.option("--max-new-tokens", type=int, default=256, show_default=True, help="For each answer.")
+@options(model_argument, backend_option)
+@click.option("--system", metavar="TEXT", help="The system message.")
+@tokens_option(256, " in each answer")
 @sampling_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
+@options(running_options, json_option)
 def command(
     model: str, backend: str | None, system: str | None, max_new_tokens: int, temperature: float, top_k: int, top_p: float,
     seed: int, as_json: bool, **running: Any,
 ) -> None:  # fmt: skip
-    """Talk with a model over several turns. An empty line or end of input ends it."""
+    """Talk with a model over several turns. An empty line or the end of input ends it.
+
+    With --json, one object with all turns is printed at the end; `computed_tokens` says how many tokens of a turn's prompt
+    the caches did not hold yet.
+    """
+    import msgspec
+
     from unitp.frontends.chat import Message, chat_prompt
     from unitp.runtime.sampling import Sampling
     from unitp.runtime.text import TextGeneration
 
-    request = Request(model, backend=backend, **running)
     sampling = Sampling(temperature, top_k, top_p, seed)
     sampling.require()
+    request = Request(model, backend=backend, **running)
     messages = [Message("system", system)] if system else []
-    chat_prompt(request.model, [*messages, Message("user", "")])
-    with progress(f"starting {request.plan.mesh.size} ranks of {request.value('backend')}"):
-        session = request.launch()
+    tokenizer = request.model.tokenizer
+    request.require_prompts([tokenizer.encode(chat_prompt(request.model, [*messages, Message("user", "")]), bos=False)])
+    with progress() as tell:
+        session = request.launch(tell)
+    turns = []
     with session:
         while question := _question():
             messages.append(Message("user", question))
-            ids = request.model.tokenizer.encode(chat_prompt(request.model, messages), bos=False)
-            stream = TextGeneration(
-                session.generation([ids], max_new_tokens, sampling=sampling, keep=True), request.model.tokenizer
-            )
+            ids = tokenizer.encode(chat_prompt(request.model, messages), bos=False)
+            stream = TextGeneration(session.generation([ids], max_new_tokens, sampling=sampling, keep=True), tokenizer)
             for _, piece in stream:
                 if not as_json:
                     sys.stdout.write(piece)
                     sys.stdout.flush()
             answer = stream.results()[0]
             messages.append(Message("assistant", answer.text))
-            print_json(answer) if as_json else sys.stdout.write("\n")
+            computed = stream.generation.timing.prefill_tokens
+            turns.append({"question": question, **msgspec.to_builtins(answer), "computed_tokens": computed})
+            if not as_json:
+                sys.stdout.write("\n")
+    if as_json:
+        print_json({"turns": turns})
 
 
 def _question() -> str:
-    if sys.stdin.isatty():
-        errors().print("[bold]you>[/bold] ", end="")
-    return sys.stdin.readline().strip()
+    """The next line of input; in a terminal, with a prompt and line editing."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return sys.stdin.readline().strip()
+    import readline  # noqa: F401  (makes `input` edit lines)
+
+    try:
+        return input("you> ").strip()
+    except EOFError:
+        sys.stdout.write("\n")
+        return ""

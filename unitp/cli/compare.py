@@ -3,51 +3,68 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from unitp.cli.generate import read_ids
-from unitp.cli.options import Request, complete_backend, json_option, model_argument, options, running_options
-from unitp.cli.output import console, print_json, progress, table
+from unitp.cli.generate import read_ids, tokens_option
+from unitp.cli.options import Request, backends_option, json_option, model_argument, options, running_options
+from unitp.cli.output import print_json, print_table, progress, say, table
 from unitp.cli.run import read_inputs
-from unitp.comparison.compare import Comparison, compare
-from unitp.comparison.compare import as_json as plain
+from unitp.errors import InputError
+
+if TYPE_CHECKING:
+    from unitp.comparison.compare import Comparison
 
 
 @click.command("compare")
-@options(model_argument, running_options)
+@options(model_argument, backends_option)
 @click.option(
-    "--backend", "backends", multiple=True, shell_complete=complete_backend, help="Give it once for each backend."
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; give it several times for a batch."
 )
-@click.option("--prompt", "prompts", multiple=True, help="Text to continue.")
-@click.option("--prompt-ids", multiple=True, metavar="IDS", help="Token ids instead of text.")
+@click.option(
+    "--prompt-ids", "prompt_ids", multiple=True, metavar="IDS", help="Token ids instead of text, as in 504,3575,282."
+)
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An array, for a graph that is no language model."
 )
-@click.option("--max-new-tokens", type=int, default=32, show_default=True)
-@json_option
+@tokens_option(32)
+@options(running_options, json_option)
 def command(
     model: str, backends: tuple[str, ...], prompts: tuple[str, ...], prompt_ids: tuple[str, ...], inputs: tuple[str, ...],
     max_new_tokens: int, as_json: bool, **running: Any,
 ) -> None:  # fmt: skip
     """One plan on several backends: who agrees with NumPy float64 on one rank, and how well.
 
-    Exit code 1 where one disagrees.
+    The backends run one after another, so that memory suffices. Exit code 1 where one disagrees.
     """
+    from unitp.comparison.compare import as_json as plain
+    from unitp.comparison.compare import compare
+
+    if prompts and prompt_ids:
+        raise InputError("--prompt and --prompt-ids are both given", hint="Give one of them.")
     request = Request(model, **running)
-    with progress("comparing") as say:
+    arrays, ids = None, None
+    if request.model.decoder is None:
+        arrays = read_inputs(inputs, None)
+        request.require_inputs(arrays)
+    elif inputs:
+        raise InputError(f"{request.model.name} is a language model", hint="Give --prompt or --prompt-ids.")
+    else:
+        ids = [read_ids(text) for text in prompt_ids] or [request.model.tokenizer.encode(text) for text in prompts]
+        request.require_prompts(ids)
+    with progress() as tell:
         found = compare(
             request.model,
             request.plan,
-            backends or (str(request.value("backend")),),
-            prompt=list(prompts) or None,
-            prompt_ids=[read_ids(text) for text in prompt_ids] or None,
-            inputs=read_inputs(inputs, None) or None,
-            dtype=str(request.value("dtype")),
+            tuple(dict.fromkeys(backends)) or (request.backend,),
+            prompt_ids=ids,
+            inputs=arrays,
+            dtype=request.dtype,
             max_new_tokens=max_new_tokens,
-            context=int(request.value("context")) or None,
-            say=say,
+            context=request.context,
+            say=tell,
+            launch_options=request.settings.launch_options,
         )
     if as_json:
         print_json(plain(found))
@@ -75,8 +92,8 @@ def print_comparison(found: Comparison) -> None:
             f"{v.decode_tokens_per_s:.1f}",
             f"{v.collective_share:.0%}",
         )
-    console().print(f"{found.model} on {found.mesh}, {found.dtype}, against NumPy float64 on one rank", highlight=False)
-    console().print(rows)
+    say(f"{found.model} on {found.mesh}, {found.dtype}, against NumPy float64 on one rank")
+    print_table(rows)
     for name, v in found.backends.items():
         for reason in v.reasons:
-            console().print(f"{name}: {reason}", highlight=False)
+            say(f"{name}: {reason}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import rich_click as click
+from rich.markup import escape
 
 from unitp.cli.options import json_option
-from unitp.cli.output import console, print_json, table
+from unitp.cli.output import print_json, print_table, table
 from unitp.config import ABOUT, settings
 
 
-@click.group("config")
+@click.group("config", no_args_is_help=True)
 def command() -> None:
-    """Settings: flag, then UNITP_*, then unitp.toml, then default."""
+    """Every setting and where it comes from: a flag, then UNITP_*, then unitp.toml, then the default."""
 
 
 @command.command("show")
@@ -26,5 +27,5 @@ def show(origin: bool, as_json: bool) -> None:
     rows = table("setting", "value", *(["origin"] if origin else []), "what it is")
     for name, setting in found.items():
         about = ABOUT.get(name, "the interpreter of this backend's ranks")
-        rows.add_row(name, str(setting.value), *([setting.origin] if origin else []), about)
-    console().print(rows)
+        rows.add_row(*map(escape, (name, str(setting.value), *([setting.origin] if origin else []), about)))
+    print_table(rows)

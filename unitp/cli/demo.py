@@ -3,57 +3,116 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from unitp.cli.compare import print_comparison
-from unitp.cli.options import json_option
-from unitp.cli.output import console, print_json, progress
-from unitp.comparison.compare import Comparison, compare
-from unitp.comparison.compare import as_json as plain
-from unitp.mesh import Mesh
-from unitp.planner.explain import describe
-from unitp.plugins.discover import backends, missing
+from unitp.cli.generate import tokens_option
+from unitp.cli.options import Settings, backends_option, complete_model, json_option, launch_options, options
+from unitp.cli.output import console, errors, print_json, progress, say
+from unitp.config import python_of
+from unitp.errors import BackendError
+
+if TYPE_CHECKING:
+    from unitp.comparison.compare import Comparison
+    from unitp.graph.graph import Graph
+    from unitp.plans import Plan
 
 ORDER = ("numpy", "torch", "tensorflow", "mxnet")
 PROMPT = "The capital of France is"
+CONTEXT = 512
+RANKS = 2
 
 
 @click.command("demo")
-@click.option("--model", default="smollm2-135m", show_default=True)
+@click.option(
+    "--model",
+    default="smollm2-135m",
+    show_default=True,
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Another model than SmolLM2.",
+)
+@options(backends_option, launch_options)
+@tokens_option(32)
 @json_option
-def command(model: str, as_json: bool) -> None:
-    """SmolLM2 on 2 ranks of every installed backend: the plan, what each one writes, and who agrees."""
-    from unitp.api import plan
-    from unitp.frontends import load
+def command(
+    model: str, backends: tuple[str, ...], max_new_tokens: int, as_json: bool, verbose: bool, **flags: Any
+) -> None:
+    """SmolLM2 on 2 ranks of every installed backend: the plan, what each one writes, and who agrees.
 
-    with progress(f"loading and planning {model}"):
+    Exit code 1 where one disagrees.
+    """
+    from unitp.api import plan
+    from unitp.comparison.compare import as_json as plain
+    from unitp.comparison.compare import compare
+    from unitp.frontends import load
+    from unitp.mesh import Mesh
+    from unitp.plugins.discover import backend as find
+
+    settings = Settings(verbose=verbose, **flags)
+    names = tuple(find(name).name for name in dict.fromkeys(backends)) or usable(settings)
+    with progress() as tell:
+        tell(f"loading and planning {model}")
         loaded = load(model)
-        made = plan(loaded, Mesh(tp=2))
-        description = describe(made, loaded.graph)
+        made = plan(loaded, Mesh(tp=RANKS))
     if not as_json:
-        out = console()
-        out.print(
-            f"[bold]{model}[/bold] on 2 ranks, gap {made.certificate.gap:.1%} to the best, planned in {made.certificate.elapsed_s:.2f} s",
-            highlight=False,
+        print_plan(made, loaded.graph)
+    with progress() as tell:
+        found = compare(
+            loaded,
+            made,
+            names,
+            prompt=PROMPT,
+            max_new_tokens=max_new_tokens,
+            context=CONTEXT,
+            say=tell,
+            launch_options=settings.launch_options,
         )
-        for row in (*description.parameters, *description.states):
-            if row.layout != "replicated":
-                out.print(f"  {row.count:3} x {row.what:24} {row.layout}", highlight=False)
-        for move in description.moves:
-            out.print(f"  {move.phase}: {move.count} {move.kind} over {move.axis}", highlight=False)
-    known = backends()
-    names = [n for n in (*ORDER, *sorted(set(known) - set(ORDER))) if n in known and not list(missing(known[n], 2))]
-    with progress("comparing") as say:
-        found = compare(loaded, made, names, prompt=PROMPT, context=512, say=say)
     if as_json:
         print_json(plain(found))
     else:
-        _texts(found)
+        _print_texts(found)
         print_comparison(found)
     sys.exit(0 if found.agree else 1)
 
 
-def _texts(found: Comparison) -> None:
+def usable(settings: Settings) -> tuple[str, ...]:
+    """The backends whose frameworks are installed, the best known first; what is missing is said with the command that mends it."""
+    from unitp.plugins.discover import backends, missing
+
+    known = backends()
+    found = []
+    for name in (*ORDER, *sorted(set(known) - set(ORDER))):
+        if name not in known:
+            continue
+        if not python_of(name, settings.all) and list(missing(known[name], RANKS)):
+            errors().print(f"{name} is not installed; run {known[name].install}", markup=False, highlight=False)
+        else:
+            found.append(name)
+    if not found:
+        raise BackendError("no backend is installed", hint="`unitp doctor` tells what is missing.")
+    return tuple(found)
+
+
+def print_plan(plan: Plan, graph: Graph) -> None:
+    """The plan in a few lines: what is split, and what moves."""
+    from unitp.planner.explain import describe
+
+    certificate, description = plan.certificate, describe(plan, graph)
+    about = f"gap {certificate.gap:.1%} to the best, planned in {certificate.elapsed_s:.2f} s"
+    console().print(f"[bold]{plan.model}[/bold] on {plan.mesh.size} ranks, {about}", highlight=False)
+    for row in (*description.parameters, *description.states):
+        if row.layout != "replicated":
+            say(f"  {row.count:3} x {row.what:24} {row.layout}")
+    for move in description.moves:
+        say(f"  {move.phase}: {move.count} {move.kind} over {move.axis}")
+
+
+def _print_texts(found: Comparison) -> None:
+    from rich.markup import escape
+
     for name, verdict in found.backends.items():
-        console().print(f"[bold]{name}[/bold]: {PROMPT}[cyan]{verdict.texts[0]}[/cyan]", highlight=False)
+        text = verdict.texts[0] if verdict.texts else " ".join(map(str, verdict.tokens[0]))
+        console().print(f"[bold]{name}[/bold]: {escape(PROMPT)}[cyan]{escape(text)}[/cyan]", highlight=False)

@@ -5,90 +5,105 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from rich.markup import escape
 
-from unitp.cli.options import json_option
-from unitp.cli.output import console, print_json, progress, table
-from unitp.config import Setting, python_of, settings
-from unitp.errors import UnitpError
-from unitp.frontends.builder import Builder
-from unitp.frontends.registry import KNOWN
-from unitp.mesh import Mesh
-from unitp.plugins.discover import installed, missing, registry
-from unitp.plugins.spec import BackendSpec
+from unitp.cli.options import Settings, backends_option, json_option, launch_options, options
+from unitp.cli.output import print_json, print_table, progress, say, table
+from unitp.config import python_of
+from unitp.errors import BackendError, UnitpError
+
+if TYPE_CHECKING:
+    from unitp.plugins.spec import BackendSpec
+
+RANKS = 2
 
 
 @click.command("doctor")
+@options(backends_option, launch_options)
 @click.option("--no-start", is_flag=True, help="Look only; start no ranks.")
 @json_option
-def command(no_start: bool, as_json: bool) -> None:
-    """What is installed, what is missing, the exact command that mends it; 2 ranks of each backend sum a number."""
-    found, configured = registry(), settings()
+def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: bool, **flags: Any) -> None:
+    """What is installed, what is missing, the exact command that mends it; 2 ranks of each backend sum a number.
+
+    Exit code 1 where a backend or a model is not as it should be.
+    """
+    from unitp.frontends.registry import KNOWN
+    from unitp.plugins.discover import backend as find
+    from unitp.plugins.discover import registry
+
+    settings = Settings(verbose=verbose, **flags)
+    found = registry()
     rows = []
-    with progress("looking") as say:
-        for spec in found.backends.values():
-            say(f"{spec.name}: looking" if no_start else f"{spec.name}: starting 2 ranks")
-            rows.append(_examine(spec, configured, no_start))
-    rows += [
-        {"backend": b.name, "state": "broken", "mend": f"pip install {b.distribution}", "why": b.reason}
-        for b in found.broken
-    ]
+    with progress() as tell:
+        for spec in [find(name) for name in dict.fromkeys(backends)] or found.backends.values():
+            tell(f"{spec.name}: {'looking' if no_start else f'starting {RANKS} ranks'}")
+            rows.append(_examine(spec, settings, no_start))
+    for b in found.broken if not backends else ():
+        mend = f"pip install --force-reinstall {b.distribution}"
+        rows.append({"backend": b.name, "state": "broken", "mend": mend, "why": b.reason})
     models = [
-        {"model": k.name, "state": "ok" if k.intact() else "missing or changed", "mend": k.install}
-        for k in KNOWN.values()
+        _examine_model(known.name, known.path() is not None, known.intact(), known.install) for known in KNOWN.values()
     ]
-    healthy = all(row["state"] == "ok" for row in rows)
+    healthy = all(row["state"] == "ok" for row in (*rows, *models))
     if as_json:
-        print_json(
-            {
-                "python": sys.executable,
-                "version": platform.python_version(),
-                "backends": rows,
-                "models": models,
-                "ok": healthy,
-            }
-        )
+        python = {"python": sys.executable, "version": platform.python_version()}
+        print_json({**python, "backends": rows, "models": models, "ok": healthy})
     else:
         _print(rows, models)
     sys.exit(0 if healthy else 1)
 
 
-def _examine(spec: BackendSpec, configured: dict[str, Setting], no_start: bool) -> dict[str, Any]:
-    python = python_of(spec.name, configured)
+def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
+    """One backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
+    from unitp.plugins.discover import installed
+    from unitp.runtime.describe import ask_interpreter
+
+    row: dict[str, Any] = {"backend": spec.name, "runtime": spec.runtime, "state": "ok", "mend": "", "why": ""}
+    python = python_of(spec.name, settings.all)
+    row["python"] = python or sys.executable
     versions = {r.distribution: installed(r.distribution) for r in spec.requires}
-    row: dict[str, Any] = {
-        "backend": spec.name,
-        "runtime": spec.runtime,
-        "versions": versions,
-        "state": "ok",
-        "mend": "",
-        "why": "",
-    }
-    lacking = [] if python else [r.distribution for r in missing(spec, 2)]
-    if lacking:
-        return {**row, "state": "missing", "mend": spec.install, "why": f"{', '.join(lacking)} not installed"}
+    if python:
+        try:
+            there = next((b for b in ask_interpreter(python).backends if b.name == spec.name), None)
+        except BackendError as error:
+            return {**row, "versions": {}, "state": "fails", "mend": error.hint, "why": error.message}
+        versions = there.versions if there else dict.fromkeys(versions)
+    row["versions"] = versions
+    if lacking := [distribution for distribution, version in versions.items() if version is None]:
+        command = f"{python} -m {spec.install}" if python else spec.install
+        return {**row, "state": "missing", "mend": command, "why": f"{', '.join(lacking)} not installed"}
     if no_start:
         return row
     begun = time.perf_counter()
     try:
-        sums = _sum_over_two(spec, python)
+        sums = _sum(spec, settings)
     except UnitpError as error:
         return {**row, "state": "fails", "mend": error.hint or spec.install, "why": error.message}
-    if sums != [3.0, 3.0]:
-        return {**row, "state": "fails", "mend": spec.install, "why": f"two ranks summed 1.5 to {sums}"}
-    return {**row, "why": f"2 ranks summed a number, {time.perf_counter() - begun:.1f} s"}
+    if sums != [RANKS * 1.5] * RANKS:
+        return {**row, "state": "fails", "mend": spec.install, "why": f"{RANKS} ranks summed 1.5 to {sums}"}
+    return {**row, "why": f"{RANKS} ranks summed a number, {time.perf_counter() - begun:.1f} s"}
 
 
-def _sum_over_two(spec: BackendSpec, python: str | None) -> list[float]:
+def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
+    """What each of 2 ranks finds as the sum of 1.5 over them."""
+    from unitp.frontends.builder import Builder
+    from unitp.mesh import Mesh
     from unitp.planner import plan
     from unitp.runtime.launch import launch
 
     b = Builder("doctor")
-    graph = b.graph(b.Neg(b.input("x", "float32", (2,))))
-    with launch(graph, plan(graph, Mesh(tp=2)), spec, python=python) as session:
+    graph = b.graph(b.Neg(b.input("x", "float32", (RANKS,))))
+    with launch(graph, plan(graph, Mesh(tp=RANKS)), spec, **settings.launch_options(spec.name)) as session:
         return session.probe(1.5)
+
+
+def _examine_model(name: str, there: bool, intact: bool, install: str) -> dict[str, str]:
+    state = "ok" if intact else "changed" if there else "missing"
+    mend = "" if intact else f"{install} --force-reinstall" if there else install
+    return {"model": name, "state": state, "mend": mend}
 
 
 def _print(rows: list[dict[str, Any]], models: list[dict[str, str]]) -> None:
@@ -97,12 +112,12 @@ def _print(rows: list[dict[str, Any]], models: list[dict[str, str]]) -> None:
         versions = ", ".join(f"{d} {v or 'missing'}" for d, v in row.get("versions", {}).items())
         color = "green" if row["state"] == "ok" else "red"
         shown.add_row(
-            row["backend"], f"[{color}]{row['state']}[/{color}]", row.get("runtime", ""), versions, row["why"]
+            row["backend"], f"[{color}]{row['state']}[/{color}]", row.get("runtime", ""), versions, escape(row["why"])
         )
-    console().print(shown)
+    print_table(shown)
     for row in rows:
         if row["mend"]:
-            console().print(f"{row['backend']}: run {row['mend']}", highlight=False, soft_wrap=True)
+            say(f"{row['backend']}: run {row['mend']}")
     for model in models:
-        mend = "" if model["state"] == "ok" else f": run {model['mend']}"
-        console().print(f"model {model['model']} {model['state']}{mend}", highlight=False, soft_wrap=True)
+        mend = f": run {model['mend']}" if model["mend"] else ""
+        say(f"model {model['model']} {model['state']}{mend}")

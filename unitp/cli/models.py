@@ -5,14 +5,15 @@ from __future__ import annotations
 import rich_click as click
 
 from unitp.cli.options import json_option
-from unitp.cli.output import console, print_json, table
-from unitp.frontends.registry import KNOWN
+from unitp.cli.output import print_json, print_table, say, table
 
 
 @click.command("models")
 @json_option
 def command(as_json: bool) -> None:
     """Models known by name, and whether their package is installed."""
+    from unitp.frontends.registry import KNOWN
+
     found = [(known, known.path()) for known in KNOWN.values()]
     if as_json:
         rows = [
@@ -29,8 +30,8 @@ def command(as_json: bool) -> None:
         ]
         print_json({"models": rows})
         return
-    rows_table = table("name", "installed", "what it is")
+    shown = table("name", "installed", "what it is")
     for known, path in found:
-        rows_table.add_row(known.name, "yes" if path else f"no: {known.install}", known.about)
-    console().print(rows_table)
-    console().print("Besides these, any .gguf file or Hugging Face directory of a Llama-type model.", highlight=False)
+        shown.add_row(known.name, "yes" if path else f"no: run {known.install}", known.about)
+    print_table(shown)
+    say("Besides these, any .gguf file or Hugging Face directory of a Llama-type model.")

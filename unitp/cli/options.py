@@ -1,19 +1,23 @@
-"""Options that several verbs share, and how they become values."""
+"""Options that several verbs share, and how they become values. Whatever can be wrong with a request is found before ranks start."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import reduce
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
+from click.shell_completion import CompletionItem
 
 from unitp.config import Setting, python_of, settings
-from unitp.errors import InputError, MeshError, did_you_mean
-from unitp.frontends.model import Model
+from unitp.errors import InputError, MeshError, PlanError, did_you_mean
 from unitp.mesh import Mesh
-from unitp.plans import Phase, Plan
-from unitp.runtime.session import Session
+
+if TYPE_CHECKING:
+    from unitp.frontends.model import Model
+    from unitp.plans import Phase, Plan
+    from unitp.runtime.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,22 +30,47 @@ def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str
     return [name for name in backends() if name.startswith(incomplete)]
 
 
-def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Models known by name, else files."""
     from unitp.frontends.registry import KNOWN
 
-    return [name for name in KNOWN if name.startswith(incomplete)]
+    names = [CompletionItem(name) for name in KNOWN if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
 
 
 model_argument = click.argument("model", shell_complete=complete_model)
-mesh_option = click.option("--mesh", help="Axes and sizes, as in dp=1,tp=2.")
-backend_option = click.option("--backend", shell_complete=complete_backend, help="The backend that runs it.")
-dtype_option = click.option("--dtype", help="float32 or float64.")
+plan_argument = click.argument("plan_file", metavar="PLAN", type=click.Path())
+mesh_option = click.option("--mesh", metavar="AXES", help="Axes and their sizes, as in dp=1,tp=2.")
+backend_option = click.option(
+    "--backend", metavar="NAME", shell_complete=complete_backend, help="The backend that runs it."
+)
+backends_option = click.option(
+    "--backend",
+    "backends",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete_backend,
+    help="A backend; give it once for each.",
+)
+dtype_option = click.option(
+    "--dtype", metavar="DTYPE", shell_complete=lambda *_: ["float32", "float64"], help="float32, or float64 to check."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-context_option = click.option("--context", type=int, help="Tokens that the caches hold per sequence.")
-plan_option = click.option("--plan", "plan_file", type=click.Path(), help="A plan file, instead of --mesh.")
+context_option = click.option(
+    "--context",
+    type=int,
+    metavar="TOKENS",
+    help="Tokens that the caches hold per sequence. Default: the model's, at most 2048.",
+)
+plan_option = click.option(
+    "--plan", "plan_file", type=click.Path(), metavar="FILE", help="A plan file; its mesh is used."
+)
 unused_option = click.option("--allow-unused", is_flag=True, help="Allow axes over which nothing can be split.")
-threads_option = click.option("--threads", type=int, help="Threads of each rank.")
-port_option = click.option("--port", type=int, help="The first port that ranks use.")
+threads_option = click.option("--threads", type=int, metavar="N", help="Threads of each rank. Default: 1.")
+port_option = click.option("--port", type=int, metavar="N", help="The first port that ranks use. Default: free ones.")
+stall_option = click.option(
+    "--stall-s", type=float, metavar="SECONDS", help="How long without progress a rank counts as stuck. Default: 120."
+)
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show what ranks print, each line with its rank.")
 
 
@@ -54,9 +83,8 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-running_options = options(
-    mesh_option, plan_option, dtype_option, context_option, threads_option, port_option, unused_option, verbose_option
-)
+launch_options = options(threads_option, port_option, stall_option, verbose_option)
+running_options = options(mesh_option, plan_option, dtype_option, context_option, unused_option, launch_options)
 
 
 def parse_mesh(text: str) -> Mesh:
@@ -69,7 +97,9 @@ def parse_mesh(text: str) -> Mesh:
 
 
 def parse_phase(text: str) -> Phase:
-    """`decode:batch=1,seq=1,cache=1024,weight=200`; `live`, `take` and `candidates` follow where they are left out."""
+    """`decode:batch=1,seq=1,cache=1024,weight=200`."""
+    from unitp.plans import Phase
+
     name, colon, rest = text.partition(":")
     sizes: dict[str, int] = {}
     weight = 1.0
@@ -82,60 +112,114 @@ def parse_phase(text: str) -> Phase:
                 sizes[key] = int(value)
         except ValueError:
             raise InputError(f'cannot read phase "{text}": "{part}" is not NAME=NUMBER') from None
-    if not colon or not name or any(n < 1 for n in sizes.values()) or weight < 0:
+    if not colon or not name or any(n < 1 for n in sizes.values()) or not 0 <= weight < float("inf"):
         hint = "Write it as in decode:batch=1,seq=1,cache=1024,weight=200."
         raise InputError(f'cannot read phase "{text}"', hint=hint)
-    if "cache" in sizes:
-        sizes = {"live": sizes["cache"], "take": 1, "candidates": 1, **sizes}
     return Phase(name, sizes, weight)
 
 
-def get_plan(
-    model: Model, mesh: str, plan_file: str | None, allow_unused: bool, phases: Sequence[Phase] | None = None
-) -> Plan:
-    """The plan from a file, or a new one for `mesh`."""
-    from unitp.api import plan
-    from unitp.plans import load
+def writable(path: str) -> Path:
+    """A path to write results to. Raises InputError where its folder is missing or it is one itself: before the work, not after."""
+    found = Path(path)
+    if found.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    if not found.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {found.parent}")
+    return found
 
-    if plan_file:
-        return load(plan_file)
-    return plan(model, parse_mesh(mesh), phases, allow_unused=allow_unused)
+
+class Settings:
+    """What the flags, the environment and `unitp.toml` say, as values and as options of `unitp.launch`."""
+
+    def __init__(self, *, verbose: bool = False, **flags: Any) -> None:
+        self.all: dict[str, Setting] = settings(flags)
+        self.verbose = verbose
+
+    def value(self, name: str) -> Any:
+        return self.all[name].value
+
+    def launch_options(self, backend: str) -> dict[str, Any]:
+        """How ranks of a backend are started."""
+        from unitp.plugins.discover import backend as find
+        from unitp.runtime.watchdog import Limits
+
+        return {
+            "python": python_of(backend, self.all),
+            "port": self.value("port"),
+            "threads": self.value("threads"),
+            "limits": Limits(start_s=find(backend).start_limit_s, stall_s=self.value("stall_s")),
+            "verbose": self.verbose,
+        }
 
 
 class Request:
     """A model, its plan and settings, as the flags of a verb that runs something ask for them."""
 
-    def __init__(
-        self, model: str, mesh: str | None, plan_file: str | None, dtype: str | None, context: int | None, threads: int | None,
-        port: int | None, allow_unused: bool, verbose: bool, backend: str | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, model: str, *, plan_file: str | None, allow_unused: bool, verbose: bool, **flags: Any) -> None:
         from unitp.frontends import load
 
-        given = {"backend": backend, "mesh": mesh, "dtype": dtype, "context": context, "threads": threads, "port": port}
-        self.settings: dict[str, Setting] = settings(given)
-        self.verbose = verbose
-        self.model = load(model)
-        self.plan = get_plan(self.model, str(self.value("mesh")), plan_file, allow_unused)
+        self.settings = Settings(verbose=verbose, **flags)
+        self.model: Model = load(model)
+        self.plan = self._plan(plan_file, flags["mesh"], allow_unused)
+
+    def _plan(self, plan_file: str | None, mesh: str | None, allow_unused: bool) -> Plan:
+        """The plan in a file, or a new one for the mesh that is set. Raises PlanError where file and flag contradict."""
+        from unitp import plans
+        from unitp.api import plan
+
+        if plan_file is None:
+            return plan(self.model, parse_mesh(self.value("mesh")), allow_unused=allow_unused)
+        found = plans.load(plan_file)
+        plans.require(found, self.model.graph)
+        if mesh is not None and parse_mesh(mesh) != found.mesh:
+            raise PlanError(f"{plan_file} is for {found.mesh}, --mesh is {mesh}", hint="Leave out --mesh.")
+        return found
 
     def value(self, name: str) -> Any:
-        return self.settings[name].value
+        return self.settings.value(name)
 
-    def launch(self, backend: str | None = None) -> Session:
-        from unitp.plugins.discover import backend as find
+    @property
+    def backend(self) -> str:
+        return str(self.value("backend"))
+
+    @property
+    def dtype(self) -> str:
+        return str(self.value("dtype"))
+
+    @property
+    def context(self) -> int | None:
+        return int(self.value("context")) or None
+
+    @cached_property
+    def batch(self) -> int:
+        """How many prompts the mesh wants at least."""
+        return self.plan.mesh.sizes.get("dp", 1)
+
+    def require_prompts(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Raise InputError where these token ids cannot be run: none, too many, out of range, or fewer prompts than `dp`."""
+        from unitp.runtime.decoder import is_decoder, require_prompts, require_tokens
+        from unitp.runtime.launch import context_of
+
+        graph = self.model.graph
+        if not is_decoder(graph):
+            raise InputError(f"{self.model.name} is no language model")
+        if not prompts:
+            raise InputError("no prompt is given", hint="Give --prompt or --prompt-ids.")
+        require_tokens(prompts, int(graph.types["logits"].shape[-1]), context_of(graph, self.context))
+        require_prompts(len(prompts), self.plan.mesh)
+
+    def require_inputs(self, arrays: Mapping[str, Any]) -> None:
+        """Raise InputError where the graph cannot run on these arrays."""
+        from unitp.runtime.decoder import is_decoder
+        from unitp.runtime.inputs import bind, token_rows
+
+        if is_decoder(self.model.graph) and set(arrays) == {"input_ids"}:
+            self.require_prompts(token_rows(arrays["input_ids"]))
+        else:
+            bind(self.model.graph, arrays)
+
+    def launch(self, say: Callable[[str], None]) -> Session:
         from unitp.runtime.launch import launch
-        from unitp.runtime.watchdog import Limits
 
-        name = backend or str(self.value("backend"))
-        limits = Limits(start_s=find(name).start_limit_s, stall_s=float(self.value("stall_s")))
-        return launch(
-            self.model,
-            self.plan,
-            name,
-            dtype=str(self.value("dtype")),
-            context=int(self.value("context")) or None,
-            python=python_of(name, self.settings),
-            port=int(self.value("port")),
-            threads=int(self.value("threads")),
-            limits=limits,
-            verbose=self.verbose,
-        )
+        chosen = self.settings.launch_options(self.backend)
+        return launch(self.model, self.plan, self.backend, dtype=self.dtype, context=self.context, say=say, **chosen)

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
-PIPED_WIDTH = 200
+PIPED_WIDTH = 10_000
 
 
-@lru_cache
 def console() -> Console:
     """Results. Piped, lines are not cut to the width of a terminal that is not there."""
     return Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
 
 
-@lru_cache
 def errors() -> Console:
-    return Console(stderr=True)
+    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPED_WIDTH)
+
+
+def say(text: str) -> None:
+    """A line of results, taken literally."""
+    console().print(text, markup=False, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -33,23 +36,42 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Any]:
-    """A spinner on standard error while something long runs, with a function that changes its text; lines when piped."""
-    if errors().is_terminal:
-        with errors().status(escape(text)) as status:
+def progress(text: str = "") -> Iterator[Callable[[str], None]]:
+    """Gives a function that says what is being done, on standard error: a spinner, or lines when piped."""
+    out = errors()
+    if out.is_terminal:
+        with out.status(escape(text or "looking")) as status:
             yield lambda new: status.update(escape(new))
     else:
-        errors().print(escape(text), highlight=False)
-        yield lambda new: errors().print(escape(new), highlight=False)
+        if text:
+            out.print(text, markup=False, highlight=False)
+        yield lambda new: out.print(new, markup=False, highlight=False)
 
 
-def table(*columns: str, title: str = "") -> Table:
-    """A plain table; columns that begin with ">" are aligned to the right."""
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def table(*columns: str) -> Table:
+    """A plain table; columns that begin with ">" are aligned to the right. A last column of words may wrap."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
-        last = place == len(columns) - 1
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=not last)
+        right, last = column.startswith(">"), place == len(columns) - 1
+        made.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right or not last)
     return made
+
+
+def print_table(rows: Table) -> None:
+    """A table as a result. Nothing is cut where the terminal is narrow. Piped, lines end with their last word."""
+    out = console()
+    wide = out.options.update(width=PIPED_WIDTH)
+    for column in rows.columns:
+        if column.no_wrap:
+            cells = (column.header, *column.cells)
+            column.min_width = max(Measurement.get(out, wide, cell).maximum for cell in cells)
+    out.width = max(out.width, Measurement.get(out, wide, rows).minimum)
+    if out.is_terminal:
+        out.print(rows)
+        return
+    with out.capture() as text:
+        out.print(rows)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
 
 
 def mebibytes(count: float) -> str:

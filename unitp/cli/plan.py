@@ -5,18 +5,30 @@ from __future__ import annotations
 import msgspec
 import rich_click as click
 
-from unitp.cli.options import get_plan, json_option, mesh_option, model_argument, options, parse_phase, unused_option
-from unitp.cli.output import console, print_json
-from unitp.cli.show import print_description
-from unitp.config import settings
+from unitp.cli.options import (
+    Settings,
+    json_option,
+    mesh_option,
+    model_argument,
+    options,
+    parse_mesh,
+    parse_phase,
+    unused_option,
+    writable,
+)
+from unitp.cli.output import print_json, progress, say
 
 
 @click.command("plan")
 @options(model_argument, mesh_option)
 @click.option(
-    "--phase", "phases", multiple=True, metavar="NAME:SIZES", help="As in decode:batch=1,seq=1,cache=1024,weight=200."
+    "--phase",
+    "phases",
+    multiple=True,
+    metavar="NAME:SIZES",
+    help="Sizes to plan for and their weight, as in decode:batch=1,seq=1,cache=1024,weight=200; give it once for each phase.",
 )
-@click.option("-o", "--output", type=click.Path(), help="Where the plan is written.")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the plan is written.")
 @options(unused_option, json_option)
 def command(
     model: str, mesh: str | None, phases: tuple[str, ...], output: str | None, allow_unused: bool, as_json: bool
@@ -24,27 +36,36 @@ def command(
     """Decide how MODEL is split over a mesh.
 
     MODEL is a known name, a .gguf file, or a Hugging Face directory. Without --phase: prefill (512 tokens, weight 1) and decode
-    (one token, a cache of 1024, weight 200).
+    (one token, a cache of 1024, weight 200), each for as many prompts as axis dp has coordinates.
     """
+    wanted = parse_mesh(Settings(mesh=mesh).value("mesh"))
+    chosen = [parse_phase(text) for text in phases] or None
+    path = writable(output) if output else None
+    from unitp import plans
+    from unitp.api import plan
+    from unitp.cli.show import print_description
     from unitp.frontends import load
     from unitp.planner.explain import describe
-    from unitp.plans import save
 
-    loaded = load(model)
-    wanted = str(settings({"mesh": mesh})["mesh"].value)
-    plan = get_plan(loaded, wanted, None, allow_unused, [parse_phase(p) for p in phases] or None)
-    if output:
-        save(plan, output)
+    with progress() as tell:
+        tell(f"loading {model}")
+        loaded = load(model)
+        tell(f"planning {loaded.name} on {wanted}")
+        made = plan(loaded, wanted, chosen, allow_unused=allow_unused)
+    if path:
+        plans.save(made, path)
     if as_json:
-        print_json(
-            {
-                **msgspec.to_builtins(plan.certificate),
-                "mesh": str(plan.mesh),
-                "graph": plan.graph,
-                "output": output or "",
-            }
-        )
+        about = {
+            "model": made.model,
+            "graph": made.graph,
+            "mesh": str(made.mesh),
+            "phases": {
+                p.phase.name: {**p.phase.sizes, "weight": p.phase.weight, "seconds": p.seconds} for p in made.phases
+            },
+            "output": output or "",
+        }
+        print_json({**msgspec.to_builtins(made.certificate), **about})
         return
-    print_description(plan, describe(plan, loaded.graph))
+    print_description(made, describe(made, loaded.graph))
     if output:
-        console().print(f"written to {output}", highlight=False)
+        say(f"written to {output}")

@@ -6,30 +6,36 @@ import sys
 
 import rich_click as click
 
-from unitp.cli.options import json_option, parse_phase
+from unitp.cli.options import json_option, parse_phase, plan_argument
 from unitp.cli.output import print_json
-from unitp.cli.show import graph_of
+from unitp.cli.show import graph_of, model_option
 from unitp.errors import InputError, ModelError
 
 
 @click.command("program")
-@click.argument("plan_file", type=click.Path())
-@click.option("--rank", type=int, help="The rank whose view is printed; without it, all ranks with layouts.")
+@plan_argument
 @click.option(
-    "--phase", default="", help="The phase, as planned (decode) or with sizes (decode:batch=1,seq=1,cache=256)."
+    "--rank", type=int, metavar="N", help="The rank whose view is printed; without it, all ranks with layouts."
 )
-@click.option("--model", help="The plan's model, if it is not known by name.")
+@click.option(
+    "--phase",
+    default="",
+    metavar="NAME[:SIZES]",
+    help="The phase, as planned (decode) or with other sizes (decode:cache=256). Default: the last.",
+)
+@model_option
 @json_option
 def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_json: bool) -> None:
-    """The instructions of a rank, as text."""
+    """The instructions of a rank, as text. Nothing is started; the program is checked as it is before a run."""
+    from unitp import plans
+    from unitp.api import complete
     from unitp.planner.explain import light_outputs
-    from unitp.plans import load
     from unitp.program.check import check
     from unitp.program.lower import lower
     from unitp.program.memory import peak
     from unitp.program.text import program_text, rank_text
 
-    plan = load(plan_file)
+    plan = plans.load(plan_file)
     graph = graph_of(plan, model)
     if graph is None:
         raise ModelError(f'the plan\'s model "{plan.model}" is not known by name', hint="Give it with --model.")
@@ -37,12 +43,11 @@ def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_
         raise InputError(f"rank {rank} is not on the mesh {plan.mesh}", hint=f"Ranks are 0 to {plan.mesh.size - 1}.")
     name, _, sizes = (phase or plan.phases[-1].phase.name).partition(":")
     planned = plan.phase(name).phase.sizes
-    bound = {**planned, **parse_phase(phase).sizes} if sizes else planned
+    bound = {**planned, **complete(graph, parse_phase(phase)).sizes} if sizes else planned
     program = lower(graph, plan, name, bound, light_outputs(graph))
     check(program, graph)
     if as_json:
-        memory = [peak(program, r) for r in range(plan.mesh.size)]
-        print_json({"program": program, "memory": memory})
+        print_json({"program": program, "memory": [peak(program, r) for r in range(plan.mesh.size)]})
         return
     for line in program_text(program) if rank is None else rank_text(program, rank):
         sys.stdout.write(line + "\n")

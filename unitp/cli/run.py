@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import zipfile
 from typing import Any
 
-import numpy as np
 import rich_click as click
 
-from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options
-from unitp.cli.output import console, print_json, progress
+from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options, writable
+from unitp.cli.output import print_json, progress, say
 from unitp.errors import InputError
 
 
 @click.command("run")
-@options(model_argument, backend_option, running_options)
+@options(model_argument, backend_option)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An array for a graph input.")
-@click.option("--inputs", "archive", type=click.Path(), help="An .npz with arrays by input name.")
-@click.option("-o", "--output", type=click.Path(), required=True, help="The .npz that gets arrays by output name.")
-@json_option
+@click.option("--inputs", "archive", type=click.Path(), metavar="FILE.npz", help="Arrays by input name.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    required=True,
+    metavar="FILE.npz",
+    help="Where arrays go, by output name.",
+)
+@options(running_options, json_option)
 def command(
     model: str,
     backend: str | None,
@@ -28,37 +34,68 @@ def command(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Run a graph on arrays from files. A language model needs input_ids only."""
-    request = Request(model, backend=backend, **running)
+    """Run a graph on arrays from files. A language model needs input_ids [batch, seq] only."""
+    import numpy as np
+
+    path = writable(output)
     arrays = read_inputs(inputs, archive)
-    with progress(f"starting {request.plan.mesh.size} ranks of {request.value('backend')}"):
-        session = request.launch()
+    if not arrays:
+        raise InputError("no arrays are given", hint="Give --input NAME=FILE.npy or --inputs FILE.npz.")
+    request = Request(model, backend=backend, **running)
+    request.require_inputs(arrays)
+    with progress() as tell:
+        session = request.launch(tell)
     with session:
         outputs = session.run(arrays)
-    np.savez(output, **outputs)
+    with path.open("wb") as file:  # np.savez would add .npz to a name without it
+        np.savez(file, **outputs)
     shapes = {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in outputs.items()}
     if as_json:
         print_json({"output": output, "arrays": shapes})
     else:
-        for name, about in shapes.items():
-            console().print(f"{name}: {about['dtype']}{about['shape']}", highlight=False)
+        for name, array in outputs.items():
+            say(f"{name}: {array.dtype}{list(array.shape)}")
 
 
 def read_inputs(inputs: tuple[str, ...], archive: str | None) -> dict[str, Any]:
     """Arrays by name from `NAME=FILE` words and an archive. Nothing in them is unpickled."""
     found: dict[str, Any] = {}
     if archive:
-        found |= dict(_load(archive).items())
+        arrays = _load(archive)
+        if not isinstance(arrays, dict):
+            raise InputError(f"{archive} is one array, not an archive", hint="Give it with --input NAME=FILE.npy.")
+        found |= arrays
     for text in inputs:
         name, equals, path = text.partition("=")
         if not equals:
             raise InputError(f'cannot read --input "{text}"', hint="Write it as in input_ids=ids.npy.")
+        if name in found:
+            raise InputError(f"input {name} is given twice")
         found[name] = _load(path)
+        if isinstance(found[name], dict):
+            raise InputError(f"{path} is an archive, not one array", hint="Give it with --inputs FILE.npz.")
     return found
 
 
 def _load(path: str) -> Any:
+    """An array, or a dict of arrays. What a damaged file makes NumPy raise is many things."""
+    import numpy as np
+
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read arrays from {Path(path)}: {error}") from None
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            return found
+        with found:
+            return dict(found.items())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (
+        ValueError,
+        EOFError,
+        KeyError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        OverflowError,
+    ) as error:
+        raise InputError(f"cannot read arrays from {path}: {error}") from None

@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
-import rich_click as click
+from typing import TYPE_CHECKING
 
-from unitp.cli.options import json_option
-from unitp.cli.output import console, print_json, table
+import rich_click as click
+from rich.markup import escape
+
+from unitp.cli.options import json_option, plan_argument
+from unitp.cli.output import console, errors, print_json, print_table, say, table
 from unitp.errors import ModelError
-from unitp.planner.explain import Description, describe, ranks
-from unitp.plans import Plan, load
+
+if TYPE_CHECKING:
+    from unitp.graph.graph import Graph
+    from unitp.planner.explain import Description
+    from unitp.plans import Plan
+
+model_option = click.option("--model", metavar="MODEL", help="The plan's model, where it is not known by name.")
 
 
 @click.command("show")
-@click.argument("plan_file", type=click.Path())
-@click.option("--model", help="The plan's model, if it is not known by name.")
+@plan_argument
+@model_option
 @json_option
 def command(plan_file: str, model: str | None, as_json: bool) -> None:
     """What a plan splits and how, over which ranks, what moves, and predicted costs."""
-    plan = load(plan_file)
-    description = describe(plan, graph_of(plan, model))
+    from unitp import plans
+    from unitp.planner.explain import describe
+
+    plan = plans.load(plan_file)
+    graph = graph_of(plan, model)
+    description = describe(plan, graph)
     if as_json:
         print_json(
             {"certificate": plan.certificate, "model": plan.model, "graph": plan.graph, "description": description}
         )
-    else:
-        print_description(plan, description)
+        return
+    print_description(plan, description)
+    if graph is None:
+        errors().print("What moves is shown where the model is given (--model).", highlight=False)
 
 
-def graph_of(plan: Plan, model: str | None):  # type: ignore[no-untyped-def]  # Graph | None: the class is not needed here
+def graph_of(plan: Plan, model: str | None) -> Graph | None:
     """The graph of a plan's model; None where it cannot be found by name and none is given."""
-    from unitp.errors import PlanError
+    from unitp import plans
     from unitp.frontends import load as load_model
 
+    if not (name := model or plan.model):
+        return None
     try:
-        graph = load_model(model or plan.model).graph
+        graph = load_model(name).graph
     except ModelError:
         if model:
             raise
         return None
-    if graph.hash != plan.graph:
-        raise PlanError(f"the plan was made for another graph ({plan.graph}, {model or plan.model} is {graph.hash})")
+    plans.require(plan, graph)
     return graph
 
 
 def print_description(plan: Plan, description: Description) -> None:
     """The plan in a few tables."""
-    out, certificate = console(), plan.certificate
-    out.print(f"[bold]{plan.model or 'plan'}[/bold] on {description.mesh} ({ranks(plan.mesh)})", highlight=False)
-    out.print(
+    from unitp.planner.explain import ranks
+
+    certificate = plan.certificate
+    console().print(f"[bold]{plan.model or 'plan'}[/bold] on {description.mesh} ({ranks(plan.mesh)})", highlight=False)
+    say(
         f"objective {certificate.objective_s:.3f} s, bound {certificate.lower_bound_s:.3f} s, gap {certificate.gap:.2%} "
-        f"({certificate.solver}, {certificate.elapsed_s:.2f} s)",
-        highlight=False,
+        f"({certificate.solver}, {certificate.elapsed_s:.2f} s)"
     )
     placed = table(">count", "tensors", "layout")
     for row in (*description.parameters, *description.states):
-        placed.add_row(str(row.count), row.what, row.layout)
-    out.print(placed)
+        placed.add_row(str(row.count), escape(row.what), row.layout)
+    print_table(placed)
     moves = table("phase", "predicted", ">calls", "collective", "over", ">bytes per rank")
     for phase, seconds in description.seconds.items():
         rows = [m for m in description.moves if m.phase == phase]
@@ -64,4 +80,4 @@ def print_description(plan: Plan, description: Description) -> None:
             moves.add_row(*first, str(move.count), move.kind, move.axis, f"{move.bytes:,}")
         if not rows:
             moves.add_row(phase, f"{seconds * 1e3:.1f} ms", "0", "", "", "")
-    out.print(moves)
+    print_table(moves)

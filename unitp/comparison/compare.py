@@ -18,11 +18,11 @@ from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backend as find_backend
-from unitp.plugins.discover import require
-from unitp.runtime.launch import launch
+from unitp.runtime.launch import check, count, launch
 from unitp.runtime.session import Session
 
 Say = Callable[[str], None]
+LaunchOptions = Callable[[str], Mapping[str, Any]]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -80,39 +80,48 @@ def compare(
     max_new_tokens: int = 32,
     context: int | None = None,
     say: Say = lambda text: None,
+    launch_options: LaunchOptions = lambda name: {},
 ) -> Comparison:
     """Run `plan` on each of `backends` and judge it against the oracle.
 
     A language model is given prompts (at least as many as `dp` has coordinates); any other graph `inputs` by name.
-    Raises before anything starts where a backend is unknown or its framework is missing.
+    `launch_options(name)`: further options of `launch` for a backend (`threads`, `limits`, ...), and for the oracle's numpy.
+    Raises before anything starts where a backend is unknown, its framework is missing, or it cannot run this.
     """
     model = model if isinstance(model, Model) else Model(model.name, model)
     if not backends:
         raise InputError("no backend is named to compare", hint="Give at least one --backend.")
+    options = {name: dict(launch_options(name)) for name in backends}
     for name in backends:
-        require(find_backend(name), plan.mesh.size)
+        chosen = {key: options[name][key] for key in ("python", "threads") if key in options[name]}
+        check(model.graph, plan, find_backend(name), dtype=dtype, context=context, **chosen)
     say("oracle: NumPy float64 and float32 on one rank")
     if model.decoder is None:
         if inputs is None:
             raise InputError(f"{model.name} is no language model: give its inputs")
-        oracle = of_inputs(model, inputs)
-        judged = {n: _on_inputs(_start(model, plan, n, dtype, None, say), oracle, inputs, dtype) for n in backends}
+        oracle = of_inputs(model, inputs, launch_options("numpy"))
+        judged = {
+            n: _on_inputs(_start(model, plan, n, dtype, None, say, options[n]), oracle, inputs, dtype) for n in backends
+        }
     else:
         prompts = _prompts(model, prompt, prompt_ids)
         if len(prompts) < (needed := plan.mesh.sizes.get("dp", 1)):
             raise InputError(f"{len(prompts)} prompts are fewer than the {needed} of axis dp, which splits prompts")
-        oracle = of_prompts(model, prompts, max_new_tokens, context)
+        oracle = of_prompts(model, prompts, max_new_tokens, context, launch_options("numpy"))
         judged = {}
         for name in backends:
-            session = _start(model, plan, name, dtype, context, say)
+            session = _start(model, plan, name, dtype, context, say, options[name])
             judged[name] = _on_prompts(session, model, oracle, prompts, dtype, max_new_tokens)
     worst = max(oracle.errors.values(), default=0.0)
     return Comparison(model.name, str(plan.mesh), dtype, worst, judged)
 
 
-def _start(model: Model, plan: Plan, name: str, dtype: str, context: int | None, say: Say) -> Session:
-    say(f"{name}: {plan.mesh.size} ranks over {find_backend(name).runtime}")
-    return launch(model, plan, name, dtype=dtype, context=context)
+def _start(
+    model: Model, plan: Plan, name: str, dtype: str, context: int | None, say: Say, options: Mapping[str, Any]
+) -> Session:
+    where = f"over {find_backend(name).runtime}" if plan.mesh.size > 1 else "in one process"
+    say(f"{name}: {count(plan.mesh.size, 'rank')} {where}")
+    return launch(model, plan, name, dtype=dtype, context=context, **options)
 
 
 def _prompts(model: Model, prompt: str | Sequence[str] | None, ids: Sequence[Sequence[int]] | None) -> list[list[int]]:

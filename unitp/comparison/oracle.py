@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +33,13 @@ def one_rank(model: Model) -> Plan:
     return unsplit(model.graph, default_phases(model.graph, Mesh()))
 
 
-def of_prompts(model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, context: int | None) -> Oracle:
+def of_prompts(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    context: int | None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Oracle:
     """Greedy continuations, and the logits of every position of prompt and continuation: at least 64 of them in all."""
     longest = max(len(p) for p in prompts)
     length = max(longest + new_tokens, POSITIONS)
@@ -39,22 +47,22 @@ def of_prompts(model: Model, prompts: Sequence[Sequence[int]], new_tokens: int, 
         raise InputError(f"{length} positions are compared, the context is {context}", hint="Give a larger --context.")
     plan = one_rank(model)
     sequences, tokens = [], []
-    with launch(model, plan, "numpy", dtype="float64", context=context) as session:
+    with launch(model, plan, "numpy", dtype="float64", context=context, **options) as session:
         for prompt in prompts:
             tokens.append(list(session.generate(prompt, new_tokens)))
             more = [int(t) for t in session.generate(prompt, length - len(prompt), ignore_eos=True)]
             sequences.append([*prompt, *more])
         outputs = {"logits": np.concatenate([session.run(input_ids=[s])["logits"] for s in sequences])}
-    with launch(model, plan, "numpy", dtype="float32", context=context) as session:
+    with launch(model, plan, "numpy", dtype="float32", context=context, **options) as session:
         single = np.concatenate([session.run(input_ids=[s])["logits"] for s in sequences])
     return Oracle(outputs, {"logits": relative_error(single, outputs["logits"])}, sequences, tokens)
 
 
-def of_inputs(model: Model, inputs: Mapping[str, Array]) -> Oracle:
+def of_inputs(model: Model, inputs: Mapping[str, Array], options: Mapping[str, Any] = MappingProxyType({})) -> Oracle:
     """All outputs of a graph for these inputs."""
     plan = one_rank(model)
-    with launch(model, plan, "numpy", dtype="float64") as session:
+    with launch(model, plan, "numpy", dtype="float64", **options) as session:
         outputs = session.run(inputs)
-    with launch(model, plan, "numpy", dtype="float32") as session:
+    with launch(model, plan, "numpy", dtype="float32", **options) as session:
         single = session.run(inputs)
     return Oracle(outputs, {name: relative_error(single[name], outputs[name]) for name in outputs})

@@ -41,7 +41,7 @@ def plan(
     """
     begun = time.perf_counter()
     chosen = tuple(phases or default_phases(graph, mesh))
-    _require_sizes(graph, chosen)
+    _require_sizes(graph, mesh, chosen, roles)
     machine = machine or Machine()
     candidates = Candidates(graph, mesh, roles)
     _require_use(candidates, allow_unused)
@@ -73,10 +73,16 @@ def starts(problem: Problem) -> list[list[int]]:
     return [[i for i, v in enumerate(problem.variables) if v.phase == p.name] for p in problem.phases]
 
 
-def _require_sizes(graph: Graph, phases: Sequence[Phase]) -> None:
+def _require_sizes(graph: Graph, mesh: Mesh, phases: Sequence[Phase], roles: Mapping[str, str]) -> None:
     for phase in phases:
         if missing := [s for s in graph.symbols if s not in phase.sizes]:
             raise PlanError(f"phase {phase.name} gives no size for {', '.join(missing)}")
+        for axis, symbol in roles.items():
+            if phase.sizes.get(symbol, mesh.sizes.get(axis, 1)) < mesh.sizes.get(axis, 1):
+                raise PlanError(
+                    f"phase {phase.name} has {symbol} {phase.sizes[symbol]}, axis {axis} splits it over {mesh.sizes[axis]}",
+                    hint=f"Give it {symbol}={mesh.sizes[axis]} or more, or take a mesh with a smaller {axis}.",
+                )
 
 
 def _require_use(candidates: Candidates, allow_unused: bool) -> None:

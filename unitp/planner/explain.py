@@ -100,9 +100,14 @@ def words(layout: Layout) -> str:
 
 
 def ranks(mesh: Mesh) -> str:
-    """Which ranks work together: `tp: (0 1) (2 3)`."""
+    """Which ranks work together: `tp: (0 1) (2 3)`; of many, the first and the last."""
     parts = []
     for axis, size in mesh.axes:
         if size > 1:
-            parts.append(f"{axis}: " + " ".join(f"({' '.join(map(str, group))})" for group in mesh.groups(axis)))
+            groups = (f"({_shortened(list(map(str, group)))})" for group in mesh.groups(axis))
+            parts.append(f"{axis}: {_shortened(list(groups))}")
     return "; ".join(parts) or "one rank"
+
+
+def _shortened(words: list[str], most: int = 8) -> str:
+    return " ".join(words if len(words) <= most else [*words[: most - 2], "...", words[-1]])

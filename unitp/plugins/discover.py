@@ -6,7 +6,7 @@ folder called like a framework would be found).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -42,13 +42,11 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
     plugins = pluggy.PluginManager("unitp")
     plugins.add_hookspecs(hookspecs)
     broken = []
-    for point in entry_points(group=GROUP):
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         try:
             plugins.register(point.load(), point.name)
         except Exception as error:  # noqa: BLE001  (whatever a stranger's module raises is that plug-in's fault: it is reported)
-            broken.append(
-                Broken(point.name, point.dist.name if point.dist else "?", f"{type(error).__name__}: {error}")
-            )
+            broken.append(Broken(point.name, _owner(point.name), f"{type(error).__name__}: {error}"))
     return plugins, tuple(broken)
 
 
@@ -56,8 +54,33 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
 def registry() -> Registry:
     """The backends that are installed. Asked once per process."""
     plugins, broken = manager()
-    specs = [spec for spec in plugins.hook.unitp_backend() if spec is not None]
-    return Registry({spec.name: spec for spec in sorted(specs, key=lambda s: s.name)}, broken)
+    found: dict[str, BackendSpec] = {}
+    failed = list(broken)
+    for implementation in plugins.hook.unitp_backend.get_hookimpls():
+        name = implementation.plugin_name
+        try:
+            spec: Any = implementation.function()
+            if problem := _problem(spec, found):
+                failed.append(Broken(name, _owner(name), problem))
+            elif spec is not None:
+                found[spec.name] = spec
+        except Exception as error:  # noqa: BLE001  (as above)
+            failed.append(Broken(name, _owner(name), f"{type(error).__name__}: {error}"))
+    return Registry(dict(sorted(found.items())), tuple(failed))
+
+
+def _problem(spec: object, found: Mapping[str, BackendSpec]) -> str:
+    """Why what a hook returned is no backend to add."""
+    if spec is None:
+        return ""
+    if not isinstance(spec, BackendSpec):
+        return f"unitp_backend returned {type(spec).__name__}, wanted is a BackendSpec"
+    return f'another plug-in has a backend "{spec.name}"' if spec.name in found else ""
+
+
+def _owner(name: str) -> str:
+    """The distribution whose entry point is called so."""
+    return next((p.dist.name for p in entry_points(group=GROUP, name=name) if p.dist), "?")
 
 
 def backends() -> dict[str, BackendSpec]:

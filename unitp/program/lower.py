@@ -155,6 +155,8 @@ class _Lowering:
     def node(self, node: Node) -> None:
         rule = rule_of(node.op, node.attrs, [self.shape(n) if n else None for n in node.inputs])
         planned = self.phase.nodes.get(node.name, {})
+        if strange := [f for f in planned if f not in rule.factors]:
+            raise PlanError(f"the plan splits {', '.join(strange)} of {node}, which has {', '.join(rule.factors)}")
         splits = {f: split.bind(int(rule.factors[f].size), self.mesh) for f, split in planned.items()}
         if not any(rule.factors[f].kind == "inner" for f in splits):
             self.emit(node, splits)

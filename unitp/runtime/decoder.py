@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from unitp.errors import InputError
 from unitp.graph.graph import Graph
+from unitp.mesh import Mesh
 from unitp.program.engine import Array
 
 INPUTS = ("input_ids", "position_ids", "write_indices", "kv_length", "logits_index")
@@ -163,19 +164,34 @@ class Decoder:
 
     def require(self, prompts: Sequence[Sequence[int]], past: int = 0) -> None:
         """Raise InputError with everything that is wrong with token ids: none, out of range, too many."""
-        found = []
-        hint = ""
-        for number, prompt in enumerate(prompts):
-            which = f"prompt {number}: " if len(prompts) > 1 else ""
-            if len(prompt) == 0:
-                found.append(f"{which}there are no tokens")
-            elif past + len(prompt) > self.context:
-                found.append(f"{which}{past + len(prompt)} tokens do not fit into a context of {self.context}")
-                hint = "A larger context is given at launch (--context)."
-            if bad := [int(t) for t in prompt if not 0 <= t < self.vocab]:
-                found.append(f"{which}token {bad[0]} is not from 0 to {self.vocab - 1}")
-        if found:
-            raise InputError("; ".join(found), hint=hint)
+        require_tokens(prompts, self.vocab, self.context, past)
+
+
+def require_tokens(prompts: Sequence[Sequence[int]], vocab: int, context: int, past: int = 0) -> None:
+    """Raise InputError with everything that is wrong with token ids: none, out of range, too many after `past` of them."""
+    found = []
+    hint = ""
+    for number, prompt in enumerate(prompts):
+        which = f"prompt {number}: " if len(prompts) > 1 else ""
+        if len(prompt) == 0:
+            found.append(f"{which}there are no tokens")
+        elif past + len(prompt) > context:
+            found.append(f"{which}{past + len(prompt)} tokens do not fit into a context of {context}")
+            hint = "A larger context is given at launch (--context)."
+        if bad := [int(t) for t in prompt if not 0 <= t < vocab]:
+            found.append(f"{which}token {bad[0]} is not from 0 to {vocab - 1}")
+    if found:
+        raise InputError("; ".join(found), hint=hint)
+
+
+def require_prompts(count: int, mesh: Mesh) -> None:
+    """Raise InputError where there are fewer prompts than axis dp has coordinates."""
+    needed = mesh.sizes.get("dp", 1)
+    if count < needed:
+        raise InputError(
+            f"{'1 prompt is' if count == 1 else f'{count} prompts are'} fewer than the {needed} of axis dp, which splits prompts",
+            hint=f"Give at least {needed} prompts, or take a mesh with a smaller dp.",
+        )
 
 
 def _joined(rows: Sequence[dict[str, Array]]) -> dict[str, Array]:

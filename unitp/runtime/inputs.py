@@ -77,3 +77,14 @@ def token_lists(ids: object) -> tuple[list[list[int]], bool]:
     if strange:
         raise InputError(f"{strange[0]!r} is no token id", hint="Token ids are integers.")
     return [[int(t) for t in prompt] for prompt in prompts], single
+
+
+def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
+    """The sequences of `input_ids` [batch, seq]."""
+    array = np.asarray(ids)
+    if array.ndim != 2:
+        raise InputError(
+            f"input_ids has {array.ndim} dims {list(array.shape)}, wanted are 2",
+            hint="Write [ids] for one sequence.",
+        )
+    return token_lists(array)[0]

@@ -11,8 +11,9 @@ import socket
 import sys
 from collections.abc import Callable
 
+from unitp import plans
 from unitp.config import python_of, settings
-from unitp.errors import BackendError, InputError, PlanError, RankError, did_you_mean
+from unitp.errors import BackendError, InputError, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
@@ -43,33 +44,26 @@ def launch(
     threads: int = 1,
     limits: Limits | None = None,
     verbose: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Session:
     """A session of `backend` that holds `model` as `plan` says. Use it in a `with` statement.
 
     `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
     `python`: the interpreter of the ranks (default: what `unitp.toml` names, else this one). `port`: the first port that
     is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (default: the backend's
-    start limit). `verbose`: what ranks print goes to standard error, each line with the name of its rank.
+    start limit). `verbose`: what ranks print goes to standard error, each line with the name of its rank. `say`: is told
+    what is being done, once everything that can be checked before is checked.
     """
     graph = model if isinstance(model, Graph) else model.graph
     spec = discover.backend(backend) if isinstance(backend, str) else backend
-    if plan.graph != graph.hash:
-        raise PlanError(
-            f"the plan was made for another graph ({plan.graph}, this is {graph.hash})", hint="Plan this model anew."
-        )
-    if dtype not in spec.dtypes:
-        raise InputError(f"backend {spec.name} does not compute in {dtype}", hint=did_you_mean(dtype, spec.dtypes))
-    if threads < 1:
-        raise InputError(f"a rank cannot have {threads} threads")
-    known = positions(graph) if is_decoder(graph) else None
-    size = _context(known, context)
-    python = python or python_of(spec.name, settings()) or sys.executable
-    _require_framework(spec, plan.mesh.size, python)
+    size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
     limits = limits or Limits(start_s=spec.start_limit_s)
     programs: dict[int, Program] = {}
+    say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
     cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose)
     stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
     session = Session(graph, plan, spec, dtype, cluster, programs, size, stop_ids)
+    say(f"loading {count(len(graph.parameters), 'parameter')}")
     try:
         session.load()
     except BaseException:
@@ -78,8 +72,36 @@ def launch(
     return session
 
 
-def _context(known: int | None, context: int | None) -> int:
-    """How many positions the caches hold. Raises InputError for more than the model was made for."""
+def check(
+    graph: Graph,
+    plan: Plan,
+    spec: BackendSpec,
+    *,
+    dtype: str = "float32",
+    context: int | None = None,
+    python: str | None = None,
+    threads: int = 1,
+) -> tuple[int, str]:
+    """Raise what `launch` would raise before it starts anything. Returns the context, and the interpreter of the ranks."""
+    plans.require(plan, graph)
+    if dtype not in spec.dtypes:
+        raise InputError(f"backend {spec.name} does not compute in {dtype}", hint=did_you_mean(dtype, spec.dtypes))
+    if threads < 1:
+        raise InputError(f"a rank cannot have {threads} threads")
+    size = context_of(graph, context)
+    python = python or python_of(spec.name, settings()) or sys.executable
+    _require_framework(spec, plan.mesh.size, python)
+    return size, python
+
+
+def count(number: int, what: str) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def context_of(graph: Graph, context: int | None) -> int:
+    """How many positions the caches hold (default: the model's, at most 2048). Raises InputError for more than the model was made for."""
+    known = positions(graph) if is_decoder(graph) else None
     if context is None:
         return min(known or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     if context < 1 or (known is not None and context > known):

@@ -26,9 +26,9 @@ from unitp.program.instructions import Program, encode
 from unitp.program.lower import lower
 from unitp.runtime import wire
 from unitp.runtime.cluster import Cluster
-from unitp.runtime.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, is_decoder
+from unitp.runtime.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, is_decoder, require_prompts
 from unitp.runtime.generate import Generation, Tokens
-from unitp.runtime.inputs import bind, token_lists
+from unitp.runtime.inputs import bind, token_lists, token_rows
 from unitp.runtime.messages import (
     Allocate,
     Answer,
@@ -133,13 +133,7 @@ class Session:
         return self.execute(sizes, wanted, arrays)
 
     def _run_tokens(self, decoder: Decoder, ids: npt.ArrayLike, keep: bool, last: bool) -> dict[str, Array]:
-        array = np.asarray(ids)
-        if array.ndim != 2:
-            raise InputError(
-                f"input_ids has {array.ndim} dims {list(array.shape)}, wanted are 2",
-                hint="Write [ids] for one sequence.",
-            )
-        prompts, _ = token_lists(array)
+        prompts = token_rows(ids)
         kept = keep and decoder.batch == len(prompts)
         self._require_prompts(decoder, prompts, max(map(len, decoder.held)) if kept else 0)
         if not kept:
@@ -202,13 +196,7 @@ class Session:
 
     def _require_prompts(self, decoder: Decoder, prompts: Sequence[Sequence[int]], past: int) -> None:
         decoder.require(prompts, past)
-        needed = self.plan.mesh.sizes.get("dp", 1)
-        if len(prompts) < needed:
-            some = "1 prompt is" if len(prompts) == 1 else f"{len(prompts)} prompts are"
-            raise InputError(
-                f"{some} fewer than the {needed} of axis dp, which splits prompts",
-                hint=f"Give at least {needed} prompts, or take a mesh with a smaller dp.",
-            )
+        require_prompts(len(prompts), self.plan.mesh)
 
     def _begin(self, decoder: Decoder, batch: int) -> None:
         decoder.begin(batch)

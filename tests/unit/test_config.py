@@ -1,0 +1,127 @@
+"""Settings: a flag wins over the environment, that over the file, that over the default; what is wrong is said with its place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from unitp.config import ABOUT, DEFAULTS, python_of, settings, variable_of
+from unitp.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+GIVEN = {
+    "backend": ("numpy", "torch", '"mxnet"', "tensorflow"),
+    "mesh": ("tp=1", "tp=2", '"tp=3"', "dp=2,tp=2"),
+    "dtype": ("float32", "float64", '"float32"', "float64"),
+    "context": (0, 1, "2", "3"),
+    "threads": (1, 2, "3", "4"),
+    "port": (0, 5001, "5002", "5003"),
+    "stall_s": (120.0, 1.5, "2", "3.5"),
+}
+
+
+def test_every_setting_has_a_default_and_a_description() -> None:
+    assert set(DEFAULTS) == set(ABOUT) == set(GIVEN)
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_flag_over_environment_over_file_over_default(folder: Path, name: str) -> None:
+    default, flag, in_file, in_environment = GIVEN[name]
+    kind = type(default)
+
+    def found(flags: dict[str, object], environment: dict[str, str]) -> tuple[object, str]:
+        setting = settings(flags, environment)[name]
+        assert type(setting.value) is kind
+        return setting.value, setting.origin
+
+    variable = {variable_of(name): str(in_environment)}
+    assert found({}, {}) == (default, "default")
+    (folder / "unitp.toml").write_text(f"{name} = {in_file}\n")
+    assert found({name: None}, {}) == (kind(str(in_file).strip('"')), "unitp.toml")
+    assert found({name: None}, {variable_of(name): ""}) == found({}, {})
+    assert found({name: None}, variable) == (kind(in_environment), f"UNITP_{name.upper()}")
+    assert found({name: flag}, variable) == (flag, "flag")
+
+
+def test_another_file_is_named_by_a_variable(folder: Path) -> None:
+    (folder / "unitp.toml").write_text('backend = "torch"\n')
+    (folder / "other.toml").write_text('mesh = "tp=2"\n')
+    found = settings(environment={"UNITP_CONFIG": "other.toml"})
+    assert (found["backend"].value, found["mesh"].value) == ("numpy", "tp=2")
+    assert found["mesh"].origin == "other.toml"
+    with pytest.raises(InputError, match=r"cannot read absent.toml, which UNITP_CONFIG names"):
+        settings(environment={"UNITP_CONFIG": "absent.toml"})
+
+
+def test_interpreters_are_named_per_backend(folder: Path) -> None:
+    (folder / "unitp.toml").write_text('[backends.mxnet]\npython = "/opt/a"\n[backends.torch]\npython = "/opt/b"\n')
+    found = settings(environment={"UNITP_BACKENDS_TORCH_PYTHON": "/opt/c"})
+    assert python_of("mxnet", found) == "/opt/a"
+    assert python_of("torch", found) == "/opt/c"
+    assert python_of("numpy", found) is None
+    assert found["backends.torch.python"].origin == "UNITP_BACKENDS_TORCH_PYTHON"
+    assert found["backends.mxnet.python"].origin == "unitp.toml"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('bakend = "torch"', 'unknown setting "bakend"\nDid you mean "backend"?'),
+        ("threads = 1.5", 'threads is "1.5", wanted is a whole number'),
+        ("threads = true", 'threads is "True", wanted is a whole number'),
+        ("threads = 0", "threads is 0, wanted is a number from 1 to 4096"),
+        ("port = 70000", "port is 70000, wanted is 0 (free ones), or a number up to 65535"),
+        ("context = -1", "context is -1"),
+        ("stall_s = nan", "stall_s is nan"),
+        ('stall_s = "long"', 'stall_s is "long", wanted is a number'),
+        ("mesh = 2", 'mesh is "2", wanted is text in quotes'),
+        ("backend = [", "cannot read unitp.toml"),
+        ("backends = 3", "[backends.NAME]"),
+        ("backends.mxnet = 3", "[backends.NAME]"),
+        ("[backends.mxnet]\npyton = 'x'", "[backends.mxnet] has one setting"),
+        ("[backends.mxnet]\npython = 3", "[backends.mxnet] has one setting"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said(folder: Path, text: str, message: str) -> None:
+    (folder / "unitp.toml").write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        settings(environment={})
+    assert "unitp.toml" in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(folder: Path) -> None:
+    (folder / "unitp.toml").write_bytes(b'backend = "\xff"')
+    with pytest.raises(InputError, match=r"cannot read unitp.toml"):
+        settings(environment={})
+
+
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        ({"UNITP_THREADS": "many"}, 'UNITP_THREADS: threads is "many", wanted is a whole number'),
+        ({"UNITP_STALL_S": "0"}, "UNITP_STALL_S: stall_s is 0.0, wanted is a number of seconds from 0.1 on"),
+        ({"UNITP_BAKEND": "torch"}, 'UNITP_BAKEND is no setting\nDid you mean "UNITP_BACKEND"?'),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_said(folder: Path, environment: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        settings(environment=environment)
+
+
+def test_variables_of_sessions_are_no_settings(folder: Path) -> None:
+    names = ("UNITP_SESSION", "UNITP_ROLE", "UNITP_NUMBER", "UNITP_FOLDER", "UNITP_TEST")
+    assert settings(environment=dict.fromkeys(names, "1")) == settings(environment={})
+
+
+def test_a_wrong_flag_is_named(folder: Path) -> None:
+    with pytest.raises(InputError, match="--stall-s: stall_s is -1"):
+        settings({"stall_s": -1.0}, {})

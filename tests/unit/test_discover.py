@@ -1,0 +1,81 @@
+"""Plug-ins are found by entry points and load one by one; what they need is asked of installed distributions, not of imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unitp.errors import BackendError
+from unitp.plugins import discover
+from unitp.plugins.spec import BackendSpec, Requirement
+
+STRANGERS = Path(__file__).parents[1] / "fakes" / "strangers"
+FRAMEWORKS = {"torch", "tensorflow", "mxnet", "mpi4py"}
+
+
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[discover.Registry]:
+    """What is found where the distribution of tests/fakes/strangers is installed too."""
+    monkeypatch.syspath_prepend(str(STRANGERS))
+    discover.registry.cache_clear()
+    yield discover.registry()
+    discover.registry.cache_clear()
+
+
+def test_the_four_backends_are_found() -> None:
+    assert set(discover.backends()) >= {"numpy", "torch", "tensorflow", "mxnet"}
+    assert discover.registry().broken == ()
+
+
+@pytest.mark.system
+def test_finding_backends_imports_no_framework() -> None:
+    script = "import sys; from unitp.plugins.discover import backends, missing\n"
+    script += "for s in backends().values(): list(missing(s, 2))\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert FRAMEWORKS & set(done.stdout.split()) == set()
+
+
+def test_a_broken_plug_in_is_a_line_and_the_others_work(strangers: discover.Registry) -> None:
+    assert {b.name: b.reason.partition(":")[0] for b in strangers.broken} == {
+        "broken": "ImportError",
+        "mistaken": "unitp_backend returned str, wanted is a BackendSpec",
+        "raising": "KeyError",
+        "twin": 'another plug-in has a backend "numpy"',
+    }
+    assert {b.distribution for b in strangers.broken} == {"unitp-strange"}
+    assert {"numpy", "torch", "tensorflow", "mxnet", "skewed", "absent"} == set(strangers.backends)
+    assert strangers.backends["numpy"].engine == "unitp_numpy.executor:connect"
+
+
+def test_asking_for_a_broken_backend_says_why(strangers: discover.Registry) -> None:
+    with pytest.raises(BackendError, match=r"cannot be loaded: ImportError: libstrange.so.1") as caught:
+        discover.backend("broken")
+    assert "unitp-strange" in caught.value.hint
+
+
+def test_an_unknown_backend_gets_the_nearest_name() -> None:
+    with pytest.raises(BackendError, match='Did you mean "tensorflow"') as caught:
+        discover.backend("tensorflw")
+    assert caught.value.exit_code == 2
+    with pytest.raises(BackendError, match="Known: mxnet, numpy, tensorflow, torch"):
+        discover.backend("zzz")
+
+
+def test_a_missing_framework_comes_with_the_command_that_installs_it(strangers: discover.Registry) -> None:
+    with pytest.raises(BackendError, match="absent needs strange-framework") as caught:
+        discover.require(strangers.backends["absent"])
+    assert caught.value.hint == "Run: pip install strange-framework==2.1"
+
+
+def test_some_requirements_hold_for_several_ranks_only() -> None:
+    spec = BackendSpec("x", "x", "x", (Requirement("not-there", multi=True),), "pip install not-there", (), "", "")
+    assert list(discover.missing(spec, 1)) == []
+    assert [r.distribution for r in discover.missing(spec, 2)] == ["not-there"]
+
+
+def test_a_function_is_named_by_module_and_name() -> None:
+    assert discover.resolve("unitp.plugins.discover:resolve") is discover.resolve

@@ -1,0 +1,76 @@
+"""Nothing that a user can set, call or hook into is undocumented: verbs, options, settings, exit codes, hooks, public names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import isfunction
+from pathlib import Path
+
+import click
+import pytest
+
+import unitp
+from unitp.cli import VERBS
+from unitp.config import DEFAULTS, variable_of
+from unitp.errors import RankError, UnitpError
+from unitp.plugins import hookspecs
+from unitp.plugins.spec import BackendSpec
+
+ROOT = Path(__file__).parents[2]
+DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+EVERYTHING = "\n".join([(ROOT / "README.md").read_text("utf-8"), *DOCS.values()])
+COMMAND_LINE = DOCS["command-line.md"]
+
+
+def options() -> list[str]:
+    """The long names of all options of all verbs."""
+    found: list[click.Parameter] = []
+    for verb in VERBS:
+        command = import_module(f"unitp.cli.{verb}").command
+        for one in (command, *getattr(command, "commands", {}).values()):
+            found += one.params
+    return sorted({max(p.opts, key=len) for p in found if isinstance(p, click.Option)})
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_documented(verb: str) -> None:
+    assert f"unitp {verb}" in COMMAND_LINE
+
+
+@pytest.mark.parametrize("option", options())
+def test_an_option_is_documented(option: str) -> None:
+    assert option in COMMAND_LINE
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_setting_is_documented_with_its_flag_variable_and_default(name: str) -> None:
+    (row,) = [line for line in COMMAND_LINE.splitlines() if line.startswith(f"| `{name}` |")]
+    assert f"`--{name.replace('_', '-')}`" in row
+    assert f"`{variable_of(name)}`" in row
+    assert f"{DEFAULTS[name]:g}" in row if isinstance(DEFAULTS[name], float) else str(DEFAULTS[name]) in row
+
+
+def test_where_settings_come_from_is_documented() -> None:
+    for word in ("unitp.toml", "UNITP_CONFIG", "[backends.mxnet]", "UNITP_BACKENDS_MXNET_PYTHON"):
+        assert word in COMMAND_LINE
+
+
+def test_exit_codes_are_documented() -> None:
+    for code in (0, 1, UnitpError.exit_code, RankError.exit_code, 130):
+        assert f"{code}" in COMMAND_LINE.partition("Exit")[2].partition("\n\n")[0]
+
+
+@pytest.mark.parametrize("hook", [n for n, f in vars(hookspecs).items() if isfunction(f) and n.startswith("unitp_")])
+def test_a_hook_is_documented(hook: str) -> None:
+    assert f"`{hook}`" in DOCS["write-a-backend.md"]
+
+
+@pytest.mark.parametrize("field", BackendSpec.__struct_fields__)
+def test_what_a_backend_says_of_itself_is_documented(field: str) -> None:
+    assert f"{field}=" in DOCS["write-a-backend.md"]
+
+
+@pytest.mark.parametrize("name", unitp.__all__)
+def test_a_public_name_is_there_and_documented(name: str) -> None:
+    assert getattr(unitp, name).__doc__
+    assert name in EVERYTHING
