@@ -64,9 +64,7 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=[*backends()], help="measure these only")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    names = [
-        n for n, spec in backends().items() if (not given.backend or n in given.backend) and not [*missing(spec, 2)]
-    ]
+    names = [n for n, spec in backends().items() if (not given.backend or n in given.backend) and not missing(spec, 2)]
     lines = []
     for line in (*small(names), *generation(names, given.rounds)):
         lines.append(line)

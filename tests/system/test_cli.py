@@ -367,7 +367,7 @@ def test_a_missing_framework_comes_with_the_command(folder: str) -> None:
         "generate", folder, "--backend", "absent", "--prompt-ids", IDS, code=2, PYTHONPATH=str(STRANGERS)
     )  # fmt: skip
     assert said.stderr == (
-        "Error: backend absent needs strange-framework, not installed here\nRun: pip install strange-framework==2.1\n"
+        "Error: backend absent needs strange-framework>=2 (not installed)\nRun: pip install strange-framework==2.1\n"
     )
     broken = run("generate", folder, "--backend", "broken", "--prompt-ids", IDS, code=2, PYTHONPATH=str(STRANGERS))
     assert "cannot be loaded: ImportError: libstrange.so.1" in broken.stderr

@@ -110,7 +110,7 @@ def test_a_killed_or_stopped_process_is_named(
     name: str, role: str, stage: str, sent: signal.Signals, zoo: Any, tiny: Graph, request: pytest.FixtureRequest
 ) -> None:
     spec = request.getfixturevalue("fake") if name == "fake" else backend(name)
-    assert not list(missing(spec, 2))
+    assert not missing(spec, 2)
     blow = Blow(zoo, role, sent)
     with pytest.raises(RankError) as caught:
         work_until_it_breaks(tiny, spec, stage, blow)

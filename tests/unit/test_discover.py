@@ -34,7 +34,7 @@ def test_the_four_backends_are_found() -> None:
 @pytest.mark.system
 def test_finding_backends_imports_no_framework() -> None:
     script = "import sys; from unitp.plugins.discover import backends, missing\n"
-    script += "for s in backends().values(): list(missing(s, 2))\nprint(*sys.modules)"
+    script += "for s in backends().values(): missing(s, 2)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert FRAMEWORKS & set(done.stdout.split()) == set()
 
@@ -73,8 +73,16 @@ def test_a_missing_framework_comes_with_the_command_that_installs_it(strangers: 
 
 def test_some_requirements_hold_for_several_ranks_only() -> None:
     spec = BackendSpec("x", "x", "x", (Requirement("not-there", multi=True),), "pip install not-there", (), "", "")
-    assert list(discover.missing(spec, 1)) == []
-    assert [r.distribution for r in discover.missing(spec, 2)] == ["not-there"]
+    assert discover.missing(spec, 1) == []
+    assert discover.missing(spec, 2) == ["not-there (not installed)"]
+
+
+def test_another_version_or_another_distribution_of_the_same_thing() -> None:
+    requirement = Requirement("thing-cpu", ">=2.20", instead=("thing",))
+    assert requirement.unmet({"thing-cpu": "2.21.0"}) == ""
+    assert requirement.unmet({"thing": "2.21.0rc1", "thing-cpu": None}) == ""
+    assert requirement.unmet({"thing": "1.15"}) == "thing-cpu>=2.20 (thing 1.15 is installed)"
+    assert requirement.unmet({}) == "thing-cpu>=2.20 (not installed)"
 
 
 def test_a_function_is_named_by_module_and_name() -> None:

@@ -87,7 +87,7 @@ def usable(settings: Settings) -> tuple[str, ...]:
     for name in (*ORDER, *sorted(set(known) - set(ORDER))):
         if name not in known:
             continue
-        if not python_of(name, settings.all) and list(missing(known[name], RANKS)):
+        if not python_of(name, settings.all) and missing(known[name], RANKS):
             errors().print(f"{name} is not installed; run {known[name].install}", markup=False, highlight=False)
         else:
             found.append(name)

@@ -58,23 +58,23 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 
 def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
     """One backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
-    from unitp.plugins.discover import installed
+    from unitp.plugins.discover import lacking, versions
     from unitp.runtime.describe import ask_interpreter
 
     row: dict[str, Any] = {"backend": spec.name, "runtime": spec.runtime, "state": "ok", "mend": "", "why": ""}
     python = python_of(spec.name, settings.all)
     row["python"] = python or sys.executable
-    versions = {r.distribution: installed(r.distribution) for r in spec.requires}
+    found = versions(spec)
     if python:
         try:
             there = next((b for b in ask_interpreter(python).backends if b.name == spec.name), None)
         except BackendError as error:
             return {**row, "versions": {}, "state": "fails", "mend": error.hint, "why": error.message}
-        versions = there.versions if there else dict.fromkeys(versions)
-    row["versions"] = versions
-    if lacking := [distribution for distribution, version in versions.items() if version is None]:
+        found = there.versions if there else dict.fromkeys(found)
+    row["versions"] = found
+    if wanted := lacking(spec, found, RANKS):
         command = f"{python} -m {spec.install}" if python else spec.install
-        return {**row, "state": "missing", "mend": command, "why": f"{', '.join(lacking)} not installed"}
+        return {**row, "state": "missing", "mend": command, "why": f"needs {', '.join(wanted)}"}
     if no_start:
         return row
     begun = time.perf_counter()

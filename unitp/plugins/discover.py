@@ -6,7 +6,7 @@ folder called like a framework would be found).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -17,7 +17,7 @@ import pluggy
 
 from unitp.errors import BackendError, did_you_mean
 from unitp.plugins import hookspecs
-from unitp.plugins.spec import BackendSpec, Requirement
+from unitp.plugins.spec import BackendSpec
 
 GROUP = "unitp"
 
@@ -108,19 +108,31 @@ def installed(distribution: str) -> str | None:
         return None
 
 
-def missing(spec: BackendSpec, ranks: int = 1) -> Iterator[Requirement]:
-    """What a backend needs for so many ranks and does not find in this interpreter."""
+def versions(spec: BackendSpec) -> dict[str, str | None]:
+    """What is installed here of what a backend requires, by distribution; None where nothing of a kind is."""
+    found: dict[str, str | None] = {}
     for requirement in spec.requires:
-        if (ranks > 1 or not requirement.multi) and installed(requirement.distribution) is None:
-            yield requirement
+        names = (requirement.distribution, *requirement.instead)
+        there: dict[str, str | None] = {name: have for name in names if (have := installed(name)) is not None}
+        found |= there or {requirement.distribution: None}
+    return found
+
+
+def lacking(spec: BackendSpec, versions: Mapping[str, str | None], ranks: int = 1) -> list[str]:
+    """What a backend needs for so many ranks and does not find among these versions, in words."""
+    needed = (requirement for requirement in spec.requires if ranks > 1 or not requirement.multi)
+    return [unmet for requirement in needed if (unmet := requirement.unmet(versions))]
+
+
+def missing(spec: BackendSpec, ranks: int = 1) -> list[str]:
+    """What a backend needs for so many ranks and does not find in this interpreter, in words."""
+    return lacking(spec, versions(spec), ranks)
 
 
 def require(spec: BackendSpec, ranks: int = 1) -> None:
-    """Raise BackendError, with the command that installs it, where the framework of a backend is missing."""
-    if lacking := [r.distribution for r in missing(spec, ranks)]:
-        raise BackendError(
-            f"backend {spec.name} needs {', '.join(lacking)}, not installed here", hint=f"Run: {spec.install}"
-        )
+    """Raise BackendError, with the command that installs it, where the framework of a backend is missing or too old."""
+    if wanted := missing(spec, ranks):
+        raise BackendError(f"backend {spec.name} needs {', '.join(wanted)}", hint=f"Run: {spec.install}")
 
 
 def resolve(path: str) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ Everything in a `BackendSpec` is data: describing a backend imports no framework
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -15,11 +15,25 @@ from unitp.mesh import Mesh
 
 
 class Requirement(msgspec.Struct, frozen=True):
-    """A distribution that must be installed; `version` is a specifier as in `==2.13.0`. `multi`: needed for two ranks or more only."""
+    """A distribution that must be installed; `version` is a specifier as in `==2.13.0`. `multi`: needed for two ranks or more only.
+
+    `instead`: other distributions of the same thing (`tensorflow` for `tensorflow-cpu`).
+    """
 
     distribution: str
     version: str = ""
     multi: bool = False
+    instead: tuple[str, ...] = ()
+
+    def unmet(self, versions: Mapping[str, str | None]) -> str:
+        """What is wanted and, where another version is there, which; nothing where one of `versions` will do."""
+        from packaging.specifiers import SpecifierSet
+
+        have = {name: there for name in (self.distribution, *self.instead) if (there := versions.get(name)) is not None}
+        if any(SpecifierSet(self.version).contains(there, prereleases=True) for there in have.values()):
+            return ""
+        found = ", ".join(f"{name} {there} is" for name, there in have.items())
+        return f"{self.distribution}{self.version} ({found or 'not'} installed)"
 
 
 class BackendSpec(msgspec.Struct, frozen=True):

@@ -44,7 +44,7 @@ def describe() -> Description:
             spec.name,
             spec.distribution,
             spec.runtime,
-            {r.distribution: discover.installed(r.distribution) for r in spec.requires},
+            discover.versions(spec),
             spec.dtypes,
             spec.install,
         )

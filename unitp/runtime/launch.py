@@ -121,14 +121,9 @@ def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
         raise BackendError(
             f"{python} does not know backend {spec.name}", hint=f"Run: {python} -m pip install {spec.distribution}"
         )
-    lacking = [
-        r.distribution
-        for r in spec.requires
-        if found.versions.get(r.distribution) is None and (ranks > 1 or not r.multi)
-    ]
-    if lacking:
+    if wanted := discover.lacking(spec, found.versions, ranks):
         raise BackendError(
-            f"backend {spec.name} needs {', '.join(lacking)} in {python}", hint=f"Run: {python} -m {spec.install}"
+            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {python} -m {spec.install}"
         )
 
 

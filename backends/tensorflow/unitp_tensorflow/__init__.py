@@ -7,7 +7,7 @@ SPEC = BackendSpec(
     name="tensorflow",
     distribution="unitp-tensorflow",
     runtime="tf.distribute/RING",
-    requires=(Requirement("tensorflow-cpu", ">=2.20"),),
+    requires=(Requirement("tensorflow-cpu", ">=2.20", instead=("tensorflow",)),),
     install="pip install tensorflow-cpu==2.21.0",
     dtypes=("float32", "float64"),
     cluster="unitp_tensorflow.cluster:processes",
