@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from unitp.comparison.metrics import MEANING, relative_error
 from unitp.errors import ProgramError
 from unitp.graph.ops import known_ops
 from unitp.program import decompositions
-from unitp.program.decompositions.attention import Run, runs
+from unitp.program.decompositions.attention import FEWEST, SCORES, Run, blocks, runs
 from unitp.program.rank import Context
 from unitp.testing.onnx_cases import reference
 from unitp.testing.operators import eager, kit, run_operator
@@ -178,9 +179,19 @@ def test_any_interval_of_heads_under_any_mask_equals_the_reference(data):
     while inputs[-1] is None:
         inputs.pop()
     (wanted,) = reference("Attention", attrs, inputs, 1)
-    for overridden in (True, False):
-        found = attend(attrs, q, k, v, mask, length, interval, overridden)
-        assert relative_error(found, wanted[:, slice(*interval)]) <= MEANING
+    at_once = draw(st.sampled_from([1, 2, 64]))
+    with patch.multiple("unitp.program.decompositions.attention", SCORES=0, FEWEST=at_once):
+        for overridden in (True, False):
+            found = attend(attrs, q, k, v, mask, length, interval, overridden)
+            assert relative_error(found, wanted[:, slice(*interval)]) <= MEANING
+
+
+def test_scores_are_held_for_as_many_queries_as_there_is_room_for():
+    assert blocks(512, SCORES // 512) == [(0, 512)]
+    assert blocks(512, SCORES // 511) == [(0, 256), (256, 512)]
+    assert blocks(1, 100 * SCORES) == [(0, 1)]
+    assert {b - a for a, b in blocks(512, 100 * SCORES)} == {FEWEST}
+    assert [b for _, b in blocks(500, SCORES // 200)] == [166, 333, 500]
 
 
 def test_queries_that_see_nothing_give_zeros_on_every_path():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unitp.errors import InputError, RankError
-from unitp.runtime.sampling import Sampling, choose, draw, softmax, uniform
+from unitp.runtime.sampling import Sampling, choose, draw, possible, softmax, uniform
 
 VALUES = np.array([1.0, 3.0, 2.0, 3.0, -1.0, 0.5], np.float32)
 IDS = np.arange(6)
@@ -80,6 +80,66 @@ def test_swapping_nearly_equal_values_changes_nothing() -> None:
     other[3] = np.nextafter(other[3], np.float32(0))
     warm = Sampling(1.0, seed=11)
     assert [choose(VALUES, IDS, warm, 0, s) for s in range(200)] == [choose(other, IDS, warm, 0, s) for s in range(200)]
+
+
+WAYS = [
+    Sampling(),
+    Sampling(0.8, seed=4),
+    Sampling(0.8, top_k=5, seed=4),
+    Sampling(0.8, top_p=0.9, seed=4),
+    Sampling(0.8, top_k=12, top_p=0.8, seed=4),
+]
+
+
+@pytest.mark.parametrize("sampling", WAYS)
+def test_what_an_error_can_make_of_a_choice_is_possible(sampling: Sampling) -> None:
+    """Errors of full norm in random directions, and along the line between two candidates, which moves them most."""
+    rng = np.random.default_rng(1)
+    changed = 0
+    for step in range(1500):
+        values = rng.normal(size=30) * 2
+        direction = rng.normal(size=30)
+        if step % 2:
+            direction = np.zeros(30)
+            direction[rng.choice(30, 2, replace=False)] = 1, -1
+        error = 0.2
+        other = values + error * direction / np.linalg.norm(direction)
+        allowed = possible(values, np.arange(30), sampling, 0, step, error)
+        before, after = (choose(v, np.arange(30), sampling, 0, step) for v in (values, other))
+        assert {before, after} <= allowed
+        changed += before != after
+    assert changed > 10
+
+
+@pytest.mark.parametrize("sampling", WAYS)
+def test_without_an_error_only_the_choice_is_possible(sampling: Sampling) -> None:
+    rng = np.random.default_rng(2)
+    for step in range(300):
+        values = rng.normal(size=30) * 2
+        assert possible(values, np.arange(30), sampling, 3, step, 1e-12) == {
+            choose(values, np.arange(30), sampling, 3, step)
+        }
+
+
+def test_frequencies_after_top_k_and_top_p_are_the_probabilities_of_what_stays() -> None:
+    warm = Sampling(temperature=1.5, top_k=4, top_p=0.9, seed=8)
+    kept = {1: 3.0, 3: 3.0, 2: 2.0}  # of the four largest, these three reach nine tenths
+    weights = np.exp(np.array(list(kept.values())) / 1.5)
+    counts = np.bincount([choose(VALUES, IDS, warm, 1, step) for step in range(4000)], minlength=6)
+    np.testing.assert_allclose(counts[list(kept)] / 4000, weights / weights.sum(), atol=0.03)
+    assert counts.sum() == counts[list(kept)].sum()
+
+
+def test_draws_are_uniform_over_steps_sequences_and_seeds() -> None:
+    """Kolmogorov's distance to the uniform distribution, below what one honest sample of 2,000 in 10,000 exceeds."""
+    of = {
+        "steps": [uniform(1, 0, i) for i in range(2000)],
+        "sequences": [uniform(1, i, 0) for i in range(2000)],
+        "seeds": [uniform(i, 0, 0) for i in range(2000)],
+    }
+    for name, draws in of.items():
+        distance = np.abs(np.sort(draws) - (np.arange(2000) + 0.5) / 2000).max()
+        assert distance < 2.23 / np.sqrt(2000), name
 
 
 def test_what_is_no_number_is_an_error() -> None:

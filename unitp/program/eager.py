@@ -60,21 +60,26 @@ class EagerEngine:
         self._constants.put(name, self._keep(array) if array.size else None)
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """The state is made when a program that reads it is compiled: packing weights has the room until then."""
         self._state_types[name] = (shape, dtype)
-        self._states[name] = None if 0 in shape else self._p.full(shape, 0, dtype)
+        self._states.pop(name, None)
 
     def reset(self) -> None:
-        for name, (shape, dtype) in self._state_types.items():
-            self._states[name] = None
-            self.allocate(name, shape, dtype)
+        for name, state in self._states.items():
+            if state is not None:
+                shape, dtype = self._state_types[name]
+                self._states[name] = self._written(state, self._p.full(shape, 0, dtype))
 
     def compile(self, key: str, program: Program) -> None:
         if program.mesh != self._mesh:
             raise InputError(f"a program for the mesh {program.mesh} was given to ranks on {self._mesh}")
-        if missing := [old for old, _ in program.states if old not in self._states]:
+        if missing := [old for old, _ in program.states if old not in self._state_types]:
             raise InputError(f"states {', '.join(missing)} were not allocated before the program that reads them")
         runner = Runner(program, self._rank, self._p, self._overrides, self._collectives, self._progress)
         runner.fold(self._constants)
+        for name, (shape, dtype) in self._state_types.items():
+            if name not in self._states:
+                self._states[name] = None if 0 in shape else self._p.full(shape, 0, dtype)
         self._runners[key] = runner
 
     def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:

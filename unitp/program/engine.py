@@ -22,12 +22,15 @@ class Progress(Protocol):
 
 
 class EngineStats(msgspec.Struct, frozen=True):
-    """Since the engine started: seconds in collectives, how many, bytes given to them, and shapes traced or compiled."""
+    """Since the engine started: seconds in collectives, how many, bytes given to them, and `traces`, the programs that had to
+    be traced or compiled. Where a framework traces functions, of which a program has a few, `functions` counts each time.
+    """
 
     collective_s: float = 0.0
     collectives: int = 0
     collective_bytes: int = 0
     traces: int = 0
+    functions: int = 0
 
 
 class Engine(Protocol):

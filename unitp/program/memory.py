@@ -16,6 +16,7 @@ from math import prod
 import msgspec
 import numpy as np
 
+from unitp.program.decompositions.attention import blocks
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, reads, writes
 from unitp.program.rank import local_shape
 
@@ -122,8 +123,9 @@ def _workspace(program: Program, instruction: Instruction, rank: int) -> int:
         whole = instruction.output if isinstance(instruction, AllGather) else instruction.input
         return local_bytes(program, whole, rank)
     if isinstance(instruction, Local) and instruction.op == "Attention":
-        # scores, and a copy of them where a framework masks and exponentiates out of place
+        # scores of a block of queries, and a copy of them where a framework masks and exponentiates out of place
         b, h, s, _ = local_shape(program, instruction.inputs[0], rank)
         t = local_shape(program, instruction.inputs[1], rank)[2]
-        return 2 * b * h * s * t * np.dtype(program.values[instruction.inputs[0]].dtype).itemsize
+        row = b * h * t * np.dtype(program.values[instruction.inputs[0]].dtype).itemsize
+        return 2 * row * max(stop - start for start, stop in blocks(s, row))
     return 0

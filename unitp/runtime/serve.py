@@ -78,6 +78,7 @@ class Worker:
             case Compile(key, number, program, wanted):
                 self.page.enter(Activity.COMPILING, number)
                 self.numbers[key], self.wanted[key] = number, wanted
+                give_back_memory()
                 self.engine.compile(key, decode(program))
                 give_back_memory()
             case Load(parts):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from unitp.mesh import Mesh
 from unitp.program.constants import Constants, Key
 from unitp.program.eager import EagerEngine
@@ -18,7 +20,7 @@ from unitp.program.rank import local_shape
 from unitp.program.transport import Alone
 from unitp_mxnet import primitives
 from unitp_mxnet.collectives import Collectives
-from unitp_mxnet.operators import Tensor, recording
+from unitp_mxnet.operators import Tensor, call, mx, recording, symbol, variable
 from unitp_mxnet.overrides import overrides
 from unitp_mxnet.primitives import Rows
 from unitp_mxnet.segments import Compiled, Recording, Segments, Structure
@@ -26,7 +28,23 @@ from unitp_mxnet.segments import Compiled, Recording, Segments, Structure
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     """Join the group of ranks that `unitp_mxnet.cluster` started."""
-    return SegmentEngine(rank, mesh, progress)
+    engine = SegmentEngine(rank, mesh, progress)
+    _warm_up()
+    return engine
+
+
+def _warm_up() -> None:
+    """Run a small segment, as part of joining: MXNet sets itself up and reads its kernels (10 MB) at the first call, which
+    would be on the first prompt's account.
+    """
+    ones = np.ones((32, 32), "float32")
+    x = primitives.from_numpy(ones)
+    y = call("softmax", primitives.linear(primitives.add(x, x), x), axis=1)
+    y = primitives.concat([primitives.slice(y, 0, 0, 8), primitives.take(y, primitives.arange(0, 8, "int64"), 0)], 0)
+    primitives.to_numpy(call("_linalg_gemm2", call("square", y), primitives.transpose(x, (1, 0))))
+    names = [variable(number, ((32, 32), "float32")) for number in range(2)]
+    segment = mx.nd.CachedOp(symbol("FullyConnected", names, (("no_bias", "True"), ("num_hidden", "32"))))
+    primitives.to_numpy(segment(x, x))
 
 
 class SegmentEngine(EagerEngine):

@@ -11,7 +11,7 @@ from math import sqrt
 import numpy as np
 
 from unitp.program import decompositions
-from unitp.program.decompositions.attention import Run, runs
+from unitp.program.decompositions.attention import Run, blocks_of, runs
 from unitp.program.overrides import Overrides, Prepared
 from unitp.program.primitives import Primitives
 from unitp.program.rank import Context
@@ -84,10 +84,18 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
     def step(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
         q = p.mul(q, p.full((), scale, ctx.dtype))
         bounds = _bounds(p, ctx, q_shape[2], k_shape[2], rest[3] if len(rest) > 3 else None)
-        parts = [heads(p, run, q, k, v, bounds) for run in runs(ctx)]
-        return parts[0] if len(parts) == 1 else p.concat(parts, 1)
+        done = []
+        for a, b in blocks_of(ctx):
+            rows, seen = (q, bounds) if b - a == q_shape[2] else (p.slice(q, 2, a, b), _cut(p, bounds, a, b))
+            parts = [heads(p, run, rows, k, v, seen) for run in runs(ctx)]
+            done.append(parts[0] if len(parts) == 1 else p.concat(parts, 1))
+        return done[0] if len(done) == 1 else p.concat(done, 2)
 
     return step
+
+
+def _cut(p: Primitives, bounds: Tensor | None, a: int, b: int) -> Tensor | None:
+    return None if bounds is None else p.slice(bounds, 3, a, b)
 
 
 MANY = 16

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.program import decompositions
-from unitp.program.decompositions.attention import Run, runs
+from unitp.program.decompositions.attention import Run, blocks_of, runs
 from unitp.program.overrides import Overrides, Prepared
 from unitp.program.primitives import Primitives
 from unitp.program.rank import Context
@@ -126,7 +126,7 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Array]:
     queries, keys = (shape[2] if shape else 0 for shape in ctx.inputs[:2])
     causal = bool(ctx.attrs.get("is_causal", 0))
     scale = np.dtype(ctx.dtype).type(np.float32(ctx.attrs.get("scale", 1 / sqrt((ctx.inputs[0] or (1,))[-1]))))  # type: ignore[arg-type]
-    head_runs = runs(ctx)
+    head_runs, cuts = runs(ctx), blocks_of(ctx)
 
     def step(q: Array, k: Array, v: Array, *rest: Array | None) -> Array:
         n = rest[3] if len(rest) > 3 else None
@@ -140,7 +140,12 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Array]:
             hidden = np.arange(last) > (np.arange(queries) + np.reshape(first, (-1, 1)))[..., None]
         elif fewest < last:
             hidden = (np.arange(last) >= valid[:, None])[:, None]
-        return _attend(head_runs, q * scale, k[:, :, :last], v[:, :, :last], hidden)
+        k, v = k[:, :, :last], v[:, :, :last]
+        if len(cuts) == 1:
+            return _attend(head_runs, q * scale, k, v, hidden)
+        rows = [hidden if hidden is None or hidden.shape[1] == 1 else hidden[:, a:b] for a, b in cuts]
+        done = [_attend(head_runs, q[:, :, a:b] * scale, k, v, row) for (a, b), row in zip(cuts, rows, strict=True)]
+        return np.concatenate(done, 2)
 
     return step
 

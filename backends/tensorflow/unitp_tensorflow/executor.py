@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,9 +25,9 @@ from unitp.program.engine import Array, Engine, EngineStats, Progress
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.rank import local_shape
-from unitp.program.transport import Alone, CountedCollectives
+from unitp.program.transport import Alone, CountedCollectives, Tally
 from unitp_tensorflow import primitives
-from unitp_tensorflow.collectives import Call, Collectives
+from unitp_tensorflow.collectives import SMALL_BYTES, Call, Collectives
 from unitp_tensorflow.overrides import Stored, overrides
 from unitp_tensorflow.segments import Segment, segments
 
@@ -61,22 +62,22 @@ class TensorflowEngine(EagerEngine):
         super().__init__(primitives, overrides, collectives, rank, mesh, None)
         self._page = progress
         self._traced: dict[Hashable, Traced] = {}
+        self._tracings = Tracings()
         self._prepared: dict[str, Prepared] = {}
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self._state_types[name] = (shape, dtype)
         self._states[name] = None if 0 in shape else tf.Variable(tf.zeros(shape, dtype), trainable=False)
 
-    def reset(self) -> None:
-        for state in self._states.values():
-            if state is not None:
-                state.assign(tf.zeros_like(state))
-
     def compile(self, key: str, program: Program) -> None:
         super().compile(key, program)
         runner = self._runners[key]
         assert isinstance(runner, Runner)
-        self._prepared[key] = Prepared(runner, self._rank, self._states, self._collectives, self._traced)
+        before = self._tracings.functions
+        self._prepared[key] = Prepared(
+            runner, self._rank, self._states, self._collectives, self._traced, self._tracings
+        )
+        self._tracings.programs += self._tracings.functions > before
 
     def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
         prepared = self._prepared[key]
@@ -96,7 +97,15 @@ class TensorflowEngine(EagerEngine):
                 seconds += prepared.runs * prepared.collective_s(self._collectives)
                 calls += prepared.runs * len(prepared.calls)
                 size += prepared.runs * sum(call.bytes for call in prepared.calls)
-        return EngineStats(seconds, calls, size, len(self._prepared))
+        return EngineStats(seconds, calls, size, self._tracings.programs, self._tracings.functions)
+
+
+@dataclass
+class Tracings:
+    """How often TensorFlow has traced: functions, each time that a body runs in Python; programs that needed it."""
+
+    functions: int = 0
+    programs: int = 0
 
 
 class Prepared:
@@ -109,8 +118,9 @@ class Prepared:
         states: dict[str, Tensor],
         collectives: CountedCollectives,
         traced: dict[Hashable, Traced],
+        tracings: Tracings,
     ) -> None:
-        self.runner, self._rank, self._collectives = runner, rank, collectives
+        self.runner, self._rank, self._collectives, self._tracings = runner, rank, collectives, tracings
         program = runner.program
         self._states = {old: states[old] for old, _ in program.states if states[old] is not None}
         self._states |= {
@@ -182,6 +192,7 @@ class Prepared:
         gives: list[int] = []
 
         def body(*given: Tensor) -> list[Tensor]:
+            self._tracings.functions += 1
             values = [None] * len(slots)
             for name, x in zip(held, given, strict=True):
                 values[slots[name]] = held[name]._replace(weight=x) if isinstance(held[name], Stored) else x
@@ -223,4 +234,28 @@ def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     tf.config.threading.set_inter_op_parallelism_threads(1 if mesh.size == 1 else 2)
     tf.config.experimental.enable_op_determinism()
     tf.config.set_visible_devices([], "GPU")
-    return TensorflowEngine(Alone() if mesh.size == 1 else Collectives(rank, mesh), rank, mesh, progress)
+    collectives = Alone() if mesh.size == 1 else Collectives(rank, mesh)
+    _warm_up(collectives, mesh)
+    return TensorflowEngine(collectives, rank, mesh, progress)
+
+
+def _warm_up(collectives: CountedCollectives, mesh: Mesh) -> None:
+    """Trace and run a small function with each kind of reduction, as part of joining: TensorFlow optimises and connects
+    lazily, which would be on the first prompt's account (0.2 s, 12 MB of its code).
+    """
+
+    def body(x: Tensor, state: Tensor) -> Tensor:
+        y = tf.nn.softmax(tf.reshape(tf.matmul(x, x, transpose_b=True), (8, 1, 8)))
+        primitives.update(state, tf.zeros_like(state), tf.zeros((1,), "int64"), 1)
+        return tf.transpose(y * tf.nn.silu(x[:, None]), (1, 0, 2)) + tf.gather(state, tf.range(8), axis=1)
+
+    x, state = tf.ones((8, 8)), tf.Variable(tf.ones((1, 8, 8)), trainable=False)
+    out = tf.function(body).get_concrete_function(x, state)(x, state)
+    if not isinstance(collectives, Collectives):
+        return
+    large = tf.zeros((SMALL_BYTES,))
+    for axis, size in mesh.axes:
+        if size > 1:
+            collectives.all_reduce(out, axis, "sum")
+            collectives.all_reduce(large, axis, "sum")
+    collectives.tally = Tally()

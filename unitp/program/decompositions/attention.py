@@ -4,7 +4,8 @@
 
 Query head h reads KV head h // r. A rank holds any interval of query heads and the KV heads that these touch, so the
 local head map can be irregular (0,0,0,1,1): it falls into runs of KV heads read by equally many query heads, and each
-run is one batched product with the query heads of a group as further rows. KV heads are never repeated in memory.
+run is one batched product with the query heads of a group as further rows. KV heads are never repeated in memory, and
+scores never held for more queries at a time than SCORES has room for.
 
 Query i of S sees key j where all that apply hold: j <= i, or j <= n - S + i where a sequence has n valid keys (causal);
 j < n; the mask is true there. A query that sees nothing gives zeros.
@@ -21,6 +22,11 @@ import numpy as np
 from unitp.program.decompositions.registry import decomposition, integer, number, scalar
 from unitp.program.primitives import Primitives, Tensor
 from unitp.program.rank import Context
+
+SCORES = 8 << 20
+"""Bytes of scores that are held at a time: those of a chunk over a long cache would be most of what a rank computes with."""
+FEWEST = 64
+"""So many queries are taken at a time, however long the cache is."""
 
 
 class Run(NamedTuple):
@@ -49,6 +55,17 @@ def runs(ctx: Context) -> list[Run]:
     return out
 
 
+def blocks(queries: int, row_bytes: int) -> list[tuple[int, int]]:
+    """Intervals of queries to take at a time, as equal as can be; `row_bytes`: of the scores of one query."""
+    count = max(-(-queries // max(SCORES // max(row_bytes, 1), FEWEST)), 1)
+    return [(i * queries // count, (i + 1) * queries // count) for i in range(count)]
+
+
+def blocks_of(ctx: Context) -> list[tuple[int, int]]:
+    batch, heads, queries, _ = ctx.inputs[0] or (0, 0, 0, 0)
+    return blocks(queries, batch * heads * _size(ctx, 1) * np.dtype(ctx.dtype).itemsize)
+
+
 @decomposition("Attention")
 def attention(
     p: Primitives,
@@ -70,8 +87,18 @@ def attention(
         else:
             bias = mask
     q = p.mul(q, scalar(p, number(ctx, "scale", 1 / sqrt(p.shape(q)[3])), ctx.dtype))
-    parts = [_run(p, ctx, run, q, k, v, allowed, bias) for run in runs(ctx)]
-    return parts[0] if len(parts) == 1 else p.concat(parts, 1)
+    done = []
+    for block in blocks_of(ctx):
+        rows, seen, added = (None if x is None else _queries(p, x, block) for x in (q, allowed, bias))
+        parts = [_run(p, ctx, run, rows, k, v, seen, added) for run in runs(ctx)]
+        done.append(parts[0] if len(parts) == 1 else p.concat(parts, 1))
+    return done[0] if len(done) == 1 else p.concat(done, 2)
+
+
+def _queries(p: Primitives, x: Tensor, block: tuple[int, int]) -> Tensor:
+    """The rows of a block of queries (dim 2); a single one stands for all."""
+    held = p.shape(x)[2]
+    return x if held in (1, block[1] - block[0]) else p.slice(x, 2, *block)
 
 
 def _run(
