@@ -1,7 +1,7 @@
 """One seed, one text: sampled tokens are the same on every backend and at every width, by the fourth rule of agreement.
 
 Where a run leaves the tokens of the oracle (NumPy float64, unsharded), the draw must have been so close to a bound of
-the cumulative distribution that an error within the second rule moves it across (`unitp.runtime.sampling.possible`).
+the cumulative distribution that an error within the second rule moves it across (`unitp.comparison.draws.possible`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import unitp
+from unitp.comparison.draws import possible
 from unitp.comparison.metrics import POSITIONS, bound, first_difference, relative_error
 from unitp.comparison.oracle import one_rank
 from unitp.frontends.model import Model
@@ -21,7 +22,7 @@ from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backends
 from unitp.runtime.launch import launch
-from unitp.runtime.sampling import Sampling, possible
+from unitp.runtime.sampling import Sampling
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 BACKENDS = sorted(backends())

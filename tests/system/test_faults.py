@@ -27,6 +27,7 @@ from unitp.planner import plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
 from unitp.runtime import cluster as module
+from unitp.runtime import launch as launching
 from unitp.runtime.launch import launch
 from unitp.runtime.messages import Hello
 from unitp.runtime.session import Session
@@ -173,6 +174,19 @@ def test_a_port_that_was_taken_in_between_is_tried_again(
     assert (tmp_path / "taken").exists()
 
 
+@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+def test_a_framework_whose_port_is_taken_is_started_again(
+    name: str, tiny: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [taken.getsockname()[1]]
+        free = launching._any_port
+        monkeypatch.setattr(launching, "_any_port", lambda: ports.pop() if ports else free())
+        with launch(tiny, plan(tiny, Mesh(tp=2)), backend(name)) as session:
+            assert session.probe() == [2.0, 2.0]
+        assert ports == []
+
+
 def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -211,6 +225,7 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backend
 from unitp.runtime import cluster as module
+from unitp.runtime import launch as launching
 from unitp.runtime.launch import launch
 from unitp.runtime.messages import Hello
 

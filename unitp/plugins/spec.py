@@ -37,6 +37,8 @@ class Requirement(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True):
+    """`port_taken`: words by which its processes complain that somebody else took a port; the start is then tried again."""
+
     name: str
     distribution: str
     runtime: str
@@ -46,6 +48,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     cluster: str
     engine: str
     start_limit_s: float = 60.0
+    port_taken: tuple[str, ...] = ("ddress already in use",)
 
 
 class Process(msgspec.Struct, frozen=True):

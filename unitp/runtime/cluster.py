@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from unitp.errors import RankError, UnitpError
@@ -34,7 +34,6 @@ from unitp.runtime.watchdog import Limits, Watchdog
 from unitp.runtime.wire import Channel, WireError, encode, for_driver, greet
 
 HOST = "127.0.0.1"
-IN_USE = "ddress already in use"
 CLOSE_S = 5.0
 LEAVE_S = 2.0
 
@@ -221,11 +220,11 @@ class Cluster:
 
     # end
 
-    def collided(self) -> bool:
-        """Whether a process complained that its port was taken."""
+    def collided(self, words: Sequence[str]) -> bool:
+        """Whether a process complained, in one of these words, that its port was taken."""
         texts = [log.read_text(errors="replace") for member in self.members for log in member.logs if log.exists()]
         notes = getattr(self.watchdog.error, "__notes__", [])
-        return any(IN_USE in text for text in (*texts, *notes, str(self.watchdog.error)))
+        return any(word in text for word in words for text in (*texts, *notes, str(self.watchdog.error)))
 
     def close(self) -> None:
         """Let the ranks leave in order if they can, then end whatever is left of the session. May be called twice."""

@@ -143,7 +143,7 @@ def _start(
         try:
             cluster.start(plan, spec.engine, python, control, threads)
         except BaseException as error:
-            again = tries > 0 and isinstance(error, RankError) and cluster.collided()
+            again = tries > 0 and isinstance(error, RankError) and cluster.collided(spec.port_taken)
             cluster.close()
             if not again:
                 raise

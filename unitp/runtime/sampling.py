@@ -8,10 +8,6 @@
 
 The order temperature, top-k, top-p is that of Hugging Face transformers. Drawing in the order of ids makes the choice
 a continuous function of the values: ranks that differ in the last bit of a value swap no tokens.
-
-How far apart two right runs may be (`possible`): values that are off by an error of 2-norm e change by at most
-r = sqrt(2) e against each other, and so does the log-odds of the summed probability of any set of tokens, times the
-temperature. A token is possible where the draw is within that of one of its two bounds.
 """
 
 from __future__ import annotations
@@ -72,50 +68,6 @@ def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: in
         else len(probabilities)
     )
     return int(draw(probabilities[:kept], ids[:kept], uniform(sampling.seed, sequence, step)))
-
-
-def possible(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: int, error: float) -> set[int]:
-    """All tokens that `choose` may give for values within `error` (2-norm) of these, and perhaps a few more.
-
-    What top-k and top-p keep may differ too: `sure` are the tokens that stay in any case, `maybe` those that may.
-    """
-    values, gap = values.astype(np.float64), float(np.sqrt(2.0)) * error
-    if sampling.temperature == 0.0:
-        return set(ids[values >= values.max() - gap].tolist())
-    shift = gap / sampling.temperature
-    powers = np.exp((values - values.max()) / sampling.temperature)
-    sure = maybe = np.ones(len(values), bool)
-    if 0 < sampling.top_k < len(values):
-        lower, upper = np.partition(values, [-sampling.top_k - 1, -sampling.top_k])[-sampling.top_k - 1 :][:2]
-        sure, maybe = values > lower + gap, values >= upper - gap
-    if sampling.top_p < 1.0:
-        limit = _log_odds(sampling.top_p, 1 - sampling.top_p)
-        least = _summed_above(values, powers * sure, values + gap)
-        most = _summed_above(values, powers * maybe, values - gap) - powers
-        kept_least = _log_odds(least, powers[maybe].sum() - least) - shift
-        kept_most = _log_odds(most, powers[sure].sum() - most) + shift
-        sure, maybe = sure & (kept_most < limit), maybe & (kept_least < limit)
-    order = np.argsort(ids)
-    few, many = (np.cumsum(np.where(kept, powers, 0.0)[order]) for kept in (sure, maybe))
-    u = uniform(sampling.seed, sequence, step)
-    drawn = _log_odds(u, 1 - u)
-    reached = _log_odds(many, few[-1] - few) + shift
-    passed = _log_odds(np.concatenate([[0.0], few[:-1]]), many[-1] - np.concatenate([[0.0], many[:-1]])) - shift
-    return set(ids[order][maybe[order] & (passed <= drawn) & (drawn <= reached)].tolist())
-
-
-def _summed_above(values: Values, weights: Values, bars: Values) -> npt.NDArray[np.float64]:
-    """For each bar, the weights of the values that exceed it."""
-    order = np.argsort(values)
-    tails = np.append(np.cumsum(weights[order][::-1])[::-1], 0.0)
-    return np.asarray(tails[np.searchsorted(values[order], bars, side="right")])
-
-
-def _log_odds(inside: Any, outside: Any) -> npt.NDArray[np.float64]:
-    """log(inside / outside): -inf where nothing is inside, else inf where nothing is outside."""
-    inside, outside = np.maximum(inside, 0.0), np.maximum(outside, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(inside > 0, np.log(inside) - np.log(outside), -np.inf)
 
 
 def softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

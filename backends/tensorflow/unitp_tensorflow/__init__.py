@@ -13,6 +13,7 @@ SPEC = BackendSpec(
     cluster="unitp_tensorflow.cluster:processes",
     engine="unitp_tensorflow.executor:connect",
     start_limit_s=90.0,
+    port_taken=("Could not start gRPC server",),
 )
 
 

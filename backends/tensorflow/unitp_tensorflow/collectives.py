@@ -128,9 +128,9 @@ class Collectives:
     def all_to_all(self, parts: Sequence[Tensor], axis: str) -> list[Tensor]:
         return list(tf.unstack(self._run(_call("all_to_all", parts, axis), lambda: self._exchange(parts, axis))))
 
-    def measure(self, calls: Sequence[Call]) -> float:
-        """Seconds that these collectives take alone, each as in a chain of its kind. All ranks must call this."""
-        return sum(times * self._alone(call) for call, times in Counter(calls).items())
+    def measure(self, calls: Counter[Call]) -> float:
+        """Seconds that so many of these collectives take alone, each as in a chain of its kind. All ranks must call this."""
+        return sum(times * self._alone(call) for call, times in calls.items())
 
     def _alone(self, call: Call) -> float:
         """Seconds of one such call: the fastest of some chains. Measured once."""

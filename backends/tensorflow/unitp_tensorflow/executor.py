@@ -9,6 +9,7 @@ name is the segment, by its first instruction.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -64,8 +65,11 @@ class TensorflowEngine(EagerEngine):
         self._traced: dict[Hashable, Traced] = {}
         self._tracings = Tracings()
         self._prepared: dict[str, Prepared] = {}
+        self._done: Counter[Call] = Counter()
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        self._count()
+        self._prepared.clear()  # they hold the states that these replace
         self._state_types[name] = (shape, dtype)
         self._states[name] = None if 0 in shape else tf.Variable(tf.zeros(shape, dtype), trainable=False)
 
@@ -92,12 +96,20 @@ class TensorflowEngine(EagerEngine):
         """`collective_s` is what the collectives of all runs take alone, in a chain: inside a function nobody sees them."""
         tally = self._collectives.tally
         seconds, calls, size = tally.seconds, tally.calls, tally.bytes
+        self._count()
         if isinstance(self._collectives, Collectives):
-            for prepared in filter(lambda p: p.runs, self._prepared.values()):
-                seconds += prepared.runs * prepared.collective_s(self._collectives)
-                calls += prepared.runs * len(prepared.calls)
-                size += prepared.runs * sum(call.bytes for call in prepared.calls)
+            seconds += self._collectives.measure(self._done)
+            calls += self._done.total()
+            size += sum(call.bytes * times for call, times in self._done.items())
         return EngineStats(seconds, calls, size, self._tracings.programs, self._tracings.functions)
+
+    def _count(self) -> None:
+        """Add the collectives of all runs since the last time to those done."""
+        for prepared in self._prepared.values():
+            for call in prepared.calls:
+                self._done[call] += prepared.runs
+            prepared.runs = 0
+        self._done += Counter()  # drops those that never ran
 
 
 @dataclass
@@ -136,7 +148,6 @@ class Prepared:
         self._steps = [self._step(segment, traced) for segment in segments(runner)]
         self.calls = [call for step in self._steps for call in step.traced.calls]
         self.runs = 0
-        self._chain_s: float | None = None
 
     def run(self, feeds: dict[str, Tensor], progress: Progress | None) -> dict[str, Tensor]:
         values, slots = self._initial.copy(), self.runner.slots
@@ -162,12 +173,6 @@ class Prepared:
         self.runs += 1
         program = self.runner.program
         return {name: values[slots[name]] for name in (*program.outputs, *(new for _, new in self.replaced))}
-
-    def collective_s(self, collectives: Collectives) -> float:
-        """Seconds that the collectives of a run take alone. All ranks must call this."""
-        if self._chain_s is None:
-            self._chain_s = collectives.measure(self.calls)
-        return self._chain_s
 
     # building
 
