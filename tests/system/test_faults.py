@@ -174,7 +174,7 @@ def test_a_port_that_was_taken_in_between_is_tried_again(
     assert (tmp_path / "taken").exists()
 
 
-@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+@pytest.mark.parametrize("name", ["torch", "tensorflow", "mxnet"])
 def test_a_framework_whose_port_is_taken_is_started_again(
     name: str, tiny: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,9 @@ def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Ar
         if key == "general.alignment":
             writer.add_custom_alignment(value)
         elif key != "general.architecture":
-            writer.add_key_value(key, value, GGUFValueType.get_type(value))
+            # sizes and ids are unsigned in the files that llama.cpp reads
+            unsigned = type(value) is int and 0 <= value < 1 << 32
+            writer.add_key_value(key, value, GGUFValueType.UINT32 if unsigned else GGUFValueType.get_type(value))
     for name, tensor in tensors.items():
         data, kind = tensor if isinstance(tensor, tuple) else (tensor, None)
         writer.add_tensor(name, data, raw_dtype=None if kind is None else GGMLQuantizationType(kind))

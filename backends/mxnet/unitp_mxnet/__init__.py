@@ -13,6 +13,7 @@ SPEC = BackendSpec(
     cluster="unitp_mxnet.cluster:processes",
     engine="unitp_mxnet.executor:connect",
     start_limit_s=120.0,
+    port_taken=(": bind failed",),
 )
 
 
