@@ -20,17 +20,19 @@ def plan(
     phases: Sequence[Phase] | None = None,
     *,
     allow_unused: bool = False,
+    pins: Sequence[str] = (),
 ) -> Plan:
     """The best plan for a model on `mesh` (default: one rank), weighing `phases` (default: prefill and decode).
 
-    Raises MeshError where an axis has no legal use (unless `allow_unused`), PlanError where a phase lacks a size or
-    gives one that the graph does not have.
+    `pins` fix choices beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.pins` has the grammar). Raises MeshError
+    where an axis has no legal use (unless `allow_unused`), PlanError where a phase lacks a size or gives one that the graph
+    does not have, or where a pin matches nothing or cannot be satisfied.
     """
     graph = model.graph if isinstance(model, Model) else model
     chosen = [complete(graph, phase) for phase in phases or ()]
     if len({phase.name for phase in chosen}) < len(chosen):
         raise PlanError(f"two phases have one name: {', '.join(phase.name for phase in chosen)}")
-    return plan_graph(graph, mesh or Mesh(), chosen or None, allow_unused=allow_unused, model=model.name)
+    return plan_graph(graph, mesh or Mesh(), chosen or None, allow_unused=allow_unused, model=model.name, pins=pins)
 
 
 def complete(graph: Graph, phase: Phase) -> Phase:

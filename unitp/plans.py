@@ -44,7 +44,10 @@ class PhasePlan(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took."""
+    """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
+
+    Both are of plans that heed `pins`, the choices that a user fixed.
+    """
 
     objective_s: float
     lower_bound_s: float
@@ -52,6 +55,7 @@ class Certificate(msgspec.Struct, frozen=True):
     solver: str
     elapsed_s: float
     machine: str = ""
+    pins: tuple[str, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -17,6 +17,8 @@ VERBS = {
     "models": "Models known by name, and whether they are installed.",
     "plan": "Decide how a model is split over a mesh.",
     "show": "What a plan splits, over which ranks, what moves, and predicted costs.",
+    "explain": "The alternatives at a place of a plan, and what they would cost in the end.",
+    "diff": "What differs between two plans.",
     "program": "The instructions of a rank, as text.",
     "generate": "Continue a prompt, streaming.",
     "chat": "Talk with a model over several turns.",

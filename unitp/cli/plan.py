@@ -28,10 +28,23 @@ from unitp.cli.output import print_json, progress, say
     metavar="NAME:SIZES",
     help="Sizes to plan for and their weight, as in decode:batch=1,seq=1,cache=1024,weight=200; give it once for each phase.",
 )
+@click.option(
+    "--pin",
+    "pins",
+    multiple=True,
+    metavar="PIN",
+    help='A choice to keep, as in "blk.*.ffn_down.weight: S(1)@tp"; give it once for each.',
+)
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the plan is written.")
 @options(unused_option, json_option)
 def command(
-    model: str, mesh: str | None, phases: tuple[str, ...], output: str | None, allow_unused: bool, as_json: bool
+    model: str,
+    mesh: str | None,
+    phases: tuple[str, ...],
+    pins: tuple[str, ...],
+    output: str | None,
+    allow_unused: bool,
+    as_json: bool,
 ) -> None:
     """Decide how MODEL is split over a mesh.
 
@@ -51,7 +64,7 @@ def command(
         tell(f"loading {model}")
         loaded = load(model)
         tell(f"planning {loaded.name} on {wanted}")
-        made = plan(loaded, wanted, chosen, allow_unused=allow_unused)
+        made = plan(loaded, wanted, chosen, allow_unused=allow_unused, pins=pins)
     if path:
         plans.save(made, path)
     if as_json:

@@ -58,6 +58,15 @@ def graph_of(plan: Plan, model: str | None) -> Graph | None:
     return graph
 
 
+def known_graph(plan: Plan, model: str | None) -> Graph:
+    """The graph of a plan's model. Raises ModelError where it cannot be found."""
+    if (graph := graph_of(plan, model)) is None:
+        raise ModelError(
+            f'the plan\'s model "{plan.model}" is not known by name', hint="Say where it is with --model MODEL."
+        )
+    return graph
+
+
 def print_description(plan: Plan, description: Description) -> None:
     """The plan in a few tables."""
     from unitp.planner.explain import ranks

@@ -17,6 +17,7 @@ from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
 from unitp.planner.elimination import TooWideError, descend, minimise
+from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
@@ -33,8 +34,9 @@ def plan(
     allow_unused: bool = False,
     machine: Machine | None = None,
     model: str = "",
+    pins: Sequence[str] = (),
 ) -> Plan:
-    """The best plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`).
+    """The best plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins`.
 
     `roles` says which symbol an axis splits (`dp`: batch); other axes split dims of known size. An axis that nothing can
     be split over is a MeshError, unless `allow_unused`.
@@ -46,6 +48,7 @@ def plan(
     candidates = Candidates(graph, mesh, roles)
     _require_use(candidates, allow_unused)
     problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
+    apply_pins(problem, pins)
     try:
         solution = minimise(problem.unary, problem.pairs)
         choice, value, bound, solver = solution.choice, solution.value, solution.value, "elimination, exact"
@@ -54,7 +57,7 @@ def plan(
         found = descend(problem.unary, problem.pairs, shared, starts(problem))
         choice, value, bound, solver = found.choice, found.value, found.bound, "elimination, descent over phases"
     gap = (value - bound) / bound if bound else 0.0
-    certificate = Certificate(value, bound, gap, solver, time.perf_counter() - begun, machine.hash)
+    certificate = Certificate(value, bound, gap, solver, time.perf_counter() - begun, machine.hash, tuple(pins))
     return _read(problem, choice, certificate, model)
 
 

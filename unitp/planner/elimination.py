@@ -69,7 +69,7 @@ def minimise(unary: Sequence[Table], pairs: Pairs, limit: int = 1_000_000) -> So
     Raises TooWideError, before any work is done, where a table would exceed `limit` entries, and InfeasibleError where
     every choice is forbidden.
     """
-    problem = _Problem(unary, pairs)
+    problem = Tables(unary, pairs)
     order, width, largest = elimination_order(problem.sizes, problem.near, limit)
     choice, value = problem.eliminate(order)
     if not np.isfinite(value):
@@ -112,7 +112,7 @@ def elimination_order(
     return order, width, largest
 
 
-class _Problem:
+class Tables:
     """Tables by the variables they are over. What a variable with one choice costs belongs to its neighbour."""
 
     def __init__(self, unary: Sequence[Table], pairs: Pairs) -> None:
@@ -149,7 +149,7 @@ class _Problem:
         value = 0.0
         for (i, around), bucket in zip(order, buckets, strict=True):
             scope = (i, *sorted(around, key=turn.__getitem__))
-            least = _sum(scope, bucket).min(axis=0)
+            least = added(scope, bucket).min(axis=0)
             if around:
                 buckets[turn[scope[1]]].append((scope[1:], least))
             else:
@@ -165,7 +165,7 @@ class _Problem:
         return choice, value
 
 
-def _sum(scope: tuple[int, ...], bucket: list[tuple[tuple[int, ...], Table]]) -> Table:
+def added(scope: tuple[int, ...], bucket: list[tuple[tuple[int, ...], Table]]) -> Table:
     """The tables of a bucket added up over all of `scope`; small ones first, so that few additions are large."""
     bucket.sort(key=lambda entry: entry[1].size)
     spread = []
@@ -191,7 +191,7 @@ def _conflict(unary: Sequence[Table], pairs: Pairs, limit: int) -> list[int]:
 
 def _feasible(unary: Sequence[Table], pairs: Pairs, variables: Sequence[int], limit: int) -> bool:
     """Whether some choice of `variables` is allowed; taken for granted where finding out is too wide."""
-    problem = _Problem([unary[i] for i in variables], _renamed(pairs, variables))
+    problem = Tables([unary[i] for i in variables], _renamed(pairs, variables))
     try:
         order, _, _ = elimination_order(problem.sizes, problem.near, limit)
     except TooWideError:

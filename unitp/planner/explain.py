@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -12,9 +11,11 @@ import numpy as np
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.mesh import Mesh
+from unitp.planner.places import pattern
 from unitp.plans import Plan
 from unitp.program.instructions import Collective, Program
 from unitp.program.lower import lower
+from unitp.program.memory import per_call
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -66,10 +67,10 @@ def light_outputs(graph: Graph) -> tuple[str, ...]:
 
 
 def moved(program: Program) -> list[Moved]:
-    """The collectives of a program, counted by kind and axis."""
+    """The collectives of a call of a program (not what moves once, at load), counted by kind and axis."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
-    for instruction in program.instructions:
+    for _, instruction in per_call(program):
         if not isinstance(instruction, Collective):
             continue
         value = program.values[instruction.input]
@@ -83,7 +84,7 @@ def moved(program: Program) -> list[Moved]:
 def _placed(layouts: Iterable[tuple[str, Layout]]) -> list[Placed]:
     found: Counter[tuple[str, str]] = Counter()
     for name, layout in layouts:
-        found[re.sub(r"\d+", "*", name), words(layout)] += 1
+        found[pattern(name), words(layout)] += 1
     return [Placed(what, count, layout) for (what, layout), count in found.items()]
 
 

@@ -147,7 +147,7 @@ class Problem:
         self._pair(producer, number, self._conversions(value, left, choices, phase), phase.weight)
 
     def _connect(self, value: str, node: Node, operand: int, number: int, phase: Phase) -> None:
-        source, left = self._source(value, phase.name)
+        source, left = self.source(value, phase.name)
         wanted = self._wanted(node, operand)
         if self.variables[source].kind == "parameter" or self.variables[source].name in self.static:
             # converted once, at load: what it costs is a second copy held
@@ -155,7 +155,7 @@ class Problem:
         else:
             self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)
 
-    def _source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
+    def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
         for kind, name in (("value", phase), ("input", phase), ("parameter", SHARED), ("state", SHARED)):
             if (number := self.index.get((kind, value, name))) is not None:
@@ -167,13 +167,13 @@ class Problem:
     def _ends(self, phase: Phase) -> None:
         """Outputs are left in any layout that is not partial; states in the layout in which they are read."""
         for value in self.graph.outputs:
-            source, left = self._source(value, phase.name)
+            source, left = self.source(value, phase.name)
             choices = tuple(dict.fromkeys(Layout(lay.dims) for lay in left))
             number = self._variable(Variable("output", value, phase.name, layouts=choices))
             self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
         for state in self.graph.states:
-            source, left = self._source(state.output, phase.name)
-            number, held = self._source(state.input, phase.name)
+            source, left = self.source(state.output, phase.name)
+            number, held = self.source(state.input, phase.name)
             self._pair(source, number, self._conversions(state.output, left, held, phase), phase.weight)
 
     # prices

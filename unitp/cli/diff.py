@@ -1,0 +1,71 @@
+"""`unitp diff`: what differs between two plans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.markup import escape
+
+from unitp.cli.options import json_option, options
+from unitp.cli.output import errors, mebibytes, print_json, print_table, say, table
+from unitp.cli.show import graph_of, model_option
+
+if TYPE_CHECKING:
+    from unitp.planner.difference import Difference
+
+
+@click.command("diff")
+@click.argument("first", metavar="A", type=click.Path())
+@click.argument("second", metavar="B", type=click.Path())
+@options(model_option, json_option)
+def command(first: str, second: str, model: str | None, as_json: bool) -> None:
+    """What differs from plan A to plan B: layouts, what moves, predicted seconds, memory.
+
+    Layers that differ alike are one line. Plans for other graphs or meshes are compared as far as that makes sense.
+    """
+    from unitp import plans
+    from unitp.planner.difference import difference
+
+    a, b = plans.load(first), plans.load(second)
+    graph = graph_of(a, model)
+    other = graph if a.graph == b.graph else graph_of(b, None)
+    found = difference(a, b, graph, other)
+    if as_json:
+        print_json({"a": first, "b": second, **{f: getattr(found, f) for f in found.__struct_fields__}})
+        return
+    print_difference(found)
+
+
+def print_difference(found: Difference) -> None:
+    """Tables of what differs; notes go to standard error."""
+    if found.same:
+        say("The plans are the same.")
+    elif not found.changes:
+        say("Nothing is laid out otherwise.")
+    if found.changes:
+        rows = table("phase", ">count", "kind", "what", "A", "B")
+        for change in found.changes:
+            rows.add_row(
+                change.phase or "all", str(change.count), change.kind, *map(escape, (change.what, change.a, change.b))
+            )
+        print_table(rows)
+        say("")
+    if found.moves and not found.same:
+        rows = table("phase", "collective", "over", ">calls A", ">B", ">bytes A", ">B")
+        for m in found.moves:
+            rows.add_row(m.phase, m.kind, m.axis, str(m.count_a), str(m.count_b), f"{m.bytes_a:,}", f"{m.bytes_b:,}")
+        print_table(rows)
+        say("")
+    rows = table("predicted", ">A", ">B", ">B / A")
+    for row in found.seconds:
+        rows.add_row(row.what, f"{row.a * 1e3:.2f} ms", f"{row.b * 1e3:.2f} ms", _ratio(row.a, row.b))
+    for row in found.memory:
+        rows.add_row(f"memory, {row.what}", mebibytes(row.a), mebibytes(row.b), _ratio(row.a, row.b))
+    print_table(rows)
+    for note in found.notes:
+        errors().print(escape(note), highlight=False)
+
+
+def _ratio(a: float, b: float) -> str:
+    return f"{b / a:.3f}" if a else ""

@@ -1,0 +1,108 @@
+"""`unitp explain`: the alternatives at a place of a plan, what they cost there and in the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.markup import escape
+
+from unitp.cli.options import json_option, options, plan_argument
+from unitp.cli.output import console, errors, print_json, print_table, progress, say, table
+from unitp.cli.show import known_graph, model_option
+
+if TYPE_CHECKING:
+    from unitp.planner.alternatives import Alternatives, Place
+
+
+@click.command("explain")
+@plan_argument
+@click.argument("name", metavar="[TENSOR|OPERATOR]", required=False)
+@options(model_option, json_option)
+def command(plan_file: str, name: str | None, model: str | None, as_json: bool) -> None:
+    """The alternatives at a place of a plan: what each costs there, and in the end.
+
+    A place is a weight, a cache, a value or an operator, by name or pattern ("blk.*.ffn_down*"); a weight stands for the
+    operators that read it, too. Without one: where a call spends most, and the choices that another comes nearest to.
+    """
+    from unitp import plans
+    from unitp.planner.alternatives import Alternatives, machine_note
+
+    plan = plans.load(plan_file)
+    with progress() as tell:
+        tell("pricing every alternative")
+        found = Alternatives(plan, known_graph(plan, model))
+        places = found.at(name) if name else []
+        spent, contested = ([], []) if name else (found.expensive(), found.contested())
+        exact = found.exact
+    if as_json:
+        print_json(
+            {
+                "objective_s": found.objective,
+                "exact": exact,
+                "same_prices": found.same_prices,
+                "pins": plan.certificate.pins,
+                "places": places,
+                "expensive": spent,
+                "contested": contested,
+            }
+        )
+        return
+    for place in places:
+        _print_place(place, found)
+    if not name:
+        _print_overview(found)
+    if note := machine_note(found):
+        errors().print(note, highlight=False)
+    if not exact:
+        errors().print("Totals keep all other parameters and caches as they are: what can be reached.", highlight=False)
+
+
+def _print_place(place: Place, found: Alternatives) -> None:
+    """A table of the alternatives, the plan's first."""
+    alike = f", {len(place.names)} alike" if len(place.names) > 1 else ""
+    where = f"in {place.phase}" if place.phase else "in all phases"
+    few = ", ".join(place.names[:3]) + (", ..." if len(place.names) > 3 else "")
+    console().print(f"[bold]{escape(place.what)}[/bold] {where}{alike} ({escape(few)})", highlight=False)
+    phases = [p.phase.name for p in found.plan.phases]
+    rows = table("", "choice", ">own", ">in", ">out", ">regret", *(f">{p}" for p in phases), ">others", "as a pin")
+    for choice in place.alternatives:
+        mark = "plan" if choice.chosen else "pinned" if choice.pinned_out else ""
+        calls = [milliseconds(choice.phases[p]) if choice.phases else "-" for p in phases]
+        rows.add_row(
+            mark,
+            escape(choice.choice),
+            *(milliseconds(s) for s in (choice.own_s, choice.in_s, choice.out_s)),
+            "impossible" if choice.total_s == float("inf") else "" if choice.chosen else milliseconds(choice.regret_s),
+            *calls,
+            str(choice.others or ""),
+            escape(choice.pin),
+        )
+    print_table(rows)
+    say("")
+
+
+def _print_overview(found: Alternatives) -> None:
+    say(f"objective {found.objective:.4g} s. Where a call spends most:")
+    rows = table("phase", ">alike", ">own", ">in", "place")
+    for cost in found.expensive():
+        rows.add_row(cost.phase, str(cost.count), milliseconds(cost.own_s), milliseconds(cost.in_s), escape(cost.what))
+    print_table(rows)
+    say("")
+    say("The choices that another comes nearest to, and what it would cost the objective:")
+    near = table("phase", ">alike", ">regret", "choice", "instead", "place")
+    for c in found.contested():
+        near.add_row(
+            c.phase or "all",
+            str(c.count),
+            milliseconds(c.regret_s),
+            escape(c.choice),
+            escape(c.instead),
+            escape(c.what),
+        )
+    print_table(near)
+
+
+def milliseconds(seconds: float) -> str:
+    """In milliseconds with three digits after the point: `0.041 ms`."""
+    return f"{seconds * 1e3:.3f} ms" if seconds else "0"
