@@ -1,5 +1,7 @@
 """Hugging Face directories of Llama-type decoders: `config.json`, safetensors (one file or sharded), `tokenizer.json`.
 
+A `config.json` alone, or a directory without weights, gives the same graph with parameters that have no data.
+
 Every key of the config is known: used, refused unless it has the value that means "as usual", or without a bearing on the
 mathematics. An unknown key is refused by name, since what it changes cannot be known.
 """
@@ -14,12 +16,12 @@ import numpy as np
 
 from unitp.errors import ModelError
 from unitp.frontends.fields import Fields, read_json, read_text
-from unitp.frontends.llama import LlamaConfig, decoder_graph
+from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.frontends.rope import rope_divisors, unknown_rope
 from unitp.frontends.safetensors import read_safetensors, read_sharded
 from unitp.frontends.tokenizer import JsonTokenizer
-from unitp.graph.source import Source
+from unitp.graph.source import AbsentSource, Source
 from unitp.graph.weights import NUMBERS, read, shape_of
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
@@ -46,6 +48,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
     "rope_interleaved": (None, False),
     "qk_norm": (None, False),
     "use_qk_norm": (None, False),
+    "use_mrope": (None, False),
     "num_local_experts": (None, 0),
     "is_decoder": (None, False, True),
     "is_encoder_decoder": (None, False),
@@ -93,6 +96,7 @@ LAYER_NAMES = {
 
 LAYER_PARTS, FOREIGN = 4, "?"
 FLOATS = tuple(dtype for dtype in NUMBERS if "F" in dtype)
+MOST_LAYERS = 1024
 ROWS = 4096
 """So many rows are compared at once."""
 
@@ -103,26 +107,54 @@ def load_huggingface(path: str | Path, name: str = "") -> Model:
     where = folder / "config.json"
     config = read_json(where)
     label = name or folder.resolve().name
+    if not _has_weights(folder):
+        return from_config(config, where=where, name=label, why=f"{folder} has no safetensors", folder=folder)
     _require_known(config, where)
-    weights = _weights(folder)
-    llama, tokens = _config(config, where), Fields(config, where)
+    weights, llama = _weights(folder), _config(config, where)
     if llama.tied:
         _require_tied(weights, where)
     graph = decoder_graph(label, llama, weights, where=folder, spelled=spelled)
-    settings = _optional(folder / "tokenizer_config.json")
-    generation = Fields(_optional(folder / "generation_config.json"), folder / "generation_config.json")
-    tokenizer = folder / "tokenizer.json"
-    decoder = Decoder(
+    return Model(label, graph, _decoder(config, llama, where, folder))
+
+
+def load_config(path: str | Path) -> Model:
+    """The model that a `config.json` tells of, without data. It is named for the folder that the file is in."""
+    file = Path(path)
+    name = file.resolve().parent.name if file.name == "config.json" else file.stem
+    why = f"{file} tells of shapes only"
+    return from_config(read_json(file), where=file, name=name or "model", why=why)
+
+
+def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str, folder: Path | None = None) -> Model:
+    """The model of a config, without data; `why` says so to whoever wants to run it. `folder` may hold a tokenizer."""
+    _require_known(config, where)
+    llama = _config(config, where)
+    if llama.layers > MOST_LAYERS:  # stored weights would have to be there for each
+        raise Fields(config, where).wrong("num_hidden_layers", f"at most {MOST_LAYERS} where there are no weights")
+    weights = {weight: AbsentSource(shape, why) for weight, shape in weight_shapes(llama)}
+    graph = decoder_graph(name, llama, weights, where=where, spelled=spelled)
+    return Model(name, graph, _decoder(config, llama, where, folder))
+
+
+def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folder: Path | None) -> Decoder:
+    """What generation needs, from the files beside the config (none: from the config alone)."""
+    tokens, ids = Fields(config, where), Fields({}, where)
+    settings: dict[str, Any] = {}
+    template, tokenizer = "", None
+    if folder is not None:
+        settings = _optional(folder / "tokenizer_config.json")
+        ids = Fields(_optional(folder / "generation_config.json"), folder / "generation_config.json")
+        template, tokenizer = _template(folder, settings), folder / "tokenizer.json"
+    return Decoder(
         max_context=llama.max_context,
         vocab=llama.vocab,
         # an id beyond the vocabulary never comes up
-        stop_ids=tuple(i for i in generation.ids(EOS) or tokens.ids(EOS) if 0 <= i < llama.vocab),
-        tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer.exists() else None,
-        chat_template=_template(folder, settings),
+        stop_ids=tuple(i for i in ids.ids(EOS) or tokens.ids(EOS) if 0 <= i < llama.vocab),
+        tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer and tokenizer.exists() else None,
+        chat_template=template,
         bos_token=_token(settings.get("bos_token")),
         eos_token=_token(settings.get("eos_token")),
     )
-    return Model(label, graph, decoder)
 
 
 def _template(folder: Path, settings: Mapping[str, Any]) -> str:
@@ -153,7 +185,7 @@ def _kind(config: Mapping[str, Any]) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _require_known(config: Mapping[str, Any], where: Path) -> None:
+def _require_known(config: Mapping[str, Any], where: object) -> None:
     """Raises ModelError naming everything that unitp does not implement, and every key that it does not know."""
     kind, named, problems = _kind(config), config.get("architectures"), []
     if kind not in ARCHITECTURES:
@@ -175,7 +207,7 @@ def _require_known(config: Mapping[str, Any], where: Path) -> None:
         raise ModelError(f"{where}: unitp does not implement {'; '.join(problems)}")
 
 
-def _config(config: Mapping[str, Any], where: Path) -> LlamaConfig:
+def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
     given, kind = Fields(config, where), _kind(config)
     heads, width = given.whole("num_attention_heads"), given.whole("hidden_size")
     head_dim = given.whole("head_dim", max(1, width // heads))
@@ -209,6 +241,11 @@ def _context(given: Fields, kind: str) -> int:
     window = given.whole("sliding_window", MISTRAL_WINDOW if kind == "mistral" and not named else context)
     slides = kind != "qwen2" or given.flag("use_sliding_window") or SLIDING in (given.get("layer_types") or ())
     return min(context, window) if slides else context
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a directory holds safetensors at all (then they have to be whole)."""
+    return any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").exists()
 
 
 def _weights(folder: Path) -> dict[str, Source]:
