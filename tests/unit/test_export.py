@@ -246,9 +246,19 @@ def test_a_tp_plan_is_of_a_decoder() -> None:
     x = b.input("x", "float32", ("batch", 8))
     graph = b.graph(b.MatMul(x, b.random("w", (8, 4), seed=1)))
     made = plan(graph, Mesh(tp=2), machine=MACHINE)
-    with pytest.raises(PlanError, match="mlp is no decoder"):
+    with pytest.raises(PlanError, match="mlp is no Llama-type decoder"):
         export(made, graph, "tp-plan")
     assert json.loads(export(made, graph, "dtensor").data)["parameters"]["w"]["exact"]
+
+
+def test_experts_have_no_tp_plan_but_placements() -> None:
+    graph = known_config("mixtral-8x7b").graph
+    made = unitp.plan(graph, Mesh(tp=8))
+    with pytest.raises(PlanError, match="mixtral-8x7b is no Llama-type decoder of plain layers"):
+        export(made, graph, "tp-plan")
+    table = json.loads(export(made, graph, "dtensor").data)["parameters"]
+    assert table["blk.0.ffn_gate_exps.weight"] == {"shape": [8, 14336, 4096], "placements": ["Shard(0)"], "exact": True}
+    assert "expert_ids" not in table
 
 
 # onnx-sharding

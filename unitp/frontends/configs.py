@@ -31,6 +31,17 @@ LLAMA3: dict[str, Any] = {
 }
 QWEN2: dict[str, Any] = {"model_type": "qwen2", "rope_theta": 1000000.0, "eos_token_id": 151643}
 
+MIXTRAL: dict[str, Any] = {
+    "model_type": "mixtral",
+    "vocab_size": 32000,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": False,
+    "sliding_window": None,
+    "eos_token_id": 2,
+}
+
 
 class Sizes(msgspec.Struct, frozen=True):
     """What tells a model from its relatives; `more` holds what differs from `family`."""
@@ -79,13 +90,15 @@ CONFIGS = {
     "qwen2.5-14b":      Sizes(QWEN2,      48,  5120,  40,  8, 13824, _qwen2(152064, 131072, 1e-5)),
     "qwen2.5-32b":      Sizes(QWEN2,      64,  5120,  40,  8, 27648, _qwen2(152064, 131072, 1e-5)),
     "qwen2.5-72b":      Sizes(QWEN2,      80,  8192,  64,  8, 29568, _qwen2(152064, 131072, 1e-5)),
+    "mixtral-8x7b":     Sizes(MIXTRAL,    32,  4096,  32,  8, 14336, {"num_local_experts": 8, "num_experts_per_tok": 2}),
 }  # fmt: skip
 
 
 def about(name: str) -> str:
     """A line on a model of the table."""
     sizes = CONFIGS[name]
-    return f"{sizes.layers} layers, width {sizes.width}, {sizes.heads} query and {sizes.kv_heads} KV heads"
+    experts = f", {sizes.more['num_local_experts']} experts" if "num_local_experts" in sizes.more else ""
+    return f"{sizes.layers} layers, width {sizes.width}, {sizes.heads} query and {sizes.kv_heads} KV heads{experts}"
 
 
 def known_config(name: str) -> Model:

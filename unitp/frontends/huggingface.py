@@ -8,6 +8,7 @@ mathematics. An unknown key is refused by name, since what it changes cannot be 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,22 @@ from unitp.frontends.model import Decoder, Model
 from unitp.frontends.rope import rope_divisors, unknown_rope
 from unitp.frontends.safetensors import read_safetensors, read_sharded
 from unitp.frontends.tokenizer import JsonTokenizer
-from unitp.graph.source import AbsentSource, Source
+from unitp.graph.source import AbsentSource, FileSource, Source, StackSource
 from unitp.graph.weights import NUMBERS, read, shape_of
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
 """Architectures by `model_type`."""
 
 USED = {
     "architectures", "attention_bias", "bos_token_id", "eos_token_id", "head_dim", "hidden_size", "intermediate_size",
-    "layer_types", "max_position_embeddings", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers",
-    "num_key_value_heads", "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
-    "tie_word_embeddings", "use_sliding_window", "vocab_size",
+    "layer_types", "max_position_embeddings", "mlp_bias", "model_type", "num_attention_heads", "num_experts_per_tok",
+    "num_hidden_layers", "num_key_value_heads", "num_local_experts", "rms_norm_eps", "rope_parameters",
+    "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "use_sliding_window", "vocab_size",
 }  # fmt: skip
 USUAL: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
@@ -49,7 +55,6 @@ USUAL: dict[str, tuple[Any, ...]] = {
     "qk_norm": (None, False),
     "use_qk_norm": (None, False),
     "use_mrope": (None, False),
-    "num_local_experts": (None, 0),
     "is_decoder": (None, False, True),
     "is_encoder_decoder": (None, False),
     "add_cross_attention": (None, False),
@@ -70,8 +75,9 @@ HARMLESS = {
     "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range",
     "is_llama_config", "label2id", "length_penalty", "max_length", "max_window_layers", "min_length",
     "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions",
-    "output_hidden_states", "output_scores", "pad_token_id", "prefix", "pretraining_tp", "problem_type",
-    "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id",
+    "output_hidden_states", "output_router_logits", "output_scores", "pad_token_id", "prefix", "pretraining_tp", "problem_type",
+    "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "router_aux_loss_coef", "router_jitter_noise",
+    "sep_token_id",
     "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p",
     "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "typical_p", "unsloth_fixed",
     "unsloth_version", "use_bfloat16", "use_cache",
@@ -92,7 +98,11 @@ LAYER_NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "block_sparse_moe.gate": "ffn_gate_inp",
 }
+EXPERT = re.compile(r"model\.layers\.(\d+)\.block_sparse_moe\.experts\.(\d+)\.(w[123])\.weight")
+EXPERT_NAMES = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
+"""A file has a matrix for each expert; the graph has one tensor for all."""
 
 LAYER_PARTS, FOREIGN = 4, "?"
 FLOATS = tuple(dtype for dtype in NUMBERS if "F" in dtype)
@@ -199,6 +209,8 @@ def _require_known(config: Mapping[str, Any], where: object) -> None:
             problems.append(f"{key}={config[key]!r}")
     if kind != "llama":  # the others have no such choice: transformers does not read these keys
         problems += [f"{key}={config[key]!r}" for key in ("attention_bias", "mlp_bias") if config.get(key)]
+    if kind != "mixtral" and config.get("num_local_experts"):
+        problems.append(f"num_local_experts={config['num_local_experts']!r}")
     layers = config.get("layer_types")
     if layers is not None and not (isinstance(layers, list) and all(t in LAYER_TYPES for t in layers)):
         problems.append(f"layer_types={layers!r} (known: {', '.join(LAYER_TYPES)})")
@@ -214,6 +226,10 @@ def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
     base, divisors = rope_divisors(config, head_dim, where)
     unsaid = "num_key_value_heads" not in config  # what transformers then takes for Mistral and Qwen2 is not `heads`
     attention_bias = kind == "llama" and given.flag("attention_bias")
+    experts = given.whole("num_local_experts") if kind == "mixtral" else 0
+    chosen = given.whole("num_experts_per_tok") if kind == "mixtral" else 0
+    if chosen > experts:
+        raise given.wrong("num_experts_per_tok", f"at most num_local_experts, {experts}")
     return LlamaConfig(
         layers=given.whole("num_hidden_layers"),
         width=width,
@@ -231,6 +247,8 @@ def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
         qkv_bias=attention_bias or kind == "qwen2",
         output_bias=attention_bias,
         mlp_bias=kind == "llama" and given.flag("mlp_bias"),
+        experts=experts,
+        chosen=chosen,
     )
 
 
@@ -255,7 +273,30 @@ def _weights(folder: Path) -> dict[str, Source]:
     wrong = [f'"{name}" has dtype {s.dtype}' for name, s in found.items() if s.dtype not in FLOATS]
     if wrong:
         raise ModelError(f"{folder}: weights are {', '.join(FLOATS)}, but tensor {'; '.join(wrong)}")
-    return {_renamed(name): source for name, source in found.items() if not name.endswith(".rotary_emb.inv_freq")}
+    kept = {name: source for name, source in found.items() if not name.endswith(".rotary_emb.inv_freq")}
+    experts = _experts(kept)
+    single = {_renamed(name): source for name, source in kept.items() if not EXPERT.fullmatch(name)}
+    return single | experts
+
+
+def _experts(found: Mapping[str, FileSource]) -> dict[str, Source]:
+    """The experts of each layer as one tensor. Raises ModelError where one is missing, or has another shape."""
+    groups: dict[tuple[str, str], dict[int, FileSource]] = {}
+    for name, source in found.items():
+        if match := EXPERT.fullmatch(name):
+            groups.setdefault((match[1], match[3]), {})[int(match[2])] = source
+    stacks: dict[str, Source] = {}
+    for (layer, part), experts in groups.items():
+        sources = tuple(experts[number] for number in sorted(experts))
+        at = f"model.layers.{layer}.block_sparse_moe.experts.*.{part}.weight"
+        if sorted(experts) != list(range(len(experts))):
+            raise ModelError(
+                f"{sources[0].path} lacks experts: {at} is there for {', '.join(map(str, sorted(experts)))}"
+            )
+        if len({source.shape for source in sources}) > 1:
+            raise ModelError(f"{sources[0].path}: {at} is not of one shape for all experts")
+        stacks[f"blk.{layer}.{EXPERT_NAMES[part]}.weight"] = StackSource(sources)
+    return stacks
 
 
 def _require_tied(weights: dict[str, Source], where: Path) -> None:
@@ -296,5 +337,6 @@ def spelled(name: str) -> str:
     if name in back:
         return back[name]
     inner = {gguf: own for own, gguf in LAYER_NAMES.items()}
+    inner |= {own: f"block_sparse_moe.experts.*.{part}" for part, own in EXPERT_NAMES.items()}
     _, layer, part, kind = name.split(".")
     return f"model.layers.{layer}.{inner[part]}.{kind}"

@@ -54,6 +54,18 @@ class RowsSource(msgspec.Struct, frozen=True, tag="rows"):
     stop: int
 
 
+class StackSource(msgspec.Struct, frozen=True, tag="stack"):
+    """Stored tensors of one shape, one for each row of a new first dim: the experts of a layer."""
+
+    of: tuple[FileSource | GgufSource, ...]
+
+
+class RangeSource(msgspec.Struct, frozen=True, tag="range"):
+    """The numbers 0, 1, ... below `stop`."""
+
+    stop: int
+
+
 class AbsentSource(msgspec.Struct, frozen=True, tag="absent"):
     """A tensor without data: only its shape is known. `why` says so to whoever wants to run the model."""
 
@@ -61,4 +73,4 @@ class AbsentSource(msgspec.Struct, frozen=True, tag="absent"):
     why: str = ""
 
 
-Source = FileSource | GgufSource | RopeSource | RandomSource | RowsSource | AbsentSource
+Source = FileSource | GgufSource | RopeSource | RandomSource | RowsSource | StackSource | RangeSource | AbsentSource

@@ -17,7 +17,17 @@ import numpy.typing as npt
 
 from unitp.errors import ModelError
 from unitp.graph.graph import Graph
-from unitp.graph.source import AbsentSource, FileSource, GgufSource, RandomSource, RopeSource, RowsSource, Source
+from unitp.graph.source import (
+    AbsentSource,
+    FileSource,
+    GgufSource,
+    RandomSource,
+    RangeSource,
+    RopeSource,
+    RowsSource,
+    Source,
+    StackSource,
+)
 from unitp.layout import Interval
 
 Array = npt.NDArray[Any]
@@ -33,6 +43,10 @@ def shape_of(source: Source) -> tuple[int, ...]:
             return (source.length, source.dim // 2)
         case RowsSource():
             return (source.stop - source.start, *shape_of(source.of)[1:])
+        case StackSource():
+            return (len(source.of), *shape_of(source.of[0]))
+        case RangeSource():
+            return (source.stop,)
         case _:
             return source.shape
 
@@ -47,6 +61,14 @@ def read(source: Source, intervals: Sequence[Interval], dtype: str = "float32") 
         case RowsSource():
             (a, b), *rest = intervals
             return read(source.of, [(a + source.start, b + source.start), *rest], dtype)
+        case StackSource():
+            (a, b), *rest = intervals
+            out = np.empty([y - x for x, y in intervals], dtype)
+            for place in range(a, b):
+                out[place - a] = read(source.of[place], rest, dtype)
+            return out
+        case RangeSource():
+            return np.arange(*intervals[0]).astype(dtype)
         case AbsentSource():
             raise ModelError(
                 f"a tensor of shape {list(source.shape)} has no data: {source.why or 'weights are missing'}"

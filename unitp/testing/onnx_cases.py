@@ -28,6 +28,7 @@ KNOWN = {
     "ArgMax": {"axis", "keepdims"},
     "Attention": {"is_causal", "scale", "softcap"},
     "Cast": {"to"},
+    "Einsum": {"equation"},
     "Concat": {"axis"},
     "Gather": {"axis"},
     "GatherElements": {"axis"},

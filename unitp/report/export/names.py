@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from unitp.frontends.huggingface import LAYER_NAMES, NAMES, spelled
 from unitp.graph.graph import Graph
-from unitp.graph.source import RopeSource
+from unitp.graph.source import RangeSource, RopeSource
 
 
 def stored(graph: Graph) -> list[str]:
     """The parameters that a model file holds: all but tables that follow from the config."""
-    return [p.name for p in graph.parameters if not isinstance(p.source, RopeSource)]
+    return [p.name for p in graph.parameters if not isinstance(p.source, RopeSource | RangeSource)]
 
 
 def spellable(graph: Graph) -> bool:
-    """Whether every parameter has a name in Hugging Face's words."""
+    """Whether every parameter is one of a module that Hugging Face has; stacked experts are not."""
     own, parts = set(NAMES.values()), set(LAYER_NAMES.values())
     names = [n.split(".") for n in stored(graph) if n not in own]
     return bool(names) and all(n[0] == "blk" and n[1].isdecimal() and n[2] in parts for n in names)

@@ -45,10 +45,11 @@ Cut = int | None
 
 
 def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
-    """The dict as JSON, or as a Python module. Raises PlanError where the model is no Llama-type decoder."""
+    """The dict as JSON, or as a Python module. Raises PlanError where the model is no Llama-type decoder, or has experts."""
     if not spellable(graph):
         raise PlanError(
-            f"{graph.name} is no decoder that transformers has a module for", hint="Export it --to dtensor."
+            f"{graph.name} is no Llama-type decoder of plain layers, for which a tp_plan is known",
+            hint="Export it --to dtensor.",
         )
     made = _TpPlan(plan, graph)
     styles = made.styles()
