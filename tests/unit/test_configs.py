@@ -175,6 +175,17 @@ def test_no_verb_runs_a_model_without_weights(
     assert not (tmp_path / "y.npz").exists()
 
 
+def test_a_folder_that_has_a_known_name_is_not_taken_for_it(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bare, tmp_path / "here" / "llama-3.1-8b")
+    monkeypatch.chdir(tmp_path)
+    made = unitp.plan(unitp.load(tmp_path / "here" / "llama-3.1-8b"), Mesh(tp=2), allow_unused=True)
+    plans.save(made, "plan.json")
+    cli.main(["show", "plan.json"])
+    assert "(--model)" in capsys.readouterr().err
+
+
 def test_plan_show_and_program_work_without_weights(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,7 @@ def load(name: str | Path) -> Model:
     if path.suffix == ".gguf":
         return load_gguf(path)
     if path.exists():
-        raise ModelError(f"{path} is neither a .gguf file, nor a directory with config.json, nor a config.json")
+        raise ModelError(f"{path} is neither a .gguf file nor a directory with config.json nor a config.json")
     from unitp.frontends.configs import CONFIGS, known_config
     from unitp.frontends.registry import find
 
