@@ -18,6 +18,7 @@ VERBS = {
     "plan": "Decide how a model is split over a mesh.",
     "show": "What a plan splits, over which ranks, what moves, and predicted costs.",
     "program": "The instructions of a rank, as text.",
+    "export": "A plan as ONNX annotations, DTensor placements or a transformers tp_plan.",
     "generate": "Continue a prompt, streaming.",
     "chat": "Talk with a model over several turns.",
     "run": "Run a graph on arrays from files.",
