@@ -52,6 +52,10 @@ KINDS: dict[str, tuple[LlamaConfig, dict[str, Any]]] = {
     ),
     "llama3": (SMALL, {"rope_scaling": LLAMA3}),
     "linear": (SMALL, {"rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 5000.0}}),
+    "mixtral": (
+        msgspec.structs.replace(SMALL, tied=False, experts=5, chosen=2, hidden=40),
+        {"architecture": "MixtralForCausalLM"},
+    ),
     "biases": (msgspec.structs.replace(SMALL, qkv_bias=True, output_bias=True, mlp_bias=True, tied=False), {}),
 }
 

@@ -94,11 +94,13 @@ def planted(op: str, wrong) -> Iterator[None]:
 
     table._TABLE[op] = msgspec.structs.replace(true, rule=rule)
     table._rule.cache_clear()
+    table._inferred.cache_clear()
     try:
         yield
     finally:
         table._TABLE[op] = true
         table._rule.cache_clear()
+        table._inferred.cache_clear()
 
 
 def kind(name: str, new: str):

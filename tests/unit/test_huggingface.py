@@ -22,6 +22,9 @@ SMALL = LlamaConfig(
     layers=2, width=32, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=97, max_context=8192, epsilon=1e-6
 )
 QWEN2 = msgspec.structs.replace(SMALL, qkv_bias=True)
+MIXTRAL = msgspec.structs.replace(SMALL, experts=3, chosen=2)
+WEIGHTED = {"llama": SMALL, "mistral": SMALL, "mixtral": MIXTRAL, "qwen2": QWEN2}
+"""The kinds of weights that an architecture has."""
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2,
     "num_hidden_layers": 2, "vocab_size": 97,
@@ -69,8 +72,11 @@ def context(path: Path) -> int:
 def transformers_config(kind: str, **more: Any) -> Any:
     import transformers
 
-    name = {"llama": "LlamaConfig", "mistral": "MistralConfig", "qwen2": "Qwen2Config"}[kind]
-    return getattr(transformers, name)(**SIZES, **more)
+    name = {"llama": "LlamaConfig", "mistral": "MistralConfig", "mixtral": "MixtralConfig", "qwen2": "Qwen2Config"}[
+        kind
+    ]
+    experts = {"num_local_experts": 3, "num_experts_per_tok": 2} if kind == "mixtral" else {}
+    return getattr(transformers, name)(**SIZES, **experts, **more)
 
 
 @pytest.mark.parametrize("kind", [*ARCHITECTURES])
@@ -78,7 +84,7 @@ def transformers_config(kind: str, **more: Any) -> Any:
 def test_a_plain_config_of_transformers_loads(tmp_path: Path, kind: str, architectures: str | None) -> None:
     made = transformers_config(kind, tie_word_embeddings=True)
     made.architectures = architectures and [ARCHITECTURES[kind]]
-    path = directory(tmp_path, QWEN2 if kind == "qwen2" else SMALL)
+    path = directory(tmp_path, WEIGHTED[kind])
     made.save_pretrained(path)
     assert load_huggingface(path).name == "model"
     (path / "config.json").write_text(json.dumps(made.to_dict(), default=str))
@@ -158,7 +164,7 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more,words",
     [
-        ({"model_type": "gemma"}, ["model_type='gemma'", "llama, mistral, qwen2"]),
+        ({"model_type": "gemma"}, ["model_type='gemma'", "llama, mistral, mixtral, qwen2"]),
         ({"model_type": None, "architectures": None}, ["model_type=None"]),
         ({"model_type": ["llama"]}, ["model_type=['llama']"]),
         ({"architectures": ["LlamaModel"]}, ["architectures=['LlamaModel']"]),

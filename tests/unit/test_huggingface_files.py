@@ -30,7 +30,7 @@ def refused(path: Path, *words: str) -> None:
 
 def test_a_directory_without_its_parts_says_which(tmp_path: Path) -> None:
     path = directory(tmp_path)
-    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").rename(path / "model-00001-of-00002.safetensors")
     refused(path, "model.safetensors", "No such file", "safetensors")
     (path / "config.json").unlink()
     refused(path, "config.json", "No such file")

@@ -20,6 +20,7 @@ VERBS = {
     "explain": "The alternatives at a place of a plan, and what they would cost in the end.",
     "diff": "What differs between two plans.",
     "program": "The instructions of a rank, as text.",
+    "export": "A plan as ONNX annotations, DTensor placements or a transformers tp_plan.",
     "generate": "Continue a prompt, streaming.",
     "chat": "Talk with a model over several turns.",
     "run": "Run a graph on arrays from files.",

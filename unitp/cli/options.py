@@ -32,10 +32,10 @@ def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Models known by name, else files."""
-    from unitp.frontends.registry import KNOWN
+    from unitp.frontends.registry import names
 
-    names = [CompletionItem(name) for name in KNOWN if name.startswith(incomplete)]
-    return names or [CompletionItem(incomplete, type="file")]
+    found = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
 
 
 model_argument = click.argument("model", shell_complete=complete_model)
@@ -157,9 +157,11 @@ class Request:
 
     def __init__(self, model: str, *, plan_file: str | None, allow_unused: bool, verbose: bool, **flags: Any) -> None:
         from unitp.frontends import load
+        from unitp.graph.weights import require_weights
 
         self.settings = Settings(verbose=verbose, **flags)
         self.model: Model = load(model)
+        require_weights(self.model.graph)
         self.plan = self._plan(plan_file, flags["mesh"], allow_unused)
 
     def _plan(self, plan_file: str | None, mesh: str | None, allow_unused: bool) -> Plan:

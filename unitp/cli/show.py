@@ -45,6 +45,7 @@ def graph_of(plan: Plan, model: str | None) -> Graph | None:
     """The graph of a plan's model; None where it cannot be found by name and none is given."""
     from unitp import plans
     from unitp.frontends import load as load_model
+    from unitp.frontends.configs import CONFIGS
 
     if not (name := model or plan.model):
         return None
@@ -54,6 +55,8 @@ def graph_of(plan: Plan, model: str | None) -> Graph | None:
         if model:
             raise
         return None
+    if not model and name in CONFIGS and graph.hash != plan.graph:
+        return None  # a folder of that name, with a config of its own
     plans.require(plan, graph)
     return graph
 

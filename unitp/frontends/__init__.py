@@ -1,4 +1,4 @@
-"""Models into graphs: `load` takes a known name, a `.gguf` file or a Hugging Face directory."""
+"""Models into graphs: `load` takes a known name, a `.gguf` file, a Hugging Face directory, or a `config.json` alone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ __all__ = ["Decoder", "Model", "load"]
 
 
 def load(name: str | Path) -> Model:
-    """The model that `name` stands for: a known name, a `.gguf` file, or a directory with `config.json`.
+    """The model that `name` stands for: a known name, a `.gguf` file, a directory with `config.json`, or that file alone.
 
-    Reads metadata only; ranks read weights. Raises ModelError for an unknown name, a corrupt file, or a model that needs
-    what unitp does not implement.
+    Reads metadata only; ranks read weights. Where there are no weights, the model can be planned but not run.
+    Raises ModelError for an unknown name, a corrupt file, or a model that needs what unitp does not implement.
     """
     path = Path(name)
     if path.is_dir():
         from unitp.frontends.huggingface import load_huggingface
 
         return load_huggingface(path)
+    if path.suffix == ".json" and path.exists():
+        from unitp.frontends.huggingface import load_config
+
+        return load_config(path)
     from unitp.frontends.gguf import load_gguf
 
     if path.suffix == ".gguf":
         return load_gguf(path)
     if path.exists():
-        raise ModelError(f"{path} is neither a .gguf file nor a directory with config.json")
+        raise ModelError(f"{path} is neither a .gguf file nor a directory with config.json nor a config.json")
+    from unitp.frontends.configs import CONFIGS, known_config
     from unitp.frontends.registry import find
+
+    if str(name) in CONFIGS:
+        return known_config(str(name))
 
     return load_gguf(find(str(name)), str(name))

@@ -1,11 +1,14 @@
 """Hugging Face directories of Llama-type decoders: `config.json`, safetensors (one file or sharded), `tokenizer.json`.
 
+A `config.json` alone, or a directory without weights, gives the same graph with parameters that have no data.
+
 Every key of the config is known: used, refused unless it has the value that means "as usual", or without a bearing on the
 mathematics. An unknown key is refused by name, since what it changes cannot be known.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,22 +17,27 @@ import numpy as np
 
 from unitp.errors import ModelError
 from unitp.frontends.fields import Fields, read_json, read_text
-from unitp.frontends.llama import LlamaConfig, decoder_graph
+from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.frontends.rope import rope_divisors, unknown_rope
 from unitp.frontends.safetensors import read_safetensors, read_sharded
 from unitp.frontends.tokenizer import JsonTokenizer
-from unitp.graph.source import Source
+from unitp.graph.source import AbsentSource, FileSource, Source, StackSource
 from unitp.graph.weights import NUMBERS, read, shape_of
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
 """Architectures by `model_type`."""
 
 USED = {
     "architectures", "attention_bias", "bos_token_id", "eos_token_id", "head_dim", "hidden_size", "intermediate_size",
-    "layer_types", "max_position_embeddings", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers",
-    "num_key_value_heads", "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
-    "tie_word_embeddings", "use_sliding_window", "vocab_size",
+    "layer_types", "max_position_embeddings", "mlp_bias", "model_type", "num_attention_heads", "num_experts_per_tok",
+    "num_hidden_layers", "num_key_value_heads", "num_local_experts", "rms_norm_eps", "rope_parameters",
+    "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "use_sliding_window", "vocab_size",
 }  # fmt: skip
 USUAL: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
@@ -46,7 +54,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
     "rope_interleaved": (None, False),
     "qk_norm": (None, False),
     "use_qk_norm": (None, False),
-    "num_local_experts": (None, 0),
+    "use_mrope": (None, False),
     "is_decoder": (None, False, True),
     "is_encoder_decoder": (None, False),
     "add_cross_attention": (None, False),
@@ -67,8 +75,9 @@ HARMLESS = {
     "forced_bos_token_id", "forced_eos_token_id", "id2label", "initializer_range",
     "is_llama_config", "label2id", "length_penalty", "max_length", "max_window_layers", "min_length",
     "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions",
-    "output_hidden_states", "output_scores", "pad_token_id", "prefix", "pretraining_tp", "problem_type",
-    "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "sep_token_id",
+    "output_hidden_states", "output_router_logits", "output_scores", "pad_token_id", "prefix", "pretraining_tp", "problem_type",
+    "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "router_aux_loss_coef", "router_jitter_noise",
+    "sep_token_id",
     "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p",
     "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "typical_p", "unsloth_fixed",
     "unsloth_version", "use_bfloat16", "use_cache",
@@ -89,10 +98,15 @@ LAYER_NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "block_sparse_moe.gate": "ffn_gate_inp",
 }
+EXPERT = re.compile(r"model\.layers\.(\d+)\.block_sparse_moe\.experts\.(\d+)\.(w[123])\.weight")
+EXPERT_NAMES = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
+"""A file has a matrix for each expert; the graph has one tensor for all."""
 
 LAYER_PARTS, FOREIGN = 4, "?"
 FLOATS = tuple(dtype for dtype in NUMBERS if "F" in dtype)
+MOST_LAYERS = 1024
 ROWS = 4096
 """So many rows are compared at once."""
 
@@ -103,26 +117,54 @@ def load_huggingface(path: str | Path, name: str = "") -> Model:
     where = folder / "config.json"
     config = read_json(where)
     label = name or folder.resolve().name
+    if not _has_weights(folder):
+        return from_config(config, where=where, name=label, why=f"{folder} has no safetensors", folder=folder)
     _require_known(config, where)
-    weights = _weights(folder)
-    llama, tokens = _config(config, where), Fields(config, where)
+    weights, llama = _weights(folder), _config(config, where)
     if llama.tied:
         _require_tied(weights, where)
     graph = decoder_graph(label, llama, weights, where=folder, spelled=spelled)
-    settings = _optional(folder / "tokenizer_config.json")
-    generation = Fields(_optional(folder / "generation_config.json"), folder / "generation_config.json")
-    tokenizer = folder / "tokenizer.json"
-    decoder = Decoder(
+    return Model(label, graph, _decoder(config, llama, where, folder))
+
+
+def load_config(path: str | Path) -> Model:
+    """The model that a `config.json` tells of, without data. It is named for the folder that the file is in."""
+    file = Path(path)
+    name = file.resolve().parent.name if file.name == "config.json" else file.stem
+    why = f"{file} tells of shapes only"
+    return from_config(read_json(file), where=file, name=name or "model", why=why)
+
+
+def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str, folder: Path | None = None) -> Model:
+    """The model of a config, without data; `why` says so to whoever wants to run it. `folder` may hold a tokenizer."""
+    _require_known(config, where)
+    llama = _config(config, where)
+    if llama.layers > MOST_LAYERS:  # stored weights would have to be there for each
+        raise Fields(config, where).wrong("num_hidden_layers", f"at most {MOST_LAYERS} where there are no weights")
+    weights = {weight: AbsentSource(shape, why) for weight, shape in weight_shapes(llama)}
+    graph = decoder_graph(name, llama, weights, where=where, spelled=spelled)
+    return Model(name, graph, _decoder(config, llama, where, folder))
+
+
+def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folder: Path | None) -> Decoder:
+    """What generation needs, from the files beside the config (none: from the config alone)."""
+    tokens, ids = Fields(config, where), Fields({}, where)
+    settings: dict[str, Any] = {}
+    template, tokenizer = "", None
+    if folder is not None:
+        settings = _optional(folder / "tokenizer_config.json")
+        ids = Fields(_optional(folder / "generation_config.json"), folder / "generation_config.json")
+        template, tokenizer = _template(folder, settings), folder / "tokenizer.json"
+    return Decoder(
         max_context=llama.max_context,
         vocab=llama.vocab,
         # an id beyond the vocabulary never comes up
-        stop_ids=tuple(i for i in generation.ids(EOS) or tokens.ids(EOS) if 0 <= i < llama.vocab),
-        tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer.exists() else None,
-        chat_template=_template(folder, settings),
+        stop_ids=tuple(i for i in ids.ids(EOS) or tokens.ids(EOS) if 0 <= i < llama.vocab),
+        tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer and tokenizer.exists() else None,
+        chat_template=template,
         bos_token=_token(settings.get("bos_token")),
         eos_token=_token(settings.get("eos_token")),
     )
-    return Model(label, graph, decoder)
 
 
 def _template(folder: Path, settings: Mapping[str, Any]) -> str:
@@ -153,7 +195,7 @@ def _kind(config: Mapping[str, Any]) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _require_known(config: Mapping[str, Any], where: Path) -> None:
+def _require_known(config: Mapping[str, Any], where: object) -> None:
     """Raises ModelError naming everything that unitp does not implement, and every key that it does not know."""
     kind, named, problems = _kind(config), config.get("architectures"), []
     if kind not in ARCHITECTURES:
@@ -167,6 +209,8 @@ def _require_known(config: Mapping[str, Any], where: Path) -> None:
             problems.append(f"{key}={config[key]!r}")
     if kind != "llama":  # the others have no such choice: transformers does not read these keys
         problems += [f"{key}={config[key]!r}" for key in ("attention_bias", "mlp_bias") if config.get(key)]
+    if kind != "mixtral" and config.get("num_local_experts"):
+        problems.append(f"num_local_experts={config['num_local_experts']!r}")
     layers = config.get("layer_types")
     if layers is not None and not (isinstance(layers, list) and all(t in LAYER_TYPES for t in layers)):
         problems.append(f"layer_types={layers!r} (known: {', '.join(LAYER_TYPES)})")
@@ -175,13 +219,17 @@ def _require_known(config: Mapping[str, Any], where: Path) -> None:
         raise ModelError(f"{where}: unitp does not implement {'; '.join(problems)}")
 
 
-def _config(config: Mapping[str, Any], where: Path) -> LlamaConfig:
+def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
     given, kind = Fields(config, where), _kind(config)
     heads, width = given.whole("num_attention_heads"), given.whole("hidden_size")
     head_dim = given.whole("head_dim", max(1, width // heads))
     base, divisors = rope_divisors(config, head_dim, where)
     unsaid = "num_key_value_heads" not in config  # what transformers then takes for Mistral and Qwen2 is not `heads`
     attention_bias = kind == "llama" and given.flag("attention_bias")
+    experts = given.whole("num_local_experts") if kind == "mixtral" else 0
+    chosen = given.whole("num_experts_per_tok") if kind == "mixtral" else 0
+    if chosen > experts:
+        raise given.wrong("num_experts_per_tok", f"at most num_local_experts, {experts}")
     return LlamaConfig(
         layers=given.whole("num_hidden_layers"),
         width=width,
@@ -199,6 +247,8 @@ def _config(config: Mapping[str, Any], where: Path) -> LlamaConfig:
         qkv_bias=attention_bias or kind == "qwen2",
         output_bias=attention_bias,
         mlp_bias=kind == "llama" and given.flag("mlp_bias"),
+        experts=experts,
+        chosen=chosen,
     )
 
 
@@ -211,6 +261,11 @@ def _context(given: Fields, kind: str) -> int:
     return min(context, window) if slides else context
 
 
+def _has_weights(folder: Path) -> bool:
+    """Whether a directory holds safetensors at all (then they have to be whole)."""
+    return any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").exists()
+
+
 def _weights(folder: Path) -> dict[str, Source]:
     """All weights under GGUF's names, without tables that follow from the config."""
     index = folder / "model.safetensors.index.json"
@@ -218,7 +273,30 @@ def _weights(folder: Path) -> dict[str, Source]:
     wrong = [f'"{name}" has dtype {s.dtype}' for name, s in found.items() if s.dtype not in FLOATS]
     if wrong:
         raise ModelError(f"{folder}: weights are {', '.join(FLOATS)}, but tensor {'; '.join(wrong)}")
-    return {_renamed(name): source for name, source in found.items() if not name.endswith(".rotary_emb.inv_freq")}
+    kept = {name: source for name, source in found.items() if not name.endswith(".rotary_emb.inv_freq")}
+    experts = _experts(kept)
+    single = {_renamed(name): source for name, source in kept.items() if not EXPERT.fullmatch(name)}
+    return single | experts
+
+
+def _experts(found: Mapping[str, FileSource]) -> dict[str, Source]:
+    """The experts of each layer as one tensor. Raises ModelError where one is missing, or has another shape."""
+    groups: dict[tuple[str, str], dict[int, FileSource]] = {}
+    for name, source in found.items():
+        if match := EXPERT.fullmatch(name):
+            groups.setdefault((match[1], match[3]), {})[int(match[2])] = source
+    stacks: dict[str, Source] = {}
+    for (layer, part), experts in groups.items():
+        sources = tuple(experts[number] for number in sorted(experts))
+        at = f"model.layers.{layer}.block_sparse_moe.experts.*.{part}.weight"
+        if sorted(experts) != list(range(len(experts))):
+            raise ModelError(
+                f"{sources[0].path} lacks experts: {at} is there for {', '.join(map(str, sorted(experts)))}"
+            )
+        if len({source.shape for source in sources}) > 1:
+            raise ModelError(f"{sources[0].path}: {at} is not of one shape for all experts")
+        stacks[f"blk.{layer}.{EXPERT_NAMES[part]}.weight"] = StackSource(sources)
+    return stacks
 
 
 def _require_tied(weights: dict[str, Source], where: Path) -> None:
@@ -259,5 +337,6 @@ def spelled(name: str) -> str:
     if name in back:
         return back[name]
     inner = {gguf: own for own, gguf in LAYER_NAMES.items()}
+    inner |= {own: f"block_sparse_moe.experts.*.{part}" for part, own in EXPERT_NAMES.items()}
     _, layer, part, kind = name.split(".")
     return f"model.layers.{layer}.{inner[part]}.{kind}"

@@ -1,5 +1,9 @@
 """The graph of a Llama-type decoder: grouped attention with rotary positions and caches, gated MLP, a head with candidates.
 
+Where a layer has experts (Mixtral), all of them are computed for every token, and those that its router did not choose count
+for nothing: the experts are a dim, a factor of two contractions, over which ranks can be split (each then adds up what its
+experts make). That costs experts/chosen times the work of routing tokens, which is what runs and what plans are priced with.
+
 Inputs of a call with S tokens per sequence after p old ones: `input_ids`, `position_ids` (p, p+1, ...), `write_indices` (p),
 `kv_length` (p + S), and `logits_index`, the positions whose logits are wanted. Outputs: `logits` of those positions, and the
 `candidates` largest of them with their ids. Caches are written in place and read up to `live` rows.
@@ -15,7 +19,7 @@ import msgspec
 from unitp.errors import ModelError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
-from unitp.graph.source import RopeSource, Source
+from unitp.graph.source import RangeSource, RopeSource, Source
 from unitp.graph.weights import shape_of
 
 MOST_NAMED = 8
@@ -25,7 +29,8 @@ MOST_NAMED = 8
 class LlamaConfig(msgspec.Struct, frozen=True):
     """Sizes and constants. `interleaved`: rotary pairs are (2i, 2i+1), else (i, i + dim/2). `rope_divisors`: per frequency.
 
-    `qkv_bias`, `output_bias` (of attention) and `mlp_bias` say which projections have a bias.
+    `experts`: how many a layer has (0: one plain MLP), of which each token has `chosen`. `qkv_bias`, `output_bias` (of
+    attention) and `mlp_bias` say which projections have a bias.
     """
 
     layers: int
@@ -44,11 +49,18 @@ class LlamaConfig(msgspec.Struct, frozen=True):
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
+    experts: int = 0
+    chosen: int = 0
 
 
 def weight_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every weight, by GGUF's names; matrices are stored as [out, in]."""
     c, q, kv = config, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    mlp = (
+        ("ffn_gate", c.hidden, c.width, c.mlp_bias),
+        ("ffn_up", c.hidden, c.width, c.mlp_bias),
+        ("ffn_down", c.width, c.hidden, c.mlp_bias),
+    )
     yield "token_embd.weight", (c.vocab, c.width)
     yield "output_norm.weight", (c.width,)
     if not c.tied:
@@ -61,13 +73,16 @@ def weight_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
             ("attn_output", c.width, q, c.output_bias),
             ("attn_k", kv, c.width, c.qkv_bias),
             ("attn_v", kv, c.width, c.qkv_bias),
-            ("ffn_gate", c.hidden, c.width, c.mlp_bias),
-            ("ffn_up", c.hidden, c.width, c.mlp_bias),
-            ("ffn_down", c.width, c.hidden, c.mlp_bias),
+            *(() if c.experts else mlp),
         ):
             yield f"blk.{layer}.{part}.weight", (out, inner)
             if bias:
                 yield f"blk.{layer}.{part}.bias", (out,)
+        if c.experts:
+            yield f"blk.{layer}.ffn_gate_inp.weight", (c.experts, c.width)
+            yield f"blk.{layer}.ffn_gate_exps.weight", (c.experts, c.hidden, c.width)
+            yield f"blk.{layer}.ffn_up_exps.weight", (c.experts, c.hidden, c.width)
+            yield f"blk.{layer}.ffn_down_exps.weight", (c.experts, c.width, c.hidden)
 
 
 def decoder_graph(
@@ -121,12 +136,15 @@ class _Decoder:
         self.starts = b.input("write_indices", "int64", ("batch",))
         self.lengths = b.input("kv_length", "int64", ("batch",))
         wanted = b.input("logits_index", "int64", ("batch", "take"))
+        if c.experts:
+            self.experts = b.parameter("expert_ids", (c.experts,), RangeSource(c.experts), "int64")
         self.rope = [self.rope_table(part) for part in ("cos", "sin")]
         table = self.weight("token_embd.weight", c.vocab, c.width)
         x = b.Gather(table, ids, axis=0)
         for layer in range(c.layers):
             x = b.Add(x, self.attention(layer, self.norm(f"blk.{layer}.attn_norm.weight", x)))
-            x = b.Add(x, self.mlp(layer, self.norm(f"blk.{layer}.ffn_norm.weight", x)))
+            block = self.mixture if c.experts else self.mlp
+            x = b.Add(x, block(layer, self.norm(f"blk.{layer}.ffn_norm.weight", x)))
         x = b.GatherND(x, b.Unsqueeze(wanted, axes=(2,)), batch_dims=1)
         head = table if c.tied else self.weight("output.weight", c.vocab, c.width)
         logits = b.MatMul(self.norm("output_norm.weight", x), b.Transpose(head, perm=(1, 0)), name="logits")
@@ -177,3 +195,22 @@ class _Decoder:
         gate = b.Swish(self.linear(f"{at}_gate", x, c.hidden, c.width, c.mlp_bias))
         up = self.linear(f"{at}_up", x, c.hidden, c.width, c.mlp_bias)
         return self.linear(f"{at}_down", b.Mul(gate, up), c.width, c.hidden, c.mlp_bias)
+
+    def mixture(self, layer: int, x: str) -> str:
+        """Sum over experts e of share(e) * mlp_e(x); the shares of those that were not chosen are zero."""
+        b, c, at = self.b, self.c, f"blk.{layer}.ffn"
+        wide = (c.experts, c.hidden, c.width)
+        first = [self.weight(f"{at}_{part}_exps.weight", *wide) for part in ("gate", "up")]
+        gate, up = (b.Einsum(x, weight, equation="bsd,efd->bsef") for weight in first)
+        last = b.Transpose(self.weight(f"{at}_down_exps.weight", c.experts, c.width, c.hidden), perm=(0, 2, 1))
+        shares = b.Unsqueeze(self.shares(layer, x), axes=(3,))
+        return str(b.Einsum(b.Mul(b.Mul(b.Swish(gate), up), shares), last, equation="bsef,efd->bsd"))
+
+    def shares(self, layer: int, x: str) -> str:
+        """The share of every expert in a token, batch by seq by experts: the chosen ones' probabilities, scaled to sum to one."""
+        b, c = self.b, self.c
+        router = b.Transpose(self.weight(f"blk.{layer}.ffn_gate_inp.weight", c.experts, c.width), perm=(1, 0))
+        best, ids = b.TopK(b.Softmax(b.MatMul(x, router)), k=c.chosen)
+        best = b.Div(best, b.ReduceSum(best, axes=(2,), keepdims=1))
+        chosen = b.Cast(b.Equal(b.Unsqueeze(ids, axes=(3,)), self.experts), to="float32")
+        return str(b.ReduceSum(b.Mul(chosen, b.Unsqueeze(best, axes=(3,))), axes=(2,), keepdims=0))

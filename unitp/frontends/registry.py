@@ -1,4 +1,7 @@
-"""Models known by name: files that packages carry. Found by the packages' file lists; the packages are never imported."""
+"""Models known by name: files that packages carry, and configs without weights (`unitp.frontends.configs`).
+
+Files are found by the packages' file lists; the packages are never imported.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from unitp.errors import ModelError, did_you_mean
+from unitp.frontends.configs import CONFIGS
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -58,12 +62,17 @@ KNOWN = {
 }
 
 
+def names() -> list[str]:
+    """All names: first those with weights, then those that are known by their config only."""
+    return [*KNOWN, *CONFIGS]
+
+
 def find(name: str) -> Path:
     """The file of a known model. Raises ModelError: unknown, its package not installed, or another file."""
     if name not in KNOWN:
         raise ModelError(
             f'unknown model "{name}"',
-            hint=f"{did_you_mean(name, KNOWN)} Or give a .gguf file, or a directory with config.json.".strip(),
+            hint=f"{did_you_mean(name, names())} Or give a .gguf file, a directory with config.json, or a config.json alone.",
         )
     known = KNOWN[name]
     path = known.path()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from unitp.frontends.fields import Fields
@@ -51,7 +50,7 @@ def unknown_rope(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def rope_divisors(config: Mapping[str, Any], head_dim: int, where: Path) -> tuple[float, tuple[float, ...]]:
+def rope_divisors(config: Mapping[str, Any], head_dim: int, where: object) -> tuple[float, tuple[float, ...]]:
     """Base and divisors of the rotary frequencies: plain, `linear`, or `llama3`."""
     settings = _settings(config)
     kind, given = _kind(settings), Fields(settings, where, "RoPE's ")

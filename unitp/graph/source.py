@@ -1,6 +1,7 @@
 """Where a parameter's numbers come from: small descriptions that travel to the ranks, which read only their own slices.
 
 `unitp.graph.weights.read(source, intervals)` gives the slice of the stored tensor as float32. The driver never reads one.
+A tensor that a config alone tells of has a source without data: it can be planned, and nothing that holds one is run.
 """
 
 from __future__ import annotations
@@ -53,4 +54,23 @@ class RowsSource(msgspec.Struct, frozen=True, tag="rows"):
     stop: int
 
 
-Source = FileSource | GgufSource | RopeSource | RandomSource | RowsSource
+class StackSource(msgspec.Struct, frozen=True, tag="stack"):
+    """Stored tensors of one shape, one for each row of a new first dim: the experts of a layer."""
+
+    of: tuple[FileSource | GgufSource, ...]
+
+
+class RangeSource(msgspec.Struct, frozen=True, tag="range"):
+    """The numbers 0, 1, ... below `stop`."""
+
+    stop: int
+
+
+class AbsentSource(msgspec.Struct, frozen=True, tag="absent"):
+    """A tensor without data: only its shape is known. `why` says so to whoever wants to run the model."""
+
+    shape: tuple[int, ...]
+    why: str = ""
+
+
+Source = FileSource | GgufSource | RopeSource | RandomSource | RowsSource | StackSource | RangeSource | AbsentSource

@@ -16,7 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.errors import ModelError
-from unitp.graph.source import FileSource, GgufSource, RandomSource, RopeSource, RowsSource, Source
+from unitp.graph.graph import Graph
+from unitp.graph.source import (
+    AbsentSource,
+    FileSource,
+    GgufSource,
+    RandomSource,
+    RangeSource,
+    RopeSource,
+    RowsSource,
+    Source,
+    StackSource,
+)
 from unitp.layout import Interval
 
 Array = npt.NDArray[Any]
@@ -32,6 +43,10 @@ def shape_of(source: Source) -> tuple[int, ...]:
             return (source.length, source.dim // 2)
         case RowsSource():
             return (source.stop - source.start, *shape_of(source.of)[1:])
+        case StackSource():
+            return (len(source.of), *shape_of(source.of[0]))
+        case RangeSource():
+            return (source.stop,)
         case _:
             return source.shape
 
@@ -46,8 +61,30 @@ def read(source: Source, intervals: Sequence[Interval], dtype: str = "float32") 
         case RowsSource():
             (a, b), *rest = intervals
             return read(source.of, [(a + source.start, b + source.start), *rest], dtype)
+        case StackSource():
+            (a, b), *rest = intervals
+            out = np.empty([y - x for x, y in intervals], dtype)
+            for place in range(a, b):
+                out[place - a] = read(source.of[place], rest, dtype)
+            return out
+        case RangeSource():
+            return np.arange(*intervals[0]).astype(dtype)
+        case AbsentSource():
+            raise ModelError(
+                f"a tensor of shape {list(source.shape)} has no data: {source.why or 'weights are missing'}"
+            )
         case _:
             return _stored(source, intervals, dtype)
+
+
+def require_weights(graph: Graph) -> None:
+    """Raise ModelError where `graph` has parameters without data: it can be planned, but nothing can run it."""
+    absent = [p.source for p in graph.parameters if isinstance(p.source, AbsentSource)]
+    if absent:
+        raise ModelError(
+            f"{graph.name} cannot be run, its weights are missing: {absent[0].why or 'only its shapes are known'}",
+            hint="It can be planned, shown and exported. To run it, give a directory or .gguf file that holds its weights.",
+        )
 
 
 def _stored(source: FileSource | GgufSource, intervals: Sequence[Interval], dtype: str) -> Array:

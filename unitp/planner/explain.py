@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from math import prod
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.places import pattern
 from unitp.plans import Plan
-from unitp.program.instructions import Collective, Program
+from unitp.program.instructions import Collective, Program, Value
 from unitp.program.lower import lower
 from unitp.program.memory import per_call
 
@@ -70,14 +71,17 @@ def moved(program: Program) -> list[Moved]:
     """The collectives of a call of a program (not what moves once, at load), counted by kind and axis."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
+    largest: dict[Value, int] = {}  # layers are alike, and ranks are many
     for _, instruction in per_call(program):
         if not isinstance(instruction, Collective):
             continue
         value = program.values[instruction.input]
-        shapes = (value.layout.local_shape(value.shape, r, program.mesh) for r in range(program.mesh.size))
+        if value not in largest:
+            shapes = (value.layout.local_shape(value.shape, r, program.mesh) for r in range(program.mesh.size))
+            largest[value] = max(map(prod, shapes)) * np.dtype(value.dtype).itemsize
         key = (type(instruction).__name__, instruction.axis)
         counts[key] += 1
-        sizes[key] += max(int(np.prod(s)) for s in shapes) * np.dtype(value.dtype).itemsize
+        sizes[key] += largest[value]
     return [Moved(program.phase, kind, axis, n, sizes[kind, axis]) for (kind, axis), n in sorted(counts.items())]
 
 

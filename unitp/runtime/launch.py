@@ -16,6 +16,7 @@ from unitp.config import python_of, settings
 from unitp.errors import BackendError, InputError, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
+from unitp.graph.weights import require_weights
 from unitp.mesh import Mesh
 from unitp.plans import Plan
 from unitp.plugins import discover
@@ -83,6 +84,7 @@ def check(
     threads: int = 1,
 ) -> tuple[int, str]:
     """Raise what `launch` would raise before it starts anything. Returns the context, and the interpreter of the ranks."""
+    require_weights(graph)
     plans.require(plan, graph)
     if dtype not in spec.dtypes:
         raise InputError(f"backend {spec.name} does not compute in {dtype}", hint=did_you_mean(dtype, spec.dtypes))

@@ -7,6 +7,7 @@ disturbed by a broken connection before the driver has understood who was first.
 from __future__ import annotations
 
 import ctypes
+import time
 import traceback
 from pathlib import Path
 
@@ -41,6 +42,8 @@ from unitp.runtime.progress import Activity, Page
 from unitp.runtime.wire import Channel, WireError
 
 DRIVER_ARRAYS = "driver.arrays"
+LONG_S = 0.1
+"""Requests that take longer may have used, and freed, much memory."""
 
 
 def rank_arrays(rank: int) -> str:
@@ -63,10 +66,13 @@ class Worker:
         while True:
             self.page.enter(Activity.IDLE)
             request = self.channel.receive()
+            begun = time.monotonic()
             reply = self.carry_out(request)
             self.channel.send(reply)
             if isinstance(request, Close):
                 return
+            if time.monotonic() - begun > LONG_S:
+                give_back_memory()
 
     def carry_out(self, request: Request) -> Reply:
         match request:
@@ -80,12 +86,10 @@ class Worker:
                 self.numbers[key], self.wanted[key] = number, wanted
                 give_back_memory()
                 self.engine.compile(key, decode(program))
-                give_back_memory()
             case Load(parts):
                 for number, part in enumerate(parts):
                     self.page.enter(Activity.LOADING, number)
                     self.engine.load(part.parameter.name, slice_of(part))
-                give_back_memory()
             case Allocate(states):
                 self.page.enter(Activity.ALLOCATING)
                 for state in states:
@@ -111,7 +115,10 @@ class Worker:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system: repacking weights leaves more of it than a rank holds. glibc only."""
+    """Return freed memory to the system, in some milliseconds. glibc only.
+
+    Repacking weights leaves more of it than a rank holds; and what a long prompt leaves in pieces, the next cannot use.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -42,7 +42,7 @@ def random_weights(config: LlamaConfig) -> dict[str, RandomSource]:
     """Weights that keep activations near one: matrices by their width, norms around one."""
     made = {}
     for seed, (name, shape) in enumerate(weight_shapes(config)):
-        matrix = len(shape) == 2 and name != "token_embd.weight"
+        matrix = len(shape) >= 2 and name != "token_embd.weight"
         scale = shape[-1] ** -0.5 if matrix else 0.2
         made[name] = RandomSource(seed, shape, scale, 1.0 if "norm" in name else 0.0)
     return made
@@ -75,9 +75,12 @@ def write_huggingface(
 
     folder.mkdir(parents=True, exist_ok=True)
     heads = {"attn_q": config.heads, "attn_k": config.kv_heads} if config.interleaved else {}
-    tensors = {}
+    tensors: dict[str, Array] = {}
     for name, weight in weights.items():
         part = name.split(".")[-2]
+        if part.endswith("_exps"):  # one matrix for each expert
+            tensors |= {spelled(name).replace("*", str(i)): expert for i, expert in enumerate(weight)}
+            continue
         tensors[spelled(name)] = halves(weight, heads[part]) if part in heads else weight
     save_file(
         {name: np.ascontiguousarray(t) for name, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
@@ -99,6 +102,7 @@ def write_huggingface(
         "hidden_act": "silu",
         "tie_word_embeddings": config.tied,
         "torch_dtype": "float32",
+        **({"num_local_experts": config.experts, "num_experts_per_tok": config.chosen} if config.experts else {}),
         **({"attention_bias": config.output_bias, "mlp_bias": config.mlp_bias} if kind == "llama" else {}),
         **more,
     }

@@ -18,29 +18,17 @@ import numpy.typing as npt
 from unitp.errors import GraphError
 from unitp.graph.graph import DTYPES, Attribute
 from unitp.graph.ops import known_ops
+from unitp.graph.ops.onnx_form import CONSTANTS
 from unitp.testing.operators import graph_of
 
 Array = npt.NDArray[Any]
 Arrays = tuple[Array | None, ...]
 
-CONSTANTS = {
-    "Expand": ("shape",),
-    "ReduceMax": ("axes",),
-    "ReduceMean": ("axes",),
-    "ReduceSum": ("axes",),
-    "Reshape": ("shape",),
-    "Slice": ("starts", "ends", "axes", "steps"),
-    "Split": ("split",),
-    "Squeeze": ("axes",),
-    "TopK": ("k",),
-    "Unsqueeze": ("axes",),
-}
-"""The attributes that ONNX passes as inputs, from the second on."""
-
 KNOWN = {
     "ArgMax": {"axis", "keepdims"},
     "Attention": {"is_causal", "scale", "softcap"},
     "Cast": {"to"},
+    "Einsum": {"equation"},
     "Concat": {"axis"},
     "Gather": {"axis"},
     "GatherElements": {"axis"},

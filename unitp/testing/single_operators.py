@@ -90,6 +90,13 @@ SINGLE: dict[str, Make] = {
     "Gemm, bias as a column": _graph(
         lambda b: b.Gemm(_x(b, 5, 7), b.random("w", (7, 9), seed=1), b.random("c", (5, 1), seed=2), beta=2.0)
     ),
+    "Einsum, experts": _graph(
+        lambda b: b.Einsum(_x(b, 2, 3, 5), b.random("w", (4, 7, 5), seed=1), equation="bsd,efd->bsef")
+    ),
+    "Einsum, sum over experts": _graph(
+        lambda b: b.Einsum(_x(b, 2, 3, 4, 7), b.random("w", (4, 7, 5), seed=1), equation="bsef,efd->bsd")
+    ),
+    "Einsum, batch": _graph(lambda b: b.Einsum(_x(b, 5, 3, 4), _x(b, 4, 5, 6, name="y"), equation="bij,jbk->kib")),
     "Softmax": _graph(lambda b: b.Softmax(_x(b, 3, 11))),
     "Softmax, dim 1 of 3": _graph(lambda b: b.Softmax(_x(b, 3, 5, 7), axis=1)),
     "LogSoftmax": _graph(lambda b: b.LogSoftmax(_x(b, 3, 11))),

@@ -7,12 +7,14 @@ for all products of a SmolLM2 step, 19.9 with a copy `[k, n]`): a tied embedding
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from unitp.program import decompositions
+from unitp.program.decompositions.attention import Run, allowed_keys, blocks_of, runs
 from unitp.program.overrides import Overrides, Prepared
 from unitp.program.primitives import Primitives
 from unitp.program.rank import Context
@@ -62,3 +64,43 @@ def softmax(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
 def swish(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
     alpha = float(np.float32(ctx.attrs.get("alpha", 1.0)))  # type: ignore[arg-type]
     return lambda x: tf.nn.silu(x, beta=alpha)
+
+
+@overrides("Attention", *FLOATS)
+@Prepared
+def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
+    """By the fused softmax; what a query does not see gets a bias that leaves it no weight. Masks and soft caps take the
+    decomposition.
+    """
+    general = decompositions.get("Attention")
+    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.get("softcap"):
+        return lambda *inputs: general(p, ctx, *inputs)
+    scale = float(np.float32(ctx.attrs.get("scale", 1 / sqrt((ctx.inputs[0] or (1,))[-1]))))  # type: ignore[arg-type]
+    hidden = np.dtype(ctx.dtype).type(np.finfo(ctx.dtype).min / 2)  # a score added to it stays finite
+    head_runs, cuts = runs(ctx), blocks_of(ctx)
+
+    def step(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
+        seen = allowed_keys(p, ctx, rest[3] if len(rest) > 3 else None)
+        bias = None if seen is None else tf.where(seen, np.zeros_like(hidden), hidden)
+        q, done = q * tf.constant(scale, q.dtype), []
+        for a, b in cuts:
+            rows = q if len(cuts) == 1 else q[:, :, a:b]
+            own = bias if bias is None or bias.shape[2] in (1, b - a) else bias[:, :, a:b]
+            parts = [_attend(run, rows, k, v, own) for run in head_runs]
+            done.append(parts[0] if len(parts) == 1 else tf.concat(parts, 1))
+        out = done[0] if len(done) == 1 else tf.concat(done, 2)
+        return out if seen is None else out * tf.cast(tf.reduce_any(seen, 3, keepdims=True), out.dtype)
+
+    return step
+
+
+def _attend(run: Run, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """One run of query heads that share KV heads evenly."""
+    batch, _, queries, size = q.shape
+    heads, groups = run.groups * run.share, slice(run.group, run.group + run.groups)
+    rows = tf.reshape(q[:, run.head : run.head + heads], (batch, run.groups, run.share * queries, size))
+    scores = tf.matmul(rows, k[:, groups], transpose_b=True)
+    if bias is not None:
+        scores = tf.reshape(tf.reshape(scores, (batch, heads, queries, -1)) + bias, scores.shape)
+    out = tf.matmul(tf.nn.softmax(scores), v[:, groups])
+    return tf.reshape(out, (batch, heads, queries, -1))

@@ -25,7 +25,8 @@ def to_numpy(x: Tensor) -> npt.NDArray[np.generic]:
 
 
 def full(shape: Sequence[int], value: float, dtype: str) -> Tensor:
-    return tf.fill(tuple(shape), tf.constant(value, dtype)) if len(shape) else tf.constant(value, dtype)
+    one = tf.constant(bool(value) if dtype == "bool" else value, dtype)  # in a graph, no bool is made of a number
+    return tf.fill(tuple(shape), one) if len(shape) else one
 
 
 def arange(start: int, stop: int, dtype: str) -> Tensor:

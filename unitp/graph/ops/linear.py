@@ -1,4 +1,4 @@
-"""Contractions: MatMul with broadcast batch dims, and Gemm with its bias taken once."""
+"""Contractions: MatMul with broadcast batch dims, Gemm with its bias taken once, and Einsum of two operands."""
 
 from __future__ import annotations
 
@@ -40,5 +40,25 @@ def gemm(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] 
     return Rule(rule.factors, (*rule.inputs, terms), rule.outputs, once=(2,))
 
 
+def einsum_terms(attrs: Attrs) -> tuple[str, str, str]:
+    """The letters of both operands and of the output. Raises GraphError where it is no contraction of two operands."""
+    equation = str(attrs.get("equation", "")).replace(" ", "")
+    left, arrow, out = equation.partition("->")
+    x, comma, y = left.partition(",")
+    summed = (set(x) | set(y)) - set(out)
+    letters = all(not term or (term.isalpha() and len(set(term)) == len(term)) for term in (x, y, out))
+    if not (arrow and comma and letters and set(out) <= set(x) | set(y) and summed <= set(x) & set(y)):
+        raise GraphError(f'Einsum "{equation}" is not known: wanted are two operands, as in "bsd,efd->bsef"')
+    return x, y, out
+
+
+def einsum(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """Each letter is a factor; a letter of both operands that the output lacks is summed."""
+    x, y, out = einsum_terms(attrs)
+    line = f"{' '.join(x)}, {' '.join(y)} -> {' '.join(out)}"
+    return parse(line, inputs, sum=" ".join(sorted((set(x) | set(y)) - set(out))))
+
+
 register(Operator("MatMul", matmul, arity=(2, 2), flops=2))
 register(Operator("Gemm", gemm, arity=(2, 3), flops=2))
+register(Operator("Einsum", einsum, arity=(2, 2), flops=2))

@@ -62,6 +62,7 @@ def register(operator: Operator) -> None:
         raise GraphError(f"operator {operator.name} is registered twice")
     _TABLE[operator.name] = operator
     _rule.cache_clear()
+    _inferred.cache_clear()
 
 
 def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> None:
@@ -79,6 +80,7 @@ def unregister(name: str) -> None:
     """Take an operator out again (a plug-in is unloaded, a test ends)."""
     del _TABLE[name]
     _rule.cache_clear()
+    _inferred.cache_clear()
 
 
 def known_ops() -> set[str]:
@@ -115,14 +117,21 @@ def rule_of(op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequ
 
 def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]:
     """The types of a node's outputs. Raises GraphError, naming the node, where its inputs do not fit."""
-    types = [known[name] if name else None for name in node.inputs]
+    types = tuple(known[name] if name else None for name in node.inputs)
     try:
-        rule = rule_of(node.op, node.attrs, [t.shape if t else None for t in types])
+        return _inferred(node.op, msgspec.msgpack.encode(node.attrs, order="deterministic"), types)
     except GraphError as error:
         raise GraphError(f"{node}: {error.message}", hint=error.hint) from None
-    present = [t.dtype for t in types if t]
-    dtypes = operator(node.op).dtypes
-    names = dtypes(node.attrs, present) if dtypes else (present[0],) * len(rule.outputs)
+
+
+@lru_cache(maxsize=4096)
+def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> tuple[TensorType, ...]:
+    """Layers are alike: most nodes of a graph have been inferred before."""
+    decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
+    rule = rule_of(op, decoded, [t.shape if t else None for t in inputs])
+    present = [t.dtype for t in inputs if t]
+    dtypes = operator(op).dtypes
+    names = dtypes(decoded, present) if dtypes else (present[0],) * len(rule.outputs)
     return tuple(TensorType(dtype, shape) for dtype, shape in zip(names, rule.output_shapes(), strict=True))
 
 

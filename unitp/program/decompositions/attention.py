@@ -78,7 +78,7 @@ def attention(
     past_value: Tensor = None,
     length: Tensor = None,
 ) -> Tensor:
-    allowed = _allowed(p, ctx, length)
+    allowed = allowed_keys(p, ctx, length)
     bias = None
     if mask is not None:
         mask = p.reshape(mask, (*(1,) * (4 - len(p.shape(mask))), *p.shape(mask)))
@@ -139,7 +139,7 @@ def _capped(p: Primitives, ctx: Context, scores: Tensor) -> Tensor:
     return p.mul(p.tanh(p.div(scores, cap)), cap)
 
 
-def _allowed(p: Primitives, ctx: Context, length: Tensor | None) -> Tensor | None:
+def allowed_keys(p: Primitives, ctx: Context, length: Tensor | None) -> Tensor | None:
     """Which keys a query sees by causality and valid length: [batch or 1, 1, queries or 1, keys], or None for all."""
     causal = bool(integer(ctx, "is_causal", 0))
     if not causal and length is None:

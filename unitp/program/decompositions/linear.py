@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
+from unitp.graph.ops.linear import einsum_terms
 from unitp.program.decompositions.registry import decomposition, integer, number, scalar
 from unitp.program.overrides import Prepared
 from unitp.program.primitives import Primitives, Tensor
@@ -28,6 +30,30 @@ def gemm(p: Primitives, ctx: Context, a: Tensor, b: Tensor, c: Tensor = None) ->
         right = p.transpose(b, (1, 0)) if integer(ctx, "transB", 0) else b
         out = _scaled(p, ctx, p.matmul(left, right), "alpha")
     return out if c is None else p.add(out, _scaled(p, ctx, c, "beta"))
+
+
+@decomposition("Einsum")
+def einsum(p: Primitives, ctx: Context, x: Tensor, y: Tensor) -> Tensor:
+    """One matrix product: letters of both sides and the output are batch, then rows of x, columns of y, and the sum."""
+    if x is None or y is None:
+        return p.full(ctx.outputs[0], 0, ctx.dtype)
+    left, right, out = einsum_terms(ctx.attrs)
+    sizes = dict(zip(left + right, (*(ctx.inputs[0] or ()), *(ctx.inputs[1] or ())), strict=True))
+    batch = [c for c in left if c in right and c in out]
+    summed = [c for c in left if c in right and c not in out]
+    rows, columns = [c for c in left if c not in right], [c for c in right if c not in left]
+
+    def matrix(value: Tensor, letters: str, first: list[str], second: list[str]) -> Tensor:
+        order = tuple(letters.index(c) for c in (*batch, *first, *second))
+        moved = value if order == tuple(range(len(order))) else p.transpose(value, order)
+        shape = (*(sizes[c] for c in batch), *(prod(sizes[c] for c in some) for some in (first, second)))
+        return p.reshape(moved, shape)
+
+    product = p.matmul(matrix(x, left, rows, summed), matrix(y, right, summed, columns))
+    made = [*batch, *rows, *columns]
+    shaped = p.reshape(product, tuple(sizes[c] for c in made))
+    order = tuple(made.index(c) for c in out)
+    return shaped if order == tuple(range(len(order))) else p.transpose(shaped, order)
 
 
 def _scaled(p: Primitives, ctx: Context, x: Tensor, name: str) -> Tensor:

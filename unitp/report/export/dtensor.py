@@ -1,0 +1,117 @@
+"""Placements of parameters for `torch.distributed.tensor`: for each axis of the mesh, Shard(dim) or Replicate().
+
+DTensor cuts a dim of n rows over p coordinates as `torch.chunk` does: each but the last has ceil(n/p) rows; axes that
+share a dim cut in the order of the mesh, each within what the one before left. A layout with these very intervals is
+`Shard(dim)`, any other (rounded cuts, whole heads, covers) is not DTensor's: the tensor is then held whole, `Replicate()`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import msgspec
+
+from unitp.graph.graph import Graph
+from unitp.layout import Interval, Layout
+from unitp.mesh import Mesh
+from unitp.plans import PhasePlan, Plan
+from unitp.report.export import Export, Lost
+from unitp.report.export.names import names
+
+LIMITS = (
+    "activations and KV caches: DTensor derives their placements while it runs",
+    "collectives: DTensor chooses where it converts",
+    "phases: a parameter has one placement for all",
+)
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """`placements`: by axis of the mesh, as Python writes them. `exact`: whether they give each rank the plan's rows."""
+
+    shape: tuple[int, ...]
+    placements: tuple[str, ...]
+    exact: bool = True
+
+
+def chunked(shape: Sequence[int], layout: Layout, rank: int, mesh: Mesh) -> tuple[Interval, ...]:
+    """The part that DTensor gives a rank where each axis shards the dim that `layout` gives it."""
+    coords, found = mesh.coords(rank), []
+    for size, split in zip(shape, layout.dims, strict=True):
+        start, stop = 0, size
+        for axis, count in mesh.axes:
+            if split is not None and axis in split.axes:
+                step = -(-(stop - start) // count)
+                start, stop = (min(start + i * step, stop) for i in (coords[axis], coords[axis] + 1))
+        found.append((start, stop))
+    return tuple(found)
+
+
+def misfit(shape: Sequence[int], layout: Layout, mesh: Mesh) -> str:
+    """Why DTensor cannot hold a layout, or nothing where it can."""
+    bound = layout.bind(shape, mesh)
+    for dim, split in enumerate(bound.dims):
+        if split is None:
+            continue
+        text = " ".join(f"{a}:{b}" for a, b in split.intervals)
+        if split.covers:
+            return f"rows of dim {dim} are held by several ranks ({text})"
+        ranks = range(mesh.size)
+        if any(chunked(shape, bound, r, mesh)[dim] != split.at(r, mesh) for r in ranks):
+            theirs = list(dict.fromkeys(chunked(shape, bound, r, mesh)[dim] for r in ranks))
+            return f"dim {dim} is cut {text}, DTensor would cut {' '.join(f'{a}:{b}' for a, b in theirs)}"
+    return ""
+
+
+def placements(layout: Layout, mesh: Mesh) -> tuple[str, ...]:
+    """By axis of the mesh: `Shard(dim)` where the axis splits a dim, else `Replicate()`."""
+    owner = {axis: dim for dim, split in enumerate(layout.dims) if split for axis in split.axes}
+    return tuple(f"Shard({owner[axis]})" if axis in owner else "Replicate()" for axis, _ in mesh.axes)
+
+
+def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
+    """The table as JSON, or as a Python module."""
+    spelled, table, lost = names(graph), {}, []
+    known: dict[tuple[tuple[int, ...], Layout], str] = {}
+    for name, own in spelled.items():
+        shape, layout = tuple(int(d) for d in graph.parameter(name).type.shape), plan.parameters[name]
+        if (shape, layout) not in known:
+            known[shape, layout] = misfit(shape, layout, plan.mesh)
+        if why := known[shape, layout]:
+            lost.append(Lost(own, f"{why}; it is held whole"))
+            layout = Layout.replicated(len(shape))
+        table[own] = Placed(shape, placements(layout, plan.mesh), exact=not why)
+    text = _python(plan, table, lost) if python else _json(plan, table, lost)
+    return Export(text, tuple(lost), LIMITS)
+
+
+def _json(plan: Plan, table: dict[str, Placed], lost: Sequence[Lost]) -> bytes:
+    about = {
+        "format": "dtensor",
+        "unitp": version("unitp"),
+        "model": plan.model,
+        "graph": plan.graph,
+        "mesh": plan.mesh.sizes,
+        "parameters": table,
+        "lost": lost,
+    }
+    return msgspec.json.format(msgspec.json.encode(about), indent=1)
+
+
+def _python(plan: Plan, table: dict[str, Placed], lost: Sequence[Lost]) -> bytes:
+    reasons = {one.what: one.why for one in lost}
+    lines = [
+        f'"""Where each parameter of {plan.model or "a model"} lies on the mesh {plan.mesh}, as unitp planned it (graph {plan.graph})."""',
+        "",
+        "from torch.distributed.tensor import Replicate, Shard",
+        "",
+        f"MESH = {json.dumps(plan.mesh.sizes)}",
+        '"""`init_device_mesh(device, tuple(MESH.values()), mesh_dim_names=tuple(MESH))`."""',
+        "",
+        "PLACEMENTS = {",
+    ]
+    for name, placed in table.items():
+        lines += [f"    # {reasons[name]}"] if name in reasons else []
+        lines.append(f'    "{name}": [{", ".join(placed.placements)}],')
+    return "\n".join([*lines, "}", ""]).encode()

@@ -1,0 +1,167 @@
+"""ONNX's multi-device annotations (IR 11): a ModelProto whose nodes say over which devices each tensor is sharded.
+
+A dim of N rows in M shards is N % M = 0 and all of N/M rows; device numbers are ranks, in the order of the shards (row-major
+over the sharded dims), and a negative number stands for a group of ranks that hold the same. Sizes are those of a phase.
+
+Weights are left out: they are inputs of the graph, by name. (`onnx.checker` refuses initialisers without data, and external
+ones whose file is not there.) States are pairs of an input and an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import msgspec
+
+from unitp.errors import InputError
+from unitp.graph.graph import Attribute, Dim, Graph, Node, TensorType
+from unitp.graph.ops import layouts, rule_of
+from unitp.graph.ops.onnx_form import CONSTANTS
+from unitp.layout import Layout, Split, cuts
+from unitp.mesh import Mesh
+from unitp.plans import PhasePlan, Plan
+from unitp.report.export import Export, Lost
+
+OPSET, IR, CONFIGURATION = 24, 11, "unitp"
+LIMITS = (
+    "names of axes: only the numbers of ranks are there",
+    "collectives: where a tensor is sharded otherwise than it was left, a reader has to find the way itself",
+    "phases: the file is of one set of sizes",
+    "predicted costs and the certificate",
+)
+
+
+def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
+    """The annotated model, serialised. Raises InputError where the package onnx is not installed."""
+    made = _Model(plan, graph, phase)
+    return Export(made.model().SerializeToString(), tuple(dict.fromkeys(made.lost)), LIMITS)
+
+
+class _Model:
+    """One pass over the graph, with the sizes of a phase bound."""
+
+    def __init__(self, plan: Plan, graph: Graph, phase: PhasePlan) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise InputError("package onnx is not installed", hint='Run: pip install "onnx>=1.19"') from None
+        self.onnx, self.plan, self.graph, self.phase = onnx, plan, graph, phase
+        self.mesh: Mesh = plan.mesh
+        self.sizes: Mapping[str, int] = phase.phase.sizes
+        self.lost: list[Lost] = []
+        self.constants: list[Any] = []
+
+    def model(self) -> Any:
+        h, g = self.onnx.helper, self.graph
+        nodes = [self.node(node) for node in g.nodes]
+        given = [*g.inputs, *(p.name for p in g.parameters), *(s.input for s in g.states)]
+        left = [*g.outputs, *(s.output for s in g.states)]
+        made = h.make_graph(nodes, g.name, [self.info(n) for n in given], [self.info(n) for n in left], self.constants)
+        model = h.make_model(made, opset_imports=[h.make_opsetid("", OPSET)], ir_version=IR, producer_name="unitp")
+        model.configuration.add(name=CONFIGURATION, num_devices=self.mesh.size)
+        h.set_model_props(
+            model, {"unitp.mesh": str(self.mesh), "unitp.graph": self.plan.graph, "unitp.phase": self.phase.phase.name}
+        )
+        return model
+
+    def shape(self, type_: TensorType) -> tuple[int, ...]:
+        return tuple(self.size(d) for d in type_.shape)
+
+    def size(self, dim: Dim) -> int:
+        return self.sizes[dim] if isinstance(dim, str) else dim
+
+    def info(self, name: str) -> Any:
+        type_ = self.graph.types[name]
+        return self.onnx.helper.make_tensor_value_info(name, self.kind(type_.dtype), self.shape(type_))
+
+    def kind(self, dtype: str) -> int:
+        import numpy as np
+
+        return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def node(self, node: Node) -> Any:
+        """A node in ONNX's form, with the shardings of what it reads and leaves."""
+        attrs = {key: self.bound(value) for key, value in node.attrs.items()}
+        concrete = msgspec.structs.replace(node, attrs=attrs)
+        plain: dict[str, Any] = dict(attrs)
+        inputs = list(node.inputs)
+        for key in CONSTANTS.get(node.op, ()):
+            if key in plain:
+                inputs.append(self.constant(f"{node.name}.{key}", plain.pop(key)))
+        if "to" in plain:
+            plain["to"] = self.kind(plain["to"])
+        made = self.onnx.helper.make_node(node.op, inputs, node.outputs, name=node.name, **plain)
+        about = made.device_configurations.add(configuration_id=CONFIGURATION)
+        for name, layout in self.placed(concrete):
+            self.annotate(about, name, layout)
+        return made
+
+    def bound(self, value: Attribute) -> Attribute:
+        if isinstance(value, tuple):
+            return tuple(self.size(v) for v in value)
+        return self.sizes.get(value, value) if isinstance(value, str) else value
+
+    def constant(self, name: str, value: Any) -> str:
+        numbers = [value] if isinstance(value, int) else list(value)
+        self.constants.append(self.onnx.helper.make_tensor(name, self.onnx.TensorProto.INT64, [len(numbers)], numbers))
+        return name
+
+    def placed(self, node: Node) -> Iterator[tuple[str, Layout]]:
+        """The layouts of a node's inputs and outputs; each tensor once (of two layouts of one input, the first)."""
+        shapes = [self.shape(self.graph.types[n]) if n else None for n in node.inputs]
+        rule = rule_of(node.op, node.attrs, shapes)
+        planned = self.phase.nodes.get(node.name, {})
+        splits = {f: split.bind(int(rule.factors[f].size), self.mesh) for f, split in planned.items()}
+        wanted, left = layouts(rule, splits)
+        seen: dict[str, Layout] = {}
+        for name, layout in zip((*node.inputs, *node.outputs), (*wanted, *left), strict=True):
+            if name and layout is not None and seen.setdefault(name, layout) == layout:
+                yield name, layout
+            elif name and layout is not None:
+                self.lost.append(Lost(name, f"{node.op} reads it in two layouts, the second of which is left out"))
+
+    def annotate(self, about: Any, name: str, layout: Layout) -> None:
+        """One ShardingSpecProto. What cannot be said is left out: the tensor is then whole along that dim."""
+        shape = self.shape(self.graph.types[name])
+        if layout.partial:
+            axes = ", ".join(layout.partial)
+            self.lost.append(Lost(name, f"it is a partial {layout.reduction} over {axes}; it is annotated as reduced"))
+        kept: dict[int, Split] = {}
+        for dim, split in enumerate(layout.dims):
+            if split is not None and not (why := _misfit(split, shape[dim], self.mesh)):
+                kept[dim] = split
+            elif split is not None:
+                self.lost.append(Lost(name, f"dim {dim} is {why}; it is annotated as whole"))
+        spec = about.sharding_spec.add(tensor_name=name)
+        for dim, split in kept.items():
+            sharded = spec.sharded_dim.add(axis=dim)
+            sharded.simple_sharding.add(dim_value=shape[dim], num_shards=self.mesh.count(split.axes))
+        for number, ranks in enumerate(shards(list(kept.values()), self.mesh)):
+            if len(ranks) == 1:
+                spec.device.append(ranks[0])
+            else:
+                spec.device.append(-1 - number)
+                spec.index_to_device_group_map.add(key=-1 - number, value=ranks)
+
+
+def shards(splits: Sequence[Split], mesh: Mesh) -> list[list[int]]:
+    """The ranks that hold each shard, row-major over the splits; one shard of all ranks where there are none."""
+    found: dict[tuple[int, ...], list[int]] = {
+        place: [] for place in product(*(range(mesh.count(s.axes)) for s in splits))
+    }
+    for rank in range(mesh.size):
+        found[tuple(mesh.flat(rank, s.axes) for s in splits)].append(rank)
+    return list(found.values())
+
+
+def _misfit(split: Split, size: int, mesh: Mesh) -> str:
+    """Why ONNX cannot say a split, or nothing where it can."""
+    count = mesh.count(split.axes)
+    text = " ".join(f"{a}:{b}" for a, b in split.intervals)
+    if split.covers:
+        return f"held by several ranks at once ({text})"
+    if size % count or split.intervals != cuts(count, size):
+        return f"cut unevenly ({text})"
+    return ""

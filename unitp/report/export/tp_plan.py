@@ -1,0 +1,163 @@
+"""The `tp_plan` of a transformers model: a pattern of module names (layer numbers are *) and the style of each.
+
+    replicate                                       weights are whole
+    colwise, then rowwise                           rows split, then columns: one sum after both (q k v, o; gate up, down)
+    colwise_gather_output, rowwise_split_input      rows or columns split, activations whole before and after
+    embedding_rowwise, embedding_colwise            the vocabulary split, or the width
+
+A plan that is given to transformers overrides its own rule by rule, so that what is whole is said too. Styles cut as
+DTensor does (see `dtensor`), over one axis, alike in all layers; heads by whole KV groups. What the plan splits otherwise
+is `replicate` here. Source: transformers.distributed.tensor_parallel, transformers 5.23.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from unitp.errors import PlanError
+from unitp.frontends.huggingface import spelled
+from unitp.graph.graph import Graph
+from unitp.layout import Layout
+from unitp.plans import PhasePlan, Plan
+from unitp.report.export import Export, Lost
+from unitp.report.export.dtensor import misfit
+from unitp.report.export.names import spellable, stored
+
+LIMITS = (
+    "activations split between blocks (sequence, batch), and KV caches: they follow from the styles",
+    "collectives: a style brings its own",
+    "phases: a module has one style for all",
+    "axes beside tp: transformers has its own settings for data parallelism",
+)
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+LAYER = "model.layers.*."
+ATTENTION = (tuple(f"{LAYER}self_attn.{n}_proj" for n in "qkv"), f"{LAYER}self_attn.o_proj")
+MLP = (tuple(f"{LAYER}mlp.{n}_proj" for n in ("gate", "up")), f"{LAYER}mlp.down_proj")
+LINEAR = {None: "replicate", 0: "colwise_gather_output", 1: "rowwise_split_input"}
+LOOKUP = {None: "replicate", 0: "embedding_rowwise", 1: "embedding_colwise"}
+
+Cut = int | None
+"""The dim of a weight that is split, or None where it is whole."""
+
+
+def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
+    """The dict as JSON, or as a Python module. Raises PlanError where the model is no Llama-type decoder, or has experts."""
+    if not spellable(graph):
+        raise PlanError(
+            f"{graph.name} is no Llama-type decoder of plain layers, for which a tp_plan is known",
+            hint="Export it --to dtensor.",
+        )
+    made = _TpPlan(plan, graph)
+    styles = made.styles()
+    if python:
+        text = _python(plan, styles, made.lost)
+    else:
+        text = msgspec.json.format(msgspec.json.encode(styles), indent=1) + b"\n"
+    return Export(text, tuple(made.lost), LIMITS)
+
+
+class _TpPlan:
+    """`tensors`: the parameters of each pattern of names, as Hugging Face spells them."""
+
+    def __init__(self, plan: Plan, graph: Graph) -> None:
+        self.plan, self.graph, self.lost = plan, graph, list[Lost]()
+        self.tensors: dict[str, list[str]] = {}
+        for name in stored(graph):
+            self.tensors.setdefault(re.sub(r"\.\d+\.", ".*.", spelled(name)), []).append(name)
+        uses = Counter(a for n in stored(graph) for a in plan.parameters[n].axes)
+        self.axis = uses.most_common(1)[0][0] if uses else "tp"
+
+    def styles(self) -> dict[str, str]:
+        cuts = {
+            pattern.removesuffix(".weight"): self.cut(pattern) for pattern in self.tensors if pattern.endswith("weight")
+        }
+        modules = [module for module in cuts if not module.endswith("norm")]
+        found = {module: LINEAR[cuts[module]] for module in modules}
+        found[EMBEDDING] = LOOKUP[cuts[EMBEDDING]]
+        found.setdefault(HEAD, LINEAR[cuts[EMBEDDING]])  # tied: the same tensor once more
+        for producers, consumer in (ATTENTION, MLP):
+            found |= dict(self.block(producers, consumer, cuts))
+        for module in cuts:
+            if module.endswith("norm") and cuts[module] is not None:
+                self.lose(f"{module}.weight", "transformers keeps norms whole; it is held whole")
+        for module in modules:
+            self.bias(module, cuts[module])
+        return {module: found[module] for module in (*modules, *found) if module in found}
+
+    def lose(self, pattern: str, why: str) -> None:
+        self.lost += [Lost(spelled(name), why) for name in self.tensors[pattern]]
+
+    def cut(self, pattern: str) -> Cut:
+        """The dim along which the tensors of a pattern are split, as transformers would cut it."""
+        layouts = {name: self.plan.parameters[name] for name in self.tensors[pattern]}
+        if len(set(layouts.values())) > 1:
+            self.lose(pattern, "layers differ, and a pattern stands for all of them; it is held whole")
+            return None
+        name, layout = next(iter(layouts.items()))
+        if other := [axis for axis in layout.axes if axis != self.axis]:
+            self.lose(pattern, f"it is split over {', '.join(other)} too, beside {self.axis}; it is held whole")
+            return None
+        shape = tuple(int(d) for d in self.graph.parameter(name).type.shape)
+        if why := misfit(shape, layout, self.plan.mesh):
+            self.lose(pattern, f"{why.replace('DTensor', 'transformers')}; it is held whole")
+            return None
+        return _split_dim(layout)
+
+    def block(self, producers: tuple[str, ...], consumer: str, cuts: Mapping[str, Cut]) -> Iterator[tuple[str, str]]:
+        """The styles of a pair of projections with what lies between them: split through, or whole in between."""
+        whole = {m: LINEAR[cuts[m]] for m in (*producers, consumer)}
+        if [cuts[m] for m in producers] == [0] * len(producers) and cuts[consumer] == 1:
+            why = self.split_heads() if producers == ATTENTION[0] else ""
+            if not why:
+                yield from ((m, "colwise") for m in producers)
+                yield consumer, "rowwise"
+                return
+            for module in producers:
+                self.lose(f"{module}.weight", f"{why}; its output is gathered")
+        elif any(cuts[m] is not None for m in (*producers, consumer)):
+            through = f"{', '.join(m.rpartition('.')[2] for m in (*producers, consumer))} are not split by rows, then by columns"
+            for module, style in whole.items():
+                if style != "replicate":
+                    about = "what it makes is gathered" if cuts[module] == 0 else "what it reads is whole"
+                    self.lose(f"{module}.weight", f"{through}; {about}")
+        yield from whole.items()
+
+    def split_heads(self) -> str:
+        """Why transformers cannot split attention as the plan does, or nothing where it can."""
+        attention = next(n for n in self.graph.nodes if n.op == "Attention")
+        groups = int(self.graph.types[attention.inputs[1]].shape[1])
+        ranks = self.plan.mesh.sizes.get(self.axis, 1)
+        return f"{groups} KV heads do not divide over {ranks} ranks" if groups % ranks else ""
+
+    def bias(self, module: str, cut: Cut) -> None:
+        """A style decides about the bias too: split with the rows, else whole."""
+        pattern = f"{module}.bias"
+        if pattern not in self.tensors or (found := self.cut(pattern)) == (0 if cut == 0 else None):
+            return
+        self.lose(pattern, f"it is {'whole' if found is None else 'split'}, the style of its module says otherwise")
+
+
+def _split_dim(layout: Layout) -> Cut:
+    return next((dim for dim, split in enumerate(layout.dims) if split is not None), None)
+
+
+def _python(plan: Plan, styles: Mapping[str, str], lost: list[Lost]) -> bytes:
+    reasons = {
+        re.sub(r"\.\d+\.", ".*.", one.what).removesuffix(".weight").removesuffix(".bias"): one.why for one in lost
+    }
+    lines = [
+        f'"""How transformers splits {plan.model or "a model"} over {plan.mesh}, as unitp planned it (graph {plan.graph}).',
+        "",
+        "AutoModelForCausalLM.from_pretrained(name, distributed_config=DistributedConfig(tp_plan=TP_PLAN))",
+        '"""',
+        "",
+        "TP_PLAN = {",
+    ]
+    for module, style in styles.items():
+        lines += [f"    # {reasons[module]}"] if module in reasons else []
+        lines.append(f'    "{module}": "{style}",')
+    return "\n".join([*lines, "}", ""]).encode()
