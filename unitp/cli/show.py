@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.markup import escape
 
-from unitp.cli.options import json_option, plan_argument
+from unitp.cli.options import json_option, plan_argument, writable
 from unitp.cli.output import console, errors, print_json, print_table, say, table
 from unitp.errors import ModelError
 
@@ -22,21 +22,30 @@ model_option = click.option("--model", metavar="MODEL", help="The plan's model, 
 @click.command("show")
 @plan_argument
 @model_option
+@click.option("--html", "page", type=click.Path(), metavar="FILE", help="Write a page with pictures of the plan, too.")
 @json_option
-def command(plan_file: str, model: str | None, as_json: bool) -> None:
+def command(plan_file: str, model: str | None, page: str | None, as_json: bool) -> None:
     """What a plan splits and how, over which ranks, what moves, and predicted costs."""
     from unitp import plans
     from unitp.planner.explain import describe
 
+    path = writable(page) if page else None
     plan = plans.load(plan_file)
-    graph = graph_of(plan, model)
+    graph = known_graph(plan, model) if path else graph_of(plan, model)
+    if path and graph:
+        from unitp.report import html
+
+        html.save(plan, graph, path)
     description = describe(plan, graph)
     if as_json:
         print_json(
             {"certificate": plan.certificate, "model": plan.model, "graph": plan.graph, "description": description}
+            | ({"html": page} if page else {})
         )
         return
     print_description(plan, description)
+    if page:
+        say(f"drawn in {page}")
     if graph is None:
         errors().print("What moves is shown where the model is given (--model).", highlight=False)
 
@@ -80,6 +89,8 @@ def print_description(plan: Plan, description: Description) -> None:
         f"objective {certificate.objective_s:.3f} s, bound {certificate.lower_bound_s:.3f} s, gap {certificate.gap:.2%} "
         f"({certificate.solver}, {certificate.elapsed_s:.2f} s)"
     )
+    for pin in certificate.pins:
+        say(f"pinned {pin}")
     placed = table(">count", "tensors", "layout")
     for row in (*description.parameters, *description.states):
         placed.add_row(str(row.count), escape(row.what), row.layout)

@@ -1,0 +1,70 @@
+"""Layouts as bars: for every split dim one bar, a row for each rank, and where the rank's interval lies, in per cent of the dim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+
+from unitp.layout import Layout
+from unitp.mesh import Mesh
+
+MOST_RANKS = 16
+"""More ranks than these are not drawn one by one."""
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """What one rank holds of a dim: from `left`, `width` wide, both in per cent; `text` says it in words."""
+
+    rank: int
+    left: float
+    width: float
+    text: str
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """One dim of a tensor. `dim` "": the tensor as a whole, which every rank has."""
+
+    dim: str
+    text: str
+    pieces: tuple[Piece, ...]
+    partial: bool = False
+
+
+def shown(mesh: Mesh) -> range:
+    """The ranks that are drawn."""
+    return range(min(mesh.size, MOST_RANKS))
+
+
+def bars(layout: Layout, shape: Sequence[int], mesh: Mesh) -> tuple[Bar, ...]:
+    """A bar for each dim that is split; one for the whole of what is not."""
+    bound, partial = layout.bind(shape, mesh), bool(layout.partial)
+    found = []
+    for dim, (split, size) in enumerate(zip(bound.dims, shape, strict=True)):
+        if split is not None:
+            pieces = tuple(_piece(rank, split.at(rank, mesh), size, f"of dim {dim}") for rank in shown(mesh))
+            over = "*".join(split.axes)
+            found.append(Bar(f"dim {dim}", f"dim {dim} of {size} rows over {over}", pieces, partial))
+    if found:
+        return tuple(found)
+    what = f"a partial {layout.reduction} over {', '.join(layout.partial)}" if partial else "all of it"
+    return (Bar("", what, tuple(Piece(rank, 0.0, 100.0, f"rank {rank}: {what}") for rank in shown(mesh)), partial),)
+
+
+def _piece(rank: int, interval: tuple[int, int], size: int, of: str) -> Piece:
+    a, b = interval
+    text = f"rank {rank}: rows {a} to {b} {of}" if b > a else f"rank {rank}: nothing {of}"
+    return Piece(rank, round(100 * a / size, 3), round(100 * (b - a) / size, 3), text)
+
+
+def grid(mesh: Mesh) -> tuple[list[tuple[int, float, float]], list[tuple[str, float, float, float, float]]]:
+    """Ranks as (rank, x, y) on a grid, the last axis across, and lines (axis, x1, y1, x2, y2) along the groups of each axis."""
+    across = mesh.axes[-1][1] if mesh.axes else 1
+    at = {rank: (float(rank % across), float(rank // across)) for rank in shown(mesh)}
+    lines = []
+    for axis, size in mesh.axes:
+        for group in mesh.groups(axis) if size > 1 else ():
+            drawn = [rank for rank in group if rank in at]
+            lines += [(axis, *at[a], *at[b]) for a, b in pairwise(drawn)]
+    return [(rank, x, y) for rank, (x, y) in at.items()], lines
