@@ -139,7 +139,7 @@ class Alternatives:
             raise PlanError(f'"{name}" is no tensor or operator of {self.graph.name}', hint=hint)
         alike: dict[object, list[int]] = {}
         for i in numbers:
-            regrets = np.round(self.marginals[i] - self.objective, 9)
+            regrets = np.round(self.marginals[i] / self.objective, 9)
             key = (self.label(i), self.problem.variables[i].kind, self.problem.variables[i].phase, self.choice[i])
             alike.setdefault((*key, tuple(regrets)), []).append(i)
         return [self._place(found) for found in alike.values()]
@@ -174,14 +174,22 @@ class Alternatives:
             if not tiny < regrets[nearest] < np.inf:
                 continue
             texts = choice_text(variable, self.choice[i]), choice_text(variable, nearest)
-            key = (self.label(i), variable.kind, variable.phase, *texts, round(float(regrets[nearest]), 9))
+            size = round(float(regrets[nearest]) / self.objective, 12)
+            key = (self.label(i), variable.kind, variable.phase, *texts, size)
             alike.setdefault(key, []).append(i)
         ordered = sorted(alike.items(), key=lambda item: item[0][-1])[:most]
         return [
             Contested(
-                what, kind, phase, len(found), tuple(self.problem.variables[i].name for i in found), now, other, regret
+                what,
+                kind,
+                phase,
+                len(found),
+                tuple(self.problem.variables[i].name for i in found),
+                now,
+                other,
+                size * self.objective,
             )
-            for (what, kind, phase, now, other, regret), found in ordered
+            for (what, kind, phase, now, other, size), found in ordered
         ]
 
     def label(self, number: int) -> str:

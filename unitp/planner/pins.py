@@ -282,8 +282,9 @@ def _legal(pin: Pin, place: _Place) -> str:
         parts: Mapping[str, Layout] = dict(zip(wheres, choice, strict=True))
         return ", ".join(f"{where}={written(at)}" if where else written(at) for where, at in parts.items())
 
-    def distance(choice: tuple[Layout, ...]) -> int:
-        return -sum(a.holds(at) for a, at in zip(pin.atoms, choice, strict=True))
+    def distance(choice: tuple[Layout, ...]) -> tuple[int, tuple[bool, ...]]:
+        broken = tuple(not a.holds(at) for a, at in zip(pin.atoms, choice, strict=True))
+        return sum(broken), broken
 
     found = list(dict.fromkeys(map(text, sorted(place.choices, key=distance))))
     more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""

@@ -189,7 +189,7 @@ class _Story:
         return Step(
             kind="move" if moves else "compute" if isinstance(instruction, Local) else "copy",
             what=self.label(instruction),
-            short=short(self.label(instruction)),
+            short=_kind_words(instruction) if moves else short(self.label(instruction)),
             seconds=seconds,
             at=at,
             axis="" if isinstance(instruction, Local) or not hasattr(instruction, "axis") else instruction.axis,
