@@ -53,6 +53,7 @@ def words(element: ElementTree.Element) -> str:
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_page_is_well_formed_for_every_mesh(mesh: dict[str, int]) -> None:
     made, text = planned(**mesh)
+    assert text.startswith("<!DOCTYPE html>\n")
     root = tree(text)
     assert root.find("head/title").text == f"tiny on {made.mesh}"  # type: ignore[union-attr]
     names = [e.get("id") for e in root.iter() if e.get("id")]

@@ -1,0 +1,151 @@
+"""The verbs that tell of plans: pins, `explain`, `diff`, and the page that `show` draws."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from unitp import cli, plans
+from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+class Command:
+    """`unitp`, called in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self.capture = capture
+
+    def __call__(self, *arguments: str) -> Said:
+        code = 0
+        try:
+            cli.main(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Said(code, *self.capture.readouterr())
+
+
+@pytest.fixture
+def unitp(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+    return Command(capsys)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model in a Hugging Face directory."""
+    return str(write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY, arrays(random_weights(TINY))))
+
+
+@pytest.fixture(scope="session")
+def plan_files(folder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A free plan of the small model, and one with a pin."""
+    into = tmp_path_factory.mktemp("plans")
+    files = []
+    for name, pins in (
+        ("free", []),
+        ("pinned", ["--pin", "blk.*.ffn_down.weight: S(0)@tp", "--pin", "decode/add_*: R"]),
+    ):
+        files.append(str(into / f"{name}.json"))
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+            cli.main(["plan", folder, "--mesh", "tp=2", *pins, "-o", files[-1]])
+    return files[0], files[1]
+
+
+def test_pins_are_heeded_kept_and_shown(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+    made = plans.load(plan_files[1])
+    assert made.certificate.pins == ("blk.*.ffn_down.weight: S(0)@tp", "decode/add_*: R")
+    assert unitp("plan", folder, "--mesh", "tp=2", "--pin", "blk.*: R", "--json").json["pins"] == ["blk.*: R"]
+    shown = unitp("show", plan_files[1], "--model", folder)
+    assert "pinned decode/add_*: R" in shown.out
+
+
+@pytest.mark.parametrize(
+    "pin, message",
+    [
+        ("blk.*.ffn_dwn.weight: R", "matches no tensor"),
+        ("blk.0.ffn_down.weight: S(1)@tq", 'axis "tq" is not on the mesh'),
+        ("blk.0.ffn_down.weight: x=S(0)@tp", "legal there: x=R; x=S(2)@tp"),
+        ("blk.0.ffn_down.weight", "cannot read pin"),
+    ],
+)
+def test_a_wrong_pin_is_an_error(unitp: Command, folder: str, pin: str, message: str) -> None:
+    said = unitp("plan", folder, "--mesh", "tp=2", "--pin", pin)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err.replace("\n", " ")
+
+
+def test_explain_tells_the_alternatives_of_a_place(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+    said = unitp("explain", plan_files[0], "blk.*.ffn_down.weight", "--model", folder)
+    assert said.code == 0
+    assert "MatMul blk.*.ffn_down.weight in decode" in said.out
+    assert "x=S(2)@tp, w=S(0)@tp, y=P@tp" in said.out
+    told = unitp("explain", plan_files[0], "blk.*.ffn_down.weight", "--model", folder, "--json").json
+    for place in told["places"]:
+        chosen = [a for a in place["alternatives"] if a["chosen"]]
+        assert [a["total_s"] for a in chosen] == [pytest.approx(told["objective_s"])]
+        assert all(a["regret_s"] >= 0 for a in place["alternatives"])
+    assert told["exact"]
+
+
+def test_explain_without_a_name_tells_what_is_dear_and_what_is_contested(
+    unitp: Command, folder: str, plan_files: tuple[str, str]
+) -> None:
+    said = unitp("explain", plan_files[1], "--model", folder)
+    assert "Where a call spends most" in said.out
+    assert "another comes nearest to" in said.out
+    told = unitp("explain", plan_files[1], "--model", folder, "--json").json
+    assert told["expensive"][0]["own_s"] > 0
+    assert told["contested"][0]["regret_s"] > 0
+    assert told["pins"] == ["blk.*.ffn_down.weight: S(0)@tp", "decode/add_*: R"]
+
+
+def test_explain_wants_a_place_that_is_there_and_a_model_that_is_known(
+    unitp: Command, folder: str, plan_files: tuple[str, str]
+) -> None:
+    said = unitp("explain", plan_files[0], "blk.0.ffn_dwn.weight", "--model", folder)
+    assert said.code == 2
+    assert "Did you mean" in said.err
+    nameless = Path("nameless.json")
+    nameless.write_text(
+        Path(plan_files[0]).read_text().replace(json.loads(Path(plan_files[0]).read_text())["model"], "gone")
+    )
+    said = unitp("explain", str(nameless))
+    assert (said.code, "--model MODEL" in said.err) == (2, True)
+
+
+def test_diff_tells_what_differs(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+    said = unitp("diff", *plan_files, "--model", folder)
+    assert said.code == 0
+    assert "blk.*.ffn_down.weight" in said.out
+    assert "objective" in said.out
+    told = unitp("diff", *plan_files, "--model", folder, "--json").json
+    assert not told["same"]
+    assert {"parameter", "operator"} <= {c["kind"] for c in told["changes"]}
+    assert told["moves"]
+    assert unitp("diff", plan_files[0], plan_files[0], "--model", folder, "--json").json["same"]
+    assert "The plans are the same." in unitp("diff", plan_files[0], plan_files[0], "--model", folder).out
+
+
+def test_show_draws_a_page(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+    said = unitp("show", plan_files[0], "--model", folder, "--html", "plan.html")
+    assert said.code == 0
+    assert "drawn in plan.html" in said.out
+    assert Path("plan.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert unitp("show", plan_files[0], "--model", folder, "--html", "plan.html", "--json").json["html"] == "plan.html"
+    assert "there is no folder" in unitp("show", plan_files[0], "--model", folder, "--html", "absent/plan.html").err
