@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from unitp.errors import PlanError, did_you_mean
+from unitp.errors import InputError, PlanError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
@@ -28,6 +28,8 @@ def plan(
     where an axis has no legal use (unless `allow_unused`), PlanError where a phase lacks a size or gives one that the graph
     does not have, or where a pin matches nothing or cannot be satisfied.
     """
+    if not isinstance(model, Model | Graph):
+        raise InputError(f"{model!r} is no model", hint="Models come from unitp.load, graphs from unitp.Builder.")
     graph = model.graph if isinstance(model, Model) else model
     chosen = [complete(graph, phase) for phase in phases or ()]
     if len({phase.name for phase in chosen}) < len(chosen):

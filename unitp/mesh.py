@@ -24,8 +24,8 @@ class Mesh:
         for name, size in self.axes:
             if not name.isidentifier():
                 raise MeshError(f'mesh axis "{name}" is not a name', hint="An axis is written NAME=SIZE, as in tp=2.")
-            if size < 1:
-                raise MeshError(f"mesh axis {name} has size {size}", hint="Sizes are at least 1.")
+            if type(size) is not int or size < 1:
+                raise MeshError(f"mesh axis {name} has size {size!r}", hint="Sizes are whole numbers from 1 on.")
 
     @classmethod
     def parse(cls, text: str) -> Mesh:

@@ -24,6 +24,8 @@ from unitp.errors import InputError, RankError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
+from unitp.planner.explain import describe
+from unitp.plans import Plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
 from unitp.runtime import cluster as module
@@ -33,6 +35,7 @@ from unitp.runtime.messages import Hello
 from unitp.runtime.session import Session
 from unitp.runtime.watchdog import Limits
 from unitp.runtime.wire import encode
+from unitp.testing.models import EAGER_TO_SPLIT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -85,9 +88,20 @@ class Blow:
         os.kill(self.pid, self.sent)
 
 
+def split_plan(graph: Graph) -> Plan:
+    """A plan whose ranks wait for each other in every layer."""
+    return plan(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+
+
+def test_the_ranks_of_these_tests_wait_for_each_other(tiny: Graph) -> None:
+    moves = describe(split_plan(tiny), tiny).moves
+    assert sum(move.count for move in moves if move.phase == "decode") >= 4
+    assert sum(move.count for move in moves if move.phase == "prefill") >= 4
+
+
 def work_until_it_breaks(graph: Graph, spec: BackendSpec, stage: str, blow: Blow) -> None:
     """The blow falls as soon as its victim is born, or after some turns of work."""
-    decided = plan(graph, Mesh(tp=2))
+    decided = split_plan(graph)
     if stage == "start":
         blow.thread.start()
     with launch(graph, decided, spec) as session:
@@ -97,7 +111,7 @@ def work_until_it_breaks(graph: Graph, spec: BackendSpec, stage: str, blow: Blow
 
 
 def run_once(graph: Graph, spec: BackendSpec, limits: Limits | None = None) -> None:
-    with launch(graph, plan(graph, Mesh(tp=2)), spec, limits=limits) as session:
+    with launch(graph, split_plan(graph), spec, limits=limits) as session:
         session.run(input_ids=[PROMPT])
 
 
@@ -224,15 +238,13 @@ from conftest import tiny_decoder
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backend
-from unitp.runtime import cluster as module
-from unitp.runtime import launch as launching
 from unitp.runtime.launch import launch
-from unitp.runtime.messages import Hello
+from unitp.testing.models import EAGER_TO_SPLIT
 
 graph = tiny_decoder()
 spec = __import__("unitp_fake").SPEC if {name!r} == "fake" else backend({name!r})
 print("launching", flush=True)
-with launch(graph, plan(graph, Mesh(tp=2)), spec) as session:
+with launch(graph, plan(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT), spec) as session:
     while True:
         for _ in session.generate([1, 2, 3], 500):
             print("token", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import sys
 import time
@@ -21,6 +22,7 @@ from unitp.runtime.describe import ask_interpreter
 from unitp.runtime.launch import launch
 from unitp.runtime.sampling import Sampling
 from unitp.runtime.session import Session
+from unitp.testing.models import EAGER_TO_SPLIT
 
 pytestmark = pytest.mark.system
 
@@ -28,7 +30,8 @@ PROMPT = [5, 17, 3, 88, 41, 2, 60, 9, 33, 71, 12]
 
 
 def started(graph: Graph, mesh: str = "tp=2", **options: object) -> Session:
-    return launch(graph, plan(graph, Mesh.parse(mesh)), **options)  # type: ignore[arg-type]
+    """A session whose ranks really share the work, small as the graph is."""
+    return launch(graph, plan(graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT), **options)  # type: ignore[arg-type]
 
 
 def reference(tiny: Graph, prompt: list[int], count: int) -> list[int]:
@@ -154,7 +157,7 @@ def test_large_arrays_travel_through_files() -> None:
     graph = mlp()
     x = np.random.default_rng(1).normal(size=(512, 64)).astype(np.float32)
     mask = np.ones((512, 1), bool)
-    with started(graph, "") as alone, started(graph, "tp=2") as split:
+    with started(graph, "") as alone, launch(graph, plan(graph, Mesh(tp=2))) as split:
         first, second = (session.run(x=x, mask=mask) for session in (alone, split))
         assert list(first) == list(graph.outputs)
         for name, array in first.items():
@@ -279,3 +282,35 @@ def test_what_ranks_print_is_forwarded_with_their_names(
     errors = capfd.readouterr().err.splitlines()
     assert "[rank0] rank 0 joins" in errors
     assert "[rank1] rank 1 joins" in errors
+
+
+def test_a_fork_of_the_driver_does_not_end_its_session(tiny: Graph, fake: BackendSpec) -> None:
+    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+        child = os.fork()
+        if child == 0:
+            session.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert session.probe() == [2.0, 2.0]
+
+
+def test_closing_that_is_interrupted_leaves_nothing(
+    tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(cluster: object) -> None:
+        raise KeyboardInterrupt
+
+    session = launch(tiny, plan(tiny, Mesh(tp=2)), fake)
+    monkeypatch.setattr("unitp.runtime.cluster.Cluster._say_goodbye", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.close()
+    session.close()
+
+
+def test_an_output_that_the_graph_does_not_have_is_named() -> None:
+    graph = mlp()
+    with (
+        launch(graph, plan(graph, Mesh())) as session,
+        pytest.raises(InputError, match='"nope" is no output of mlp'),
+    ):
+        session.run(x=np.ones((512, 64), np.float32), mask=np.ones((512, 1), bool), outputs=["nope"])

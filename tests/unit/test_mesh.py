@@ -33,3 +33,9 @@ def test_a_mesh_is_read_as_it_is_printed():
 def test_a_mesh_that_cannot_be_read_is_refused(text):
     with pytest.raises(MeshError):
         Mesh.parse(text)
+
+
+@pytest.mark.parametrize("size", [2.0, "2", True, 0])
+def test_sizes_are_whole_numbers(size: object) -> None:
+    with pytest.raises(MeshError, match="mesh axis tp has size"):
+        Mesh(tp=size)  # type: ignore[arg-type]

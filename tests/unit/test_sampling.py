@@ -163,3 +163,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         assert word in str(caught.value)
     with pytest.raises(InputError, match="temperature nan"):
         Sampling(temperature=float("nan")).require()
+
+
+def test_a_temperature_near_zero_is_greedy() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    for temperature in (1e-310, 1e-30, 1e-4):
+        assert choose(values, np.arange(50), Sampling(temperature=temperature, seed=3), 0, 0) == values.argmax()

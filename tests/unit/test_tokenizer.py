@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Fast
+from tokenizers import decoders, models
 
 import unitp
 from unitp.errors import ModelError
-from unitp.frontends.tokenizer import WAYS, GgufTokenizer, JsonTokenizer, Tokenizer, load_tokenizer
+from unitp.frontends.tokenizer import WAYS, GgufTokenizer, JsonTokenizer, PackageTokenizer, Tokenizer, load_tokenizer
 from unitp.testing.gguf_files import metadata, write_small
 
 REFERENCE = Path(__file__).parents[1] / "conformance" / "smollm2.npz"
@@ -28,8 +30,10 @@ def smollm2() -> Tokenizer:
     return unitp.load("smollm2-135m").tokenizer
 
 
-def small(folder: Path, **more: Any) -> Tokenizer:
-    return load_tokenizer(GgufTokenizer(str(write_small(folder / "small.gguf", **more))))
+def small(folder: Path, **more: Any) -> PackageTokenizer:
+    made = load_tokenizer(GgufTokenizer(str(write_small(folder / "small.gguf", **more))))
+    assert isinstance(made, PackageTokenizer)
+    return made
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -139,6 +143,28 @@ def test_tokens_become_words_by_their_merges(tmp_path: Path) -> None:
     assert [tokens[i] for i in tokenizer.encode("the theth")] == ["the", "\u0120the", "th"]
 
 
+def test_a_tokenizer_json_that_drops_the_first_space_streams_it(tmp_path: Path) -> None:
+    """As Llama 2's does: decoding begins without a space, but streamed text goes on from a prompt, or from a special token."""
+    made = {"<unk>": 0, "</s>": 1, "\u2581the": 2, "\u2581": 3, "a": 4, "b": 5, "<0xC3>": 6, "<0xA9>": 7}
+    fast = Fast(models.BPE(made, [], unk_token="<unk>", byte_fallback=True))
+    fast.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    fast.add_special_tokens(["</s>"])
+    fast.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(JsonTokenizer(str(tmp_path / "tokenizer.json")))
+    for ids, pieces in {
+        (2, 2, 3, 4): " the| the| |a",
+        (3, 2, 5): " | the|b",
+        (5, 1, 2, 1, 1, 3, 2): "b|| the||| | the",
+        (2, 6, 7, 2): " the||é| the",
+    }.items():
+        stream = tokenizer.stream()
+        assert [stream.add(i) for i in ids] == pieces.split("|")
+        assert stream.end() == ""
+        assert tokenizer.decode(ids) == pieces.replace("|", "").removeprefix(" ")
+
+
 # what stands before a prompt
 
 
@@ -151,10 +177,13 @@ def test_a_prompt_begins_as_the_file_says(tmp_path: Path) -> None:
     assert small(tmp_path, tokenizer__ggml__add_bos_token=True, tokenizer__ggml__bos_token_id=0).encode("") == [0]
 
 
-def test_llama_3_begins_a_prompt_also_where_the_file_does_not_say(tmp_path: Path) -> None:
-    more: dict[str, Any] = {"tokenizer__ggml__pre": "llama-bpe", "tokenizer__ggml__add_bos_token": None}
-    assert small(tmp_path, **more).encode("the") == [1, 259]
-    assert small(tmp_path, tokenizer__ggml__add_bos_token=None).encode("the") == [259]
+@pytest.mark.parametrize("pre", [*WAYS])
+def test_llama_3_begins_a_prompt_also_where_the_file_does_not_say(tmp_path: Path, pre: str) -> None:
+    """As llama.cpp encodes with the same files (xllamacpp 2026.10.11549; "gpt2" is a name that it does not know)."""
+    tokenizer = small(tmp_path, tokenizer__ggml__pre=pre, tokenizer__ggml__add_bos_token=None)
+    begins = [1] if pre in ("llama-bpe", "llama3", "llama-v3") else []
+    assert tokenizer.encode("the") == [*begins, 259]
+    assert tokenizer.encode("") == begins
 
 
 def test_a_tokenizer_json_says_itself_what_stands_before(tmp_path: Path) -> None:
@@ -170,7 +199,6 @@ def test_a_tokenizer_json_says_itself_what_stands_before(tmp_path: Path) -> None
 
 def test_the_ways_of_cutting_text(tmp_path: Path) -> None:
     """Digits: together, one by one, in threes; a letter joined to what stands before it; characters made one."""
-    from tokenizers import Tokenizer as Fast
 
     def cut(pre: str, text: str) -> list[str]:
         fast = Fast.from_str(small(tmp_path, tokenizer__ggml__pre=pre).to_json())
@@ -199,7 +227,7 @@ def test_every_known_way_keeps_the_text(tmp_path: Path, pre: str) -> None:
 @pytest.mark.parametrize(
     "more,words",
     [
-        ({"tokenizer__ggml__model": "llama"}, ['tokenizer model "llama"', "gpt2", "--prompt-ids"]),
+        ({"tokenizer__ggml__model": "bert"}, ['tokenizer model "bert"', "gpt2, llama", "--prompt-ids"]),
         ({"tokenizer__ggml__model": None}, ['tokenizer model "None"']),
         ({"tokenizer__ggml__pre": "smollx"}, ['tokenizer.ggml.pre "smollx"', "smollm"]),
         ({"tokenizer__ggml__add_eos_token": True}, ["add_eos_token=True"]),
@@ -219,10 +247,14 @@ def test_what_a_tokenizer_cannot_be_is_named(tmp_path: Path, more: dict[str, Any
         assert word in str(caught.value)
 
 
-def test_a_model_with_a_tokenizer_of_another_kind_works_on_token_ids(tmp_path: Path) -> None:
-    model = unitp.load(write_small(tmp_path / "small.gguf", tokenizer__ggml__model="llama"))
+@pytest.mark.parametrize("kind", ["bert", "t5", "rwkv", "gemma4", "no_vocab", "", None])
+def test_a_model_with_a_tokenizer_of_another_kind_works_on_token_ids(tmp_path: Path, kind: str | None) -> None:
+    """It shows token ids, and refuses text by the name of the kind."""
+    model = unitp.load(write_small(tmp_path / "small.gguf", tokenizer__ggml__model=kind))
     assert model.graph.outputs[0] == "logits"
-    with pytest.raises(ModelError, match='tokenizer model "llama"'):
+    stream = model.speller.stream()
+    assert "".join([*map(stream.add, [7, 8, 261]), stream.end()]) == "7 8 261"
+    with pytest.raises(ModelError, match=f'tokenizer model "{kind}"'):
         _ = model.tokenizer
 
 

@@ -15,6 +15,7 @@ from unitp.comparison.metrics import Array, bound, first_difference, margin, max
 from unitp.comparison.oracle import Oracle, of_inputs, of_prompts
 from unitp.errors import InputError
 from unitp.frontends.model import Model
+from unitp.frontends.tokenizer import IdStreams
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backend as find_backend
@@ -166,9 +167,11 @@ def _on_prompts(
 
 
 def _texts(model: Model, tokens: list[list[int]]) -> list[str]:
-    if model.decoder is None or model.decoder.tokenizer is None:
+    """What was made of each prompt, as `unitp generate` shows it; none where the model has no known tokenizer."""
+    if isinstance(speller := model.speller, IdStreams):
         return []
-    return [model.tokenizer.decode(t) for t in tokens]
+    streams = [speller.stream() for _ in tokens]
+    return ["".join([*map(s.add, made), s.end()]) for s, made in zip(streams, tokens, strict=True)]
 
 
 def _close_call(oracle: Oracle, row: int, prompt: list[int], tokens: list[int], allowed: float) -> tuple[str, bool]:
@@ -202,7 +205,9 @@ def _judge(outputs: Mapping[str, Array], oracle: Oracle, dtype: str) -> tuple[tu
             continue
         error, allowed = relative_error(outputs[name], right), bound(dtype, oracle.errors[name])
         worst, largest = max(worst, error), max(largest, max_abs_error(outputs[name], right))
-        if not error <= allowed:
+        if not np.isfinite(allowed):
+            reasons.append(f"{name} overflows in unsharded float32, which leaves nothing to judge by: take float64")
+        elif not error <= allowed:
             reasons.append(f"{name} has error {error:.1e}, allowed is {allowed:.1e}")
     return (worst, largest), reasons
 

@@ -20,7 +20,8 @@ from unitp.errors import ModelError
 from unitp.frontends.fields import Fields
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.frontends.model import Decoder, Model
-from unitp.frontends.tokenizer import GgufTokenizer, require_known_tokenizer
+from unitp.frontends.sentencepiece import DEFAULTS
+from unitp.frontends.tokenizer import gguf_tokenizer
 from unitp.graph.source import GgufSource
 from unitp.graph.weights import read
 
@@ -197,12 +198,13 @@ def load_gguf(path: str | Path, name: str = "") -> Model:
         raise ModelError(
             f"{path} is corrupt: its tokenizer has {len(tokens)} tokens, its embedding {config.vocab} rows"
         )
-    if tokens:
-        require_known_tokenizer(file.metadata, file.path)
+    tokenizer = gguf_tokenizer(file.metadata, file.path) if tokens else None
+    usual = DEFAULTS if given.get("tokenizer.ggml.model") == "llama" else {}
 
     def ids(key: str) -> tuple[int, ...]:
         # files write -1 for "none"; an id beyond the vocabulary never comes up
-        return tuple(i for i in given.ids(f"tokenizer.ggml.{key}_token_id") if 0 <= i < config.vocab)
+        found = given.ids(f"tokenizer.ggml.{key}_token_id") or usual.get(key, ())
+        return tuple(i for i in found if 0 <= i < config.vocab)
 
     def token(key: str) -> str:
         return next((tokens[i] for i in ids(key) if i < len(tokens)), "")
@@ -211,7 +213,7 @@ def load_gguf(path: str | Path, name: str = "") -> Model:
         max_context=config.max_context,
         vocab=config.vocab,
         stop_ids=tuple(dict.fromkeys((*ids("eos"), *ids("eot")))),
-        tokenizer=GgufTokenizer(str(path)) if tokens else None,
+        tokenizer=tokenizer,
         chat_template=given.text("tokenizer.chat_template"),
         bos_token=token("bos"),
         eos_token=token("eos"),

@@ -36,7 +36,7 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Made when it is first needed. Raises ModelError where the model has none."""
+        """Made when it is first needed. Raises ModelError where the model has none that unitp knows."""
         from unitp.frontends.tokenizer import load_tokenizer
 
         if self.decoder is None or self.decoder.tokenizer is None:
@@ -45,7 +45,8 @@ class Model:
 
     @cached_property
     def speller(self) -> Tokenizer | IdStreams:
-        """What makes text of generated tokens: the tokenizer, or their numbers where the model has none."""
-        from unitp.frontends.tokenizer import IdStreams
+        """What makes text of generated tokens: the tokenizer, or their numbers where there is none or of an unknown kind."""
+        from unitp.frontends.tokenizer import IdStreams, UnknownTokenizer
 
-        return IdStreams() if self.decoder is None or self.decoder.tokenizer is None else self.tokenizer
+        source = None if self.decoder is None else self.decoder.tokenizer
+        return IdStreams() if source is None or isinstance(source, UnknownTokenizer) else self.tokenizer

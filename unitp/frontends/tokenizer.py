@@ -1,13 +1,14 @@
-"""Text to token ids and back, by the `tokenizers` package, from a GGUF file's metadata or a `tokenizer.json`.
+"""Text to token ids and back, from a GGUF file's metadata or a `tokenizer.json`.
 
-`Tokenizer.stream()` turns tokens into text as they come, holding back bytes that do not make a character yet.
+By the `tokenizers` package, or, for the kind of Llama 2, as SentencePiece does it (`sentencepiece.py`). A stream turns the
+tokens that go on from a text into more text as they come, holding back bytes that do not make a character yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,7 +24,16 @@ class JsonTokenizer(msgspec.Struct, frozen=True, tag="json"):
     path: str
 
 
-TokenizerSource = GgufTokenizer | JsonTokenizer
+class UnknownTokenizer(msgspec.Struct, frozen=True, tag="unknown"):
+    """Of a kind that unitp does not know. The model works on token ids."""
+
+    path: str
+    kind: str
+
+
+TokenizerSource = GgufTokenizer | JsonTokenizer | UnknownTokenizer
+KINDS = ("gpt2", "llama")
+"""Known kinds of tokenizers (`tokenizer.ggml.model`)."""
 
 _SPLIT_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {"llama3": _SPLIT_LLAMA3, "qwen2": _SPLIT_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")}
@@ -38,11 +48,28 @@ WAYS = {
 CONTROL, USER_DEFINED = 3, 4
 
 
-class Tokenizer:
+class TokenStream(Protocol):
+    """The text that each further token adds, and at the end what was held back."""
+
+    def add(self, token: int) -> str: ...
+    def end(self) -> str: ...
+
+
+class Tokenizer(Protocol):
     """`encode` text to ids (special tokens written in the text are recognised), `decode` ids to text without special tokens.
 
-    With `bos`, what the model wants around a prompt is added: mostly nothing, or a token at its beginning.
+    With `bos`, what the model wants around a prompt is added: mostly nothing, or a token at its beginning. `stream` gives the
+    text of tokens that go on from some text: what `decode` gives, but with the space that the first of them may begin with.
     """
+
+    def encode(self, text: str, *, bos: bool = True) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def token_id(self, token: str) -> int | None: ...
+    def stream(self) -> TokenStream: ...
+
+
+class PackageTokenizer:
+    """One that the `tokenizers` package knows."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -67,17 +94,20 @@ class Tokenizer:
 
 
 class TextStream:
-    """The text that each further token adds. A character whose bytes are spread over tokens comes with the last of them."""
+    """The text that each further token adds. A character whose bytes are spread over tokens comes with the last of them.
+
+    Some tokenizers drop a space where decoding begins, so what is decoded always begins with the token of a letter.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._letter = tokenizer.encode("a", bos=False)[-1:]
         self._ids: list[int] = []
         self._before = self._shown = 0
 
     def add(self, token: int) -> str:
         self._ids.append(int(token))
-        old = self._tokenizer.decode(self._ids[self._before : self._shown])
-        new = self._tokenizer.decode(self._ids[self._before :])
+        old, new = self._text(self._shown), self._text(len(self._ids))
         if new.endswith("\ufffd") or len(new) <= len(old):
             return ""
         self._before, self._shown = self._shown, len(self._ids)
@@ -85,10 +115,12 @@ class TextStream:
 
     def end(self) -> str:
         """What was held back: an unfinished character shows as a replacement character."""
-        old = self._tokenizer.decode(self._ids[self._before : self._shown])
-        new = self._tokenizer.decode(self._ids[self._before :])
+        old, new = self._text(self._shown), self._text(len(self._ids))
         self._shown = len(self._ids)
         return new[len(old) :]
+
+    def _text(self, stop: int) -> str:
+        return self._tokenizer.decode([*self._letter, *self._ids[self._before : stop]])
 
 
 class IdStreams:
@@ -113,41 +145,58 @@ class IdStream:
 
 def load_tokenizer(source: TokenizerSource) -> Tokenizer:
     """Raises ModelError for a corrupt file, or a kind of tokenizer that is not known."""
+    if isinstance(source, UnknownTokenizer):
+        raise ModelError(
+            f'{source.path} has tokenizer model "{source.kind}"; known: {", ".join(KINDS)}',
+            hint="Give token ids (--prompt-ids).",
+        )
     return _from_gguf(source.path) if isinstance(source, GgufTokenizer) else _from_json(source)
 
 
-def _from_json(source: JsonTokenizer) -> Tokenizer:
+def _from_json(source: JsonTokenizer) -> PackageTokenizer:
     from tokenizers import Tokenizer as Fast
 
     try:
-        return Tokenizer(Fast.from_str(Path(source.path).read_text("utf-8")))
+        fast = Fast.from_str(Path(source.path).read_text("utf-8"))
+        fast.no_truncation()  # stored beside the tokenizer, but of a training run
+        fast.no_padding()
+        return PackageTokenizer(fast)
     except OSError as error:
         raise ModelError(f"cannot read {source.path}: {error.strerror}") from None
     except Exception as error:  # noqa: BLE001  (the package raises bare Exception for anything it cannot parse)
         raise ModelError(f"{source.path} is no tokenizer: {error}") from None
 
 
-def require_known_tokenizer(metadata: Mapping[str, Any], path: str) -> None:
+def gguf_tokenizer(metadata: Mapping[str, Any], path: str) -> GgufTokenizer | UnknownTokenizer:
     """Raises ModelError for a way of cutting text that is not known: every prompt would be encoded wrongly.
 
-    Another kind of tokenizer is an error only where text is needed (`load_tokenizer`): the model works on token ids.
+    Another kind of tokenizer is an error only where text is to be encoded (`load_tokenizer`).
     """
-    pre = metadata.get("tokenizer.ggml.pre")
-    if metadata.get("tokenizer.ggml.model") == "gpt2" and (not isinstance(pre, str) or pre not in WAYS):
+    kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    if kind not in KINDS:
+        return UnknownTokenizer(path, str(kind))
+    if kind == "gpt2" and (not isinstance(pre, str) or pre not in WAYS):
         seen = f'tokenizer.ggml.pre "{pre}", which unitp does not know' if pre else "no tokenizer.ggml.pre"
         raise ModelError(f"{path} has {seen}", hint=f"Known: {', '.join(WAYS)}.")
+    return GgufTokenizer(path)
 
 
 def _from_gguf(path: str) -> Tokenizer:
+    from unitp.frontends.gguf import read_gguf
+    from unitp.frontends.sentencepiece import sentencepiece
+
+    given = Fields(read_gguf(path).metadata, path)
+    source = gguf_tokenizer(given.values, path)
+    if isinstance(source, UnknownTokenizer):
+        return load_tokenizer(source)
+    return sentencepiece(given) if given.get("tokenizer.ggml.model") == "llama" else _byte_level(given, path)
+
+
+def _byte_level(given: Fields, path: str) -> PackageTokenizer:
+    """Byte-level BPE: the kind "gpt2" of GPT-2, Llama 3 and Qwen."""
     from tokenizers import AddedToken, decoders, models, processors
     from tokenizers import Tokenizer as Fast
 
-    from unitp.frontends.gguf import read_gguf
-
-    given = Fields(read_gguf(path).metadata, path)
-    if (kind := given.get("tokenizer.ggml.model")) != "gpt2":
-        raise ModelError(f'{path} has tokenizer model "{kind}"; known: gpt2', hint="Give token ids (--prompt-ids).")
-    require_known_tokenizer(given.values, path)
     way = WAYS[given.text("tokenizer.ggml.pre")]
     if given.flag("tokenizer.ggml.add_eos_token"):
         raise ModelError(f"{path} has tokenizer.ggml.add_eos_token=True, which unitp does not implement")
@@ -175,7 +224,7 @@ def _from_gguf(path: str) -> Tokenizer:
                 "tokenizer.ggml.bos_token_id", f"one of {len(tokens)} tokens, as the prompt begins with it"
             )
         fast.post_processor = processors.TemplateProcessing("bos $A", special_tokens=[("bos", bos[0])])
-    return Tokenizer(fast)
+    return PackageTokenizer(fast)
 
 
 def _pre_tokenize(fast: Any, way: str) -> None:

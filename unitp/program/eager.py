@@ -90,9 +90,11 @@ class EagerEngine:
             raise InputError(f"no array is given for input {', '.join(missing)}")
         results = runner.run(store | self._states)
         outputs = {name: self._output(runner, name, results[name]) for name in program.outputs}
-        for old, new in program.states:
-            if results[new] is not self._states[old]:
-                self._states[old] = self._written(self._states[old], results[new])
+        made = {old: results[new] for old, new in program.states if results[new] is not self._states[old]}
+        if len(made) > 1:  # one may be a view of a state that another is written into
+            made = {old: None if x is None else p.from_numpy(np.array(p.to_numpy(x))) for old, x in made.items()}
+        for old, value in made.items():
+            self._states[old] = self._written(self._states[old], value)
         return outputs
 
     def _written(self, state: Tensor, value: Tensor) -> Tensor:

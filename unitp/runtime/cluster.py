@@ -60,6 +60,7 @@ class Cluster:
         self._replies: dict[str, Reply] = {}
         self._torn = False
         self._closed = False
+        self._driver = os.getpid()
 
     # start
 
@@ -227,24 +228,29 @@ class Cluster:
         return any(word in text for word in words for text in (*texts, *notes, str(self.watchdog.error)))
 
     def close(self) -> None:
-        """Let the ranks leave in order if they can, then end whatever is left of the session. May be called twice."""
-        if self._closed:
+        """Let the ranks leave in order if they can, then end whatever is left of the session. May be called twice.
+
+        However it is interrupted, no process is left. A fork of the driver does not end the session of its parent.
+        """
+        if self._closed or os.getpid() != self._driver:
             return
         self._closed = True
-        self.watchdog.stop()
-        if self.watchdog.error is None and not self._waiting and not self._torn:
-            self._say_goodbye()
-        if self.forwarder is not None:
-            self.forwarder.stop()  # before the connections: processes that notice their end remove the folder
-        for channel in self._channels.values():
-            channel.close()
-        deadline = time.monotonic() + LEAVE_S
-        while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        end_all(self.token)
-        for member in self.members:
-            member.reap()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.watchdog.stop()
+            if self.watchdog.error is None and not self._waiting and not self._torn:
+                self._say_goodbye()
+            if self.forwarder is not None:
+                self.forwarder.stop()  # before the connections: processes that notice their end remove the folder
+        finally:
+            for channel in self._channels.values():
+                channel.close()
+            deadline = time.monotonic() + LEAVE_S
+            while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            end_all(self.token)
+            for member in self.members:
+                member.reap()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _say_goodbye(self) -> None:
         """Ask the ranks to leave their group; those that do not within `CLOSE_S` are ended."""
@@ -259,5 +265,6 @@ class Cluster:
                     channel.read()
                     if channel.take() is not None:
                         waiting.discard(self._names[fd])
+                        self._poller.unregister(fd)  # what it sends next is the end of the connection
         except UnitpError:
             return  # somebody is gone already: the rest is ended

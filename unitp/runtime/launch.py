@@ -166,6 +166,8 @@ class Ports:
         """A port that is free now and was not given before. Raises InputError where a named one is in use."""
         if self._named:
             port, self._named = self._named, self._named + 1
+            if port >= 1 << 16:
+                raise InputError("there are not enough ports after the one that is named", hint="Name a lower one.")
             if not _bindable(port):
                 raise InputError(
                     f"port {port} is in use", hint="Name another port, or none: then free ones are picked."

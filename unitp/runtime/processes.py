@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
     @property
     def stopped(self) -> bool:
-        return self.state in "Tt"
+        return self.state == "T"  # not t: somebody looks at it with a debugger or a profiler
 
 
 class Marked(NamedTuple):

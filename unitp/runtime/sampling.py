@@ -61,6 +61,7 @@ def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: in
     values, ids = values[order].astype(np.float64), ids[order]
     if sampling.temperature == 0.0:
         return int(ids[0])
+    values = values - values[0]  # before the division, which may overflow
     probabilities = softmax(values[: sampling.top_k or None] / sampling.temperature)
     kept = (
         int(np.searchsorted(np.cumsum(probabilities), sampling.top_p)) + 1
@@ -71,7 +72,8 @@ def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: in
 
 
 def softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    powers: npt.NDArray[np.float64] = np.exp(values - values.max())
+    with np.errstate(under="ignore"):
+        powers: npt.NDArray[np.float64] = np.exp(values - values.max())
     powers /= powers.sum()
     return powers
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitp.errors import InputError, RankError
+from unitp.errors import InputError, RankError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.plans import Plan
@@ -74,7 +74,7 @@ class Session:
         self._programs = programs
         self._parts: dict[tuple[object, ...], Parts] = {}
         self._compiled: set[str] = set()
-        self._allocated: dict[str, int] = {}
+        self._allocated: dict[str, int] | None = None
         self._preparing = 0.0
         self._finalizer = weakref.finalize(self, cluster.close)
 
@@ -128,6 +128,10 @@ class Session:
         arrays, sizes = bind(self.graph, given)
         sizes = self._all_sizes(sizes)
         wanted = tuple(outputs if outputs is not None else self.graph.outputs)
+        if unknown := [name for name in wanted if name not in self.graph.outputs]:
+            raise InputError(
+                f'"{unknown[0]}" is no output of {self.graph.name}', hint=did_you_mean(unknown[0], self.graph.outputs)
+            )
         if not keep:
             self.reset()
         return self.execute(sizes, wanted, arrays)
@@ -204,7 +208,7 @@ class Session:
 
     def reset(self) -> None:
         """Zero all states."""
-        if self._allocated:
+        if self._allocated is not None:
             self.cluster.ask_all(Reset())
 
     # programs
@@ -250,7 +254,7 @@ class Session:
     def _make(self, sizes: dict[str, int], outputs: tuple[str, ...]) -> Parts:
         phase = choose_phase(self.plan, sizes)
         program = lower(self.graph, self.plan, phase, sizes, outputs, self.dtype)
-        check(program, self.graph)
+        check(program, self.graph, outputs=outputs)
         number = len(self._programs)
         self._programs[number] = program
         return Parts(f"{number}:{phase}", number, program, outputs)
@@ -278,6 +282,7 @@ class Session:
                 made.append(StatePart(state.input, layout.local_shape(shape, rank, mesh), self._wide(state.type.dtype)))
             messages[rank] = Allocate(tuple(made))
         self._compiled.clear()
+        self._allocated = None  # should the request be interrupted, ranks may have either
         self.cluster.ask(messages)
         self._allocated = wanted
 

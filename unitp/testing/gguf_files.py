@@ -1,4 +1,4 @@
-"""Small GGUF files for tests: any metadata and tensors, and a whole small decoder with a byte-level tokenizer.
+"""Small GGUF files for tests: any metadata and tensors, and a whole small decoder with a tokenizer of either known kind.
 
 Written by the `gguf` package, so that reader and writer are not the same hand's.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +22,11 @@ SMALL = LlamaConfig(
     layers=1, width=32, heads=4, kv_heads=2, head_dim=8, hidden=32, vocab=262, max_context=64, interleaved=True
 )
 SPECIAL = ("<|end|>", "<|user|>")
+PIECES = (
+    "__ _t in _a he re an ____ _the er is na at on _w _an nd _in ana or _b ban ing _is _and ___ of nan _the_ banana _wor ld "
+    "_world Pa ris _Pa _Paris 日本 _ e t a o n i s r h l d u b c m w f g p P . , ' é 日 本"
+).replace("_", "\u2581")
+"""What characters join to, best first, and the characters, of a tokenizer of the kind "llama"."""
 
 
 def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Array | tuple[Array, int]]) -> Path:
@@ -74,6 +80,31 @@ def metadata(config: LlamaConfig = SMALL, architecture: str = "llama") -> dict[s
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}",
     }
+
+
+def sentencepiece(space: bool | None = None) -> dict[str, Any]:
+    """What a file of the kind "llama" has for a tokenizer: 3 special tokens, 256 bytes, 2 tokens shown as they are, pieces."""
+    special, shown, pieces = ["<unk>", "<s>", "</s>"], ["[INST]", "[/INST]"], PIECES.split()
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *shown, *pieces],
+        "tokenizer.ggml.scores": [0.0] * 261 + [-float(i) for i in range(len(pieces))],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [4] * 2 + [1] * len(pieces),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_bos_token": None,
+        "tokenizer.ggml.add_space_prefix": space,
+        "tokenizer.ggml.merges": None,
+    }
+
+
+def write_sentencepiece(path: Path, *, space: bool | None = None, **more: Any) -> Path:
+    """A whole decoder with a tokenizer of the kind "llama"; `more` is as in `write_small`."""
+    own = sentencepiece(space)
+    config = msgspec.structs.replace(SMALL, vocab=len(own["tokenizer.ggml.tokens"]))
+    return write_small(path, config, **{key.replace(".", "__"): value for key, value in own.items()} | more)
 
 
 def write_small(path: Path, config: LlamaConfig = SMALL, architecture: str = "llama", **more: Any) -> Path:

@@ -73,6 +73,12 @@ class TensorflowEngine(EagerEngine):
         self._state_types[name] = (shape, dtype)
         self._states[name] = None if 0 in shape else tf.Variable(tf.zeros(shape, dtype), trainable=False)
 
+    def _written(self, state: Tensor, value: Tensor) -> Tensor:
+        if len(state.shape) > 1:
+            return super()._written(state, value)
+        state.assign(value)
+        return state
+
     def compile(self, key: str, program: Program) -> None:
         super().compile(key, program)
         runner = self._runners[key]
