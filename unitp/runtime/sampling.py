@@ -61,8 +61,8 @@ def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: in
     values, ids = values[order].astype(np.float64), ids[order]
     if sampling.temperature == 0.0:
         return int(ids[0])
-    values = values - values[0]  # before the division, which may overflow
-    probabilities = softmax(values[: sampling.top_k or None] / sampling.temperature)
+    with np.errstate(over="ignore"):  # below the largest value, anything may be infinitely far
+        probabilities = softmax((values - values[0])[: sampling.top_k or None] / sampling.temperature)
     kept = (
         int(np.searchsorted(np.cumsum(probabilities), sampling.top_p)) + 1
         if sampling.top_p < 1.0
