@@ -154,7 +154,7 @@ def edited(**fields: Any) -> bytes:
         ({"more": 1}, "unknown field `more`"),
         ({"mesh": {"tp": 0}}, "mesh axis tp has size 0"),
         ({"mesh": {"self": 2}}, "names an axis that is not on the mesh"),
-        ({"splits": {}}, 'names split "s1", which its table does not have'),
+        ({"splits": {}}, r'names split "s\d", which its table does not have'),
         ({"splits": {"s1": "tp[0:5 6:9]"}}, r'split s1, "tp\[0:5 6:9\]", is wrong .* rows 5:6 are held by nobody'),
         ({"splits": {"s1": "tp[0:5]"}}, "1 intervals for 2 coordinates"),
         ({"splits": {"s1": "tp 0:5"}}, "is no split"),

@@ -5,19 +5,24 @@
     all_gather         (n-1) (latency + bytes / n / bandwidth) + call      bytes: the array that each rank gets
     all_to_all         (n-1) (latency + bytes / n / bandwidth) + call      bytes: the array that each rank gives
 
-Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH", 2005.
+Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH", 2005. Of unlike links the
+slowest of the ring counts: every step waits for it.
 """
 
 from __future__ import annotations
 
-from unitp.cost.machine import Machine
+from unitp.cost.machine import Link, Machine
 
 ROUNDS = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1, "all_to_all": 1}
 
 
-def collective_seconds(machine: Machine, kind: str, ranks: int, nbytes: float) -> float:
-    """Seconds of a collective of `kind` (a key of `ROUNDS`) for whole arrays of `nbytes`; none for a group of one."""
+def collective_seconds(machine: Machine, kind: str, ranks: int, nbytes: float, link: Link | None = None) -> float:
+    """Seconds of a collective of `kind` (a key of `ROUNDS`) for whole arrays of `nbytes`; none for a group of one.
+
+    `link`: between its ranks (`Machine.ring`); the machine's common one where none is given.
+    """
     if ranks == 1:
         return 0.0
-    step = machine.link_latency_s + nbytes / ranks / machine.link_bytes_per_s
-    return ROUNDS[kind] * (ranks - 1) * step + machine.call_s
+    over = link or machine.link
+    step = over.latency_s + nbytes / ranks / over.bytes_per_s
+    return ROUNDS[kind] * (ranks - 1) * step + over.call_s

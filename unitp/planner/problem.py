@@ -111,8 +111,8 @@ class Problem:
         """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
         phase = max(self.phases, key=lambda p: max(p.sizes.values(), default=0))
         number = self._variable(Variable(kind, name, SHARED, layouts=self._layouts_of(name, type_)))
-        sizes, mesh = _sized(type_, phase), self.mesh
-        held = [self.prices.held(lay.bind(sizes, mesh), sizes, type_.dtype) for lay in self.variables[number].layouts]
+        sizes = _sized(type_, phase)
+        held = [self.prices.held(lay, sizes, type_.dtype) for lay in self.variables[number].layouts]
         self.unary[number] = np.array(held) * sum(p.weight for p in self.phases)
 
     def _layouts_of(self, name: str, type_: TensorType) -> tuple[Layout, ...]:
@@ -179,20 +179,15 @@ class Problem:
     # prices
 
     def _work(self, node: Node, phase: Phase) -> Table:
-        types = [_sized(self.graph.types[n], phase) if n else None for n in node.inputs]
-        dtype = self.graph.types[next(n for n in (*node.inputs, *node.outputs) if n)].dtype
-        key = (
-            "work",
-            node.op,
-            msgspec.msgpack.encode(node.attrs),
-            tuple(types),
-            dtype,
-            self._assignments[node.name],
-            phase.name,
-        )
+        types = [self._typed(n, phase) if n else None for n in node.inputs]
+        attrs = msgspec.msgpack.encode(node.attrs)
+        key = ("work", node.op, attrs, tuple(types), self._assignments[node.name], phase.name)
         if key not in self._tables:
-            self._tables[key] = self.prices.work(node, phase.sizes, types, dtype, self._assignments[node.name])
+            self._tables[key] = self.prices.work(node, phase.sizes, types, self._assignments[node.name])
         return self._tables[key]
+
+    def _typed(self, name: str, phase: Phase) -> TensorType:
+        return TensorType(self.graph.types[name].dtype, _sized(self.graph.types[name], phase))
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
@@ -207,7 +202,7 @@ class Problem:
         shape = _sized(type_, self.phases[0])
         key = ("copy", shape, type_.dtype, left, wanted)
         if key not in self._tables:
-            held = [self.prices.held(lay.bind(shape, self.mesh), shape, type_.dtype) for lay in wanted]
+            held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
             self._tables[key] = np.array(
                 [[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left]
             )

@@ -1,7 +1,8 @@
 """What a program should cost on a machine, from its instructions alone: by other code than the planner's accounting.
 
-    seconds     sum over instructions of the slowest rank's   max(flops / F, bytes / B) + overhead, or the collective's
-    objective   sum over phases of weight * seconds  +  price of a byte held * most bytes held * sum of weights
+    seconds     sum over instructions of   max over ranks r of max(flops_r / F_r, bytes_r / B_r) + overhead_r,
+                or the collective's
+    objective   sum over phases of weight * seconds  +  price of a byte held * mean bytes held * sum of weights
 
 What follows from parameters alone runs once, at load: it costs no time, and the bytes of the copies it makes. A plan
 whose objective differs from this was priced wrongly or lowered to something else.
@@ -14,7 +15,7 @@ from functools import cached_property
 
 import msgspec
 
-from unitp.cost import Machine, collective_seconds, copy_seconds, operator_seconds
+from unitp.cost import Link, Machine, collective_seconds, copy_seconds, operator_seconds
 from unitp.graph.ops import flops, operator, rule_of
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice
 from unitp.program.memory import held, local_bytes, per_call
@@ -60,7 +61,7 @@ def objective(programs: Sequence[tuple[float, Program]], machine: Machine) -> fl
     """The objective of a plan, from the program of each of its phases and that phase's weight."""
     calls = sum(weight * predicted_seconds(program, machine) for weight, program in programs)
     ranks = range(programs[0][1].mesh.size)
-    most = max(sum(held(p, rank)) for _, p in programs for rank in ranks)
+    most = max(sum(sum(held(p, rank)) for rank in ranks) / len(ranks) for _, p in programs)
     return calls + machine.held_byte_s * most * sum(weight for weight, _ in programs)
 
 
@@ -70,6 +71,7 @@ class _Pricing:
     def __init__(self, program: Program, machine: Machine) -> None:
         self.program, self.machine = program, machine
         self._memo: dict[bytes, float] = {}
+        self._links: dict[str, Link] = {}
 
     @cached_property
     def ranks(self) -> range:
@@ -88,10 +90,25 @@ class _Pricing:
     def moved(self, instruction: Conversion) -> float:
         """Seconds of a conversion on the rank that moves most: of a copy where nothing is sent."""
         if not isinstance(instruction, Collective):
-            return copy_seconds(self.machine, self.most(instruction.output))
+            made = ((rank, local_bytes(self.program, instruction.output, rank)) for rank in self.ranks)
+            return max(copy_seconds(self.machine.device(rank), size) for rank, size in made)
         whole = self.most(instruction.output if isinstance(instruction, AllGather) else instruction.input)
         size = self.program.mesh.axis_size(instruction.axis)
-        return collective_seconds(self.machine, KINDS[type(instruction).__name__], size, whole)
+        link = self.link(instruction.axis)
+        return collective_seconds(self.machine, KINDS[type(instruction).__name__], size, whole, link)
+
+    def link(self, axis: str) -> Link:
+        """The slowest link between neighbours along an axis."""
+        if axis not in self._links:
+            mesh = self.program.mesh
+            hops = [(a, b) for group in mesh.groups(axis) for a, b in zip(group, (*group[1:], group[0]), strict=True)]
+            links = [self.machine.between(axis, a, b) for a, b in hops]
+            self._links[axis] = Link(
+                latency_s=max(link.latency_s for link in links),
+                bytes_per_s=min(link.bytes_per_s for link in links),
+                call_s=max(link.call_s for link in links),
+            )
+        return self._links[axis]
 
     def most(self, name: str) -> int:
         return max(local_bytes(self.program, name, rank) for rank in self.ranks)
@@ -106,7 +123,8 @@ class _Pricing:
         moved = {"all": sum(read) + written, "output": 2 * written, "update": 2 * min(read[:2], default=0)}[
             known.traffic
         ]
-        return operator_seconds(self.machine, self.flops(local, rank), moved)
+        dtype = self.program.values[next(name for name in (*local.inputs, *local.outputs) if name)].dtype
+        return operator_seconds(self.machine.device(rank), self.flops(local, rank), moved, dtype)
 
     def flops(self, local: Local, rank: int) -> float:
         values = self.program.values
@@ -116,4 +134,4 @@ class _Pricing:
         for name, split in local.splits.items():
             a, b = split.at(rank, self.program.mesh)
             sizes[name] = b - a
-        return flops(local.op, rule, sizes)
+        return float(flops(local.op, rule, sizes))

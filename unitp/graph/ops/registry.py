@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -135,8 +135,8 @@ def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> t
     return tuple(TensorType(dtype, shape) for dtype, shape in zip(names, rule.output_shapes(), strict=True))
 
 
-def flops(op: str, rule: Rule, local: Mapping[str, int]) -> float:
-    """FLOPs of an operator whose factors have these local sizes."""
+def flops(op: str, rule: Rule, local: Mapping[str, Any]) -> Any:
+    """FLOPs of an operator whose factors have these local sizes (a number each, or an array of them: one per rank)."""
     known = operator(op)
     if known.space:
         space = set(known.space)

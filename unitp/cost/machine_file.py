@@ -1,0 +1,248 @@
+"""Machines from TOML files, and the built-in profiles, which are such files too.
+
+    name = "two unlike boxes"
+    ranks = ["fast", "slow"]              the class of each rank; may be left out where there is one class
+
+    [devices.fast]
+    flops_per_s = { float32 = 19.5e12 }   by dtype; those not listed count as float32
+    memory_bytes_per_s = 2e12
+    memory = "80GB"                       may be left out: then it has no limit
+    operator_s = 5e-6
+
+    [link]                                between two ranks, where nothing below says otherwise
+    latency_s = 5e-6
+    bytes_per_s = 2e9                     one way
+    call_s = 30e-6
+
+    [network]                             between ranks of different nodes; a node has `ranks_per_node` consecutive ranks
+    [axes.tp]                             between ranks along an axis of the mesh
+    [[pairs]]                             between two ranks: ranks = [0, 1], and the same three numbers
+
+Every mistake in a file is found before any is reported, each with its place in the file, what was seen and what is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+from unitp.cost.bytes import WANTED, parse_bytes
+from unitp.cost.machine import Device, Link, Machine, Pair
+from unitp.errors import InputError, did_you_mean
+
+PROFILES = Path(__file__).parent / "profiles"
+LINK = ("latency_s", "bytes_per_s", "call_s")
+DEVICE = ("flops_per_s", "memory_bytes_per_s", "operator_s")
+TOP = ("name", "ranks", "held_byte_s", "ranks_per_node", "devices", "link", "network", "axes", "pairs")
+FLOATS = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "bool")
+Table = Mapping[str, Any]
+
+
+def profiles() -> list[str]:
+    """The names of the built-in profiles."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+
+
+def load_machine(name: str | os.PathLike[str]) -> Machine:
+    """A machine by the name of a profile, or from a file. Raises InputError with all that is wrong."""
+    text = os.fspath(name)
+    path = PROFILES / f"{text}.toml" if text in profiles() else Path(text)
+    try:
+        return parse_machine(path.read_text("utf-8"), str(path), path.stem)
+    except FileNotFoundError:
+        raise InputError(
+            f'there is no machine "{text}": neither a file nor a profile', hint=did_you_mean(text, profiles())
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read the machine {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read the machine {path}: {error}") from None
+
+
+def parse_machine(text: str, where: str = "machine", name: str = "") -> Machine:
+    """A machine from the text of a file. Raises InputError with all that is wrong."""
+    try:
+        file = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where} is not TOML: {error}") from None
+    reader = _Reader()
+    made = reader.machine(file, name)
+    if reader.problems:
+        raise InputError(
+            f"{where} is not a machine:\n" + "\n".join(f"  {problem}" for problem in reader.problems),
+            hint="docs/command-line.md describes machine files.",
+        )
+    return made
+
+
+class _Reader:
+    """Reads tables field by field and collects `problems`; what is wrong is replaced by something harmless."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def wrong(self, place: str, seen: object, wanted: str) -> None:
+        self.problems.append(f"{place}: {_shown(seen)}, wanted is {wanted}")
+
+    def machine(self, file: Table, name: str) -> Machine:
+        self.known(file, "", TOP)
+        devices = {key: self.device(value, f"devices.{key}") for key, value in self.table(file, "devices").items()}
+        if not devices:
+            self.problems.append("devices: missing, wanted is at least one table [devices.NAME]")
+        ranks = self.ranks(file, devices)
+        network = self.link(file["network"], "network") if "network" in file else None
+        link = self.link(file.get("link", {}), "link")
+        defaults = Machine()
+        return Machine(
+            link_latency_s=link.latency_s,
+            link_bytes_per_s=link.bytes_per_s,
+            call_s=link.call_s,
+            held_byte_s=self.number(file, "held_byte_s", "", least=0.0, default=defaults.held_byte_s),
+            name=self.name(file, name),
+            devices=devices,
+            ranks=ranks,
+            axes={axis: self.link(value, f"axes.{axis}") for axis, value in self.table(file, "axes").items()},
+            network=network,
+            ranks_per_node=self.node(file, network is not None),
+            pairs=tuple(self.pairs(file, len(ranks))),
+        )
+
+    def known(self, table: Table, place: str, names: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in names:
+                self.problems.append(f"{place}{key}: there is no such entry. {did_you_mean(key, names)}")
+
+    def table(self, file: Table, key: str) -> Table:
+        found = file.get(key, {})
+        if not isinstance(found, dict):
+            self.wrong(key, found, f"tables [{key}.NAME]")
+            return {}
+        return found
+
+    def number(self, table: Table, key: str, place: str, *, least: float, default: float | None = None) -> float:
+        """A finite number, above 0 or (least = 0) from 0 on."""
+        wanted = "a number of at least 0" if least == 0.0 else "a number above 0"
+        if key not in table:
+            if default is None:
+                self.problems.append(f"{place}{key}: missing, wanted is {wanted}")
+            return default or 1.0
+        value = table[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < least:
+            self.wrong(place + key, value, wanted)
+            return 1.0
+        return float(value)
+
+    def device(self, table: Any, place: str) -> Device:
+        if not isinstance(table, dict):
+            self.wrong(place, table, f"a table [{place}]")
+            table = {}
+        self.known(table, f"{place}.", (*DEVICE, "memory"))
+        flops = table.get("flops_per_s")
+        if not isinstance(flops, dict):
+            self.wrong(f"{place}.flops_per_s", flops, "numbers by dtype, as in { float32 = 19.5e12 }")
+            flops = {"float32": 1.0}
+        self.known(flops, f"{place}.flops_per_s.", FLOATS)
+        if "float32" not in flops:
+            self.problems.append(f"{place}.flops_per_s.float32: missing, wanted is a number above 0")
+        return Device(
+            {dtype: self.number(flops, dtype, f"{place}.flops_per_s.", least=TINY) for dtype in flops}
+            or {"float32": 1.0},
+            self.number(table, "memory_bytes_per_s", f"{place}.", least=TINY),
+            self.number(table, "operator_s", f"{place}.", least=0.0),
+            self.memory(table, f"{place}.memory"),
+        )
+
+    def memory(self, table: Table, place: str) -> float:
+        if "memory" not in table:
+            return inf
+        value = table["memory"]
+        try:
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise InputError("")
+            return parse_bytes(value if isinstance(value, str) else f"{value:.0f}")
+        except (InputError, ValueError):
+            self.wrong(place, value, WANTED)
+            return inf
+
+    def link(self, table: Any, place: str, more: tuple[str, ...] = ()) -> Link:
+        if not isinstance(table, dict):
+            self.wrong(place, table, f"a table [{place}]")
+            table = {}
+        self.known(table, f"{place}.", (*LINK, *more))
+        return Link(
+            self.number(table, "latency_s", f"{place}.", least=0.0),
+            self.number(table, "bytes_per_s", f"{place}.", least=TINY),
+            self.number(table, "call_s", f"{place}.", least=0.0),
+        )
+
+    def ranks(self, file: Table, devices: Mapping[str, Device]) -> tuple[str, ...]:
+        names = file.get("ranks", [])
+        if not isinstance(names, list):
+            self.wrong("ranks", names, 'a list of device classes, as in ["fast", "slow"]')
+            return ()
+        for number, name in enumerate(names):
+            if not isinstance(name, str) or name not in devices:
+                self.wrong(f"ranks[{number}]", name, f"one of {', '.join(devices) or 'the devices'}")
+        if len(devices) > 1 and not names:
+            self.problems.append("ranks: missing; with several devices, the class of each rank is wanted")
+        if names:
+            idle = [name for name in devices if name not in names]
+            self.problems += [f"devices.{name}: no rank is of this class" for name in idle]
+        return tuple(map(str, names))
+
+    def node(self, file: Table, network: bool) -> int:
+        size = file.get("ranks_per_node", 0)
+        if "ranks_per_node" in file and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            self.wrong("ranks_per_node", size, "a whole number of at least 1")
+            return 1
+        if network != ("ranks_per_node" in file):
+            there, missing = ("network", "ranks_per_node") if network else ("ranks_per_node", "network")
+            self.problems.append(f"{missing}: missing, wanted where {there} is given")
+        return int(size)
+
+    def name(self, file: Table, default: str) -> str:
+        found = file.get("name", default)
+        if not isinstance(found, str):
+            self.wrong("name", found, "a text")
+        return str(found)
+
+    def pairs(self, file: Table, count: int) -> Iterator[Pair]:
+        found = file.get("pairs", [])
+        if not isinstance(found, list):
+            self.wrong("pairs", found, "tables [[pairs]]")
+            return
+        seen: set[frozenset[int]] = set()
+        for number, table in enumerate(found):
+            place = f"pairs[{number}]"
+            link = self.link(table, place, ("ranks",))
+            ranks: Any = table.get("ranks") if isinstance(table, dict) else None
+            if not _are_two_ranks(ranks):
+                self.wrong(f"{place}.ranks", ranks, "two different ranks, as in [0, 1]")
+                continue
+            if count and max(ranks) >= count:
+                self.wrong(f"{place}.ranks", ranks, f"ranks below {count}, since `ranks` lists so many")
+            if frozenset(ranks) in seen:
+                self.wrong(f"{place}.ranks", ranks, "each pair once")
+            seen.add(frozenset(ranks))
+            yield Pair((ranks[0], ranks[1]), link)
+
+
+TINY = 5e-324
+"""The least number above 0."""
+
+
+def _are_two_ranks(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(r, int) and not isinstance(r, bool) and r >= 0 for r in value)
+        and value[0] != value[1]
+    )
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else f'"{value}"' if isinstance(value, str) else str(value)
