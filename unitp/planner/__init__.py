@@ -16,7 +16,8 @@ from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
-from unitp.planner.elimination import TooWideError, descend, minimise
+from unitp.planner.descent import descend
+from unitp.planner.elimination import TooWideError, minimise
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
@@ -50,11 +51,11 @@ def plan(
     problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
     apply_pins(problem, pins)
     try:
-        solution = minimise(problem.unary, problem.pairs)
+        solution = minimise(problem.unary, problem.pairs, memo=problem.memo)
         choice, value, bound, solver = solution.choice, solution.value, solution.value, "elimination, exact"
     except TooWideError:
         shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
-        found = descend(problem.unary, problem.pairs, shared, starts(problem))
+        found = descend(problem.unary, problem.pairs, shared, starts(problem), memo=problem.memo)
         choice, value, bound, solver = found.choice, found.value, found.bound, "elimination, descent over phases"
     gap = (value - bound) / bound if bound else 0.0
     certificate = Certificate(value, bound, gap, solver, time.perf_counter() - begun, machine.hash, tuple(pins))
