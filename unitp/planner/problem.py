@@ -43,6 +43,16 @@ class Variable(msgspec.Struct, frozen=True):
     layouts: tuple[Layout, ...] = ()
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """A value that follows from parameters alone, from how it is held to how a node wants it: variables and layouts."""
+
+    source: int
+    reader: int
+    value: str
+    left: tuple[Layout, ...]
+    wanted: tuple[Layout, ...]
+
+
 class Problem:
     """Variables with `unary` prices and `pairs` of tables, ready for `unitp.planner.elimination`."""
 
@@ -59,6 +69,7 @@ class Problem:
         self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
         self._tables: dict[object, Table] = {}
         self.memo = Memo()
+        self.copied: list[Copied] = []
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
         self.static = _static(graph)
         self.consumers = _consumers(graph)
@@ -76,6 +87,10 @@ class Problem:
             if home != SHARED:
                 total[home] += float(table[choice[a], choice[b]])
         return {name: value / weight[name] for name, value in total.items()}
+
+    def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
+        """The assignments of a node in a phase, and the layouts that each means."""
+        return self._assignments[node, phase], self._sides[node, phase]
 
     # building
 
@@ -121,7 +136,7 @@ class Problem:
         number = self._variable(
             Variable(kind, name, SHARED, layouts=self._layouts_of(name, type_, [p.name for p in self.phases]))
         )
-        sizes = _sized(type_, phase)
+        sizes = sized(type_, phase)
         key = ("held", sizes, type_.dtype, self.variables[number].layouts)
         if key not in self._tables:
             held = [self.prices.held(lay, sizes, type_.dtype) for lay in self.variables[number].layouts]
@@ -167,6 +182,7 @@ class Problem:
         wanted = self._wanted(node, operand, home)
         if self.variables[source].kind == "parameter" or self.variables[source].name in self.static:
             # converted once, at load: what it costs is a second copy held
+            self.copied.append(Copied(source, number, value, left, wanted))
             self._pair(source, number, self._copies(value, left, wanted), sum(p.weight for p in self.phases))
         else:
             self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)
@@ -204,11 +220,11 @@ class Problem:
         return self._tables[key]
 
     def _typed(self, name: str, phase: Phase) -> TensorType:
-        return TensorType(self.graph.types[name].dtype, _sized(self.graph.types[name], phase))
+        return TensorType(self.graph.types[name].dtype, sized(self.graph.types[name], phase))
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
-        shape = _sized(type_, phase)
+        shape = sized(type_, phase)
         key = ("convert", shape, type_.dtype, left, wanted)
         if key not in self._tables:
             self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
@@ -216,7 +232,7 @@ class Problem:
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         type_ = self.graph.types[value]
-        shape = _sized(type_, self.phases[0])
+        shape = sized(type_, self.phases[0])
         key = ("copy", shape, type_.dtype, left, wanted)
         if key not in self._tables:
             held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
@@ -236,7 +252,9 @@ class Problem:
         self.pairs[a, b] = table if have is None else self.memo.add(have, table)
 
 
-def _sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
+def sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
+    """The shape of a value in a phase."""
+
     def size(dim: Dim) -> int:
         return phase.sizes[dim] if isinstance(dim, str) else dim
 
