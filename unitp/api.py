@@ -10,6 +10,7 @@ from unitp.errors import InputError, PlanError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
+from unitp.planner import Objective
 from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
 
@@ -21,12 +22,19 @@ def plan(
     *,
     allow_unused: bool = False,
     pins: Sequence[str] = (),
+    memory_limit: int | None = None,
+    objective: Objective = "time",
+    time_limit: float | None = None,
 ) -> Plan:
     """The best plan for a model on `mesh` (default: one rank), weighing `phases` (default: prefill and decode).
 
+    No rank needs more bytes than `memory_limit` (weights, caches and the largest live set). `objective`: `"time"`, or
+    `"memory"`, as few bytes as can be on the rank that needs most, then time. After `time_limit` seconds the best plan known
+    is returned; its certificate says how far from the best it may be.
+
     `pins` fix choices beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.pins` has the grammar). Raises MeshError
     where an axis has no legal use (unless `allow_unused`), PlanError where a phase lacks a size or gives one that the graph
-    does not have, or where a pin matches nothing or cannot be satisfied.
+    does not have, where a pin matches nothing or cannot be satisfied, or where no plan fits.
     """
     if not isinstance(model, Model | Graph):
         raise InputError(f"{model!r} is no model", hint="Models come from unitp.load, graphs from unitp.Builder.")
@@ -34,7 +42,21 @@ def plan(
     chosen = [complete(graph, phase) for phase in phases or ()]
     if len({phase.name for phase in chosen}) < len(chosen):
         raise PlanError(f"two phases have one name: {', '.join(phase.name for phase in chosen)}")
-    return plan_graph(graph, mesh or Mesh(), chosen or None, allow_unused=allow_unused, model=model.name, pins=pins)
+    if memory_limit is not None and memory_limit < 1:
+        raise InputError(f"memory_limit is {memory_limit}, wanted is a number of bytes from 1 on")
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"time_limit is {time_limit}, wanted is a number of seconds above 0")
+    return plan_graph(
+        graph,
+        mesh or Mesh(),
+        chosen or None,
+        allow_unused=allow_unused,
+        model=model.name,
+        pins=pins,
+        memory_limit=memory_limit,
+        objective=objective,
+        time_limit=time_limit,
+    )
 
 
 def complete(graph: Graph, phase: Phase) -> Phase:

@@ -47,7 +47,8 @@ class Certificate(msgspec.Struct, frozen=True):
     """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
 
     Both are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit`
-    bytes. `objective`: what was minimised, time or memory.
+    bytes. `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,
+    `bound_bytes` what no plan can be below, and the gap is theirs.
     """
 
     objective_s: float
@@ -59,6 +60,8 @@ class Certificate(msgspec.Struct, frozen=True):
     pins: tuple[str, ...] = ()
     objective: str = "time"
     memory_limit: int | None = None
+    peak_bytes: int = 0
+    bound_bytes: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import rich_click as click
 from rich.markup import escape
 
 from unitp.cli.options import json_option, plan_argument, writable
-from unitp.cli.output import console, errors, print_json, print_table, say, table
+from unitp.cli.output import console, errors, mebibytes, print_json, print_table, say, table
 from unitp.errors import ModelError
 
 if TYPE_CHECKING:
     from unitp.graph.graph import Graph
     from unitp.planner.explain import Description
-    from unitp.plans import Plan
+    from unitp.plans import Certificate, Plan
+    from unitp.program.memory import Memory
 
 model_option = click.option("--model", metavar="MODEL", help="The plan's model, where it is not known by name.")
 
@@ -79,16 +81,37 @@ def known_graph(plan: Plan, model: str | None) -> Graph:
     return graph
 
 
+def _quality(certificate: Certificate) -> str:
+    """What was minimised, and how near to the least it is."""
+    if certificate.bound_bytes:
+        return (
+            f"memory {mebibytes(certificate.peak_bytes)} per rank, bound {mebibytes(certificate.bound_bytes)}, "
+            f"gap {certificate.gap:.2%}; objective {certificate.objective_s:.3f} s"
+        )
+    return (
+        f"objective {certificate.objective_s:.3f} s, bound {certificate.lower_bound_s:.3f} s, gap {certificate.gap:.2%}"
+    )
+
+
+def _memory(certificate: Certificate, needs: Sequence[Memory]) -> str:
+    """What the rank needs that needs most, and of what."""
+    rank, most = max(enumerate(needs), key=lambda item: item[1].peak)
+    limit = f", limit {mebibytes(certificate.memory_limit)}" if certificate.memory_limit else ""
+    return (
+        f"memory {mebibytes(most.peak)} on rank {rank} (weights {mebibytes(most.parameters)}, caches {mebibytes(most.states)}, "
+        f"live {mebibytes(most.activations)} in {most.phase}){limit}"
+    )
+
+
 def print_description(plan: Plan, description: Description) -> None:
     """The plan in a few tables."""
     from unitp.planner.explain import ranks
 
     certificate = plan.certificate
     console().print(f"[bold]{plan.model or 'plan'}[/bold] on {description.mesh} ({ranks(plan.mesh)})", highlight=False)
-    say(
-        f"objective {certificate.objective_s:.3f} s, bound {certificate.lower_bound_s:.3f} s, gap {certificate.gap:.2%} "
-        f"({certificate.solver}, {certificate.elapsed_s:.2f} s)"
-    )
+    say(f"{_quality(certificate)} ({certificate.solver}, {certificate.elapsed_s:.2f} s)")
+    if description.memory:
+        say(_memory(certificate, description.memory))
     for pin in certificate.pins:
         say(f"pinned {pin}")
     placed = table(">count", "tensors", "layout")

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from unitp.cost import Machine
-from unitp.errors import MeshError, PlanError
+from unitp.errors import MeshError, PlanError, UnitpError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
@@ -65,11 +65,16 @@ def plan(
     _require_use(candidates, allow_unused)
     problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
     apply_pins(problem, pins)
-    budgets = [min(memory_limit or np.inf, machine.device(rank).memory_bytes) for rank in range(mesh.size)]
+    budgets = _budgets(mesh, machine, memory_limit)
     try:
         found = _solve(problem, budgets, objective, deadline)
     except NoFitError as error:
-        raise no_room(error, problem, budgets, roles) from None
+        free = [axis for axis in mesh.sizes if axis not in roles]
+
+        def fits(larger: Mesh) -> bool:
+            return not machine.ranks and _fits(graph, larger, chosen, roles, machine, pins, memory_limit)
+
+        raise no_room(error, graph.name, mesh, budgets, free, fits) from None
     elapsed = time.perf_counter() - begun
     certificate = Certificate(
         objective_s=found.value,
@@ -81,6 +86,8 @@ def plan(
         pins=tuple(pins),
         objective=objective,
         memory_limit=memory_limit,
+        peak_bytes=found.peak_bytes,
+        bound_bytes=found.bound_bytes,
     )
     return _read(problem, found.choice, certificate, model)
 
@@ -92,6 +99,32 @@ def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, dea
     if objective == "memory":
         return limited.least(found)
     return limited.solve(found) if np.isfinite(budgets).any() else found
+
+
+def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
+    limit = np.inf if memory_limit is None else memory_limit
+    return [min(limit, machine.device(rank).memory_bytes) for rank in range(mesh.size)]
+
+
+def _fits(
+    graph: Graph,
+    mesh: Mesh,
+    phases: Sequence[Phase],
+    roles: Mapping[str, str],
+    machine: Machine,
+    pins: Sequence[str],
+    memory_limit: int | None,
+) -> bool:
+    """Whether a plan that is found quickly fits on a mesh."""
+    problem = Problem(graph, mesh, phases, Candidates(graph, mesh, roles), Prices(machine, mesh))
+    try:
+        apply_pins(problem, pins)
+    except UnitpError:
+        return False
+    shape, budgets = shape_of(problem), _budgets(mesh, machine, memory_limit)
+    limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice))
+    found = search(problem.unary, problem.pairs, shape, problem.memo, exact=0, deadline=0.0)
+    return all(peak <= most for peak, most in zip(limited.smallest(found).peaks, budgets, strict=True))
 
 
 def memory_of(problem: Problem, choice: Sequence[int]) -> list[Memory]:

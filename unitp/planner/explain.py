@@ -16,7 +16,7 @@ from unitp.planner.places import pattern
 from unitp.plans import Plan
 from unitp.program.instructions import Collective, Program, Value
 from unitp.program.lower import lower
-from unitp.program.memory import per_call
+from unitp.program.memory import Memory, peaks, per_call
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -38,12 +38,15 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
+    """`memory`: what each rank needs to run all phases with all outputs."""
+
     mesh: str
     groups: dict[str, list[tuple[int, ...]]]
     parameters: list[Placed]
     states: list[Placed]
     seconds: dict[str, float]
     moves: list[Moved]
+    memory: list[Memory] = []
 
 
 def describe(plan: Plan, graph: Graph | None = None) -> Description:
@@ -58,6 +61,7 @@ def describe(plan: Plan, graph: Graph | None = None) -> Description:
         states=_placed(plan.states.items()),
         seconds={p.phase.name: p.seconds for p in plan.phases},
         moves=moves,
+        memory=peaks([lower(graph, plan, p.phase.name) for p in plan.phases]) if graph else [],
     )
 
 

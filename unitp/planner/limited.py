@@ -44,11 +44,11 @@ Judge = Callable[[Sequence[int]], list[Memory]]
 
 
 class NoFitError(Exception):
-    """No choice fits (`proven`), or none was found. `least`: the peaks of the choice that needs least."""
+    """No choice fits (`proven`), or none was found. `least`: what each rank needs where `rank` needs least."""
 
-    def __init__(self, proven: bool, least: Sequence[float], rank: int, wanted: float) -> None:
-        super().__init__(f"rank {rank} needs {wanted:.0f} bytes")
-        self.proven, self.least, self.rank, self.wanted = proven, list(least), rank, wanted
+    def __init__(self, proven: bool, least: Sequence[Memory], rank: int) -> None:
+        super().__init__(f"rank {rank} needs {least[rank].peak} bytes")
+        self.proven, self.least, self.rank = proven, list(least), rank
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -56,7 +56,21 @@ class Point(msgspec.Struct, frozen=True):
 
     choice: tuple[int, ...]
     cost: float
-    peaks: tuple[float, ...]
+    needs: tuple[Memory, ...]
+
+    @property
+    def peaks(self) -> list[float]:
+        """Bytes, rank by rank."""
+        return [float(need.peak) for need in self.needs]
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """A row that counts what a rank needs in a phase, and how much it may count."""
+
+    rank: int
+    phase: str
+    row: Row
+    room: float
 
 
 class Limited:
@@ -70,7 +84,7 @@ class Limited:
         self.footprint = Footprint(problem)
         self.apart = Apart(problem.unary, problem.pairs, shape, WIDE)
         self.points: dict[tuple[int, ...], Point] = {}
-        self.watched: list[tuple[int, str]] = []
+        self.watched: dict[tuple[int, str, int], Watch] = {}
         self.bound = -np.inf
         self.prices: Table = np.zeros(0)
         self.unary: list[Table] = list(problem.unary)
@@ -98,18 +112,25 @@ class Limited:
         bound = found.cost if self._proves(found) else self.bound
         return Found(list(found.choice), found.cost, bound, "Lagrange bound, layers mixed")
 
-    def least(self, free: Found) -> Found:
-        """Of the choices whose worst rank needs least, as far as can be found, the fastest that fits."""
+    def smallest(self, free: Found) -> Point:
+        """A choice whose worst rank needs as little as can be found."""
         self.bound = free.bound
         best = self._meet(free.choice)
-        while self._add(int(np.argmax(best.peaks))):
+        while self._add(int(np.argmax(best.peaks)), best):
             best = min(best, self._frugal(careful=True), key=lambda p: max(p.peaks))
+        return best
+
+    def least(self, free: Found) -> Found:
+        """Of the choices whose worst rank needs least, as far as can be found, the fastest that fits."""
+        best = self.smallest(free)
         if not self._fits(best):
             raise self._nothing(False)
         self.budgets = np.minimum(self.budgets, max(best.peaks))
         self._mix()
         found = self._best() or best
-        return Found(list(found.choice), found.cost, self.bound, "fewest bytes found, then layers mixed")
+        peak, least = int(max(found.peaks)), max(int(self._least_peak(rank, phase)) for rank, phase, _ in self.watched)
+        how = "bytes priced above time, then layers mixed"
+        return Found(list(found.choice), found.cost, self.bound, how, peak, min(least, peak))
 
     def _best(self) -> Point | None:
         return min((p for p in self.points.values() if self._fits(p)), key=lambda p: p.cost, default=None)
@@ -124,27 +145,34 @@ class Limited:
         """Judge a choice, and remember it."""
         key = tuple(choice)
         if key not in self.points:
-            peaks = tuple(float(m.peak) for m in self.judge(choice))
-            self.points[key] = Point(key, evaluate(self.problem.unary, self.problem.pairs, choice), peaks)
+            cost = evaluate(self.problem.unary, self.problem.pairs, choice)
+            self.points[key] = Point(key, cost, tuple(self.judge(choice)))
         return self.points[key]
 
     def _watch(self, point: Point) -> bool:
-        """Take the rank into account that is most over its budget, unless it is already or none is."""
+        """Take into account what is most over its budget: False where that is known already, or nothing is."""
         over = np.array(point.peaks) - self.budgets
         worst = int(over.argmax())
-        return bool(over[worst] > 0) and self._add(worst)
+        return bool(over[worst] > 0) and self._add(worst, point)
 
-    def _add(self, rank: int) -> bool:
-        if any(rank == known for known, _ in self.watched):
-            return False
-        self.watched += [(rank, phase.name) for phase in self.problem.phases]
-        return True
+    def _add(self, rank: int, point: Point) -> bool:
+        """Rows of a rank for each phase: what it holds, and beside that what the nodes need that need most at this point.
+
+        Each of equal nodes alone must fit, so their mean must: one row for all layers.
+        """
+        known = len(self.watched)
+        for phase in (p.name for p in self.problem.phases):
+            held, needs = self.footprint.held(rank, phase), self.footprint.needs(rank, phase)
+            room = float(self.budgets[rank]) - self.footprint.least_need(rank, phase)
+            self.watched.setdefault((rank, phase, 0), Watch(rank, phase, held, room))
+            if needs:
+                table = needs[max(needs, key=lambda i: needs[i][point.choice[i]])]
+                alike = [i for i, need in needs.items() if need is table]
+                row = Row({**held.unary, **dict.fromkeys(alike, table / len(alike))}, held.pairs)
+                self.watched.setdefault((rank, phase, id(table)), Watch(rank, phase, row, float(self.budgets[rank])))
+        return len(self.watched) > known
 
     # what cannot be
-
-    def _room(self, rank: int, phase: str) -> float:
-        """Bytes that a rank may hold, at most: its budget less what some node needs whatever is chosen."""
-        return float(self.budgets[rank]) - self.footprint.least_need(rank, phase)
 
     def _least_held(self, rank: int, phase: str) -> float:
         """The fewest bytes that a rank can hold."""
@@ -159,16 +187,20 @@ class Limited:
         }
         return Apart(unary, pairs, self.shape, WIDE).wishes(unary, pairs, memo)[1]
 
+    def _least_peak(self, rank: int, phase: str) -> float:
+        """Bytes that no plan can be below."""
+        return self._least_held(rank, phase) + self.footprint.least_need(rank, phase)
+
     def _require_room(self) -> None:
         """Raise NoFitError where what must be held is too much already."""
-        for rank, phase in self.watched:
-            if self._least_held(rank, phase) > self._room(rank, phase) * (1 + ROUNDING):
+        for rank, phase, _ in self.watched:
+            if self._least_peak(rank, phase) > self.budgets[rank] * (1 + ROUNDING):
                 self._frugal()
                 raise self._nothing(True)
 
     def _narrow(self) -> None:
         """Forbid what could not fit even where as little as can be is held."""
-        for rank, phase in self.watched:
+        for rank, phase in dict.fromkeys((rank, phase) for rank, phase, _ in self.watched):
             most = float(self.budgets[rank]) - self._least_held(rank, phase)
             for i, need in self.footprint.needs(rank, phase).items():
                 if (need > most).any():
@@ -178,19 +210,18 @@ class Limited:
         """The error, with the choice whose worst rank is least over its budget."""
         best = min(self.points.values(), key=lambda p: max(np.array(p.peaks) / self.budgets))
         rank = int((np.array(best.peaks) / self.budgets).argmax())
-        return NoFitError(proven, best.peaks, rank, best.peaks[rank])
+        return NoFitError(proven, best.needs, rank)
 
     # the bound
 
     def _priced(self, prices: Iterable[float], memo: Memo) -> tuple[list[Table], dict[tuple[int, int], Table]]:
         """The problem where each byte held on a rank that is watched has a price."""
         unary, pairs = list(self.unary), dict(self.problem.pairs)
-        for watched, price in zip(self.watched, prices, strict=False):
-            row = self.footprint.held(*watched)
+        for watch, price in zip(self.watched.values(), prices, strict=False):
             if price:
-                for i, table in row.unary.items():
+                for i, table in watch.row.unary.items():
                     unary[i] = memo.add(unary[i], memo.times(table, float(price)))
-                for key, table in row.pairs.items():
+                for key, table in watch.row.pairs.items():
                     pairs[key] = memo.add(pairs[key], memo.times(table, float(price)))
         return unary, pairs
 
@@ -199,8 +230,8 @@ class Limited:
         scale = 1e4 * abs(self.bound) / max(max(max(p.peaks) for p in self.points.values()), 1.0)
         memo = Memo()
         unary, pairs = self._priced([scale] * len(self.watched), memo)
-        for watched in self.watched if careful else ():
-            for i, need in self.footprint.needs(*watched).items():
+        for rank, phase, _ in self.watched if careful else ():
+            for i, need in self.footprint.needs(rank, phase).items():
                 unary[i] = memo.add(unary[i], memo.times(need, scale * 1e-2))
         wishes, _ = self.apart.wishes(unary, pairs, memo)
         found = [f for wish in wishes if (f := self.apart.improve(unary, pairs, memo, wish)) is not None]
@@ -216,7 +247,8 @@ class Limited:
             memo = Memo()
             unary, pairs = self._priced(prices, memo)
             wishes, total = self.apart.wishes(unary, pairs, memo)
-            rooms = np.array([self._room(*watched) for watched in self.watched])
+            rooms = np.array([watch.room for watch in self.watched.values()])
+            prices = np.append(prices, np.zeros(len(rooms) - len(prices)))
             now = total - float(prices @ rooms)
             self.bound = max(self.bound, now)
             if number in TRIED:
@@ -229,12 +261,12 @@ class Limited:
             )
             if aim - self.bound <= CLOSE * abs(aim) or time.perf_counter() > self.deadline:
                 return
-            prices = np.append(prices, np.zeros(len(self.watched) - len(prices)))
             if now == self.bound:
                 self.prices = prices
             slopes = self.apart.slopes(wishes)
-            over = np.array([self._held_by(*watched, wishes) - self._room(*watched) for watched in self.watched])
-            units = np.array([self._unit(*watched) for watched in self.watched])
+            rows = [watch.row for watch in self.watched.values()][: len(rooms)]
+            over = np.array([_mean(row, wishes) for row in rows]) - rooms
+            units = np.array([_unit(row) for row in rows])
             over = np.where((over < 0) & (prices <= 0), 0.0, over)
             square = sum(float(row @ row) for slope in slopes for row in slope.values()) + float(
                 ((over / units) ** 2).sum()
@@ -245,21 +277,6 @@ class Limited:
             self.apart.move(slopes, length)
             prices = np.maximum(prices + length * over / units**2, 0.0)
 
-    def _held_by(self, rank: int, phase: str, wishes: Sequence[Mapping[int, int]]) -> float:
-        """Bytes held by the rows where each phase has its wish: of what they share, the mean."""
-        row, total = self.footprint.held(rank, phase), 0.0
-        for i, table in row.unary.items():
-            total += sum(float(table[wish[i]]) for wish in wishes) / len(wishes)
-        for (a, b), table in row.pairs.items():
-            having = [wish for wish in wishes if a in wish and b in wish]
-            total += sum(float(table[wish[a], wish[b]]) for wish in having) / len(having)
-        return total
-
-    def _unit(self, rank: int, phase: str) -> float:
-        """Bytes that one choice may make a difference of: what a step of a price is measured by."""
-        spans = [float(np.ptp(table)) for table in self.footprint.held(rank, phase).unary.values() if len(table)]
-        return max(float(np.mean(spans)) if spans else 1.0, 1.0)
-
     # choices
 
     def _mix(self) -> None:
@@ -267,15 +284,24 @@ class Limited:
 
         What phases share is cut in two at a node, each phase is solved anew for it, and bisection finds the cut that just fits.
         """
-        memo = Memo()
-        unary, pairs = self._priced(self.prices, memo)
         if (best := self._best()) is None:
             return
+        unary, pairs = self._priced(self.prices, Memo())
         over = [p for p in self.points.values() if p.cost < best.cost and not self._fits(p)]
         over.sort(key=lambda p: evaluate(unary, pairs, p.choice))
         for point in over[:MIXED]:
+            memo = Memo()
+            priced = self._priced(self._secant(point, best), memo)
             for first, last in ((point, best), (best, point)):
-                self._bisect(first, last, unary, pairs, memo)
+                self._bisect(first, last, *priced, memo)
+
+    def _secant(self, over: Point, fits: Point) -> list[float]:
+        """The prices of bytes at which two choices would cost the same, by each row that tells them apart."""
+        found = []
+        for watch in self.watched.values():
+            saved = watch.row.value(over.choice) - watch.row.value(fits.choice)
+            found.append((fits.cost - over.cost) / saved if saved > 0 else 0.0)
+        return found
 
     def _bisect(self, first: Point, last: Point, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> None:
         """Try cuts between two choices, of which one fits, about as many as halve the layers down to one."""
@@ -283,22 +309,36 @@ class Limited:
         low, high = 0, len(shared)
         while high - low > max(len(shared) // 64, 1) and time.perf_counter() < self.deadline:
             cut = (low + high) // 2
-            start = {i: (first if at < cut else last).choice[i] for at, i in enumerate(shared)}
+            start = {i: (first if at < cut else last).choice[i] for at, group in enumerate(shared) for i in group}
             met = self._meet(self.apart.given(unary, pairs, memo, start))
             if self._fits(met) == self._fits(last):
                 low = cut
             else:
                 high = cut
 
-    def _places(self) -> list[int]:
-        """What phases share, in the order in which it is read."""
+    def _places(self) -> list[list[int]]:
+        """What phases share, in the order in which it is read; a parameter and what follows from it alone stay together."""
         order = {node.name: at for at, node in enumerate(self.problem.graph.nodes)}
+        inside, head = set(self.shape.shared), {i: i for i in self.shape.shared}
+
+        def of(i: int) -> int:
+            while head[i] != i:
+                i = head[i]
+            return i
+
         first: dict[int, int] = {}
         for a, b in self.problem.pairs:
+            if a in inside and b in inside:
+                head[of(a)] = of(b)
+        for a, b in self.problem.pairs:
             for i, j in ((a, b), (b, a)):
-                name = self.problem.variables[j].name
-                first[i] = min(first.get(i, len(order)), order.get(name, len(order)))
-        return sorted(self.shape.shared, key=lambda i: first.get(i, len(order)))
+                if i in inside and j not in inside:
+                    at = order.get(self.problem.variables[j].name, len(order))
+                    first[of(i)] = min(first.get(of(i), len(order)), at)
+        groups: dict[int, list[int]] = {}
+        for i in self.shape.shared:
+            groups.setdefault(of(i), []).append(i)
+        return [groups[i] for i in sorted(groups, key=lambda i: first.get(i, len(order)))]
 
     def _exhaust(self) -> bool:
         """Solve over all choices, where there are few, until what is found fits.
@@ -326,6 +366,24 @@ class Limited:
                 return True
             program.forbid(dict(enumerate(outcome.choice)))
         return False
+
+
+def _mean(row: Row, wishes: Sequence[Mapping[int, int]]) -> float:
+    """What a row counts where each phase has its wish; of what phases share, the mean."""
+    total = 0.0
+    for i, table in row.unary.items():
+        having = [wish for wish in wishes if i in wish]
+        total += sum(float(table[wish[i]]) for wish in having) / len(having)
+    for (a, b), table in row.pairs.items():
+        having = [wish for wish in wishes if a in wish and b in wish]
+        total += sum(float(table[wish[a], wish[b]]) for wish in having) / len(having)
+    return total
+
+
+def _unit(row: Row) -> float:
+    """Bytes that one choice may make a difference of: what a step of a price is measured by."""
+    spans = [float(np.ptp(table)) for table in row.unary.values() if len(table)]
+    return max(float(np.mean(spans)) if spans else 1.0, 1.0)
 
 
 def _finite(table: Table) -> Table:

@@ -20,16 +20,23 @@ ROUNDING = 1e-12
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A choice, its value, a lower bound on any choice's, and how they were found."""
+    """A choice, its value, a lower bound on any choice's, and how they were found.
+
+    Where memory was minimised: the bytes of the rank that needs most, and a lower bound on these.
+    """
 
     choice: list[int]
     value: float
     bound: float
     solver: str
+    peak_bytes: int = 0
+    bound_bytes: int = 0
 
     @property
     def gap(self) -> float:
         """Of the bound; 0 where the choice is proven to be the best."""
+        if self.bound_bytes:
+            return max(self.peak_bytes - self.bound_bytes, 0) / self.bound_bytes
         return max(self.value - self.bound, 0.0) / abs(self.bound) if self.bound else 0.0
 
 
