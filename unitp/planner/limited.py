@@ -4,7 +4,8 @@
     value    the best choice that was lowered and fits; among those that Lagrange meets, mixed variable by variable
 
 For given l the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.descent`);
-its multipliers and l, of the few ranks and phases whose budget binds, move together. Choices on either side of a budget
+its multipliers and l, of the few ranks and phases whose budget binds, move together (where phases are one block, l alone,
+by cutting planes). Choices on either side of a budget
 differ in whole layers, so a program over what they chose (`unitp.planner.milp`) comes close to it; a small problem is
 solved over all choices, and exactly: what that finds and does not fit after all is forbidden, and it is solved again.
 """
@@ -19,13 +20,16 @@ import msgspec
 import numpy as np
 
 from unitp.planner.descent import ROUNDS, TRIED, Apart, Shape, shortened
-from unitp.planner.elimination import Pairs, Table, evaluate
+from unitp.planner.elimination import Elimination, Pairs, Table, TooWideError, evaluate
 from unitp.planner.footprint import Footprint
 from unitp.planner.memo import Memo
-from unitp.planner.milp import Program, Row, entries
+from unitp.planner.milp import Program, Row, entries, highest
 from unitp.planner.problem import Problem
 from unitp.planner.search import ROUNDING, Found
 from unitp.program.memory import Memory
+
+NARROW = 2_000_000
+"""Entries of the largest table of all phases together that is worth its time in every step."""
 
 WIDE = 50_000_000
 """Entries of the largest table of a phase alone."""
@@ -33,8 +37,8 @@ WIDE = 50_000_000
 SMALL = 20_000
 """Columns of a program over all choices that is worth solving."""
 
-MIXED = 2
-"""So many choices that do not fit are mixed with the best that does."""
+MIXED = (2, 1, 1)
+"""So many choices that do not fit are mixed with the best that does, again while that helps."""
 
 CLOSE = 1e-4
 """A gap that is not worth more work."""
@@ -79,10 +83,11 @@ class Limited:
     def __init__(
         self, problem: Problem, shape: Shape, budgets: Sequence[float], judge: Judge, deadline: float = np.inf
     ) -> None:
-        self.problem, self.shape, self.judge, self.deadline = problem, shape, judge, deadline
+        self.problem, self.judge, self.deadline = problem, judge, deadline
+        self.shape = _joined(problem, shape)
         self.budgets = np.array(budgets, float)
         self.footprint = Footprint(problem)
-        self.apart = Apart(problem.unary, problem.pairs, shape, WIDE)
+        self.apart = Apart(problem.unary, problem.pairs, self.shape, WIDE)
         self.points: dict[tuple[int, ...], Point] = {}
         self.watched: dict[tuple[int, str, int], Watch] = {}
         self.bound = -np.inf
@@ -243,6 +248,7 @@ class Limited:
         while self._watch(frugal):
             frugal = self._frugal()
         prices = self.prices = np.zeros(len(self.watched))
+        cuts: list[tuple[int, ...]] = []
         for number in range(ROUNDS):
             memo = Memo()
             unary, pairs = self._priced(prices, memo)
@@ -263,8 +269,15 @@ class Limited:
                 return
             if now == self.bound:
                 self.prices = prices
-            slopes = self.apart.slopes(wishes)
             rows = [watch.row for watch in self.watched.values()][: len(rooms)]
+            if len(self.shape.blocks) == 1:
+                cut = tuple(wishes[0][i] for i in range(len(self.unary)))
+                if cut in cuts:
+                    return
+                cuts.append(cut)
+                prices = self._highest(cuts, rows, rooms, frugal)
+                continue
+            slopes = self.apart.slopes(wishes)
             over = np.array([_mean(row, wishes) for row in rows]) - rooms
             units = np.array([_unit(row) for row in rows])
             over = np.where((over < 0) & (prices <= 0), 0.0, over)
@@ -277,6 +290,13 @@ class Limited:
             self.apart.move(slopes, length)
             prices = np.maximum(prices + length * over / units**2, 0.0)
 
+    def _highest(self, cuts: Sequence[tuple[int, ...]], rows: Sequence[Row], rooms: Table, frugal: Point) -> Table:
+        """The prices at which the bound could be highest, as far as choices tell that were best at other prices."""
+        costs = [evaluate(self.unary, self.problem.pairs, choice) for choice in (*cuts, frugal.choice)]
+        over = [[row.value(choice) for row in rows] - rooms for choice in (*cuts, frugal.choice)]
+        slack = np.maximum(-over[-1], 1e-6 * rooms)
+        return highest(np.array(costs), np.array(over), (costs[-1] - min(self.bound, costs[0])) / slack)
+
     # choices
 
     def _mix(self) -> None:
@@ -284,16 +304,19 @@ class Limited:
 
         What phases share is cut in two at a node, each phase is solved anew for it, and bisection finds the cut that just fits.
         """
-        if (best := self._best()) is None:
-            return
         unary, pairs = self._priced(self.prices, Memo())
-        over = [p for p in self.points.values() if p.cost < best.cost and not self._fits(p)]
-        over.sort(key=lambda p: evaluate(unary, pairs, p.choice))
-        for point in over[:MIXED]:
-            memo = Memo()
-            priced = self._priced(self._secant(point, best), memo)
-            for first, last in ((point, best), (best, point)):
-                self._bisect(first, last, *priced, memo)
+        for most in MIXED:
+            if (best := self._best()) is None:
+                return
+            over = [p for p in self.points.values() if p.cost < best.cost and not self._fits(p)]
+            over.sort(key=lambda p: evaluate(unary, pairs, p.choice))
+            for point in over[:most]:
+                memo = Memo()
+                priced = self._priced(self._secant(point, best), memo)
+                for first, last in ((point, best), (best, point)):
+                    self._bisect(first, last, *priced, memo)
+            if self._best() is best:
+                return
 
     def _secant(self, over: Point, fits: Point) -> list[float]:
         """The prices of bytes at which two choices would cost the same, by each row that tells them apart."""
@@ -366,6 +389,15 @@ class Limited:
                 return True
             program.forbid(dict(enumerate(outcome.choice)))
         return False
+
+
+def _joined(problem: Problem, shape: Shape) -> Shape:
+    """All phases as one block where that is narrow: then there is nothing to agree on."""
+    try:
+        Elimination([len(u) for u in problem.unary], problem.pairs, NARROW)
+    except TooWideError:
+        return shape
+    return Shape(shape.shared, [[i for block in shape.blocks for i in block]])
 
 
 def _mean(row: Row, wishes: Sequence[Mapping[int, int]]) -> float:

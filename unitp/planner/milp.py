@@ -187,3 +187,24 @@ class Program:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         model.integrality_ = [kinds[n] for n in integer]
         return model
+
+
+def highest(costs: Table, over: Table, most: Table) -> Table:
+    """Where the least of planes `costs_k + over_k . l` is highest, for l from 0 to `most`."""
+    import highspy
+
+    solver, model = quiet(highspy), highspy.HighsLp()
+    count, planes = len(most), len(costs)
+    model.num_col_, model.num_row_ = count + 1, planes
+    model.col_cost_ = np.append(np.zeros(count), -1.0)
+    model.col_lower_ = np.append(np.zeros(count), -highspy.kHighsInf)
+    model.col_upper_ = np.append(np.ones(count), highspy.kHighsInf)  # l in units of `most`
+    model.row_lower_ = np.full(planes, -highspy.kHighsInf)
+    model.row_upper_ = costs
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_ = np.arange(planes + 1) * (count + 1)
+    model.a_matrix_.index_ = np.tile(np.arange(count + 1), planes)
+    model.a_matrix_.value_ = np.concatenate([-over * most, np.ones((planes, 1))], axis=1).ravel()
+    solver.passModel(model)
+    solver.run()
+    return np.maximum(np.array(solver.getSolution().col_value)[:count], 0.0) * most
