@@ -113,8 +113,13 @@ def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, mod
                 parameters[variable.name] = pick
             elif variable.kind == "state":
                 states[variable.name] = pick
-            elif variable.kind in ("value", "input") and (variable.kind == "value" or any(pick.dims)):
-                values[variable.phase][variable.name] = pick
+            elif variable.kind == "value" or (variable.kind == "input" and any(pick.dims)):
+                for home in homes:
+                    values[home][variable.name] = pick
+            elif variable.kind == "output":
+                source, left = problem.source(variable.name, variable.phase)
+                if Layout(left[choice[source]].dims) != pick:
+                    values[variable.phase][variable.name] = pick
         elif assignment := variable.assignments[chosen]:
             for home in homes:
                 nodes[home][variable.name] = dict(assignment)

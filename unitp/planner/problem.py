@@ -11,6 +11,7 @@ thirty equal layers cost as much as one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from unitp.planner.candidates import Assignment, Candidates
 from unitp.planner.memo import Memo
 from unitp.planner.price import Prices
 from unitp.plans import Phase
+from unitp.program.memory import VIEWS
 
 Table = npt.NDArray[np.float64]
 Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
@@ -61,6 +63,8 @@ class Problem:
         self.memo = Memo()
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
         self.static = _static(graph)
+        self.kept = _kept(graph, self.static)
+        self._weight = sum(p.weight for p in phases)
         self.consumers = _consumers(graph)
         self._build()
 
@@ -98,7 +102,8 @@ class Problem:
         """The assignments of a node, with the layouts that each means."""
         rule = self.candidates.rules[node.name]
         splits = tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors)
-        key = (rule, splits, node.op, phase)
+        bools = self.graph.types[node.name].dtype == "bool"
+        key = (rule, splits, node.op, phase, bools)
         signature = msgspec.msgpack.encode(key)
         if signature not in self._known:
             assignments = tuple(self.candidates.of(node, sizes))
@@ -117,7 +122,7 @@ class Problem:
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
         """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
-        phase = max(self.phases, key=lambda p: max(p.sizes.values(), default=0))
+        phase = max(self.phases, key=lambda p: prod(_sized(type_, p)))
         number = self._variable(
             Variable(kind, name, SHARED, layouts=self._layouts_of(name, type_, [p.name for p in self.phases]))
         )
@@ -125,7 +130,7 @@ class Problem:
         key = ("held", sizes, type_.dtype, self.variables[number].layouts)
         if key not in self._tables:
             held = [self.prices.held(lay, sizes, type_.dtype) for lay in self.variables[number].layouts]
-            self._tables[key] = np.array(held) * sum(p.weight for p in self.phases)
+            self._tables[key] = np.array(held) * self._weight
         self.unary[number] = self._tables[key]
 
     def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
@@ -145,35 +150,49 @@ class Problem:
             number = self._variable(Variable("node", node.name, phase_name, self._assignments[node.name, phase_name]))
             if phase_name != SHARED:
                 self.unary[number] = self.memo.times(self._work(node, phase), phase.weight)
-            for operand, value in enumerate(node.inputs):
-                if value:
-                    self._connect(value, node, operand, number, phase, phase_name)
+            for value in dict.fromkeys(filter(None, node.inputs)):
+                self._connect(value, node, number, phase, phase_name)
             for place, value in enumerate(node.outputs):
-                readers = {reader.name for reader, _ in self.consumers.get(value, ())}
-                if len(readers) + (value in self.graph.outputs) > 1 and phase_name != SHARED:
+                if phase_name == SHARED and value in self.kept and node.op not in VIEWS:
+                    self._held("value", value, self.graph.types[value])
+                elif phase_name != SHARED and self._readers(value) > 1:
                     self._fan_out(node, place, value, number, phase)
+
+    def _readers(self, value: str) -> int:
+        """How many want a value: nodes, the caller, states that it replaces."""
+        nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
+        return len(nodes) + (value in self.graph.outputs) + sum(s.output == value for s in self.graph.states)
 
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
         """The layout in which a value with several readers is held: a variable of its own."""
-        sides = self._sides[node.name, phase.name]
-        made = {side[1][place]: None for side in sides}
-        choices = tuple(made | dict.fromkeys(self._layouts_of(value, self.graph.types[value], [phase.name])))
-        number = self._variable(Variable("value", value, phase.name, layouts=choices))
-        left = tuple(side[1][place] for side in sides)
-        self._pair(producer, number, self._conversions(value, left, choices, phase), phase.weight)
+        left = tuple(side[1][place] for side in self._sides[node.name, phase.name])
+        choices = dict.fromkeys(left) | dict.fromkeys(self._layouts_of(value, self.graph.types[value], [phase.name]))
+        if value in self.graph.outputs:
+            choices |= dict.fromkeys(Layout(lay.dims) for lay in left)
+        for state in (s for s in self.graph.states if s.output == value):
+            choices |= dict.fromkeys(self.variables[self.index["state", state.input, SHARED]].layouts)
+        number = self._variable(Variable("value", value, phase.name, layouts=tuple(choices)))
+        self._pair(producer, number, self._conversions(value, left, tuple(choices), phase), phase.weight)
 
-    def _connect(self, value: str, node: Node, operand: int, number: int, phase: Phase, home: str) -> None:
+    def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
+        """The price of a value to a node that reads it, once where two operands want it in the same layout."""
         source, left = self.source(value, phase.name)
-        wanted = self._wanted(node, operand, home)
-        if self.variables[source].kind == "parameter" or self.variables[source].name in self.static:
-            # converted once, at load: what it costs is a second copy held
-            self._pair(source, number, self._copies(value, left, wanted), sum(p.weight for p in self.phases))
-        else:
-            self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)
+        fixed = self.variables[source].phase == SHARED and self.variables[source].kind != "state"
+        if fixed and home == SHARED and not (node.op in VIEWS and self.kept.intersection(node.outputs)):
+            return  # a copy that is let go once the node has run, at load
+        before: list[tuple[Layout, ...]] = []
+        for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
+            # what follows from parameters is converted once, at load: it costs a second copy held
+            table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
+            if before:
+                table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
+            self._pair(source, number, table, self._weight if fixed else phase.weight)
+            before.append(wanted)
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
-        for kind, name in (("value", phase), ("input", phase), ("parameter", SHARED), ("state", SHARED)):
+        homes = ("value", phase), ("value", SHARED), ("input", phase), ("parameter", SHARED), ("state", SHARED)
+        for kind, name in homes:
             if (number := self.index.get((kind, value, name))) is not None:
                 return number, self.variables[number].layouts
         producer, place = self._producers[value]
@@ -181,12 +200,21 @@ class Problem:
         return self.index["node", producer, shared], tuple(side[1][place] for side in self._sides[producer, shared])
 
     def _ends(self, phase: Phase) -> None:
-        """Outputs are left in any layout that is not partial; states in the layout in which they are read."""
+        """Outputs are left in any layout that is not partial; states in the layout in which they are read.
+
+        An output that has a layout of its own already, since others read it too, is left in that one, its sums taken.
+        """
         for value in self.graph.outputs:
             source, left = self.source(value, phase.name)
-            choices = tuple(dict.fromkeys(Layout(lay.dims) for lay in left))
-            number = self._variable(Variable("output", value, phase.name, layouts=choices))
-            self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
+            whole = tuple(Layout(lay.dims) for lay in left)
+            choices = tuple(dict.fromkeys(whole))
+            if self.variables[source].phase == SHARED and self.variables[source].kind != "state":
+                self._pair(source, source, self._copies(value, left, whole), self._weight)
+            elif self.variables[source].kind != "node":
+                self._pair(source, source, self._conversions(value, left, whole, phase), phase.weight)
+            else:
+                number = self._variable(Variable("output", value, phase.name, layouts=choices))
+                self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
         for state in self.graph.states:
             source, left = self.source(state.output, phase.name)
             number, held = self.source(state.input, phase.name)
@@ -251,6 +279,15 @@ def _static(graph: Graph) -> set[str]:
         if all(name in known for name in node.inputs if name):
             found.add(node.name)
             known |= set(node.outputs)
+    return found
+
+
+def _kept(graph: Graph, static: set[str]) -> set[str]:
+    """What of static nodes is held between calls: read by one as it is or through views, or an output."""
+    found = {*graph.outputs, *(s.output for s in graph.states)}
+    for node in reversed(graph.nodes):
+        if node.name not in static or (node.op in VIEWS and found.intersection(node.outputs)):
+            found |= set(node.inputs)
     return found
 
 
