@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
-import msgspec
 import hypothesis
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings

@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from unitp.cost import Machine
 from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
@@ -22,6 +24,9 @@ from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
+
+EXACT, BOUNDED = "elimination, exact", "elimination, shared conversions bounded"
+ROUNDING = 1e-12
 
 __all__ = ["default_phases", "plan"]
 
@@ -48,18 +53,46 @@ def plan(
     machine = machine or Machine()
     candidates = Candidates(graph, mesh, roles)
     _require_use(candidates, allow_unused)
-    problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
+    prices = Prices(machine, mesh)
+    problem = Problem(graph, mesh, chosen, candidates, prices)
     apply_pins(problem, pins)
+    found = _solve(problem)
+    if found.solver == EXACT and not found.proven:
+        problem = Problem(graph, mesh, chosen, candidates, prices, copies=problem.worth_copying())
+        apply_pins(problem, pins)
+        again = _solve(problem)
+        found = again if again.proven else msgspec.structs.replace(again, solver=BOUNDED)
+    value, bound = found.value, found.value if found.proven else found.bound
+    gap = (value - bound) / bound if bound else 0.0
+    took = time.perf_counter() - begun
+    certificate = Certificate(value, bound, gap, found.solver, took, machine.hash, tuple(pins))
+    return _read(problem, found.choice, certificate, model)
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """A choice of every variable, what it costs, and what any costs at least."""
+
+    choice: list[int]
+    value: float
+    bound: float
+    solver: str
+
+    @property
+    def proven(self) -> bool:
+        """Whether nothing is better, but for rounding."""
+        return self.value <= self.bound + ROUNDING * abs(self.bound)
+
+
+def _solve(problem: Problem) -> _Found:
+    """The best choice by prices of which readers that could share a conversion pay a part: a bound on what any costs."""
+    unary, pairs = problem.relaxed()
     try:
-        solution = minimise(problem.unary, problem.pairs, memo=problem.memo)
-        choice, value, bound, solver = solution.choice, solution.value, solution.value, "elimination, exact"
+        solution = minimise(unary, pairs, memo=problem.memo)
+        return _Found(solution.choice, problem.value(solution.choice), solution.value, EXACT)
     except TooWideError:
         shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
-        found = descend(problem.unary, problem.pairs, shared, starts(problem), memo=problem.memo)
-        choice, value, bound, solver = found.choice, found.value, found.bound, "elimination, descent over phases"
-    gap = (value - bound) / bound if bound else 0.0
-    certificate = Certificate(value, bound, gap, solver, time.perf_counter() - begun, machine.hash, tuple(pins))
-    return _read(problem, choice, certificate, model)
+        best = descend(unary, pairs, shared, starts(problem), memo=problem.memo)
+        return _Found(best.choice, problem.value(best.choice), best.bound, "elimination, descent over phases")
 
 
 def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:

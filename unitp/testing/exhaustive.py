@@ -117,7 +117,7 @@ class Space:
         for state in (s for s in self.graph.states if s.output == name):
             homes |= self.wanted(state.input, self.phases)
         made = [home for home in homes if home.reduction == "sum"]
-        return made if len(made) == len(homes) else [None, *made]
+        return [*made] if len(made) == len(homes) else [None, *made]
 
     def _shared(self) -> tuple[list[Place], list[Sequence[object]]]:
         """The choices for all phases, and what there is to choose for each."""
@@ -264,6 +264,11 @@ def _bare(instruction: Instruction) -> tuple[object, ...]:
     """An instruction without the names of its values."""
     if isinstance(instruction, Local):
         given = tuple(map(bool, instruction.inputs))
-        return instruction.op, given, tuple(sorted(instruction.attrs.items())), tuple(sorted(instruction.splits.items()))
+        return (
+            instruction.op,
+            given,
+            tuple(sorted(instruction.attrs.items())),
+            tuple(sorted(instruction.splits.items())),
+        )
     about = msgspec.structs.asdict(instruction)
     return type(instruction).__name__, *(v for k, v in about.items() if k not in ("input", "output"))
