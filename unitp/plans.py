@@ -46,7 +46,8 @@ class PhasePlan(msgspec.Struct, frozen=True):
 class Certificate(msgspec.Struct, frozen=True):
     """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
 
-    Both are of plans that heed `pins`, the choices that a user fixed.
+    Both are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit`
+    bytes. `objective`: what was minimised, time or memory.
     """
 
     objective_s: float
@@ -56,6 +57,8 @@ class Certificate(msgspec.Struct, frozen=True):
     elapsed_s: float
     machine: str = ""
     pins: tuple[str, ...] = ()
+    objective: str = "time"
+    memory_limit: int | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ Graphs of a few nodes are planned under random prices on 1-D and 2-D meshes, wit
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
@@ -22,11 +23,14 @@ from unitp import planner
 from unitp.comparison.metrics import MEANING
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
+from unitp.errors import PlanError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
+from unitp.planner import search
 from unitp.planner.elimination import TooWideError
 from unitp.plans import Phase, Plan
 from unitp.program.lower import lower
+from unitp.program.memory import peaks
 from unitp.program.objective import objective
 from unitp.testing.exhaustive import Space
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
@@ -68,19 +72,20 @@ def case(seed: int, most: int = MOST_PROGRAMS, memory: bool = False) -> Case:
     """A problem of at most so many programs. Of two phases one is no larger than the other in any size."""
     rng = np.random.default_rng([seed, 1])
     mesh = MESHES[int(rng.choice(len(MESHES), p=[0.35, 0.25, 0.1, 0.3]))]
-    machine, symbolic = random_machine(rng, mesh), bool(rng.random() < 0.5)
+    symbolic = bool(rng.random() < 0.5)
     roles = {"dp": "batch"} if rng.random() < 0.5 else {}
     large = {"batch": int(rng.integers(2, 5)), "seq": int(rng.integers(1, 4))}
     small = {"batch": int(rng.integers(2, large["batch"] + 1)), "seq": int(rng.integers(1, large["seq"] + 1))}
     phases = [Phase("large", large, float(10 ** rng.uniform(-1, 1)))]
     if rng.random() < (0.6 if symbolic else 0.2):
         phases.insert(int(rng.integers(2)), Phase("small", small, float(10 ** rng.uniform(-1, 1))))
-    for nodes in (5, 4, 3, 2, 1):
-        graph = small_graph(seed, nodes, symbolic)
-        space = Space(graph, mesh, phases, machine, roles, memory=memory)
+    smaller = itertools.product([mesh, MESHES[0]], [5, 4, 3, 2, 1])
+    for on, nodes in smaller:
+        graph, machine = small_graph(seed, nodes, symbolic), random_machine(np.random.default_rng([seed, 2]), on)
+        space = Space(graph, on, phases, machine, roles, memory=memory)
         if space.count <= most:
             break
-    return Case(graph, mesh, tuple(phases), machine, roles, space)
+    return Case(graph, on, tuple(phases), machine, roles, space)
 
 
 def by_programs(plan: Plan, graph: Graph, machine: Machine) -> float:
@@ -131,7 +136,7 @@ def test_a_plan_found_by_descent_never_claims_more_than_holds(seed: int) -> None
         raise TooWideError(9, 10**9)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "minimise", too_wide)
+        patch.setattr(search, "minimise", too_wide)
         made = given.plan()
     found = made.certificate
     assert found.lower_bound_s <= best.objective * (1 + 1e-9)
@@ -139,6 +144,35 @@ def test_a_plan_found_by_descent_never_claims_more_than_holds(seed: int) -> None
     assert by_programs(made, given.graph, given.machine) == SAME(found.objective_s)
     assert "exact" not in found.solver
     assert found.gap == pytest.approx((found.objective_s - found.lower_bound_s) / found.lower_bound_s, abs=1e-12)
+
+
+@pytest.mark.timeout(300)
+@examples(max_examples=150)
+@given(seed=st.integers(0, 10**6))
+def test_a_plan_within_a_memory_limit_is_as_good_as_the_best_that_fits(seed: int) -> None:
+    """And where none fits, that is said. Devices may have less than the limit."""
+    given, rng = case(seed, MOST_PROGRAMS // 4, memory=True), np.random.default_rng([seed, 3])
+    every = list(given.space.all())
+    needs = sorted({max(found.peaks) for found in every})
+    limit = int(needs[0] - 1 if rng.random() < 0.15 else rng.choice(needs))
+    devices = given.machine.devices
+    if len(devices) > 1:
+        less = {name: float(max(limit - int(rng.integers(0, 12)), 1)) for name in devices}
+        devices = {name: msgspec.structs.replace(d, memory_bytes=less[name]) for name, d in devices.items()}
+        given = msgspec.structs.replace(given, machine=msgspec.structs.replace(given.machine, devices=devices))
+    budgets = [min(limit, given.machine.device(rank).memory_bytes) for rank in range(given.mesh.size)]
+    fitting = [f for f in every if all(p <= most for p, most in zip(f.peaks, budgets, strict=True))]
+    if not fitting:
+        with pytest.raises(PlanError):
+            given.plan(memory_limit=limit)
+        return
+    made, best = given.plan(memory_limit=limit), min(found.objective for found in fitting)
+    own = peaks([lower(given.graph, made, phase.name) for phase in given.phases])
+    assert all(need.peak <= most for need, most in zip(own, budgets, strict=True))
+    assert [need.peak for need in own] == [*given.space.of(made).peaks]
+    assert by_programs(made, given.graph, given.machine) == SAME(made.certificate.objective_s)
+    assert made.certificate.lower_bound_s <= best * (1 + 1e-9)
+    assert made.certificate.objective_s == SAME(best)
 
 
 def test_the_space_is_what_it_says() -> None:

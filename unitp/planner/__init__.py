@@ -1,16 +1,17 @@
-"""The planner: the split of every operator and the layout of every tensor that minimise predicted time.
+"""The planner: the split of every operator and the layout of every tensor that minimise predicted time within memory.
 
-`plan` builds the candidates (`candidates`), prices them (`price`), and solves exactly by variable elimination
-(`elimination`). Where phases together are too wide, parameters and caches are fixed in turn and each phase is solved
-exactly; the bound is then what the phases would cost if each could lay out parameters for itself.
+`plan` builds the candidates (`candidates`), prices them (`price`, `problem`) and takes the least choice (`search`): exactly
+by variable elimination where that is narrow enough, else by descent with a bound. A memory limit is a side constraint
+(`limited`). Every plan says what it costs, what no plan can cost less than, and how it was found.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
-import msgspec
+import numpy as np
 
 from unitp.cost import Machine
 from unitp.errors import MeshError, PlanError
@@ -18,17 +19,23 @@ from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
-from unitp.planner.descent import descend
-from unitp.planner.elimination import TooWideError, minimise
+from unitp.planner.descent import Shape
+from unitp.planner.limited import Limited, NoFitError
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
+from unitp.planner.room import no_room
+from unitp.planner.search import Found, search
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.program.lower import lower
+from unitp.program.memory import Memory, peaks
 
-EXACT, BOUNDED = "elimination, exact", "elimination, shared conversions bounded"
-ROUNDING = 1e-12
+__all__ = ["Objective", "default_phases", "plan"]
 
-__all__ = ["default_phases", "plan"]
+FEW = 500
+"""A problem of no more variables is solved again, with a choice of what is made for several readers, to prove its plan."""
+
+Objective = Literal["time", "memory"]
 
 
 def plan(
@@ -41,13 +48,19 @@ def plan(
     machine: Machine | None = None,
     model: str = "",
     pins: Sequence[str] = (),
+    memory_limit: int | None = None,
+    objective: Objective = "time",
+    time_limit: float | None = None,
 ) -> Plan:
-    """The best plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins`.
+    """The best plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins` and fits.
 
-    `roles` says which symbol an axis splits (`dp`: batch); other axes split dims of known size. An axis that nothing can
-    be split over is a MeshError, unless `allow_unused`.
+    `roles` says which symbol an axis splits (`dp`: batch); other axes split every dim. An axis that nothing can be split
+    over is a MeshError, unless `allow_unused`. No rank needs more bytes than `memory_limit`, nor than its device of
+    `machine` has. `objective="memory"`: as few bytes as can be on the rank that needs most, then time. After `time_limit`
+    seconds the best plan known is returned, with its gap. Raises PlanError where nothing fits.
     """
     begun = time.perf_counter()
+    deadline = begun + (np.inf if time_limit is None else time_limit)
     chosen = tuple(phases or default_phases(graph, mesh))
     _require_sizes(graph, mesh, chosen, roles)
     machine = machine or Machine()
@@ -56,43 +69,52 @@ def plan(
     prices = Prices(machine, mesh)
     problem = Problem(graph, mesh, chosen, candidates, prices)
     apply_pins(problem, pins)
-    found = _solve(problem)
-    if found.solver == EXACT and not found.proven:
-        problem = Problem(graph, mesh, chosen, candidates, prices, copies=problem.worth_copying())
-        apply_pins(problem, pins)
-        again = _solve(problem)
-        found = again if again.proven else msgspec.structs.replace(again, solver=BOUNDED)
-    value, bound = found.value, found.value if found.proven else found.bound
-    gap = (value - bound) / bound if bound else 0.0
-    took = time.perf_counter() - begun
-    certificate = Certificate(value, bound, gap, found.solver, took, machine.hash, tuple(pins))
+    problem.relax()
+    budgets = [min(memory_limit or np.inf, machine.device(rank).memory_bytes) for rank in range(mesh.size)]
+    try:
+        found = _solve(problem, budgets, objective, deadline)
+        if objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW):
+            problem = Problem(graph, mesh, chosen, candidates, prices, copies=problem.worth_copying())
+            apply_pins(problem, pins)
+            problem.relax()
+            found = _solve(problem, budgets, objective, deadline)
+    except NoFitError as error:
+        raise no_room(error, problem, budgets, roles) from None
+    elapsed = time.perf_counter() - begun
+    certificate = Certificate(
+        objective_s=found.value,
+        lower_bound_s=found.bound,
+        gap=found.gap,
+        solver=found.solver,
+        elapsed_s=elapsed,
+        machine=machine.hash,
+        pins=tuple(pins),
+        objective=objective,
+        memory_limit=memory_limit,
+    )
     return _read(problem, found.choice, certificate, model)
 
 
-class _Found(msgspec.Struct, frozen=True):
-    """A choice of every variable, what it costs, and what any costs at least."""
-
-    choice: list[int]
-    value: float
-    bound: float
-    solver: str
-
-    @property
-    def proven(self) -> bool:
-        """Whether nothing is better, but for rounding."""
-        return self.value <= self.bound + ROUNDING * abs(self.bound)
+def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float) -> Found:
+    shape = shape_of(problem)
+    found = search(problem.unary, problem.pairs, shape, problem.memo, deadline=deadline)
+    found = found.judged(problem.value(found.choice))
+    limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
+    if objective == "memory":
+        return limited.least(found)
+    return limited.solve(found) if np.isfinite(budgets).any() else found
 
 
-def _solve(problem: Problem) -> _Found:
-    """The best choice by prices of which readers that could share a conversion pay a part: a bound on what any costs."""
-    unary, pairs = problem.relaxed()
-    try:
-        solution = minimise(unary, pairs, memo=problem.memo)
-        return _Found(solution.choice, problem.value(solution.choice), solution.value, EXACT)
-    except TooWideError:
-        shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
-        best = descend(unary, pairs, shared, starts(problem), memo=problem.memo)
-        return _Found(best.choice, problem.value(best.choice), best.bound, "elimination, descent over phases")
+def memory_of(problem: Problem, choice: Sequence[int]) -> list[Memory]:
+    """What each rank needs under a choice: of the programs that it means."""
+    made = _read(problem, choice, Certificate(0.0, 0.0, 0.0, "", 0.0), "")
+    return peaks([lower(problem.graph, made, phase.name) for phase in problem.phases])
+
+
+def shape_of(problem: Problem) -> Shape:
+    """Phases meet only in what all of them share."""
+    shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
+    return Shape(shared, [[i for i, v in enumerate(problem.variables) if v.phase == p.name] for p in problem.phases])
 
 
 def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
@@ -103,11 +125,6 @@ def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
     prefill = {"batch": batch, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}
     decode = {**prefill, "seq": 1, "cache": 1024, "live": 1024}
     return Phase("prefill", prefill, 1.0), Phase("decode", decode, 200.0)
-
-
-def starts(problem: Problem) -> list[list[int]]:
-    """The variables of each phase: what descent solves one at a time."""
-    return [[i for i, v in enumerate(problem.variables) if v.phase == p.name] for p in problem.phases]
 
 
 def _require_sizes(graph: Graph, mesh: Mesh, phases: Sequence[Phase], roles: Mapping[str, str]) -> None:

@@ -53,11 +53,21 @@ class Variable(msgspec.Struct, frozen=True):
     """Beside the layout of each choice, others in which it is made too, for all readers that want them."""
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """A value that follows from parameters alone, from how it is held to how a node wants it: variables and layouts."""
+
+    source: int
+    reader: int
+    value: str
+    left: tuple[Layout, ...]
+    wanted: tuple[Layout, ...]
+
+
 class Problem:
     """Variables with `unary` prices and `pairs` of tables, ready for `unitp.planner.elimination`.
 
     A conversion that several readers share, from a layout in which nobody else wants the value, is made once. `pairs`
-    count it for each of them, `relaxed` in part, `value` as it is. In `copies` (how many, by variable) are those that
+    count it for each of them, once `relax` was called in part; `value` as it is. In `copies` (how many, by variable) are those that
     choose themselves what is made once for several readers.
     """
 
@@ -73,6 +83,7 @@ class Problem:
     ) -> None:
         self.copies = copies or {}
         self._shared: list[_Shared] = []
+        self._full: tuple[list[Table], dict[tuple[int, int], Table]] | None = None
         self.graph, self.mesh, self.phases, self.candidates, self.prices = graph, mesh, phases, candidates, prices
         self.variables: list[Variable] = []
         self.unary: list[Table] = []
@@ -83,6 +94,7 @@ class Problem:
         self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
         self._tables: dict[object, Table] = {}
         self.memo = Memo()
+        self.copied: list[Copied] = []
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
         self.static = _static(graph)
         self.kept = _kept(graph, self.static)
@@ -90,19 +102,24 @@ class Problem:
         self.consumers = _consumers(graph)
         self._build()
 
-    def relaxed(self) -> tuple[list[Table], dict[tuple[int, int], Table]]:
-        """Prices that no program is below: of what others may pay too, each reader pays its least part."""
-        unary, pairs, memo = list(self.unary), dict(self.pairs), self.memo
-        for shared in self._shared:
-            if (share := self._least_part(shared.source, shared.value)) < 1.0:
-                a, b, table = shared.source, shared.reader, memo.times(shared.table, share - 1.0)
+    def relax(self) -> None:
+        """Make `unary` and `pairs` prices that no program is below: of what others may pay too, each reader pays a part.
+
+        Pins must be heeded before. `value` and `seconds` stay as they are.
+        """
+        memo = self.memo
+        self._full = self.unary, self.pairs
+        self.unary, self.pairs = list(self.unary), dict(self.pairs)
+        parts = [self._least_part(shared.source, shared.value) for shared in self._shared]
+        for shared, part in zip(self._shared, parts, strict=True):
+            if part < 1.0:
+                a, b, table = shared.source, shared.reader, memo.times(shared.table, part - 1.0)
                 if a == b:
-                    unary[a] = memo.add(unary[a], memo.make("diagonal", (table,), table.diagonal))
+                    self.unary[a] = memo.add(self.unary[a], memo.make("diagonal", (table,), table.diagonal))
                 elif a < b:
-                    pairs[a, b] = memo.add(pairs[a, b], table)
+                    self.pairs[a, b] = memo.add(self.pairs[a, b], table)
                 else:
-                    pairs[b, a] = memo.add(pairs[b, a], memo.turned(table))
-        return unary, pairs
+                    self.pairs[b, a] = memo.add(self.pairs[b, a], memo.turned(table))
 
     def worth_copying(self) -> dict[tuple[str, str, str], int]:
         """The variables whose readers might share conversions, with the most copies that two or more could share."""
@@ -134,16 +151,18 @@ class Problem:
 
     def value(self, choice: Sequence[int]) -> float:
         """What a choice costs, as its programs will: conversions that readers share are made once."""
-        return evaluate(self.unary, self.pairs, choice) - sum(self._repeated(choice).values())
+        unary, pairs = self._full or (self.unary, self.pairs)
+        return evaluate(unary, pairs, choice) - sum(self._repeated(choice).values())
 
     def seconds(self, choice: Sequence[int]) -> dict[str, float]:
         """What one call of each phase costs under a choice of every variable."""
         weight = {p.name: p.weight for p in self.phases}
         total = dict.fromkeys(weight, 0.0)
-        for variable, table, chosen in zip(self.variables, self.unary, choice, strict=True):
+        unary, pairs = self._full or (self.unary, self.pairs)
+        for variable, table, chosen in zip(self.variables, unary, choice, strict=True):
             if variable.phase != SHARED:
                 total[variable.phase] += float(table[chosen])
-        for (a, b), table in self.pairs.items():
+        for (a, b), table in pairs.items():
             home = self.variables[a].phase or self.variables[b].phase
             if home != SHARED and not self._is_fixed(a):
                 total[home] += float(table[choice[a], choice[b]])
@@ -166,6 +185,10 @@ class Problem:
                 found[shared.home] = found.get(shared.home, 0.0) + float(shared.table[choice[shared.source], at])
             seen.add(key)
         return found
+
+    def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
+        """The assignments of a node in a phase, and the layouts that each means."""
+        return self._assignments[node, phase], self._sides[node, phase]
 
     # building
 
@@ -212,11 +235,11 @@ class Problem:
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
         """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
-        phase = max(self.phases, key=lambda p: prod(_sized(type_, p)))
+        phase = max(self.phases, key=lambda p: prod(sized(type_, p)))
         homes = self._layouts_of(name, type_, [p.name for p in self.phases])
         made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
         number = self._variable(made or Variable(kind, name, SHARED, layouts=homes))
-        sizes = _sized(type_, phase)
+        sizes = sized(type_, phase)
         kept = [(lay, *more) for lay, more in _choices(self.variables[number])]
         key = ("held", sizes, type_.dtype, tuple(kept))
         if key not in self._tables:
@@ -308,6 +331,8 @@ class Problem:
         before: list[tuple[Layout, ...]] = []
         for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
             # what follows from parameters is converted once, at load: it costs a second copy held
+            if fixed:
+                self.copied.append(Copied(source, number, value, left, wanted))
             table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
             if before:
                 table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
@@ -372,11 +397,11 @@ class Problem:
         return self._tables[key]
 
     def _typed(self, name: str, phase: Phase) -> TensorType:
-        return TensorType(self.graph.types[name].dtype, _sized(self.graph.types[name], phase))
+        return TensorType(self.graph.types[name].dtype, sized(self.graph.types[name], phase))
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
-        shape = _sized(type_, phase)
+        shape = sized(type_, phase)
         key = ("convert", shape, type_.dtype, left, wanted)
         if key not in self._tables:
             self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
@@ -384,7 +409,7 @@ class Problem:
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         type_ = self.graph.types[value]
-        shape = _sized(type_, self.phases[0])
+        shape = sized(type_, self.phases[0])
         key = ("copy", shape, type_.dtype, left, wanted)
         if key not in self._tables:
             held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
@@ -420,7 +445,9 @@ def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
     return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)
 
 
-def _sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
+def sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
+    """The shape of a value in a phase."""
+
     def size(dim: Dim) -> int:
         return phase.sizes[dim] if isinstance(dim, str) else dim
 
