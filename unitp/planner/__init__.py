@@ -32,6 +32,9 @@ from unitp.program.memory import Memory, peaks
 
 __all__ = ["Objective", "default_phases", "plan"]
 
+FEW = 500
+"""A problem of no more variables is solved again, with a choice of what is made for several readers, to prove its plan."""
+
 Objective = Literal["time", "memory"]
 
 
@@ -63,11 +66,18 @@ def plan(
     machine = machine or Machine()
     candidates = Candidates(graph, mesh, roles)
     _require_use(candidates, allow_unused)
-    problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
+    prices = Prices(machine, mesh)
+    problem = Problem(graph, mesh, chosen, candidates, prices)
     apply_pins(problem, pins)
     budgets = _budgets(mesh, machine, memory_limit)
+    problem.relax()
     try:
         found = _solve(problem, budgets, objective, deadline)
+        if objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW):
+            problem = Problem(graph, mesh, chosen, candidates, prices, copies=problem.worth_copying())
+            apply_pins(problem, pins)
+            problem.relax()
+            found = _solve(problem, budgets, objective, deadline)
     except NoFitError as error:
         free = [axis for axis in mesh.sizes if axis not in roles]
 
@@ -95,6 +105,7 @@ def plan(
 def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float) -> Found:
     shape = shape_of(problem)
     found = search(problem.unary, problem.pairs, shape, problem.memo, deadline=deadline)
+    found = found.judged(problem.value(found.choice))
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
     if objective == "memory":
         return limited.least(found)
@@ -185,8 +196,13 @@ def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, mod
                 parameters[variable.name] = pick
             elif variable.kind == "state":
                 states[variable.name] = pick
-            elif variable.kind in ("value", "input") and (variable.kind == "value" or any(pick.dims)):
-                values[variable.phase][variable.name] = pick
+            elif variable.kind == "value" or (variable.kind == "input" and any(pick.dims)):
+                for home in homes:
+                    values[home][variable.name] = pick
+            elif variable.kind == "output":
+                source, left = problem.source(variable.name, variable.phase)
+                if Layout(left[choice[source]].dims) != pick:
+                    values[variable.phase][variable.name] = pick
         elif assignment := variable.assignments[chosen]:
             for home in homes:
                 nodes[home][variable.name] = dict(assignment)

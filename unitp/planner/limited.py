@@ -150,8 +150,7 @@ class Limited:
         """Judge a choice, and remember it."""
         key = tuple(choice)
         if key not in self.points:
-            cost = evaluate(self.problem.unary, self.problem.pairs, choice)
-            self.points[key] = Point(key, cost, tuple(self.judge(choice)))
+            self.points[key] = Point(key, self.problem.value(choice), tuple(self.judge(choice)))
         return self.points[key]
 
     def _watch(self, point: Point) -> bool:
@@ -385,7 +384,8 @@ class Limited:
             self.bound = max(self.bound, outcome.bound)
             if not outcome.proven:
                 return False
-            if self._fits(self._meet(outcome.choice)):
+            met = self._meet(outcome.choice)
+            if self._fits(met) and met.cost <= outcome.bound * (1 + 1e-9):
                 return True
             program.forbid(dict(enumerate(outcome.choice)))
         return False

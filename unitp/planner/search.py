@@ -39,6 +39,23 @@ class Found(msgspec.Struct, frozen=True):
             return max(self.peak_bytes - self.bound_bytes, 0) / self.bound_bytes
         return max(self.value - self.bound, 0.0) / abs(self.bound) if self.bound else 0.0
 
+    @property
+    def proven(self) -> bool:
+        """Whether nothing is better, but for rounding."""
+        return self.gap <= ROUNDING
+
+    @property
+    def narrow(self) -> bool:
+        """Whether `bound` is the least there is of the prices that were minimised."""
+        return self.solver.startswith("elimination")
+
+    def judged(self, value: float) -> Found:
+        """With the value that its programs have, which may be above that of the prices that were minimised."""
+        if value - self.bound <= ROUNDING * abs(value):
+            return msgspec.structs.replace(self, value=value, bound=value)
+        solver = "elimination, shared conversions bounded" if self.narrow else "descent over phases"
+        return msgspec.structs.replace(self, value=value, solver=solver)
+
 
 def search(
     unary: Sequence[Table],
