@@ -4,19 +4,27 @@ Attention seeds cuts of its heads (by single heads, by whole KV groups, and whol
 they reach the projections around it, the caches and the stored weights. Factors that nothing reached are seeded evenly,
 contractions first. A node's candidates are then all ways to give each axis of the mesh to one of its factors, or none.
 
+Where the devices along axes are unlike, every seed is cut evenly and by each of their weights (`unitp.planner.weights`):
+bounds follow speed or memory in the grain of the operator, and the cost decides.
+
 Roles: an axis with a role splits only dims of that symbol (`dp`: batch, open cuts); any other axis only dims whose size is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations, pairwise, product
+from math import prod
 
+import numpy as np
+
+from unitp.cost import Machine
 from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import Rule, Term, factor_split, rule_of, term_split
-from unitp.layout import Split, cuts
+from unitp.layout import Interval, Split, cuts
 from unitp.mesh import Mesh
+from unitp.planner.weights import Weighing, Weights, weighted_cuts, weighted_groups
 
 Assignment = tuple[tuple[str, Split], ...]
 """Factor and split, by factor name: one way to split a node's work."""
@@ -25,24 +33,40 @@ ROLES: Mapping[str, str] = {"dp": "batch"}
 REDUCED = ("sum", "max", "mask", "inner")
 
 
-def head_cuts(parts: int, heads: int, groups: int) -> Iterator[tuple[tuple[int, int], ...]]:
+def even_or_weighted(parts: int, size: int, unit: int = 1, weights: Weights | None = None) -> tuple[Interval, ...]:
+    """`parts` intervals over `size` rows in whole `unit`s: even without weights."""
+    return weighted_cuts(weights, size, unit) if weights else cuts(parts, size, unit)
+
+
+def head_cuts(
+    parts: int, heads: int, groups: int, weights: Weights | None = None
+) -> Iterator[tuple[tuple[int, int], ...]]:
     """Cuts of query heads: one by one, by whole KV groups, and whole ranks for each group where ranks outnumber groups."""
     ratio = heads // groups
-    yield cuts(parts, heads)
-    yield cuts(parts, heads, ratio)
+    yield even_or_weighted(parts, heads, weights=weights)
+    yield even_or_weighted(parts, heads, ratio, weights)
     if parts > groups:
         edges = [0]
-        for number, (a, b) in enumerate(cuts(groups, parts)):
-            edges += [number * ratio + stop for _, stop in cuts(b - a, ratio)]
+        for number, (a, b) in enumerate(weighted_groups(weights, groups) if weights else cuts(groups, parts)):
+            inside = even_or_weighted(b - a, ratio, weights=weights and weights[a:b])
+            edges += [number * ratio + stop for _, stop in inside]
         yield tuple(pairwise(edges))
 
 
 class Candidates:
-    """The candidates of every node of a graph on a mesh. `splits[node, factor]` are the cuts that reached a factor."""
+    """The candidates of every node of a graph on a mesh. `splits[node, factor]` are the cuts that reached a factor.
 
-    def __init__(self, graph: Graph, mesh: Mesh, roles: Mapping[str, str] = ROLES) -> None:
+    `machines`: by whose unlike devices bounds are weighted.
+    """
+
+    def __init__(
+        self, graph: Graph, mesh: Mesh, roles: Mapping[str, str] = ROLES, machines: Sequence[Machine] = ()
+    ) -> None:
         self.graph, self.mesh, self.roles = graph, mesh, roles
         self.axes = tuple(name for name, size in mesh.axes if size > 1)
+        sized = [axis for axis in self.axes if axis not in roles]
+        self._weighing = Weighing(machines, mesh, sized, _parameter_bytes(graph)) if sized else None
+        self._families: dict[tuple[str, ...], list[Weights | None]] = {}
         types = graph.types
         self.rules: dict[str, Rule] = {
             n.name: rule_of(n.op, n.attrs, [types[i].shape if i else None for i in n.inputs]) for n in graph.nodes
@@ -84,8 +108,9 @@ class Candidates:
                 heads = self.graph.types[node.inputs[0]].shape[1]
                 groups = self.graph.types[node.inputs[1]].shape[1]
                 for axes in self._axis_sets(heads):
-                    for cut in head_cuts(self.mesh.count(axes), int(heads), int(groups)):
-                        self._add(node.name, "h", Split(axes, cut))
+                    for weights in self._weights(axes):
+                        for cut in head_cuts(self.mesh.count(axes), int(heads), int(groups), weights):
+                            self._add(node.name, "h", Split(axes, cut))
         self._seed_even(n for n in self.graph.nodes if n.op in ("MatMul", "Gemm"))
         self._seed_even(self.graph.nodes)
 
@@ -98,9 +123,22 @@ class Candidates:
                 have = {split.axes for split in self.splits.get((node.name, name), ())}
                 for axes in self._axis_sets(factor.size):
                     if axes not in have:
-                        size = factor.size
-                        intervals = () if isinstance(size, str) else cuts(self.mesh.count(axes), size)
-                        self._add(node.name, name, Split(axes, intervals))
+                        for split in self._cuts(axes, factor.size):
+                            self._add(node.name, name, split)
+
+    def _cuts(self, axes: tuple[str, ...], size: int | str) -> Iterator[Split]:
+        """The cuts of a factor that no grain reached: even, and by each weight. A size yet unknown is cut evenly."""
+        if isinstance(size, str):
+            yield Split(axes)
+            return
+        for weights in self._weights(axes):
+            yield Split(axes, even_or_weighted(self.mesh.count(axes), size, weights=weights))
+
+    def _weights(self, axes: tuple[str, ...]) -> list[Weights | None]:
+        """The ways to weigh coordinates over `axes`; the first, None, is evenly."""
+        if axes not in self._families:
+            self._families[axes] = [None, *(self._weighing.families(axes) if self._weighing else [])]
+        return self._families[axes]
 
     def _add(self, node: str, name: str, split: Split) -> None:
         """Give a factor a cut and spread it, until nothing is new."""
@@ -151,3 +189,8 @@ def _terms(node: Node, rule: Rule) -> Iterator[tuple[str, int, Term]]:
         for dim, term in enumerate(operand or ()):
             if term.factors:
                 yield value, dim, term
+
+
+def _parameter_bytes(graph: Graph) -> int:
+    types = (p.type for p in graph.parameters)
+    return sum(prod(map(int, t.shape)) * np.dtype(t.dtype).itemsize for t in types)

@@ -1,0 +1,105 @@
+"""Cuts for unlike devices: the part of a coordinate follows its weight, which is the speed or the memory of its devices.
+
+    edge i of u units    round( u * (w_0 + ... + w_(i-1)) / (w_0 + ... + w_(n-1)) ),    exactly, a half goes up
+
+An edge depends on the share before it alone. So cuts over two axes nest with those over the first wherever the weight of a
+coordinate is the sum of the weights below it; that is one way to weigh axes of which a split uses only some (`summed`). The
+other is by the slowest device that shares the coordinate (`slowest`), which is right where the other axes repeat the work.
+The two are the same unless devices are unlike along both axes.
+
+What is measured: FLOP/s, bytes/s of memory, and size of memory (a device without a limit counts as one that holds every
+parameter). A measure in which all devices are alike gives no cuts beside the even ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from math import floor, isfinite
+
+from unitp.cost import Device, Machine
+from unitp.layout import Interval
+from unitp.mesh import Mesh
+
+Weights = tuple[Fraction, ...]
+"""Shares of the coordinates of some axes, which add up to one."""
+
+NEAR = Fraction(1, 200)
+"""Shares that differ by less are taken as equal: another cut would be worth nothing."""
+
+
+def weighted_cuts(weights: Sequence[Fraction], size: int, unit: int = 1) -> tuple[Interval, ...]:
+    """Intervals over `size` rows in whole `unit`s, as many as there are weights; parts may be empty."""
+    units, total = -(-size // unit), sum(weights)
+    before = accumulate(weights, initial=Fraction(0))
+    edges = [min(floor(units * w / total + Fraction(1, 2)) * unit, size) for w in before]
+    return tuple(pairwise(edges))
+
+
+def weighted_groups(weights: Sequence[Fraction], groups: int) -> tuple[Interval, ...]:
+    """Whole ranks for each of fewer groups, at least one, so that the weights of groups are as equal as that allows."""
+    sums, total = list(accumulate(weights, initial=Fraction(0))), sum(weights)
+    edges = [0]
+    for group in range(1, groups):
+        wanted = total * group / groups
+        allowed = range(edges[-1] + 1, len(weights) - (groups - group) + 1)
+        edges.append(min(allowed, key=lambda edge: abs(sums[edge] - wanted)))
+    return tuple(pairwise([*edges, len(weights)]))
+
+
+class Weighing:
+    """How the coordinates of a mesh weigh on some machines. `axes`: those whose cuts are weighted at all, in mesh order."""
+
+    def __init__(self, machines: Sequence[Machine], mesh: Mesh, axes: Sequence[str], everything: int) -> None:
+        self.mesh, self.axes = mesh, tuple(axes)
+        self.values: list[tuple[Fraction, ...]] = []
+        for machine in machines:
+            devices = [machine.device(rank) for rank in range(mesh.size)]
+            if any(device != devices[0] for device in devices):
+                measured = (tuple(map(measure, devices)) for measure in _measures(devices, everything))
+                self.values += [v for v in measured if any(part != v[0] for part in v)]
+
+    def families(self, axes: tuple[str, ...]) -> list[Weights]:
+        """The weights of the coordinates over `axes`, without those that come to (nearly) the same, or to even cuts."""
+        count = self.mesh.count(axes)
+        found: list[Weights] = [(Fraction(1, count),) * count]
+        for value in self.values:
+            for weights in (self._summed(value, axes), self._slowest(value, axes)):
+                total = sum(weights)
+                shares = tuple(weight / total for weight in weights)
+                if all(_differ(shares, have) for have in found):
+                    found.append(shares)
+        return found[1:]
+
+    def _slowest(self, value: Sequence[Fraction], axes: tuple[str, ...]) -> list[Fraction]:
+        """The least of the ranks at each coordinate."""
+        found: dict[int, Fraction] = {}
+        for rank, own in enumerate(value):
+            at = self.mesh.flat(rank, axes)
+            found[at] = min(own, found.get(at, own))
+        return [found[at] for at in range(self.mesh.count(axes))]
+
+    def _summed(self, value: Sequence[Fraction], axes: tuple[str, ...]) -> list[Fraction]:
+        """At each coordinate the sum over all finer ones, each of which is as slow as its slowest rank."""
+        finest = self._slowest(value, self.axes)
+        found = [Fraction(0)] * self.mesh.count(axes)
+        done = set()
+        for rank in range(self.mesh.size):
+            if (fine := self.mesh.flat(rank, self.axes)) not in done:
+                done.add(fine)
+                found[self.mesh.flat(rank, axes)] += finest[fine]
+        return found
+
+
+def _measures(devices: Sequence[Device], everything: int) -> Iterator[Callable[[Device], Fraction]]:
+    yield lambda device: Fraction(device.flops("float32"))
+    yield lambda device: Fraction(device.memory_bytes_per_s)
+    limits = [device.memory_bytes for device in devices if isfinite(device.memory_bytes)]
+    if limits:
+        unlimited = Fraction(max(*limits, everything))
+        yield lambda device: Fraction(device.memory_bytes) if isfinite(device.memory_bytes) else unlimited
+
+
+def _differ(a: Weights, b: Weights) -> bool:
+    return any(abs(x - y) >= NEAR for x, y in zip(a, b, strict=True))
