@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitp.planner.elimination import InfeasibleError, descend, evaluate, minimise
+from unitp.planner.descent import descend
+from unitp.planner.elimination import InfeasibleError, evaluate, minimise
 
 
 def random_problem(seed, most=7, whole=False):

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitp.planner.elimination import TooWideError, descend, evaluate, minimise
+from unitp.planner.descent import descend
+from unitp.planner.elimination import TooWideError, evaluate, minimise
 from unitp.planner.marginals import Marginals, MarginalsGiven
 
 Table = npt.NDArray[np.float64]

@@ -150,7 +150,7 @@ def test_candidates_hold_the_even_cuts_first_and_weighted_ones_beside_them(seed,
             assert len(split.intervals) == mesh.count(split.axes)
             assert max(b for _, b in split.intervals) == size
     for node in graph.nodes:
-        assert weighted.of(node)[0] == ()
+        assert weighted.of(node, {})[0] == ()
 
 
 def test_candidates_follow_memory():

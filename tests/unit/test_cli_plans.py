@@ -136,7 +136,7 @@ def test_diff_tells_what_differs(unitp: Command, folder: str, plan_files: tuple[
     assert "objective" in said.out
     told = unitp("diff", *plan_files, "--model", folder, "--json").json
     assert not told["same"]
-    assert {"parameter", "operator"} <= {c["kind"] for c in told["changes"]}
+    assert "parameter" in {c["kind"] for c in told["changes"]}
     assert told["moves"]
     assert unitp("diff", plan_files[0], plan_files[0], "--model", folder, "--json").json["same"]
     assert "The plans are the same." in unitp("diff", plan_files[0], plan_files[0], "--model", folder).out

@@ -16,7 +16,8 @@ from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
-from unitp.planner.elimination import TooWideError, descend, minimise
+from unitp.planner.descent import descend
+from unitp.planner.elimination import TooWideError, minimise
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
@@ -51,11 +52,11 @@ def plan(
     problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
     apply_pins(problem, pins)
     try:
-        solution = minimise(problem.unary, problem.pairs)
+        solution = minimise(problem.unary, problem.pairs, memo=problem.memo)
         choice, value, bound, solver = solution.choice, solution.value, solution.value, "elimination, exact"
     except TooWideError:
         shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
-        found = descend(problem.unary, problem.pairs, shared, starts(problem))
+        found = descend(problem.unary, problem.pairs, shared, starts(problem), memo=problem.memo)
         choice, value, bound, solver = found.choice, found.value, found.bound, "elimination, descent over phases"
     gap = (value - bound) / bound if bound else 0.0
     certificate = Certificate(value, bound, gap, solver, time.perf_counter() - begun, machine.hash, tuple(pins))
@@ -113,8 +114,13 @@ def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, mod
                 parameters[variable.name] = pick
             elif variable.kind == "state":
                 states[variable.name] = pick
-            elif variable.kind in ("value", "input") and (variable.kind == "value" or any(pick.dims)):
-                values[variable.phase][variable.name] = pick
+            elif variable.kind == "value" or (variable.kind == "input" and any(pick.dims)):
+                for home in homes:
+                    values[home][variable.name] = pick
+            elif variable.kind == "output":
+                source, left = problem.source(variable.name, variable.phase)
+                if Layout(left[choice[source]].dims) != pick:
+                    values[variable.phase][variable.name] = pick
         elif assignment := variable.assignments[chosen]:
             for home in homes:
                 nodes[home][variable.name] = dict(assignment)

@@ -270,7 +270,7 @@ def choice_of(problem: Problem, plan: Plan) -> list[int]:
         if variable.kind == "node":
             wanted = tuple(sorted(phase.nodes.get(variable.name, {}).items()))
         elif variable.kind == "output":
-            wanted = variable.layouts[0]
+            wanted = phase.values.get(variable.name, variable.layouts[0])
         else:
             held = {"parameter": plan.parameters, "state": plan.states}.get(variable.kind, phase.values)
             wanted = held.get(variable.name, Layout.replicated(len(problem.graph.types[variable.name].shape)))
@@ -286,11 +286,9 @@ def choice_of(problem: Problem, plan: Plan) -> list[int]:
             hint="It was edited, or made by another version or with other roles: plan anew with `unitp plan`.",
         )
     for number, variable in enumerate(problem.variables):
-        if variable.kind == "output":  # a plan does not store it: the nearest to what is there
-            costs = problem.unary[number] + sum(
-                table[choice[a]] for (a, b), table in problem.pairs.items() if b == number
-            )
-            choice[number] = int(np.argmin(costs))
+        if variable.kind == "output" and variable.name not in phases[variable.phase].values:  # as its operator leaves it
+            source, left = problem.source(variable.name, variable.phase)
+            choice[number] = variable.layouts.index(Layout(left[choice[source]].dims))
     return choice
 
 

@@ -7,7 +7,8 @@ contractions first. A node's candidates are then all ways to give each axis of t
 Where the devices along axes are unlike, every seed is cut evenly and by each of their weights (`unitp.planner.weights`):
 bounds follow speed or memory in the grain of the operator, and the cost decides.
 
-Roles: an axis with a role splits only dims of that symbol (`dp`: batch, open cuts); any other axis only dims whose size is known.
+Roles: an axis with a role splits only dims of that symbol (`dp`: batch); any other axis may split every dim. Cuts of a dim
+whose size is only known when a program is lowered are open, and a phase considers those that leave no rank empty.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Candidates:
     def _axis_sets(self, size: int | str) -> Iterator[tuple[str, ...]]:
         """The sets of axes that may split a factor of this size together, in mesh order."""
         if isinstance(size, str):
-            fitting = [a for a in self.axes if self.roles.get(a) == size]
+            fitting = [a for a in self.axes if self.roles.get(a, size) == size]
         else:
             fitting = [a for a in self.axes if a not in self.roles and size > 1]
         for count in range(1, len(fitting) + 1):
@@ -161,9 +162,15 @@ class Candidates:
                     if back is not None:
                         work.append((other, place.factors[0], back))
 
-    def of(self, node: Node) -> list[Assignment]:
-        """All ways to split a node's work; the first leaves it whole."""
-        return [a for a in self._enumerate(node.name) if self._legal(node, a)]
+    def of(self, node: Node, sizes: Mapping[str, int]) -> list[Assignment]:
+        """All ways to split a node's work in a phase of these sizes; the first leaves it whole."""
+        return [a for a in self._enumerate(node.name) if self._legal(node, a) and self._fills(node, a, sizes)]
+
+    def _fills(self, node: Node, assignment: Assignment, sizes: Mapping[str, int]) -> bool:
+        """Whether every rank has a row of each dim that is split by symbol."""
+        factors = self.rules[node.name].factors
+        named = ((split, factors[f].size) for f, split in assignment)
+        return all(self.mesh.count(s.axes) <= sizes[size] for s, size in named if isinstance(size, str))
 
     def _enumerate(self, name: str) -> Iterator[Assignment]:
         factors = [f for f in self.rules[name].factors if self.splits.get((name, f))]

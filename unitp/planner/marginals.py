@@ -89,15 +89,14 @@ class Marginals:
         return at
 
     def _up(self, tables: Tables) -> None:
-        buckets: list[list[tuple[tuple[int, ...], Table]]] = [[] for _ in self.order]
-        for scope, table in tables.tables:
-            upright = len(scope) == 1 or self.turn[scope[0]] < self.turn[scope[1]]
-            scope, table = (scope, table) if upright else (scope[::-1], table.T)
-            buckets[self.turn[scope[0]]].append((scope, table))
+        buckets = tables.buckets(self.turn)
         self._messages: list[Table] = []
         self._part: dict[int, float] = {}
         for at, scope in enumerate(self.scopes):
-            belief = np.broadcast_to(added(scope, buckets[at]), [self.sizes[i] for i in scope])
+            place = {i: n for n, i in enumerate(scope)}
+            bucket = sorted(buckets[at], key=lambda entry: entry[1].size)  # so that few additions are large
+            places = [tuple(place[j] for j in over) for over, _ in bucket]
+            belief = np.broadcast_to(added(places, [table for _, table in bucket]), [self.sizes[i] for i in scope])
             self._beliefs.append(belief)
             least: Table = belief.min(axis=0)
             self._messages.append(least)

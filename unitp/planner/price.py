@@ -71,6 +71,8 @@ class Prices:
         key = (shape, dtype, source, target)
         if key not in self._memo:
             total, at = 0.0, source
+            if target.reduction == "max" and not (source.reduction == "max" and {*target.partial} <= {*source.partial}):
+                total, target = np.inf, source  # no instruction makes a maximum still to be taken
             for instruction, after in steps(source, target, self.mesh):
                 total += self.step(instruction, Value(dtype, shape, at), Value(dtype, shape, after))
                 at = after

@@ -10,7 +10,8 @@ thirty equal layers cost as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 
 import msgspec
 import numpy as np
@@ -21,8 +22,10 @@ from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.candidates import Assignment, Candidates
+from unitp.planner.memo import Memo
 from unitp.planner.price import Prices
 from unitp.plans import Phase
+from unitp.program.memory import VIEWS
 
 Table = npt.NDArray[np.float64]
 Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
@@ -53,12 +56,15 @@ class Problem:
         self.unary: list[Table] = []
         self.pairs: dict[tuple[int, int], Table] = {}
         self.index: dict[tuple[str, str, str], int] = {}
-        self._assignments: dict[str, tuple[Assignment, ...]] = {}
-        self._sides: dict[str, list[Sides]] = {}
+        self._assignments: dict[tuple[str, str], tuple[Assignment, ...]] = {}
+        self._sides: dict[tuple[str, str], list[Sides]] = {}
         self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
         self._tables: dict[object, Table] = {}
+        self.memo = Memo()
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
         self.static = _static(graph)
+        self.kept = _kept(graph, self.static)
+        self._weight = sum(p.weight for p in phases)
         self.consumers = _consumers(graph)
         self._build()
 
@@ -79,7 +85,8 @@ class Problem:
 
     def _build(self) -> None:
         for node in self.graph.nodes:
-            self._prepare(node)
+            for phase in self.phases[: 1 if node.name in self.static else None]:
+                self._prepare(node, SHARED if node.name in self.static else phase.name, phase.sizes)
         for parameter in self.graph.parameters:
             self._held("parameter", parameter.name, parameter.type)
         for state in self.graph.states:
@@ -87,90 +94,127 @@ class Problem:
         self._nodes(SHARED, [n for n in self.graph.nodes if n.name in self.static], self.phases[0])
         for phase in self.phases:
             for name, type_ in self.graph.inputs.items():
-                self._variable(Variable("input", name, phase.name, layouts=self._layouts_of(name, type_)))
+                self._variable(Variable("input", name, phase.name, layouts=self._layouts_of(name, type_, [phase.name])))
             self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
             self._ends(phase)
 
-    def _prepare(self, node: Node) -> None:
+    def _prepare(self, node: Node, phase: str, sizes: Mapping[str, int]) -> None:
+        """The assignments of a node, with the layouts that each means."""
         rule = self.candidates.rules[node.name]
-        key = (rule, tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors), node.op)
+        splits = tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors)
+        bools = self.graph.types[node.name].dtype == "bool"
+        key = (rule, splits, node.op, phase, bools)
         signature = msgspec.msgpack.encode(key)
         if signature not in self._known:
-            assignments = tuple(self.candidates.of(node))
+            assignments = tuple(self.candidates.of(node, sizes))
             self._known[signature] = (assignments, [layouts(rule, dict(a)) for a in assignments])
-        self._assignments[node.name], self._sides[node.name] = self._known[signature]
+        self._assignments[node.name, phase], self._sides[node.name, phase] = self._known[signature]
 
     def _variable(self, made: Variable) -> int:
         number = len(self.variables)
         self.variables.append(made)
-        self.unary.append(np.zeros(len(made.assignments or made.layouts)))
+        self.unary.append(self._zeros(len(made.assignments or made.layouts)))
         self.index[made.kind, made.name, made.phase] = number
         return number
 
+    def _zeros(self, count: int) -> Table:
+        return self._tables.setdefault(("zeros", count), np.zeros(count))
+
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
         """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
-        phase = max(self.phases, key=lambda p: max(p.sizes.values(), default=0))
-        number = self._variable(Variable(kind, name, SHARED, layouts=self._layouts_of(name, type_)))
+        phase = max(self.phases, key=lambda p: prod(_sized(type_, p)))
+        number = self._variable(
+            Variable(kind, name, SHARED, layouts=self._layouts_of(name, type_, [p.name for p in self.phases]))
+        )
         sizes = _sized(type_, phase)
-        held = [self.prices.held(lay, sizes, type_.dtype) for lay in self.variables[number].layouts]
-        self.unary[number] = np.array(held) * sum(p.weight for p in self.phases)
+        key = ("held", sizes, type_.dtype, self.variables[number].layouts)
+        if key not in self._tables:
+            held = [self.prices.held(lay, sizes, type_.dtype) for lay in self.variables[number].layouts]
+            self._tables[key] = np.array(held) * self._weight
+        self.unary[number] = self._tables[key]
 
-    def _layouts_of(self, name: str, type_: TensorType) -> tuple[Layout, ...]:
-        """The layouts in which the readers of a value want it, and the replicated one."""
+    def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
+        """The layouts in which the readers of a value in these phases want it, and the replicated one."""
         found = {Layout.replicated(len(type_.shape)): None}
         for node, operand in self.consumers.get(name, ()):
-            found |= dict.fromkeys(self._wanted(node, operand))
+            for phase in phases if node.name not in self.static else [SHARED]:
+                found |= dict.fromkeys(self._wanted(node, operand, phase))
         return tuple(found)
 
-    def _wanted(self, node: Node, operand: int) -> tuple[Layout, ...]:
+    def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
         """The layouts in which a node wants an input, by its assignments."""
-        return tuple(layout for wanted, _ in self._sides[node.name] if (layout := wanted[operand]) is not None)
+        return tuple(layout for wanted, _ in self._sides[node.name, phase] if (layout := wanted[operand]) is not None)
 
     def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
         for node in nodes:
-            number = self._variable(Variable("node", node.name, phase_name, self._assignments[node.name]))
-            self.unary[number] = self._work(node, phase) * phase.weight * (phase_name != SHARED)
-            for operand, value in enumerate(node.inputs):
-                if value:
-                    self._connect(value, node, operand, number, phase)
+            number = self._variable(Variable("node", node.name, phase_name, self._assignments[node.name, phase_name]))
+            if phase_name != SHARED:
+                self.unary[number] = self.memo.times(self._work(node, phase), phase.weight)
+            for value in dict.fromkeys(filter(None, node.inputs)):
+                self._connect(value, node, number, phase, phase_name)
             for place, value in enumerate(node.outputs):
-                readers = {reader.name for reader, _ in self.consumers.get(value, ())}
-                if len(readers) + (value in self.graph.outputs) > 1 and phase_name != SHARED:
+                if phase_name == SHARED and value in self.kept and node.op not in VIEWS:
+                    self._held("value", value, self.graph.types[value])
+                elif phase_name != SHARED and self._readers(value) > 1:
                     self._fan_out(node, place, value, number, phase)
+
+    def _readers(self, value: str) -> int:
+        """How many want a value: nodes, the caller, states that it replaces."""
+        nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
+        return len(nodes) + (value in self.graph.outputs) + sum(s.output == value for s in self.graph.states)
 
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
         """The layout in which a value with several readers is held: a variable of its own."""
-        made = {side[1][place]: None for side in self._sides[node.name]}
-        choices = tuple(made | dict.fromkeys(self._layouts_of(value, self.graph.types[value])))
-        number = self._variable(Variable("value", value, phase.name, layouts=choices))
-        left = tuple(side[1][place] for side in self._sides[node.name])
-        self._pair(producer, number, self._conversions(value, left, choices, phase), phase.weight)
+        left = tuple(side[1][place] for side in self._sides[node.name, phase.name])
+        choices = dict.fromkeys(left) | dict.fromkeys(self._layouts_of(value, self.graph.types[value], [phase.name]))
+        if value in self.graph.outputs:
+            choices |= dict.fromkeys(Layout(lay.dims) for lay in left)
+        for state in (s for s in self.graph.states if s.output == value):
+            choices |= dict.fromkeys(self.variables[self.index["state", state.input, SHARED]].layouts)
+        number = self._variable(Variable("value", value, phase.name, layouts=tuple(choices)))
+        self._pair(producer, number, self._conversions(value, left, tuple(choices), phase), phase.weight)
 
-    def _connect(self, value: str, node: Node, operand: int, number: int, phase: Phase) -> None:
+    def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
+        """The price of a value to a node that reads it, once where two operands want it in the same layout."""
         source, left = self.source(value, phase.name)
-        wanted = self._wanted(node, operand)
-        if self.variables[source].kind == "parameter" or self.variables[source].name in self.static:
-            # converted once, at load: what it costs is a second copy held
-            self._pair(source, number, self._copies(value, left, wanted), sum(p.weight for p in self.phases))
-        else:
-            self._pair(source, number, self._conversions(value, left, wanted, phase), phase.weight)
+        fixed = self.variables[source].phase == SHARED and self.variables[source].kind != "state"
+        if fixed and home == SHARED and not (node.op in VIEWS and self.kept.intersection(node.outputs)):
+            return  # a copy that is let go once the node has run, at load
+        before: list[tuple[Layout, ...]] = []
+        for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
+            # what follows from parameters is converted once, at load: it costs a second copy held
+            table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
+            if before:
+                table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
+            self._pair(source, number, table, self._weight if fixed else phase.weight)
+            before.append(wanted)
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
-        for kind, name in (("value", phase), ("input", phase), ("parameter", SHARED), ("state", SHARED)):
+        homes = ("value", phase), ("value", SHARED), ("input", phase), ("parameter", SHARED), ("state", SHARED)
+        for kind, name in homes:
             if (number := self.index.get((kind, value, name))) is not None:
                 return number, self.variables[number].layouts
         producer, place = self._producers[value]
         shared = SHARED if producer in self.static else phase
-        return self.index["node", producer, shared], tuple(side[1][place] for side in self._sides[producer])
+        return self.index["node", producer, shared], tuple(side[1][place] for side in self._sides[producer, shared])
 
     def _ends(self, phase: Phase) -> None:
-        """Outputs are left in any layout that is not partial; states in the layout in which they are read."""
+        """Outputs are left in any layout that is not partial; states in the layout in which they are read.
+
+        An output that has a layout of its own already, since others read it too, is left in that one, its sums taken.
+        """
         for value in self.graph.outputs:
             source, left = self.source(value, phase.name)
-            choices = tuple(dict.fromkeys(Layout(lay.dims) for lay in left))
-            number = self._variable(Variable("output", value, phase.name, layouts=choices))
-            self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
+            whole = tuple(Layout(lay.dims) for lay in left)
+            choices = tuple(dict.fromkeys(whole))
+            if self.variables[source].phase == SHARED and self.variables[source].kind != "state":
+                self._pair(source, source, self._copies(value, left, whole), self._weight)
+            elif self.variables[source].kind != "node":
+                self._pair(source, source, self._conversions(value, left, whole, phase), phase.weight)
+            else:
+                number = self._variable(Variable("output", value, phase.name, layouts=choices))
+                self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
         for state in self.graph.states:
             source, left = self.source(state.output, phase.name)
             number, held = self.source(state.input, phase.name)
@@ -181,9 +225,10 @@ class Problem:
     def _work(self, node: Node, phase: Phase) -> Table:
         types = [self._typed(n, phase) if n else None for n in node.inputs]
         attrs = msgspec.msgpack.encode(node.attrs)
-        key = ("work", node.op, attrs, tuple(types), self._assignments[node.name], phase.name)
+        assignments = self._assignments[node.name, phase.name]
+        key = ("work", node.op, attrs, tuple(types), assignments, phase.name)
         if key not in self._tables:
-            self._tables[key] = self.prices.work(node, phase.sizes, types, self._assignments[node.name])
+            self._tables[key] = self.prices.work(node, phase.sizes, types, assignments)
         return self._tables[key]
 
     def _typed(self, name: str, phase: Phase) -> TensorType:
@@ -209,13 +254,14 @@ class Problem:
         return self._tables[key]
 
     def _pair(self, a: int, b: int, table: Table, weight: float) -> None:
+        table = self.memo.times(table, weight)
         if a > b:
-            a, b, table = b, a, table.T
+            a, b, table = b, a, self.memo.turned(table)
         if a == b:
-            self.unary[a] = self.unary[a] + weight * np.diagonal(table)
+            self.unary[a] = self.memo.add(self.unary[a], self.memo.make("diagonal", (table,), table.diagonal))
             return
         have = self.pairs.get((a, b))
-        self.pairs[a, b] = weight * table if have is None else have + weight * table
+        self.pairs[a, b] = table if have is None else self.memo.add(have, table)
 
 
 def _sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
@@ -233,6 +279,15 @@ def _static(graph: Graph) -> set[str]:
         if all(name in known for name in node.inputs if name):
             found.add(node.name)
             known |= set(node.outputs)
+    return found
+
+
+def _kept(graph: Graph, static: set[str]) -> set[str]:
+    """What of static nodes is held between calls: read by one as it is or through views, or an output."""
+    found = {*graph.outputs, *(s.output for s in graph.states)}
+    for node in reversed(graph.nodes):
+        if node.name not in static or (node.op in VIEWS and found.intersection(node.outputs)):
+            found |= set(node.inputs)
     return found
 
 

@@ -10,15 +10,20 @@ beside the old.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from unitp.layout import Layout, Split
 from unitp.program.decompositions.attention import blocks
-from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, reads, writes
+from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, Value, reads, writes
 from unitp.program.rank import local_shape
+
+Row = npt.NDArray[np.int64]
+"""A number per rank."""
 
 VIEWS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")
 
@@ -26,13 +31,14 @@ VIEWS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")
 class Memory(msgspec.Struct, frozen=True):
     """Bytes: parameters (and copies made of them), states, the most activations alive at once, and the sum.
 
-    `at` is the number of the instruction at which most is alive; -1 where none is.
+    `at` is the number of the instruction at which most is alive, in the program of `phase`; -1 where none is.
     """
 
     parameters: int
     states: int
     activations: int
     at: int = -1
+    phase: str = ""
 
     @property
     def peak(self) -> int:
@@ -41,23 +47,58 @@ class Memory(msgspec.Struct, frozen=True):
 
 def peak(program: Program, rank: int) -> Memory:
     """What `rank` needs to run `program`."""
-    parameters, states = held(program, rank)
-    size = {name: local_bytes(program, name, rank) for name in program.values}
+    return _together([program], [rank])[0]
+
+
+def peaks(programs: Sequence[Program]) -> list[Memory]:
+    """What each rank needs to run these programs of one plan in turn: what one of them holds, all of them hold."""
+    return _together(programs, range(programs[0].mesh.size))
+
+
+def _together(programs: Sequence[Program], ranks: Sequence[int]) -> list[Memory]:
+    sizes = [Sizes(program, ranks) for program in programs]
+    parameters = states = np.zeros(len(ranks), np.int64)
+    copies: dict[tuple[str, Layout], Row] = {}
+    for own in sizes:
+        copies |= _stored(own)
+        states = np.maximum(states, own.total(old for old, _ in own.program.states))
+    for row in copies.values():
+        parameters = parameters + row
+    found = [_activations(own) for own in sizes]
+    most = [max(range(len(found)), key=lambda n: int(found[n][0][r])) for r in range(len(ranks))]
+    return [
+        Memory(int(parameters[r]), int(states[r]), int(found[n][0][r]), int(found[n][1][r]), programs[n].phase)
+        for r, n in enumerate(most)
+    ]
+
+
+def _activations(sizes: Sizes) -> tuple[Row, Row]:
+    """The most that is alive at once beside what is held, and the instruction at which it is, by rank."""
+    program = sizes.program
     kept = constants(program) | {old for old, _ in program.states} | _in_place(program)
     last = _last_reads(program)
-    live = most = sum(size[name] for name in program.inputs)
-    at = -1
+    live = sizes.total(program.inputs)
+    most, at = live, np.full(len(live), -1)
     for number, instruction in per_call(program):
-        live += sum(size[name] for name in writes(instruction) if name not in kept)
-        now = live + _workspace(program, instruction, rank)
-        most, at = (now, number) if now > most else (most, at)
+        live = live + sizes.total(name for name in writes(instruction) if name not in kept)
+        now = live + _workspace(sizes, instruction)
+        at = np.where(now > most, number, at)
+        most = np.maximum(most, now)
         done = (n for n in {*reads(instruction), *writes(instruction)} if last.get(n) == number and n not in kept)
-        live -= sum(size[name] for name in done)
-    return Memory(parameters, states, most, at)
+        live = live - sizes.total(done)
+    return most, at
 
 
 def held(program: Program, rank: int) -> tuple[int, int]:
     """Bytes that `rank` holds between calls: parameters with the copies made of them, and states."""
+    sizes = Sizes(program, [rank])
+    states = sizes.total(old for old, _ in program.states)
+    return sum(int(row[0]) for row in _stored(sizes).values()), int(states[0])
+
+
+def _stored(sizes: Sizes) -> dict[tuple[str, Layout], Row]:
+    """What is held of parameters between calls: each, and each copy that a call reads, by what it is a copy of and layout."""
+    program = sizes.program
     fixed = constants(program)
     made = {name: i for i in program.instructions for name in writes(i) if name in fixed}
     wanted = {name for _, instruction in per_call(program) for name in reads(instruction)}
@@ -67,8 +108,43 @@ def held(program: Program, rank: int) -> tuple[int, int]:
         while isinstance(instruction := made.get(name), Local) and instruction.op in VIEWS:
             name = instruction.inputs[0]
         stored.add(name)
-    parameters = sum(local_bytes(program, name, rank) for name in stored)
-    return parameters, sum(local_bytes(program, old, rank) for old, _ in program.states)
+    return {(name.partition("@")[0], program.values[name].layout): sizes[name] for name in stored}
+
+
+class Sizes:
+    """Bytes of the parts of a program's values, a row of ranks each."""
+
+    def __init__(self, program: Program, ranks: Sequence[int]) -> None:
+        self.program, self.ranks = program, ranks
+        self._rows: dict[Value, Row] = {}
+        self._lengths: dict[Split, Row] = {}
+
+    def __getitem__(self, name: str) -> Row:
+        value = self.program.values[name]
+        if value not in self._rows:
+            row: Row = np.full(len(self.ranks), np.dtype(value.dtype).itemsize, np.int64)
+            for size in self.shape(name):
+                row = row * size
+            self._rows[value] = row
+        return self._rows[value]
+
+    def shape(self, name: str) -> list[Row | int]:
+        """The local shape: a row for every dim that is split."""
+        value = self.program.values[name]
+        return [self._length(s) if s else n for s, n in zip(value.layout.dims, value.shape, strict=True)]
+
+    def _length(self, split: Split) -> Row:
+        if (found := self._lengths.get(split)) is None:
+            parts = (split.at(rank, self.program.mesh) for rank in self.ranks)
+            found = self._lengths[split] = np.array([b - a for a, b in parts], np.int64)
+        return found
+
+    def total(self, names: Iterable[str]) -> Row:
+        """The sum over values; none is 0."""
+        total = np.zeros(len(self.ranks), np.int64)
+        for name in names:
+            total = total + self[name]
+        return total
 
 
 def local_bytes(program: Program, name: str, rank: int) -> int:
@@ -116,16 +192,21 @@ def _last_reads(program: Program) -> dict[str, int]:
     return {name: number for name, number in last.items() if name not in ends}
 
 
-def _workspace(program: Program, instruction: Instruction, rank: int) -> int:
+def _workspace(sizes: Sizes, instruction: Instruction) -> Row | int:
     """Bytes that an instruction needs beside its inputs and outputs."""
     if isinstance(instruction, Collective):
         # what is sent, padded, or what arrives, before it is joined
-        whole = instruction.output if isinstance(instruction, AllGather) else instruction.input
-        return local_bytes(program, whole, rank)
+        return sizes[instruction.output if isinstance(instruction, AllGather) else instruction.input]
     if isinstance(instruction, Local) and instruction.op == "Attention":
-        # scores of a block of queries, and a copy of them where a framework masks and exponentiates out of place
-        b, h, s, _ = local_shape(program, instruction.inputs[0], rank)
-        t = local_shape(program, instruction.inputs[1], rank)[2]
-        row = b * h * t * np.dtype(program.values[instruction.inputs[0]].dtype).itemsize
-        return 2 * row * max(stop - start for start, stop in blocks(s, row))
+        item = np.dtype(sizes.program.values[instruction.inputs[0]].dtype).itemsize
+        queries, keys = sizes.shape(instruction.inputs[0]), sizes.shape(instruction.inputs[1])
+        rows = (np.broadcast_to(n, len(sizes.ranks)) for n in (*queries[:3], keys[2]))
+        found = [attention_bytes(int(b), int(h), int(s), int(t), item) for b, h, s, t in zip(*rows, strict=True)]
+        return np.array(found, np.int64)
     return 0
+
+
+def attention_bytes(batch: int, heads: int, queries: int, keys: int, item: int) -> int:
+    """Working space of attention: scores of a block of queries, and a copy where a framework masks out of place."""
+    row = batch * heads * keys * item
+    return 2 * row * max(stop - start for start, stop in blocks(queries, row))
