@@ -41,9 +41,9 @@ def machine_of(names: list[str]) -> Machine:
 
 
 @st.composite
-def unlike(draw):
+def unlike(draw, meshes=MESHES):
     """A mesh, and a machine whose ranks may be of any class."""
-    mesh = draw(st.sampled_from(MESHES))
+    mesh = draw(st.sampled_from(meshes))
     return mesh, machine_of(draw(st.lists(st.sampled_from(sorted(CLASSES)), min_size=mesh.size, max_size=mesh.size)))
 
 
@@ -59,7 +59,9 @@ def test_parts_tile_the_rows_in_whole_units_and_follow_the_weights(weights, size
     assert tiles(found, size)
     assert all(edge % unit == 0 or edge == size for interval in found for edge in interval)
     for (a, b), weight in zip(found, weights, strict=True):
-        assert abs(Fraction(b - a) - size * weight / sum(weights)) < 2 * unit  # each edge is off by half a unit; the last is ragged
+        assert (
+            abs(Fraction(b - a) - size * weight / sum(weights)) < 2 * unit
+        )  # each edge is off by half a unit; the last is ragged
 
 
 def test_a_device_twice_as_fast_gets_twice_as_much():
@@ -100,11 +102,15 @@ def test_weights_of_a_mesh_nest_and_respect_the_slowest(unlike, size):
 
 def test_devices_alike_give_even_cuts_only():
     for names in (["fast"] * 4, ["slow"] * 4):
-        assert Weighing([machine_of(names)], Mesh(x=2, y=2), ("x", "y"), 1).families(("x", "y")) == []
+        assert Weighing([machine_of(names)], Mesh(x=2, y=2), ("x", "y"), 1).families(("x", "y")) == {None: 1}
     # unlike along y only: split over x both coordinates are as slow
     mixed = Weighing([machine_of(["fast", "slow"] * 2)], Mesh(x=2, y=2), ("x", "y"), 1)
-    assert mixed.families(("x",)) == []
-    assert mixed.families(("y",)) == [(Fraction(4, 5), Fraction(1, 5)), (Fraction(3, 4), Fraction(1, 4))]
+    assert mixed.families(("x",)) == {None: 0b111}
+    assert mixed.families(("y",)) == {
+        None: 0b001,
+        (Fraction(4, 5), Fraction(1, 5)): 0b010,
+        (Fraction(3, 4), Fraction(1, 4)): 0b100,
+    }
 
 
 def test_memory_weighs_where_a_device_has_a_limit():
@@ -137,7 +143,7 @@ def test_heads_are_cut_in_the_grain_of_attention(weights, groups, ratio):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 10_000), unlike=unlike())
+@given(seed=st.integers(0, 10_000), unlike=unlike(MESHES[:5]))
 def test_candidates_hold_the_even_cuts_first_and_weighted_ones_beside_them(seed, unlike):
     mesh, machine = unlike
     graph = random_graph(seed)
@@ -181,12 +187,14 @@ def test_a_faster_device_gets_more_of_everything():
 def numbers(graph, seed):
     rng = np.random.default_rng(seed)
     types = {**graph.inputs, **{p.name: p.type for p in graph.parameters}}
-    return {n: rng.normal(size=t.shape) if t.dtype == "float32" else rng.integers(0, 3, t.shape) for n, t in types.items()}
+    return {
+        n: rng.normal(size=t.shape) if t.dtype == "float32" else rng.integers(0, 3, t.shape) for n, t in types.items()
+    }
 
 
 @pytest.mark.timeout(300)
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 100_000), unlike=unlike())
+@given(seed=st.integers(0, 100_000), unlike=unlike(MESHES[:5]))
 def test_a_plan_for_unlike_devices_equals_the_unsharded_run(seed, unlike):
     mesh, machine = unlike
     graph = random_graph(seed)

@@ -286,7 +286,9 @@ def choice_of(problem: Problem, plan: Plan) -> list[int]:
             hint="It was edited, or made by another version or with other roles: plan anew with `unitp plan`.",
         )
     for number, variable in enumerate(problem.variables):
-        if variable.kind == "output" and variable.name not in phases[variable.phase].values:  # as its operator leaves it
+        if (
+            variable.kind == "output" and variable.name not in phases[variable.phase].values
+        ):  # as its operator leaves it
             source, left = problem.source(variable.name, variable.phase)
             choice[number] = variable.layouts.index(Layout(left[choice[source]].dims))
     return choice

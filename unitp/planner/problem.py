@@ -134,12 +134,15 @@ class Problem:
         self.unary[number] = self._tables[key]
 
     def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
-        """The layouts in which the readers of a value in these phases want it, and the replicated one."""
+        """The layouts in which the readers of a value in these phases want it, and the replicated one.
+
+        What comes from outside is never partial: who wants a bias so (added once, not on every rank) masks it.
+        """
         found = {Layout.replicated(len(type_.shape)): None}
         for node, operand in self.consumers.get(name, ()):
             for phase in phases if node.name not in self.static else [SHARED]:
                 found |= dict.fromkeys(self._wanted(node, operand, phase))
-        return tuple(found)
+        return tuple(found if name in self._producers else dict.fromkeys(Layout(lay.dims) for lay in found))
 
     def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
         """The layouts in which a node wants an input, by its assignments."""

@@ -8,7 +8,8 @@ other is by the slowest device that shares the coordinate (`slowest`), which is 
 The two are the same unless devices are unlike along both axes.
 
 What is measured: FLOP/s, bytes/s of memory, and size of memory (a device without a limit counts as one that holds every
-parameter). A measure in which all devices are alike gives no cuts beside the even ones.
+parameter). A measure in which all devices are alike gives no cuts beside the even ones. On three axes and more, where
+candidates are many, FLOP/s stand for speed and sums for the other axes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Weights = tuple[Fraction, ...]
 
 NEAR = Fraction(1, 200)
 """Shares that differ by less are taken as equal: another cut would be worth nothing."""
+
+MANY_AXES = 3
 
 
 def weighted_cuts(weights: Sequence[Fraction], size: int, unit: int = 1) -> tuple[Interval, ...]:
@@ -49,7 +52,10 @@ def weighted_groups(weights: Sequence[Fraction], groups: int) -> tuple[Interval,
 
 
 class Weighing:
-    """How the coordinates of a mesh weigh on some machines. `axes`: those whose cuts are weighted at all, in mesh order."""
+    """How the coordinates of a mesh weigh on some machines. `axes`: those whose cuts are weighted at all, in mesh order.
+
+    `values` are of each rank, a tuple for every measure in which ranks are unlike.
+    """
 
     def __init__(self, machines: Sequence[Machine], mesh: Mesh, axes: Sequence[str], everything: int) -> None:
         self.mesh, self.axes = mesh, tuple(axes)
@@ -57,20 +63,26 @@ class Weighing:
         for machine in machines:
             devices = [machine.device(rank) for rank in range(mesh.size)]
             if any(device != devices[0] for device in devices):
-                measured = (tuple(map(measure, devices)) for measure in _measures(devices, everything))
-                self.values += [v for v in measured if any(part != v[0] for part in v)]
+                for measure in _measures(devices, everything, few=len(axes) >= MANY_AXES):
+                    value = tuple(map(measure, devices))
+                    shares = _shares(value)
+                    if all(_differ(shares, _shares(have)) for have in ((Fraction(1),) * len(value), *self.values)):
+                        self.values.append(value)
 
-    def families(self, axes: tuple[str, ...]) -> list[Weights]:
-        """The weights of the coordinates over `axes`, without those that come to (nearly) the same, or to even cuts."""
+    def families(self, axes: tuple[str, ...]) -> dict[Weights | None, int]:
+        """The weights of the coordinates over `axes` (None: even), and by which measures: bit 0 is even, bit i + 1 `values[i]`.
+
+        Weights that come to (nearly) the same are one.
+        """
         count = self.mesh.count(axes)
-        found: list[Weights] = [(Fraction(1, count),) * count]
-        for value in self.values:
-            for weights in (self._summed(value, axes), self._slowest(value, axes)):
-                total = sum(weights)
-                shares = tuple(weight / total for weight in weights)
-                if all(_differ(shares, have) for have in found):
-                    found.append(shares)
-        return found[1:]
+        even = (Fraction(1, count),) * count
+        found: dict[Weights, int] = {even: 1}
+        for number, value in enumerate(self.values, 1):
+            ways = [self._summed(value, axes)] + ([self._slowest(value, axes)] if len(self.axes) < MANY_AXES else [])
+            for shares in map(_shares, ways):
+                same = next((have for have in found if not _differ(shares, have)), shares)
+                found[same] = found.get(same, 0) | 1 << number
+        return {None if shares == even else shares: bits for shares, bits in found.items()}
 
     def _slowest(self, value: Sequence[Fraction], axes: tuple[str, ...]) -> list[Fraction]:
         """The least of the ranks at each coordinate."""
@@ -92,13 +104,19 @@ class Weighing:
         return found
 
 
-def _measures(devices: Sequence[Device], everything: int) -> Iterator[Callable[[Device], Fraction]]:
+def _measures(devices: Sequence[Device], everything: int, few: bool) -> Iterator[Callable[[Device], Fraction]]:
     yield lambda device: Fraction(device.flops("float32"))
-    yield lambda device: Fraction(device.memory_bytes_per_s)
+    if not few:
+        yield lambda device: Fraction(device.memory_bytes_per_s)
     limits = [device.memory_bytes for device in devices if isfinite(device.memory_bytes)]
     if limits:
         unlimited = Fraction(max(*limits, everything))
         yield lambda device: Fraction(device.memory_bytes) if isfinite(device.memory_bytes) else unlimited
+
+
+def _shares(weights: Sequence[Fraction]) -> Weights:
+    total = sum(weights)
+    return tuple(weight / total for weight in weights)
 
 
 def _differ(a: Weights, b: Weights) -> bool:
