@@ -12,40 +12,13 @@ from math import inf
 
 import msgspec
 
+from unitp.cost.device import Device
+from unitp.cost.link import Link
 from unitp.errors import MeshError
 from unitp.mesh import Mesh
 
-FORMULAS = 2
+FORMULAS = 3
 """Counts up when a formula of `unitp.cost` changes, so that plans priced by older ones are told apart."""
-
-
-class Device(msgspec.Struct, frozen=True):
-    """One class of devices. A dtype that `flops_per_s` does not list is as fast as float32."""
-
-    flops_per_s: dict[str, float]
-    memory_bytes_per_s: float
-    operator_s: float
-    memory_bytes: float = inf
-
-    def flops(self, dtype: str) -> float:
-        """FLOP/s in a dtype."""
-        return self.flops_per_s.get(dtype, self.flops_per_s["float32"])
-
-
-class Link(msgspec.Struct, frozen=True):
-    """What a step of a collective costs between two ranks (latency, bytes one way), and each call whatever its size."""
-
-    latency_s: float
-    bytes_per_s: float
-    call_s: float
-
-    def worse(self, other: Link) -> Link:
-        """As slow as the slower of two in every respect."""
-        return Link(
-            max(self.latency_s, other.latency_s),
-            min(self.bytes_per_s, other.bytes_per_s),
-            max(self.call_s, other.call_s),
-        )
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -117,6 +90,14 @@ class Machine(msgspec.Struct, frozen=True):
             return self.devices[self.class_of(rank)]
         flops = {"float32": self.flops_per_s}
         return Device(flops, self.memory_bytes_per_s, self.operator_s, self.memory_bytes)
+
+    def working(self, rank: int, mesh: Mesh) -> Device:
+        """The device of a rank while all ranks of its host work."""
+        return self.device(rank).among(min(self.ranks_per_node or mesh.size, mesh.size))
+
+    def program_s(self, mesh: Mesh) -> float:
+        """What each call of a program costs beside its instructions: on the rank where that is most."""
+        return max(self.working(rank, mesh).program_s for rank in range(mesh.size))
 
     def between(self, axis: str, a: int, b: int) -> Link:
         """The link between two ranks that differ along `axis`."""
