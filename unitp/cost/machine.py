@@ -13,7 +13,7 @@ from math import inf
 import msgspec
 
 from unitp.cost.device import Device
-from unitp.cost.link import Link
+from unitp.cost.link import Link, Stretch
 from unitp.errors import MeshError
 from unitp.mesh import Mesh
 
@@ -52,6 +52,7 @@ class Machine(msgspec.Struct, frozen=True):
     axes                         the link along an axis of the mesh, where it has one of its own
     network, ranks_per_node      the link between ranks of different nodes, each of so many consecutive ranks
     pairs                        the link between two ranks; goes before all others
+    link_kinds                   what differs for a kind of collective on the link that the fields above describe
     """
 
     flops_per_s: float = 1e11
@@ -69,6 +70,7 @@ class Machine(msgspec.Struct, frozen=True):
     network: Link | None = None
     ranks_per_node: int = 0
     pairs: tuple[Pair, ...] = ()
+    link_kinds: dict[str, tuple[Stretch, ...]] = {}
 
     @property
     def hash(self) -> str:
@@ -78,7 +80,7 @@ class Machine(msgspec.Struct, frozen=True):
     @property
     def link(self) -> Link:
         """The link that holds where no other is given."""
-        return Link(self.link_latency_s, self.link_bytes_per_s, self.call_s)
+        return Link(self.link_latency_s, self.link_bytes_per_s, self.call_s, self.link_kinds)
 
     def class_of(self, rank: int) -> str:
         """The name of a rank's device class ("" where all are the default)."""

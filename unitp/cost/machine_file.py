@@ -121,6 +121,7 @@ class _Reader:
             network=network,
             ranks_per_node=self.node(file, network is not None),
             pairs=tuple(self.pairs(file, len(ranks))),
+            link_kinds=link.kinds,
         )
 
     def known(self, table: Table, place: str, names: tuple[str, ...]) -> None:
