@@ -25,6 +25,7 @@ VERBS = {
     "chat": "Talk with a model over several turns.",
     "run": "Run a graph on arrays from files.",
     "compare": "One plan on several backends: who agrees, and how well.",
+    "calibrate": "Measure this host with a backend, for plans and predictions.",
     "bench": "Speed, time in collectives, and memory of a backend.",
     "config": "Every setting and where it comes from.",
     "demo": "SmolLM2 on 2 ranks of every backend, and who agrees.",

@@ -97,6 +97,7 @@ class Problem:
                 self._variable(Variable("input", name, phase.name, layouts=self._layouts_of(name, type_, [phase.name])))
             self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
             self._ends(phase)
+            self.unary[-1] = self.unary[-1] + phase.weight * self.prices.program_s  # whatever is chosen
 
     def _prepare(self, node: Node, phase: str, sizes: Mapping[str, int]) -> None:
         """The assignments of a node, with the layouts that each means."""
