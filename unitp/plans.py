@@ -43,10 +43,23 @@ class PhasePlan(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+class Unused(msgspec.Struct, frozen=True):
+    """An axis over which `phases` split nothing, and what the best plan costs in which they split all products over it.
+
+    `seconds`: of a call of each phase then.
+    """
+
+    axis: str
+    phases: tuple[str, ...]
+    objective_s: float
+    seconds: dict[str, float]
+
+
 class Certificate(msgspec.Struct, frozen=True):
     """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
 
-    Both are of plans that heed `pins`, the choices that a user fixed.
+    Both are of plans that heed `pins`, the choices that a user fixed. `machine` is the hash of the cost model, `priced_on`
+    what of its numbers is not as the defaults are (`unitp.cost.record`).
     """
 
     objective_s: float
@@ -56,6 +69,8 @@ class Certificate(msgspec.Struct, frozen=True):
     elapsed_s: float
     machine: str = ""
     pins: tuple[str, ...] = ()
+    priced_on: dict[str, Any] = {}
+    unused: tuple[Unused, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):

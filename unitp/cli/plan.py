@@ -8,11 +8,13 @@ import rich_click as click
 from unitp.cli.options import (
     Settings,
     json_option,
+    machine_option,
     mesh_option,
     model_argument,
     options,
     parse_mesh,
     parse_phase,
+    read_machine,
     unused_option,
     writable,
 )
@@ -20,7 +22,7 @@ from unitp.cli.output import print_json, progress, say
 
 
 @click.command("plan")
-@options(model_argument, mesh_option)
+@options(model_argument, mesh_option, machine_option)
 @click.option(
     "--phase",
     "phases",
@@ -40,6 +42,7 @@ from unitp.cli.output import print_json, progress, say
 def command(
     model: str,
     mesh: str | None,
+    machine: str | None,
     phases: tuple[str, ...],
     pins: tuple[str, ...],
     output: str | None,
@@ -51,7 +54,11 @@ def command(
     MODEL is a known name, a .gguf file, or a Hugging Face directory. Without --phase: prefill (512 tokens, weight 1) and decode
     (one token, a cache of 1024, weight 200), each for as many prompts as axis dp has coordinates.
     """
-    wanted = parse_mesh(Settings(mesh=mesh).value("mesh"))
+    settings = Settings(mesh=mesh, machine=machine)
+    wanted = parse_mesh(settings.value("mesh"))
+    priced_on = read_machine(settings.value("machine"))
+    if priced_on:
+        priced_on.require_fits(wanted)
     chosen = [parse_phase(text) for text in phases] or None
     path = writable(output) if output else None
     from unitp import plans
@@ -64,7 +71,7 @@ def command(
         tell(f"loading {model}")
         loaded = load(model)
         tell(f"planning {loaded.name} on {wanted}")
-        made = plan(loaded, wanted, chosen, allow_unused=allow_unused, pins=pins)
+        made = plan(loaded, wanted, chosen, allow_unused=allow_unused, pins=pins, machine=priced_on)
     if path:
         plans.save(made, path)
     if as_json:

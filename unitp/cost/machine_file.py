@@ -142,7 +142,7 @@ class _Reader:
         if key not in table:
             if default is None:
                 self.problems.append(f"{place}{key}: missing, wanted is {wanted}")
-            return default or 1.0
+            return 1.0 if default is None else default
         value = table[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < least:
             self.wrong(place + key, value, wanted)
@@ -229,7 +229,7 @@ class _Reader:
         try:
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise InputError("")
-            return parse_bytes(value if isinstance(value, str) else f"{value:.0f}")
+            return float(parse_bytes(value if isinstance(value, str) else f"{value:.0f}"))
         except (InputError, ValueError):
             self.wrong(place, value, WANTED)
             return inf

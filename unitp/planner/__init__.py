@@ -11,16 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 
 from unitp.cost import Machine
+from unitp.cost.record import record
 from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
 from unitp.planner.descent import descend
-from unitp.planner.elimination import TooWideError, minimise
+from unitp.planner.elimination import Table, TooWideError, minimise
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
+from unitp.planner.unused import unused
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
 
 __all__ = ["default_phases", "plan"]
@@ -51,16 +53,31 @@ def plan(
     _require_use(candidates, allow_unused)
     problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
     apply_pins(problem, pins)
+    choice, value, bound, solver = solve(problem, problem.unary)
+    idle = unused(problem, choice, lambda unary: solve(problem, unary)[:2])
+    certificate = Certificate(
+        objective_s=value,
+        lower_bound_s=bound,
+        gap=(value - bound) / bound if bound else 0.0,
+        solver=solver,
+        elapsed_s=time.perf_counter() - begun,
+        machine=machine.hash,
+        pins=tuple(pins),
+        priced_on=record(machine),
+        unused=idle,
+    )
+    return _read(problem, choice, certificate, model)
+
+
+def solve(problem: Problem, unary: Sequence[Table]) -> tuple[list[int], float, float, str]:
+    """A choice under these prices of single choices, its value, a bound of all values, and how it was found."""
     try:
-        solution = minimise(problem.unary, problem.pairs, memo=problem.memo)
-        choice, value, bound, solver = solution.choice, solution.value, solution.value, "elimination, exact"
+        solution = minimise(unary, problem.pairs, memo=problem.memo)
+        return solution.choice, solution.value, solution.value, "elimination, exact"
     except TooWideError:
         shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
-        found = descend(problem.unary, problem.pairs, shared, starts(problem), memo=problem.memo)
-        choice, value, bound, solver = found.choice, found.value, found.bound, "elimination, descent over phases"
-    gap = (value - bound) / bound if bound else 0.0
-    certificate = Certificate(value, bound, gap, solver, time.perf_counter() - begun, machine.hash, tuple(pins))
-    return _read(problem, choice, certificate, model)
+        found = descend(unary, problem.pairs, shared, starts(problem), memo=problem.memo)
+        return found.choice, found.value, found.bound, "elimination, descent over phases"
 
 
 def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:

@@ -7,9 +7,10 @@ coordinate is the sum of the weights below it; that is one way to weigh axes of 
 other is by the slowest device that shares the coordinate (`slowest`), which is right where the other axes repeat the work.
 The two are the same unless devices are unlike along both axes.
 
-What is measured: FLOP/s, bytes/s of memory, and size of memory (a device without a limit counts as one that holds every
-parameter). A measure in which all devices are alike gives no cuts beside the even ones. On three axes and more, where
-candidates are many, FLOP/s stand for speed and sums for the other axes.
+What is measured: FLOP/s of products, bytes/s of memory (where products were measured by rows: FLOP/s at one row), and size
+of memory (a device without a limit counts as one that holds every parameter). A measure in which all devices are alike
+gives no cuts beside the even ones. On three axes and more, where candidates are many, FLOP/s stand for speed and sums for
+the other axes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from itertools import accumulate, pairwise
 from math import floor, isfinite
 
 from unitp.cost import Device, Machine
+from unitp.cost.device import at_rows
 from unitp.layout import Interval
 from unitp.mesh import Mesh
 
@@ -30,6 +32,7 @@ NEAR = Fraction(1, 200)
 """Shares that differ by less are taken as equal: another cut would be worth nothing."""
 
 MANY_AXES = 3
+MANY_ROWS = 512
 
 
 def weighted_cuts(weights: Sequence[Fraction], size: int, unit: int = 1) -> tuple[Interval, ...]:
@@ -42,12 +45,12 @@ def weighted_cuts(weights: Sequence[Fraction], size: int, unit: int = 1) -> tupl
 
 def weighted_groups(weights: Sequence[Fraction], groups: int) -> tuple[Interval, ...]:
     """Whole ranks for each of fewer groups, at least one, so that the weights of groups are as equal as that allows."""
-    sums, total = list(accumulate(weights, initial=Fraction(0))), sum(weights)
+    sums = list(accumulate(weights, initial=Fraction(0)))
     edges = [0]
     for group in range(1, groups):
-        wanted = total * group / groups
+        wanted = sums[-1] * group / groups
         allowed = range(edges[-1] + 1, len(weights) - (groups - group) + 1)
-        edges.append(min(allowed, key=lambda edge: abs(sums[edge] - wanted)))
+        edges.append(min((abs(sums[edge] - wanted), edge) for edge in allowed)[1])
     return tuple(pairwise([*edges, len(weights)]))
 
 
@@ -61,7 +64,7 @@ class Weighing:
         self.mesh, self.axes = mesh, tuple(axes)
         self.values: list[tuple[Fraction, ...]] = []
         for machine in machines:
-            devices = [machine.device(rank) for rank in range(mesh.size)]
+            devices = [machine.working(rank, mesh) for rank in range(mesh.size)]
             if any(device != devices[0] for device in devices):
                 for measure in _measures(devices, everything, few=len(axes) >= MANY_AXES):
                     value = tuple(map(measure, devices))
@@ -105,13 +108,20 @@ class Weighing:
 
 
 def _measures(devices: Sequence[Device], everything: int, few: bool) -> Iterator[Callable[[Device], Fraction]]:
-    yield lambda device: Fraction(device.flops("float32"))
+    yield lambda device: _product_speed(device, MANY_ROWS)
     if not few:
-        yield lambda device: Fraction(device.memory_bytes_per_s)
+        yield lambda device: _product_speed(device, 1)
     limits = [device.memory_bytes for device in devices if isfinite(device.memory_bytes)]
     if limits:
         unlimited = Fraction(max(*limits, everything))
         yield lambda device: Fraction(device.memory_bytes) if isfinite(device.memory_bytes) else unlimited
+
+
+def _product_speed(device: Device, rows: int) -> Fraction:
+    """FLOP/s where these were measured by rows; else of few rows bytes/s, which is what they wait for."""
+    if points := device.speed("MatMul", "float32").points:
+        return Fraction(float(at_rows(points, rows)))
+    return Fraction(device.flops("float32") if rows > 1 else device.memory_bytes_per_s)
 
 
 def _shares(weights: Sequence[Fraction]) -> Weights:

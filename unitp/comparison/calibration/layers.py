@@ -44,7 +44,9 @@ def small_decoder(config: LlamaConfig = CONFIG) -> Model:
 
 def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
     """The plan that would be made with what is known so far, all collectives for nothing: ranks are used."""
-    free = msgspec.structs.replace(machine, call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e12, axes={}, link_kinds={})
+    free = msgspec.structs.replace(
+        machine, call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e12, axes={}, link_kinds={}
+    )
     sizes = {"batch": 1, "seq": PROMPT, "cache": 1024, "live": PROMPT, "take": 1, "candidates": 1}
     decode = {**sizes, "seq": 1, "live": 2 * PROMPT}
     phases = [Phase("prefill", sizes), Phase("decode", decode, 200.0)]
