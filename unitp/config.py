@@ -26,6 +26,7 @@ from unitp.errors import InputError, did_you_mean
 DEFAULTS: dict[str, Any] = {
     "backend": "numpy",
     "mesh": "tp=1",
+    "machine": "",
     "dtype": "float32",
     "context": 0,
     "threads": 1,
@@ -35,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
 ABOUT = {
     "backend": "the backend that runs programs",
     "mesh": "the axes over which a model is split, as in dp=1,tp=2",
+    "machine": "the profile or file of the machine that plans are made for; empty: default numbers",
     "dtype": "float32, or float64 to check",
     "context": "tokens that the caches hold per sequence; 0: the model's own, at most 2048",
     "threads": "threads of each rank",

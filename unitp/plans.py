@@ -43,12 +43,25 @@ class PhasePlan(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+class Unused(msgspec.Struct, frozen=True):
+    """An axis over which `phases` split nothing, and what the best plan costs in which they split all products over it.
+
+    `seconds`: of a call of each phase then.
+    """
+
+    axis: str
+    phases: tuple[str, ...]
+    objective_s: float
+    seconds: dict[str, float]
+
+
 class Certificate(msgspec.Struct, frozen=True):
     """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
 
     Both are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit`
     bytes. `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,
-    `bound_bytes` what no plan can be below, and the gap is theirs.
+    `bound_bytes` what no plan can be below, and the gap is theirs. `machine` is the hash of the cost model, `priced_on` what
+    of its numbers is not as the defaults are (`unitp.cost.record`).
     """
 
     objective_s: float
@@ -62,6 +75,8 @@ class Certificate(msgspec.Struct, frozen=True):
     memory_limit: int | None = None
     peak_bytes: int = 0
     bound_bytes: int = 0
+    priced_on: dict[str, Any] = {}
+    unused: tuple[Unused, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):

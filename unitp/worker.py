@@ -67,9 +67,10 @@ def serve(role: str, host: str, port: int) -> None:
     page.keep_beating()
     try:
         if role == "worker":
-            engine = connect(start, number, page)
+            progress = PageProgress(page)
+            engine = connect(start, number, page, progress)
             channel.send(Done())
-            Worker(number, channel, engine, page, folder).work()
+            Worker(number, channel, engine, page, folder, progress).work()
         else:
             page.enter(Activity.SERVING)
             importlib.import_module(start.engine.partition(":")[0])
@@ -82,7 +83,7 @@ def serve(role: str, host: str, port: int) -> None:
     os._exit(0)  # the engine is closed: nothing that frameworks do at exit is needed, and some of it waits for others
 
 
-def connect(start: Start, rank: int, page: Page) -> Engine:
+def connect(start: Start, rank: int, page: Page, progress: PageProgress) -> Engine:
     """Import the backend's engine and join the group of ranks."""
     module, _, function = start.engine.partition(":")
     page.enter(Activity.IMPORTING)
@@ -93,7 +94,7 @@ def connect(start: Start, rank: int, page: Page) -> Engine:
             f"the backend cannot be imported in {sys.executable}: {error}", hint="`unitp doctor` tells what is missing."
         ) from error
     page.enter(Activity.JOINING)
-    return join(rank, start.mesh, PageProgress(page))
+    return join(rank, start.mesh, progress)
 
 
 def end_with_driver(channel: Channel[Request], folder: Path) -> None:

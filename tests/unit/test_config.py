@@ -21,6 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 GIVEN = {
     "backend": ("numpy", "torch", '"mxnet"', "tensorflow"),
     "mesh": ("tp=1", "tp=2", '"tp=3"', "dp=2,tp=2"),
+    "machine": ("", "h100-nvlink", '"a100-nvlink"', "two.toml"),
     "dtype": ("float32", "float64", '"float32"', "float64"),
     "context": (0, 1, "2", "3"),
     "threads": (1, 2, "3", "4"),

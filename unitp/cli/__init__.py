@@ -15,6 +15,7 @@ from unitp.errors import InputError, UnitpError, did_you_mean
 VERBS = {
     "doctor": "What is installed, what is missing, and the command that mends it.",
     "models": "Models known by name, and whether they are installed.",
+    "machines": "Machines that plans can be made for.",
     "plan": "Decide how a model is split over a mesh.",
     "show": "What a plan splits, over which ranks, what moves, and predicted costs.",
     "explain": "The alternatives at a place of a plan, and what they would cost in the end.",
@@ -25,6 +26,7 @@ VERBS = {
     "chat": "Talk with a model over several turns.",
     "run": "Run a graph on arrays from files.",
     "compare": "One plan on several backends: who agrees, and how well.",
+    "calibrate": "Measure this host with a backend, for plans and predictions.",
     "bench": "Speed, time in collectives, and memory of a backend.",
     "config": "Every setting and where it comes from.",
     "demo": "SmolLM2 on 2 ranks of every backend, and who agrees.",

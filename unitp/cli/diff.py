@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.markup import escape
 
-from unitp.cli.options import json_option, options
+from unitp.cli.options import json_option, machine_option, options, read_machine
 from unitp.cli.output import errors, mebibytes, print_json, print_table, say, table
 from unitp.cli.show import graph_of, model_option
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 @click.command("diff")
 @click.argument("first", metavar="A", type=click.Path())
 @click.argument("second", metavar="B", type=click.Path())
-@options(model_option, json_option)
-def command(first: str, second: str, model: str | None, as_json: bool) -> None:
+@options(model_option, machine_option, json_option)
+def command(first: str, second: str, model: str | None, machine: str | None, as_json: bool) -> None:
     """What differs from plan A to plan B: layouts, what moves, predicted seconds, memory.
 
     Layers that differ alike are one line. Plans for other graphs or meshes are compared as far as that makes sense.
+    With --machine, both are priced on it.
     """
     from unitp import plans
     from unitp.planner.difference import difference
 
-    a, b = plans.load(first), plans.load(second)
+    a, b, priced_on = plans.load(first), plans.load(second), read_machine(machine)
     graph = graph_of(a, model)
     other = graph if a.graph == b.graph else graph_of(b, None)
-    found = difference(a, b, graph, other)
+    found = difference(a, b, graph, other, priced_on)
     if as_json:
         print_json({"a": first, "b": second, **{f: getattr(found, f) for f in found.__struct_fields__}})
         return

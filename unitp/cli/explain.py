@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import rich_click as click
 from rich.markup import escape
 
-from unitp.cli.options import json_option, options, plan_argument
+from unitp.cli.options import json_option, machine_option, options, plan_argument, read_machine
 from unitp.cli.output import console, errors, print_json, print_table, progress, say, table
 from unitp.cli.show import known_graph, model_option
 
 if TYPE_CHECKING:
     from unitp.planner.alternatives import Alternatives, Place
+    from unitp.plans import Unused
 
 
 @click.command("explain")
 @plan_argument
 @click.argument("name", metavar="[TENSOR|OPERATOR]", required=False)
-@options(model_option, json_option)
-def command(plan_file: str, name: str | None, model: str | None, as_json: bool) -> None:
+@options(model_option, machine_option, json_option)
+def command(plan_file: str, name: str | None, model: str | None, machine: str | None, as_json: bool) -> None:
     """The alternatives at a place of a plan: what each costs there, and in the end.
 
     A place is a weight, a cache, a value or an operator, by name or pattern ("blk.*.ffn_down*"); a weight stands for the
     operators that read it, too. Without one: where a call spends most, and the choices that another comes nearest to.
+    Prices are those of the machine that the plan was made for, or of --machine.
     """
     from unitp import plans
     from unitp.planner.alternatives import Alternatives, machine_note
 
-    plan = plans.load(plan_file)
+    plan, priced_on = plans.load(plan_file), read_machine(machine)
     with progress() as tell:
         tell("pricing every alternative")
-        found = Alternatives(plan, known_graph(plan, model))
+        found = Alternatives(plan, known_graph(plan, model), priced_on)
         places = found.at(name) if name else []
         spent, contested = ([], []) if name else (found.expensive(), found.contested())
         exact = found.exact
+        left = () if name else found.left_whole()
     if as_json:
         print_json(
             {
@@ -45,13 +49,14 @@ def command(plan_file: str, name: str | None, model: str | None, as_json: bool) 
                 "places": places,
                 "expensive": spent,
                 "contested": contested,
+                "left_whole": left,
             }
         )
         return
     for place in places:
         _print_place(place, found)
     if not name:
-        _print_overview(found)
+        _print_overview(found, left)
     if note := machine_note(found):
         errors().print(note, highlight=False)
     if not exact:
@@ -82,7 +87,7 @@ def _print_place(place: Place, found: Alternatives) -> None:
     say("")
 
 
-def _print_overview(found: Alternatives) -> None:
+def _print_overview(found: Alternatives, left: Sequence[Unused]) -> None:
     say(f"objective {found.objective:.4g} s. Where a call spends most:")
     rows = table("phase", ">alike", ">own", ">in", "place")
     for cost in found.expensive():
@@ -101,6 +106,18 @@ def _print_overview(found: Alternatives) -> None:
             escape(c.what),
         )
     print_table(near)
+    if not left:
+        return
+    say("")
+    say("Not every product is split over these axes; if all were, the best plan would cost:")
+    calls = [p.phase.name for p in found.plan.phases]
+    now = found.problem.seconds(found.choice)
+    rows = table("over", ">objective", *(f">{phase}" for phase in calls), "left whole by")
+    rows.add_row("this plan", f"{found.objective:.4g} s", *(milliseconds(now[phase]) for phase in calls), "")
+    for other in left:
+        times = (milliseconds(other.seconds[phase]) for phase in calls)
+        rows.add_row(other.axis, f"{other.objective_s:.4g} s", *times, ", ".join(other.phases))
+    print_table(rows)
 
 
 def milliseconds(seconds: float) -> str:

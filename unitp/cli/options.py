@@ -15,6 +15,7 @@ from unitp.errors import InputError, MeshError, PlanError, did_you_mean
 from unitp.mesh import Mesh
 
 if TYPE_CHECKING:
+    from unitp.cost import Machine
     from unitp.frontends.model import Model
     from unitp.plans import Phase, Plan
     from unitp.runtime.session import Session
@@ -38,9 +39,23 @@ def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return found or [CompletionItem(incomplete, type="file")]
 
 
+def complete_machine(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Profiles, else files."""
+    from unitp.cost.machine_file import profiles
+
+    found = [CompletionItem(name) for name in profiles() if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
 model_argument = click.argument("model", shell_complete=complete_model)
 plan_argument = click.argument("plan_file", metavar="PLAN", type=click.Path())
 mesh_option = click.option("--mesh", metavar="AXES", help="Axes and their sizes, as in dp=1,tp=2.")
+machine_option = click.option(
+    "--machine",
+    metavar="NAME|FILE",
+    shell_complete=complete_machine,
+    help="The machine to price for: a profile (`unitp machines` lists them) or a TOML file.",
+)
 backend_option = click.option(
     "--backend", metavar="NAME", shell_complete=complete_backend, help="The backend that runs it."
 )
@@ -84,7 +99,9 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 launch_options = options(threads_option, port_option, stall_option, verbose_option)
-running_options = options(mesh_option, plan_option, dtype_option, context_option, unused_option, launch_options)
+running_options = options(
+    mesh_option, machine_option, plan_option, dtype_option, context_option, unused_option, launch_options
+)
 
 
 def parse_mesh(text: str) -> Mesh:
@@ -94,6 +111,13 @@ def parse_mesh(text: str) -> Mesh:
         if axis not in AXES:
             raise MeshError(f'unknown axis "{axis}" in mesh "{text}"', hint=did_you_mean(axis, AXES))
     return mesh
+
+
+def read_machine(text: str | None) -> Machine | None:
+    """The machine of a profile or file; None where none is named."""
+    from unitp.cost.machine_file import load_machine
+
+    return load_machine(text) if text else None
 
 
 def parse_phase(text: str) -> Phase:
@@ -170,7 +194,8 @@ class Request:
         from unitp.api import plan
 
         if plan_file is None:
-            return plan(self.model, parse_mesh(self.value("mesh")), allow_unused=allow_unused)
+            machine = read_machine(self.value("machine"))
+            return plan(self.model, parse_mesh(self.value("mesh")), allow_unused=allow_unused, machine=machine)
         found = plans.load(plan_file)
         plans.require(found, self.model.graph)
         if mesh is not None and parse_mesh(mesh) != found.mesh:

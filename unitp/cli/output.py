@@ -48,6 +48,34 @@ def progress(text: str = "") -> Iterator[Callable[[str], None]]:
         yield lambda new: out.print(new, markup=False, highlight=False)
 
 
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[str, float], None]]:
+    """Gives a function that is told what is being done and which part of all is, on standard error: a bar, or lines when piped."""
+    out = errors()
+    if not out.is_terminal:
+        seen: list[str] = []
+
+        def line(new: str, part: float) -> None:
+            stage = new.partition(",")[0] if new.count(",") < 2 else new.rpartition(",")[0]
+            if stage not in seen[-1:]:
+                seen.append(stage)
+                out.print(f"{part:4.0%} {new}", markup=False, highlight=False)
+
+        yield line
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task(escape(text), total=1.0)
+        yield lambda new, part: bar.update(task, completed=part, description=escape(new))
+
+
 def table(*columns: str) -> Table:
     """A plain table; columns that begin with ">" are aligned to the right. A last column of words may wrap."""
     made = Table(box=None, pad_edge=False, header_style="bold")

@@ -10,11 +10,13 @@ import rich_click as click
 from unitp.cli.options import (
     Settings,
     json_option,
+    machine_option,
     mesh_option,
     model_argument,
     options,
     parse_mesh,
     parse_phase,
+    read_machine,
     unused_option,
     writable,
 )
@@ -23,7 +25,7 @@ from unitp.cost.bytes import parse_bytes
 
 
 @click.command("plan")
-@options(model_argument, mesh_option)
+@options(model_argument, mesh_option, machine_option)
 @click.option(
     "--phase",
     "phases",
@@ -61,6 +63,7 @@ from unitp.cost.bytes import parse_bytes
 def command(
     model: str,
     mesh: str | None,
+    machine: str | None,
     phases: tuple[str, ...],
     pins: tuple[str, ...],
     memory_limit: str | None,
@@ -75,7 +78,11 @@ def command(
     MODEL is a known name, a .gguf file, or a Hugging Face directory. Without --phase: prefill (512 tokens, weight 1) and decode
     (one token, a cache of 1024, weight 200), each for as many prompts as axis dp has coordinates.
     """
-    wanted = parse_mesh(Settings(mesh=mesh).value("mesh"))
+    settings = Settings(mesh=mesh, machine=machine)
+    wanted = parse_mesh(settings.value("mesh"))
+    priced_on = read_machine(settings.value("machine"))
+    if priced_on:
+        priced_on.require_fits(wanted)
     chosen = [parse_phase(text) for text in phases] or None
     path = writable(output) if output else None
     limit = parse_bytes(memory_limit) if memory_limit else None
@@ -95,6 +102,7 @@ def command(
             chosen,
             allow_unused=allow_unused,
             pins=pins,
+            machine=priced_on,
             memory_limit=limit,
             objective=objective,
             time_limit=time_limit,

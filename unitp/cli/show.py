@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import rich_click as click
 from rich.markup import escape
 
-from unitp.cli.options import json_option, plan_argument, writable
+from unitp.cli.options import json_option, machine_option, options, plan_argument, read_machine, writable
 from unitp.cli.output import console, errors, mebibytes, print_json, print_table, say, table
 from unitp.errors import ModelError
 
 if TYPE_CHECKING:
     from unitp.graph.graph import Graph
-    from unitp.planner.explain import Description
-    from unitp.plans import Certificate, Plan
+    from unitp.planner.explain import Description, Whole
+    from unitp.plans import Certificate, Plan, Unused
     from unitp.program.memory import Memory
 
 model_option = click.option("--model", metavar="MODEL", help="The plan's model, where it is not known by name.")
@@ -23,22 +23,25 @@ model_option = click.option("--model", metavar="MODEL", help="The plan's model, 
 
 @click.command("show")
 @plan_argument
-@model_option
+@options(model_option, machine_option)
 @click.option("--html", "page", type=click.Path(), metavar="FILE", help="Write a page with pictures of the plan, too.")
 @json_option
-def command(plan_file: str, model: str | None, page: str | None, as_json: bool) -> None:
-    """What a plan splits and how, over which ranks, what moves, and predicted costs."""
+def command(plan_file: str, model: str | None, machine: str | None, page: str | None, as_json: bool) -> None:
+    """What a plan splits and how, over which ranks, what moves, and predicted costs.
+
+    Costs are those of the machine that the plan was made for, or of --machine.
+    """
     from unitp import plans
     from unitp.planner.explain import describe
 
     path = writable(page) if page else None
-    plan = plans.load(plan_file)
-    graph = known_graph(plan, model) if path else graph_of(plan, model)
+    plan, priced_on = plans.load(plan_file), read_machine(machine)
+    graph = known_graph(plan, model) if path or priced_on else graph_of(plan, model)
+    description = describe(plan, graph, priced_on)
     if path and graph:
         from unitp.report import html
 
-        html.save(plan, graph, path)
-    description = describe(plan, graph)
+        html.save(plan, graph, path, priced_on)
     if as_json:
         print_json(
             {"certificate": plan.certificate, "model": plan.model, "graph": plan.graph, "description": description}
@@ -105,15 +108,23 @@ def _memory(certificate: Certificate, needs: Sequence[Memory]) -> str:
 
 def print_description(plan: Plan, description: Description) -> None:
     """The plan in a few tables."""
-    from unitp.planner.explain import ranks
+    from unitp.planner.explain import devices_text, ranks
 
     certificate = plan.certificate
     console().print(f"[bold]{plan.model or 'plan'}[/bold] on {description.mesh} ({ranks(plan.mesh)})", highlight=False)
-    say(f"{_quality(certificate)} ({certificate.solver}, {certificate.elapsed_s:.2f} s)")
+    if description.machine or description.devices:
+        classes = f" ({devices_text(description.devices)})" if description.devices else ""
+        say(f"machine {description.machine}{classes}")
+    if description.repriced:
+        say(f"objective {description.objective_s:.3f} s there; the plan was made for machine {certificate.machine}")
+    else:
+        print_certificate(certificate)
     if description.memory:
         say(_memory(certificate, description.memory))
     for pin in certificate.pins:
         say(f"pinned {pin}")
+    for line in (*map(unused_text, description.unused), *whole_texts(description.whole)):
+        say(line)
     placed = table(">count", "tensors", "layout")
     for row in (*description.parameters, *description.states):
         placed.add_row(str(row.count), escape(row.what), row.layout)
@@ -127,3 +138,26 @@ def print_description(plan: Plan, description: Description) -> None:
         if not rows:
             moves.add_row(phase, f"{seconds * 1e3:.1f} ms", "0", "", "", "")
     print_table(moves)
+
+
+def print_certificate(certificate: Certificate) -> None:
+    """How good the plan is."""
+    say(f"{_quality(certificate)} ({certificate.solver}, {certificate.elapsed_s:.2f} s)")
+
+
+def unused_text(unused: Unused) -> str:
+    """Why an axis does nothing: the times of the other plan, beside those of this one."""
+    calls = ", ".join(f"{phase} {seconds * 1e3:.1f} ms" for phase, seconds in unused.seconds.items())
+    return (
+        f"{unused.axis} is left unused by {' and '.join(unused.phases)}, which is faster: with every product split over it, "
+        f"the objective is {unused.objective_s:.3f} s ({calls} a call)"
+    )
+
+
+def whole_texts(rows: Sequence[Whole]) -> Iterator[str]:
+    """A line for each phase and axis: which products are not split over it."""
+    for phase, axis in dict.fromkeys((row.phase, row.axis) for row in rows):
+        found = [row for row in rows if (row.phase, row.axis) == (phase, axis)]
+        what = ", ".join(f"{row.what} ({row.count})" for row in found)
+        count = sum(row.count for row in found)
+        yield f"{phase} does not split {count} of {found[0].of} products over {axis}: {what}"

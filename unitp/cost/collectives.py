@@ -6,12 +6,14 @@
     all_to_all         (n-1) (latency + bytes / n / bandwidth) + call      bytes: the array that each rank gives
 
 Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH", 2005. Of unlike links the
-slowest of the ring counts: every step waits for it.
+slowest of the ring counts: every step waits for it. Latency, bandwidth and price per call are those of the kind of
+collective and of its size, where the link knows them.
 """
 
 from __future__ import annotations
 
-from unitp.cost.machine import Link, Machine
+from unitp.cost.link import Link
+from unitp.cost.machine import Machine
 
 ROUNDS = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1, "all_to_all": 1}
 
@@ -23,6 +25,6 @@ def collective_seconds(machine: Machine, kind: str, ranks: int, nbytes: float, l
     """
     if ranks == 1:
         return 0.0
-    over = link or machine.link
+    over = (link or machine.link).of(kind, nbytes)
     step = over.latency_s + nbytes / ranks / over.bytes_per_s
     return ROUNDS[kind] * (ranks - 1) * step + over.call_s

@@ -12,40 +12,13 @@ from math import inf
 
 import msgspec
 
+from unitp.cost.device import Device
+from unitp.cost.link import Link, Stretch
 from unitp.errors import MeshError
 from unitp.mesh import Mesh
 
-FORMULAS = 2
+FORMULAS = 3
 """Counts up when a formula of `unitp.cost` changes, so that plans priced by older ones are told apart."""
-
-
-class Device(msgspec.Struct, frozen=True):
-    """One class of devices. A dtype that `flops_per_s` does not list is as fast as float32."""
-
-    flops_per_s: dict[str, float]
-    memory_bytes_per_s: float
-    operator_s: float
-    memory_bytes: float = inf
-
-    def flops(self, dtype: str) -> float:
-        """FLOP/s in a dtype."""
-        return self.flops_per_s.get(dtype, self.flops_per_s["float32"])
-
-
-class Link(msgspec.Struct, frozen=True):
-    """What a step of a collective costs between two ranks (latency, bytes one way), and each call whatever its size."""
-
-    latency_s: float
-    bytes_per_s: float
-    call_s: float
-
-    def worse(self, other: Link) -> Link:
-        """As slow as the slower of two in every respect."""
-        return Link(
-            max(self.latency_s, other.latency_s),
-            min(self.bytes_per_s, other.bytes_per_s),
-            max(self.call_s, other.call_s),
-        )
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -79,6 +52,7 @@ class Machine(msgspec.Struct, frozen=True):
     axes                         the link along an axis of the mesh, where it has one of its own
     network, ranks_per_node      the link between ranks of different nodes, each of so many consecutive ranks
     pairs                        the link between two ranks; goes before all others
+    link_kinds                   what differs for a kind of collective on the link that the fields above describe
     """
 
     flops_per_s: float = 1e11
@@ -96,6 +70,7 @@ class Machine(msgspec.Struct, frozen=True):
     network: Link | None = None
     ranks_per_node: int = 0
     pairs: tuple[Pair, ...] = ()
+    link_kinds: dict[str, tuple[Stretch, ...]] = {}
 
     @property
     def hash(self) -> str:
@@ -105,7 +80,7 @@ class Machine(msgspec.Struct, frozen=True):
     @property
     def link(self) -> Link:
         """The link that holds where no other is given."""
-        return Link(self.link_latency_s, self.link_bytes_per_s, self.call_s)
+        return Link(self.link_latency_s, self.link_bytes_per_s, self.call_s, self.link_kinds)
 
     def class_of(self, rank: int) -> str:
         """The name of a rank's device class ("" where all are the default)."""
@@ -117,6 +92,14 @@ class Machine(msgspec.Struct, frozen=True):
             return self.devices[self.class_of(rank)]
         flops = {"float32": self.flops_per_s}
         return Device(flops, self.memory_bytes_per_s, self.operator_s, self.memory_bytes)
+
+    def working(self, rank: int, mesh: Mesh) -> Device:
+        """The device of a rank while all ranks of its host work."""
+        return self.device(rank).among(min(self.ranks_per_node or mesh.size, mesh.size))
+
+    def program_s(self, mesh: Mesh) -> float:
+        """What each call of a program costs beside its instructions: on the rank where that is most."""
+        return max(self.working(rank, mesh).program_s for rank in range(mesh.size))
 
     def between(self, axis: str, a: int, b: int) -> Link:
         """The link between two ranks that differ along `axis`."""

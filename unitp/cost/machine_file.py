@@ -9,10 +9,18 @@
     memory = "80GB"                       may be left out: then it has no limit
     operator_s = 5e-6
 
+    [devices.fast.matmul]                 FLOP/s of contractions by rows, where it was measured
+    float32 = [[1, 9e9], [16, 4e10], [256, 6e10]]
+    [devices.fast.operators]              what differs for an operator; may be left out, and so may each number
+    Softmax = { operator_s = 9e-6, flops_per_s = 1e9, bytes_per_s = 4e9 }
+    [devices.fast.busy.2]                 the same device while 2 ranks of its host work: all that stands above but memory
+
     [link]                                between two ranks, where nothing below says otherwise
     latency_s = 5e-6
     bytes_per_s = 2e9                     one way
     call_s = 30e-6
+    all_reduce = [{ up_to = "64KiB", latency_s = ..., bytes_per_s = ..., call_s = ... }, { latency_s = ..., ... }]
+                                          what differs for a kind of collective, by the size of the whole array
 
     [network]                             between ranks of different nodes; a node has `ranks_per_node` consecutive ranks
     [axes.tp]                             between ranks along an axis of the mesh
@@ -31,12 +39,16 @@ from pathlib import Path
 from typing import Any
 
 from unitp.cost.bytes import WANTED, parse_bytes
-from unitp.cost.machine import Device, Link, Machine, Pair
-from unitp.errors import InputError, did_you_mean
+from unitp.cost.device import CONTRACTIONS, Device, Points, Rate
+from unitp.cost.link import KINDS, Link, Stretch
+from unitp.cost.machine import Machine, Pair
+from unitp.errors import GraphError, InputError, did_you_mean
+from unitp.graph.ops import operator
 
 PROFILES = Path(__file__).parent / "profiles"
 LINK = ("latency_s", "bytes_per_s", "call_s")
-DEVICE = ("flops_per_s", "memory_bytes_per_s", "operator_s")
+DEVICE = ("flops_per_s", "memory_bytes_per_s", "operator_s", "program_s", "matmul", "operators")
+RATE = ("operator_s", "flops_per_s", "bytes_per_s")
 TOP = ("name", "ranks", "held_byte_s", "ranks_per_node", "devices", "link", "network", "axes", "pairs")
 FLOATS = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "bool")
 Table = Mapping[str, Any]
@@ -109,6 +121,7 @@ class _Reader:
             network=network,
             ranks_per_node=self.node(file, network is not None),
             pairs=tuple(self.pairs(file, len(ranks))),
+            link_kinds=link.kinds,
         )
 
     def known(self, table: Table, place: str, names: tuple[str, ...]) -> None:
@@ -129,18 +142,18 @@ class _Reader:
         if key not in table:
             if default is None:
                 self.problems.append(f"{place}{key}: missing, wanted is {wanted}")
-            return default or 1.0
+            return 1.0 if default is None else default
         value = table[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < least:
             self.wrong(place + key, value, wanted)
             return 1.0
         return float(value)
 
-    def device(self, table: Any, place: str) -> Device:
+    def device(self, table: Any, place: str, more: tuple[str, ...] = ("memory", "busy")) -> Device:
         if not isinstance(table, dict):
             self.wrong(place, table, f"a table [{place}]")
             table = {}
-        self.known(table, f"{place}.", (*DEVICE, "memory"))
+        self.known(table, f"{place}.", (*DEVICE, *more))
         flops = table.get("flops_per_s")
         if not isinstance(flops, dict):
             self.wrong(f"{place}.flops_per_s", flops, "numbers by dtype, as in { float32 = 19.5e12 }")
@@ -154,16 +167,69 @@ class _Reader:
             self.number(table, "memory_bytes_per_s", f"{place}.", least=TINY),
             self.number(table, "operator_s", f"{place}.", least=0.0),
             self.memory(table, f"{place}.memory"),
+            self.matmul(self.inner(table, "matmul", place), f"{place}.matmul"),
+            self.rates(self.inner(table, "operators", place), f"{place}.operators"),
+            self.number(table, "program_s", f"{place}.", least=0.0, default=0.0),
+            dict(self.busy(self.inner(table, "busy", place), f"{place}.busy")),
         )
 
-    def memory(self, table: Table, place: str) -> float:
-        if "memory" not in table:
+    def inner(self, table: Table, key: str, place: str) -> Table:
+        """A table in a device, none where it is left out."""
+        found = table.get(key, {})
+        if not isinstance(found, dict):
+            self.wrong(f"{place}.{key}", found, f"a table [{place}.{key}]")
+            return {}
+        return found
+
+    def busy(self, table: Table, place: str) -> Iterator[tuple[int, Device]]:
+        for key, value in table.items():
+            if key.isdecimal() and int(key) > 1:
+                yield int(key), self.device(value, f"{place}.{key}", ())
+            else:
+                self.wrong(f"{place}.{key}", key, "a number of ranks of at least 2")
+
+    def matmul(self, table: Table, place: str) -> dict[str, Points]:
+        self.known(table, f"{place}.", FLOATS)
+        if table and "float32" not in table:
+            self.problems.append(f"{place}.float32: missing, wanted are points {POINTS}")
+        return {dtype: self.points(value, f"{place}.{dtype}") for dtype, value in table.items()}
+
+    def points(self, value: Any, place: str) -> Points:
+        """Rows and FLOP/s, rows ascending."""
+        pairs = value if isinstance(value, list) and value else [None]
+        if not all(isinstance(p, list) and len(p) == 2 and all(_is_above_0(n) for n in p) for p in pairs):
+            self.wrong(place, value, f"points {POINTS}, all above 0")
+            return ((1.0, 1.0),)
+        rows = [p[0] for p in pairs]
+        if any(b <= a for a, b in zip(rows, rows[1:], strict=False)):
+            self.wrong(place, rows, "rows that ascend")
+        return tuple((float(n), float(f)) for n, f in pairs)
+
+    def rates(self, table: Table, place: str) -> dict[str, Rate]:
+        return {name: self.rate(name, value, f"{place}.{name}") for name, value in table.items()}
+
+    def rate(self, name: str, table: Any, place: str) -> Rate:
+        try:
+            operator(name)
+        except GraphError as error:
+            self.problems.append(f"{place}: there is no such operator. {error.hint}")
+        if not isinstance(table, dict):
+            self.wrong(place, table, "a table, as in { operator_s = 9e-6 }")
+            return Rate()
+        names = RATE[:1] if name in CONTRACTIONS else RATE
+        self.known(table, f"{place}.", names)
+        least = {"operator_s": 0.0}
+        found = {k: self.number(table, k, f"{place}.", least=least.get(k, TINY)) for k in names if k in table}
+        return Rate(**found)
+
+    def memory(self, table: Table, place: str, key: str = "memory") -> float:
+        if key not in table:
             return inf
-        value = table["memory"]
+        value = table[key]
         try:
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise InputError("")
-            return parse_bytes(value if isinstance(value, str) else f"{value:.0f}")
+            return float(parse_bytes(value if isinstance(value, str) else f"{value:.0f}"))
         except (InputError, ValueError):
             self.wrong(place, value, WANTED)
             return inf
@@ -172,12 +238,34 @@ class _Reader:
         if not isinstance(table, dict):
             self.wrong(place, table, f"a table [{place}]")
             table = {}
-        self.known(table, f"{place}.", (*LINK, *more))
-        return Link(
+        self.known(table, f"{place}.", (*LINK, *KINDS, *more))
+        kinds = {kind: self.stretches(table[kind], f"{place}.{kind}") for kind in KINDS if kind in table}
+        return Link(*self.three(table, place), kinds)
+
+    def three(self, table: Table, place: str) -> tuple[float, float, float]:
+        return (
             self.number(table, "latency_s", f"{place}.", least=0.0),
             self.number(table, "bytes_per_s", f"{place}.", least=TINY),
             self.number(table, "call_s", f"{place}.", least=0.0),
         )
+
+    def stretches(self, value: Any, place: str) -> tuple[Stretch, ...]:
+        """The numbers of a kind of collective: a table, or a list of them by size."""
+        tables = [value] if isinstance(value, dict) else value
+        if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
+            self.wrong(place, value, "a table, or a list of tables with ascending up_to")
+            return ()
+        found = []
+        for number, table in enumerate(tables):
+            at = place if tables[0] is value else f"{place}[{number}]"
+            last = number == len(tables) - 1
+            self.known(table, f"{at}.", (*LINK, "up_to"))
+            if last == ("up_to" in table):
+                self.problems.append(f"{at}.up_to: wanted in all tables of the list but the last")
+            found.append(Stretch(*self.three(table, at), inf if last else self.memory(table, f"{at}.up_to", "up_to")))
+        if any(b.up_to <= a.up_to for a, b in zip(found, found[1:], strict=False) if a.up_to < inf):
+            self.wrong(place, [t.get("up_to") for t in tables[:-1]], "sizes that ascend")
+        return tuple(found)
 
     def ranks(self, file: Table, devices: Mapping[str, Device]) -> tuple[str, ...]:
         names = file.get("ranks", [])
@@ -233,6 +321,12 @@ class _Reader:
 
 TINY = 5e-324
 """The least number above 0."""
+
+POINTS = "[[rows, FLOP/s], ...]"
+
+
+def _is_above_0(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
 
 
 def _are_two_ranks(value: object) -> bool:

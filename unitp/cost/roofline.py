@@ -1,22 +1,43 @@
-"""Seconds of local work: the larger of arithmetic and memory traffic, and an overhead per operator.
+"""Seconds of local work on a device (`unitp.cost.device`), in the words of the roofline: arithmetic or memory, and an overhead.
 
-operator    max(flops / F, bytes / B) + overhead          Williams, Waterman, Patterson, "Roofline", 2009
-copy        2 bytes / B + overhead                        each byte is read and written
+    operator      max(flops / F, bytes / B) + o       Williams, Waterman, Patterson, "Roofline", 2009
+    contraction   flops / F(rows) + o                 where the device has a table of F
+    view          o, where the device lists the operator, else nothing
+    copy          2 bytes / B + o                     each byte is read and written
 
 Where ranks are unlike, each does its own part at its own speed, and the operator lasts as long as the slowest.
 """
 
 from __future__ import annotations
 
-from unitp.cost.machine import Device, Machine
+from unitp.cost.device import Device, at_rows
+from unitp.cost.machine import Machine
 
 
-def operator_seconds(machine: Machine | Device, flops: float, nbytes: float, dtype: str = "float32") -> float:
-    """Seconds of an operator that does `flops` operations and moves `nbytes` between memory and core."""
-    speed = machine.flops(dtype) if isinstance(machine, Device) else machine.flops_per_s
-    return max(flops / speed, nbytes / machine.memory_bytes_per_s) + machine.operator_s
+def operator_seconds(
+    machine: Machine | Device, flops: float, nbytes: float, dtype: str = "float32", op: str = "", rows: float = 0.0
+) -> float:
+    """Seconds of an operator that does `flops` operations and moves `nbytes` between memory and core.
+
+    `op`: its name, for what the device knows of it; `rows`: of a contraction, how often each weight is used.
+    """
+    speed = _device(machine).speed(op, dtype)
+    if speed.points and rows:
+        return flops / float(at_rows(speed.points, rows)) + speed.operator_s
+    return max(flops / speed.flops_per_s, nbytes / speed.bytes_per_s) + speed.operator_s
+
+
+def view_seconds(machine: Machine | Device, op: str) -> float:
+    """Seconds of an operator that moves nothing."""
+    rate = _device(machine).operators.get(op)
+    return 0.0 if rate is None or rate.operator_s is None else rate.operator_s
 
 
 def copy_seconds(machine: Machine | Device, nbytes: float) -> float:
     """Seconds of a slice or any other copy of `nbytes`."""
-    return 2 * nbytes / machine.memory_bytes_per_s + machine.operator_s
+    device = _device(machine)
+    return 2 * nbytes / device.memory_bytes_per_s + device.operator_s
+
+
+def _device(machine: Machine | Device) -> Device:
+    return machine if isinstance(machine, Device) else machine.device(0)

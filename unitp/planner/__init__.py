@@ -8,24 +8,27 @@ by variable elimination where that is narrow enough, else by descent with a boun
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from unitp.cost import Machine
+from unitp.cost.record import record
 from unitp.errors import MeshError, PlanError, UnitpError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
 from unitp.planner.descent import Shape
+from unitp.planner.elimination import Table
 from unitp.planner.limited import Limited, NoFitError
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
 from unitp.planner.room import no_room
 from unitp.planner.search import Found, search
+from unitp.planner.unused import unused
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import Memory, peaks
@@ -64,7 +67,8 @@ def plan(
     chosen = tuple(phases or default_phases(graph, mesh))
     _require_sizes(graph, mesh, chosen, roles)
     machine = machine or Machine()
-    candidates = Candidates(graph, mesh, roles)
+    machine.require_fits(mesh)
+    candidates = Candidates(graph, mesh, roles, [machine])
     _require_use(candidates, allow_unused)
     prices = Prices(machine, mesh)
     problem = Problem(graph, mesh, chosen, candidates, prices)
@@ -98,6 +102,8 @@ def plan(
         memory_limit=memory_limit,
         peak_bytes=found.peak_bytes,
         bound_bytes=found.bound_bytes,
+        priced_on=record(machine),
+        unused=unused(problem, found.choice, _instead(problem)) if objective == "time" else (),
     )
     return _read(problem, found.choice, certificate, model)
 
@@ -110,6 +116,16 @@ def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, dea
     if objective == "memory":
         return limited.least(found)
     return limited.solve(found) if np.isfinite(budgets).any() else found
+
+
+def _instead(problem: Problem) -> Callable[[Sequence[Table]], tuple[list[int], float]]:
+    """The best choice under other prices of single choices, whatever it needs, and what it costs."""
+
+    def best(unary: Sequence[Table]) -> tuple[list[int], float]:
+        choice = search(unary, problem.pairs, shape_of(problem), problem.memo).choice
+        return choice, problem.value(choice)
+
+    return best
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
@@ -127,7 +143,7 @@ def _fits(
     memory_limit: int | None,
 ) -> bool:
     """Whether a plan that is found quickly fits on a mesh."""
-    problem = Problem(graph, mesh, phases, Candidates(graph, mesh, roles), Prices(machine, mesh))
+    problem = Problem(graph, mesh, phases, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
     try:
         apply_pins(problem, pins)
     except UnitpError:

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from unitp.cost import Machine
+from unitp.cost.record import planned_machine
 from unitp.errors import PlanError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
@@ -30,7 +31,8 @@ from unitp.planner.pins import matches, operands, readers, written
 from unitp.planner.places import Places, pattern
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem, Variable
-from unitp.plans import Plan, require
+from unitp.planner.unused import unused
+from unitp.plans import Plan, Unused, require
 
 ROUNDING = 1e-11
 """Of the objective: differences below are none."""
@@ -92,14 +94,18 @@ class Contested(msgspec.Struct, frozen=True):
 class Alternatives:
     """The planning problem of a plan, with the plan's own choice in it.
 
+    `machine`: whose prices are told, and whose cuts are alternatives too; default: the one that the plan was priced on.
     Raises PlanError where the plan is not of this graph, or chose what this planner would not consider.
     """
 
     def __init__(self, plan: Plan, graph: Graph, machine: Machine | None = None) -> None:
         require(plan, graph)
-        self.plan, self.graph, self.machine = plan, graph, machine or Machine()
+        planned = planned_machine(plan)
+        self.plan, self.graph, self.machine = plan, graph, machine or planned
+        self.machine.require_fits(plan.mesh)
         phases = tuple(p.phase for p in plan.phases)
-        candidates = Candidates(graph, plan.mesh)
+        machines = [planned] if self.machine == planned else [planned, self.machine]
+        candidates = Candidates(graph, plan.mesh, machines=machines)
         self.problem = Problem(graph, plan.mesh, phases, candidates, Prices(self.machine, plan.mesh))
         self.free = list(self.problem.unary)
         apply_pins(self.problem, plan.certificate.pins)
@@ -191,6 +197,12 @@ class Alternatives:
             )
             for (what, kind, phase, now, other, size), found in ordered
         ]
+
+    def left_whole(self) -> tuple[Unused, ...]:
+        """What the best plans cost in which every product is split over an axis, where this one does not split all of them."""
+        from unitp.planner import solve
+
+        return unused(self.problem, self.choice, lambda unary: solve(self.problem, unary)[:2], partly=True)
 
     def label(self, number: int) -> str:
         variable = self.problem.variables[number]

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import msgspec
 
+from unitp.cost import Machine
 from unitp.errors import PlanError
 from unitp.graph.graph import Graph
 from unitp.layout import Split
-from unitp.planner.explain import light_outputs, moved, words
+from unitp.planner.explain import light_outputs, moved, repriced, words
 from unitp.planner.places import Places, pattern
 from unitp.plans import Plan
 from unitp.program.lower import lower
@@ -68,11 +69,19 @@ class Difference(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-def difference(a: Plan, b: Plan, graph_a: Graph | None = None, graph_b: Graph | None = None) -> Difference:
+def difference(
+    a: Plan, b: Plan, graph_a: Graph | None = None, graph_b: Graph | None = None, machine: Machine | None = None
+) -> Difference:
     """What differs from `a` to `b`. What moves, and memory, is told where the graphs are given.
 
-    Raises PlanError where the plans have no tensor in common.
+    With `machine` (and both graphs), both are priced on it. Raises PlanError where the plans have no tensor in common.
     """
+    if machine is not None:
+        if graph_a is None or graph_b is None:
+            raise PlanError(
+                "prices on another machine need the models", hint="Say where the model is with --model MODEL."
+            )
+        a, b = repriced(a, graph_a, machine), repriced(b, graph_b, machine)
     one_graph = a.graph == b.graph
     if not one_graph and not {*a.parameters, *a.states} & {*b.parameters, *b.states}:
         raise PlanError(

@@ -1,6 +1,6 @@
 """What a choice costs: the work of a node under each assignment, and the conversion between each two layouts, in seconds.
 
-    work         max over ranks r of   max(flops_r / F_r, bytes_r / B_r) + overhead_r
+    work         max over ranks r of   max(flops_r / F_r, bytes_r / B_r) + overhead_r     (`unitp.cost.device`)
     conversion   sum of its steps: a slice is a copy (of the slowest rank), a collective has latency, bytes and a price per call
 
 Each rank does its own part at its own speed, so what is per rank is a row of numbers, one per rank (or one number where all
@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from unitp.cost import Machine, collective_seconds
+from unitp.cost import Device, Machine, collective_seconds
+from unitp.cost.device import Points, at_rows
 from unitp.graph.graph import Graph, Node, TensorType
-from unitp.graph.ops import flops, infer, layouts, operator, rule_of
+from unitp.graph.ops import Rule, flops, infer, layouts, operator, rule_of
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import Assignment
@@ -41,6 +42,34 @@ Row = npt.NDArray[np.float64]
 KINDS = {AllReduce: "all_reduce", AllGather: "all_gather", ReduceScatter: "reduce_scatter", AllToAll: "all_to_all"}
 
 
+class _Speeds:
+    """F, B and overhead of an operator in a dtype: a row over ranks, or one number where all ranks are alike."""
+
+    def __init__(self, devices: Sequence[Device], op: str, dtype: str) -> None:
+        speeds = [device.speed(op, dtype) for device in devices]
+        self.flops = np.array([s.flops_per_s for s in speeds])
+        self.bandwidth = np.array([s.bytes_per_s for s in speeds])
+        self.overhead = np.array([s.operator_s for s in speeds])
+        self.points: list[Points] = [s.points for s in speeds] if any(s.points for s in speeds) else []
+        listed = [device.operators.get(op) for device in devices]
+        self.view = max((rate.operator_s or 0.0) if rate else 0.0 for rate in listed)
+
+    def seconds(self, work: float | Row, moved: float | Row, rows: float | Row) -> float:
+        """Of the slowest rank. `rows`: of a contraction."""
+        local = np.maximum(work / self.flops, moved / self.bandwidth)
+        if self.points:
+            local = self._by_rows(local, work, rows)
+        return float(np.max(local + self.overhead))
+
+    def _by_rows(self, roofline: Row, work: float | Row, rows: float | Row) -> Row:
+        """Of ranks whose device has a table, by that."""
+        if len(self.points) == 1:
+            return np.asarray(work / at_rows(self.points[0], rows))
+        works, many = np.broadcast_to(work, roofline.shape), np.broadcast_to(rows, roofline.shape)
+        found = zip(self.points, roofline, works, many, strict=True)
+        return np.array([w / at_rows(p, n) if p else known for p, known, w, n in found])
+
+
 class Prices:
     """Prices on one machine and mesh."""
 
@@ -49,11 +78,11 @@ class Prices:
         self._memo: dict[tuple[Shape, str, Layout, Layout], float] = {}
         self._rows: dict[tuple[Split, int], Row] = {}
         self._links = {axis: machine.ring(axis, mesh) for axis, size in mesh.axes if size > 1}
-        devices = [machine.device(rank) for rank in range(mesh.size)]
+        devices = [machine.working(rank, mesh) for rank in range(mesh.size)]
         self._devices = devices if any(d != devices[0] for d in devices) else devices[:1]
-        self._bandwidth = np.array([d.memory_bytes_per_s for d in self._devices])
-        self._overhead = np.array([d.operator_s for d in self._devices])
-        self._flops: dict[str, Row] = {}
+        self._speeds: dict[tuple[str, str], _Speeds] = {}
+        self._copies = self.speeds("", "float32")
+        self.program_s = machine.program_s(mesh)
 
     def held(self, layout: Layout, shape: Shape, dtype: str) -> float:
         """The small price of keeping a tensor, by the bytes that a rank holds on average."""
@@ -83,7 +112,7 @@ class Prices:
         """Seconds of one conversion instruction."""
         if not isinstance(instruction, Collective):
             made = self.bytes(after.layout, after.shape, after.dtype)
-            return float(np.max(2 * made / self._bandwidth + self._overhead))
+            return self._copies.seconds(0.0, 2 * made, 0.0)
         value = after if isinstance(instruction, AllGather) else before
         whole = float(np.max(self.bytes(value.layout, value.shape, value.dtype)))
         ranks, link = self.mesh.axis_size(instruction.axis), self._links[instruction.axis]
@@ -98,27 +127,32 @@ class Prices:
     ) -> npt.NDArray[np.float64]:
         """Seconds of a node under each assignment. `types`: of its inputs, with numbers for shapes."""
         bound = msgspec.structs.replace(node, attrs={k: _bound(v, sizes) for k, v in node.attrs.items()})
-        return np.array([self._work(bound, types, dict(a)) for a in assignments])
-
-    def _work(self, node: Node, types: Sequence[TensorType | None], splits: dict[str, Split]) -> float:
-        rule = rule_of(node.op, node.attrs, [t.shape if t else None for t in types])
-        if any(rule.factors[f].kind == "inner" for f in splits):
-            return self._expanded(node, types, splits)
-        known = {name: t for name, t in zip(node.inputs, types, strict=True) if t}
-        return self.local(node, types, infer(node, known), splits)
+        rule = rule_of(bound.op, bound.attrs, [t.shape if t else None for t in types])
+        outputs = infer(bound, {name: t for name, t in zip(bound.inputs, types, strict=True) if t})
+        inner = {name for name, factor in rule.factors.items() if factor.kind == "inner"}
+        return np.array(
+            [
+                self._expanded(bound, types, dict(a))
+                if inner and any(f in inner for f, _ in a)
+                else self.local(bound.op, rule, types, outputs, dict(a))
+                for a in assignments
+            ]
+        )
 
     def local(
         self,
-        node: Node,
+        op: str,
+        rule: Rule,
         types: Sequence[TensorType | None],
         outputs: Sequence[TensorType],
         splits: Mapping[str, Split],
     ) -> float:
         """Seconds of a local operator on the rank that takes longest."""
-        traffic = operator(node.op).traffic
+        traffic = operator(op).traffic
+        dtype = next(t.dtype for t in (*types, *outputs) if t)
+        speeds = self.speeds(op, dtype)
         if traffic == "none":
-            return 0.0
-        rule = rule_of(node.op, node.attrs, [t.shape if t else None for t in types], [t.shape for t in outputs])
+            return speeds.view
         bound = {f: s.bind(int(rule.factors[f].size), self.mesh) for f, s in splits.items() if f in rule.factors}
         sizes = {f: int(factor.size) for f, factor in rule.factors.items()}
         rows = {f: self.row(bound[f], n) if f in bound else n for f, n in sizes.items()}
@@ -129,13 +163,17 @@ class Prices:
             moved: float | Row = 2.0 * np.minimum(read[0], read[1])
         else:
             moved = sum(read) + sum(written) if traffic == "all" else 2 * sum(written)
-        dtype = next(t.dtype for t in (*types, *outputs) if t)
-        return self._slowest(flops(node.op, rule, rows), moved, dtype)
+        work = flops(op, rule, rows)
+        reuse: float | Row = 0.0
+        if speeds.points:  # how often each element of the weight is multiplied
+            reuse = work / (2 * np.maximum(read[1] / np.dtype(dtype).itemsize, 1.0))
+        return speeds.seconds(work, moved, reuse)
 
-    def _slowest(self, work: float | Row, moved: float | Row, dtype: str) -> float:
-        if dtype not in self._flops:
-            self._flops[dtype] = np.array([d.flops(dtype) for d in self._devices])
-        return float(np.max(np.maximum(work / self._flops[dtype], moved / self._bandwidth) + self._overhead))
+    def speeds(self, op: str, dtype: str) -> _Speeds:
+        """How fast the ranks are at an operator."""
+        if (found := self._speeds.get((op, dtype))) is None:
+            found = self._speeds[op, dtype] = _Speeds(self._devices, op, dtype)
+        return found
 
     def _of(self, layout: Layout, type_: TensorType) -> float | Row:
         return self.bytes(layout, tuple(map(int, type_.shape)), type_.dtype)
@@ -173,8 +211,9 @@ class Prices:
             return self.step(instruction, values[instruction.input], values[instruction.output])
         types = [_type(values[n]) if n else None for n in instruction.inputs]
         outputs = [_type(values[n]) for n in instruction.outputs]
-        node = Node(instruction.op, instruction.inputs, instruction.outputs, instruction.attrs)
-        return self.local(node, types, outputs, instruction.splits)
+        op, shapes = instruction.op, [t.shape if t else None for t in types]
+        rule = rule_of(op, instruction.attrs, shapes, [t.shape for t in outputs])
+        return self.local(op, rule, types, outputs, instruction.splits)
 
 
 def _type(value: Value) -> TensorType:

@@ -206,6 +206,7 @@ class Problem:
                 self._input(name, type_, phase)
             self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
             self._ends(phase)
+            self.unary[-1] = self.unary[-1] + phase.weight * self.prices.program_s  # whatever is chosen
 
     def _prepare(self, node: Node, phase: str, sizes: Mapping[str, int]) -> None:
         """The assignments of a node, with the layouts that each means."""
@@ -266,12 +267,15 @@ class Problem:
         return Variable(made.kind, made.name, made.phase, (), tuple(h for h, _ in both), tuple(c for _, c in both))
 
     def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
-        """The layouts in which the readers of a value in these phases want it, and the replicated one."""
+        """The layouts in which the readers of a value in these phases want it, and the replicated one.
+
+        What comes from outside is never partial: who wants a bias so (added once, not on every rank) masks it.
+        """
         found = {Layout.replicated(len(type_.shape)): None}
         for node, operand in self.consumers.get(name, ()):
             for phase in phases if node.name not in self.static else [SHARED]:
                 found |= dict.fromkeys(self._wanted(node, operand, phase))
-        return tuple(found)
+        return tuple(found if name in self._producers else dict.fromkeys(Layout(lay.dims) for lay in found))
 
     def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
         """The layouts in which a node wants an input, by its assignments."""

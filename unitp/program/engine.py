@@ -16,9 +16,19 @@ Array = npt.NDArray[np.generic]
 
 
 class Progress(Protocol):
-    """Where a rank says what it is doing (a memory-mapped page that the driver's watchdog reads)."""
+    """Where a rank says what it is doing (a memory-mapped page that the driver's watchdog reads).
+
+    Engines look `at` up once a run: it is another function while a call is traced.
+    """
 
     def at(self, instruction: int) -> None: ...
+
+
+class Silent:
+    """Progress that nobody follows."""
+
+    def at(self, instruction: int) -> None:
+        """Nothing is noted."""
 
 
 class EngineStats(msgspec.Struct, frozen=True):

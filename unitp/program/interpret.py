@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from unitp.errors import RankError, UnitpError
 from unitp.program import decompositions
 from unitp.program.constants import Constants, Key
-from unitp.program.engine import Progress
+from unitp.program.engine import Progress, Silent
 from unitp.program.exchange import Exchange
 from unitp.program.instructions import Instruction, Local, Program, reads, writes
 from unitp.program.overrides import Implementation, Overrides, bound
@@ -53,7 +53,7 @@ class Runner:
         self.program, self.rank = program, rank
         self._p, self._overrides = primitives, overrides
         self._exchange = Exchange(program, rank, primitives, collectives)
-        self._at: Callable[[int], None] = progress.at if progress is not None else lambda instruction: None
+        self._progress: Progress = progress if progress is not None else Silent()
         self._writer = {name: i for i, instruction in enumerate(program.instructions) for name in writes(instruction)}
         self._keys = _constant_keys(program)
         self.in_place = _in_place(program)
@@ -85,7 +85,7 @@ class Runner:
         values = self.initial.copy()
         for name, slot in self._fed:
             values[slot] = store[name]
-        at, number = self._at, 0
+        at, number = self._progress.at, 0
         try:
             for number, step in self._steps:
                 at(number)

@@ -1,7 +1,7 @@
 """What a program should cost on a machine, from its instructions alone: by other code than the planner's accounting.
 
     seconds     sum over instructions of   max over ranks r of max(flops_r / F_r, bytes_r / B_r) + overhead_r,
-                or the collective's
+                or the collective's, and what each call of a program costs
     objective   sum over phases of weight * seconds  +  price of a byte held * mean bytes held * sum of weights
 
 What follows from parameters alone runs once, at load: it costs no time, and the bytes of the copies it makes. A copy that
@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
+import numpy as np
 
-from unitp.cost import Link, Machine, collective_seconds, copy_seconds, operator_seconds
+from unitp.cost import Device, Link, Machine, collective_seconds, copy_seconds, operator_seconds, view_seconds
+from unitp.cost.device import CONTRACTIONS
+from unitp.cost.link import slowest
 from unitp.graph.ops import flops, operator, rule_of
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice
 from unitp.program.memory import local_bytes, peaks, per_call
@@ -31,25 +34,32 @@ KINDS = {
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """Seconds of one call by what they go to, and the number of collectives in it."""
+    """Seconds of one call by what they go to, and the number of collectives in it. `call_s`: whatever it does.
+
+    `instructions`: the seconds of each, by its number.
+    """
 
     compute_s: float
     collectives_s: float
     collectives: int
+    call_s: float = 0.0
+    instructions: dict[int, float] = {}
 
     @property
     def seconds(self) -> float:
-        return self.compute_s + self.collectives_s
+        return self.compute_s + self.collectives_s + self.call_s
 
 
 def predict(program: Program, machine: Machine) -> Prediction:
     """What one call of `program` should take."""
     pricing = _Pricing(program, machine)
-    found = [(isinstance(i, Collective), pricing.seconds(i)) for _, i in per_call(program)]
+    found = [(number, isinstance(i, Collective), pricing.seconds(i)) for number, i in per_call(program)]
     return Prediction(
-        compute_s=sum(seconds for moves, seconds in found if not moves),
-        collectives_s=sum(seconds for moves, seconds in found if moves),
-        collectives=sum(moves for moves, _ in found),
+        compute_s=sum(seconds for _, moves, seconds in found if not moves),
+        collectives_s=sum(seconds for _, moves, seconds in found if moves),
+        collectives=sum(moves for _, moves, _ in found),
+        call_s=machine.program_s(program.mesh),
+        instructions={number: seconds for number, _, seconds in found},
     )
 
 
@@ -91,7 +101,7 @@ class _Pricing:
         """Seconds of a conversion on the rank that moves most: of a copy where nothing is sent."""
         if not isinstance(instruction, Collective):
             made = ((rank, local_bytes(self.program, instruction.output, rank)) for rank in self.ranks)
-            return max(copy_seconds(self.machine.device(rank), size) for rank, size in made)
+            return max(copy_seconds(self.device(rank), size) for rank, size in made)
         whole = self.most(instruction.output if isinstance(instruction, AllGather) else instruction.input)
         size = self.program.mesh.axis_size(instruction.axis)
         link = self.link(instruction.axis)
@@ -102,13 +112,12 @@ class _Pricing:
         if axis not in self._links:
             mesh = self.program.mesh
             hops = [(a, b) for group in mesh.groups(axis) for a, b in zip(group, (*group[1:], group[0]), strict=True)]
-            links = [self.machine.between(axis, a, b) for a, b in hops]
-            self._links[axis] = Link(
-                latency_s=max(link.latency_s for link in links),
-                bytes_per_s=min(link.bytes_per_s for link in links),
-                call_s=max(link.call_s for link in links),
-            )
+            self._links[axis] = slowest([self.machine.between(axis, a, b) for a, b in hops])
         return self._links[axis]
+
+    def device(self, rank: int) -> Device:
+        """The device of a rank, at the speed that it has while all ranks of its host work."""
+        return self.machine.working(rank, self.program.mesh)
 
     def most(self, name: str) -> int:
         return max(local_bytes(self.program, name, rank) for rank in self.ranks)
@@ -117,14 +126,18 @@ class _Pricing:
         """Seconds of a local operator on one rank."""
         known = operator(local.op)
         if known.traffic == "none":
-            return 0.0
+            return view_seconds(self.device(rank), local.op)
         read = [local_bytes(self.program, name, rank) for name in local.inputs if name]
         written = sum(local_bytes(self.program, name, rank) for name in local.outputs)
         moved = {"all": sum(read) + written, "output": 2 * written, "update": 2 * min(read[:2], default=0)}[
             known.traffic
         ]
         dtype = self.program.values[next(name for name in (*local.inputs, *local.outputs) if name)].dtype
-        return operator_seconds(self.machine.device(rank), self.flops(local, rank), moved, dtype)
+        flops = self.flops(local, rank)
+        rows = 0.0
+        if local.op in CONTRACTIONS and read[1]:
+            rows = flops * np.dtype(dtype).itemsize / (2 * read[1])
+        return operator_seconds(self.device(rank), flops, moved, dtype, local.op, rows)
 
     def flops(self, local: Local, rank: int) -> float:
         values = self.program.values

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from unitp.cost import Machine
+from unitp.cost.record import planned_machine
 from unitp.errors import InputError
 from unitp.graph.graph import Graph, TensorType
 from unitp.layout import Layout
@@ -53,7 +54,8 @@ class Link(msgspec.Struct, frozen=True):
 def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
     """The page as text. Raises PlanError where the plan is not of this graph."""
     require(plan, graph)
-    priced = machine or Machine()
+    priced = machine or planned_machine(plan)
+    priced.require_fits(plan.mesh)
     phases = [phase_page(plan, graph, p.phase.name, priced) for p in plan.phases]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("unitp.report"),

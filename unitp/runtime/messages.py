@@ -77,8 +77,11 @@ class Compile(msgspec.Struct, frozen=True, tag="compile"):
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
+    """`traced`: the reply tells when each instruction began."""
+
     key: str
     inputs: dict[str, ArrayPart]
+    traced: bool = False
 
 
 class Reset(msgspec.Struct, frozen=True, tag="reset"):
@@ -106,8 +109,19 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     """Carried out; there is nothing to tell."""
 
 
+class Trace(msgspec.Struct, frozen=True, array_like=True):
+    """When a call began and ended on a rank, and each instruction (where a framework runs several in one call: the first of
+    these) with when it began: nanoseconds of a clock that all processes of a host share.
+    """
+
+    begun: int
+    ended: int
+    marks: tuple[tuple[int, int], ...]
+
+
 class Arrays(msgspec.Struct, frozen=True, tag="arrays"):
     arrays: dict[str, ArrayPart]
+    trace: Trace | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):

@@ -13,6 +13,7 @@ import mmap
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HEARTBEAT, ACTIVITY, SUBJECT, INSTRUCTION, TURNS = range(5)
@@ -93,12 +94,34 @@ class Page:
 
 
 class PageProgress:
-    """What an engine is given to say which instruction it is at (`unitp.program.engine.Progress`)."""
+    """What an engine is given to say which instruction it is at (`unitp.program.engine.Progress`).
 
-    __slots__ = ("_numbers",)
+    While it is recording, `at` is a function that notes the time, too; else nothing is spent on that.
+    """
+
+    __slots__ = ("_marks", "_numbers", "at")
 
     def __init__(self, page: Page) -> None:
         self._numbers = page.numbers
+        self._marks: list[tuple[int, int]] = []
+        self.at: Callable[[int], None] = self._say
 
-    def at(self, instruction: int) -> None:
+    def record(self) -> None:
+        """From here on, note when each instruction begins."""
+        numbers, now, marks = self._numbers, time.monotonic_ns, self._marks
+
+        def at(instruction: int) -> None:
+            marks.append((instruction, now()))
+            numbers[INSTRUCTION] = instruction
+
+        self.at = at
+
+    def recorded(self) -> list[tuple[int, int]]:
+        """Stop; the instructions (or the first ones of segments) in the order in which they ran, and when each began, in
+        nanoseconds of a clock that all processes of a host share.
+        """
+        marks, self._marks, self.at = self._marks, [], self._say
+        return marks
+
+    def _say(self, instruction: int) -> None:
         self._numbers[INSTRUCTION] = instruction

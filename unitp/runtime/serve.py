@@ -37,8 +37,9 @@ from unitp.runtime.messages import (
     Reset,
     Run,
     Start,
+    Trace,
 )
-from unitp.runtime.progress import Activity, Page
+from unitp.runtime.progress import Activity, Page, PageProgress
 from unitp.runtime.wire import Channel, WireError
 
 DRIVER_ARRAYS = "driver.arrays"
@@ -52,10 +53,20 @@ def rank_arrays(rank: int) -> str:
 
 
 class Worker:
-    """One rank at work: `channel` to the driver, `page` of its progress, `engine` that carries out programs."""
+    """One rank at work: `channel` to the driver, `page` of its progress, `engine` that carries out programs
+    and says so to `progress`."""
 
-    def __init__(self, rank: int, channel: Channel[Request], engine: Engine, page: Page, folder: Path) -> None:
+    def __init__(
+        self,
+        rank: int,
+        channel: Channel[Request],
+        engine: Engine,
+        page: Page,
+        folder: Path,
+        progress: PageProgress,
+    ) -> None:
         self.channel, self.engine, self.page = channel, engine, page
+        self.progress = progress
         self.inbox, self.outbox = Inbox(folder / DRIVER_ARRAYS), Outbox(folder / rank_arrays(rank))
         self.idle = resident_bytes()["VmRSS"]
         self.numbers: dict[str, int] = {}
@@ -76,8 +87,8 @@ class Worker:
 
     def carry_out(self, request: Request) -> Reply:
         match request:
-            case Run(key, inputs):
-                return self.run(key, {name: self.inbox.get(part) for name, part in inputs.items()})
+            case Run(key, inputs, traced):
+                return self.run(key, {name: self.inbox.get(part) for name, part in inputs.items()}, traced)
             case Reset():
                 self.page.enter(Activity.ALLOCATING)
                 self.engine.reset()
@@ -107,11 +118,21 @@ class Worker:
                 raise WireError("Start came twice")
         return Done()
 
-    def run(self, key: str, inputs: dict[str, Array]) -> Reply:
+    def run(self, key: str, inputs: dict[str, Array], traced: bool = False) -> Reply:
         self.page.enter(Activity.RUNNING, self.numbers[key])
-        outputs = self.engine.run(key, inputs)
+        outputs, trace = self.traced(key, inputs) if traced else (self.engine.run(key, inputs), None)
         self.outbox.clear()
-        return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]})
+        return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]}, trace)
+
+    def traced(self, key: str, inputs: dict[str, Array]) -> tuple[dict[str, Array], Trace]:
+        """A run, and when its instructions began."""
+        self.progress.record()
+        begun = time.monotonic_ns()
+        try:
+            outputs = self.engine.run(key, inputs)
+        finally:
+            ended, marks = time.monotonic_ns(), self.progress.recorded()
+        return outputs, Trace(begun, ended, tuple(marks))
 
 
 def give_back_memory() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +45,20 @@ from unitp.runtime.messages import (
     Reset,
     Run,
     StatePart,
+    Trace,
 )
 from unitp.runtime.parts import Parts
 from unitp.runtime.phases import choose_phase
 from unitp.runtime.sampling import Sampling
+
+
+class TracedCall(NamedTuple):
+    """A call of a program: when the driver asked and had all answers (nanoseconds, as in `traces`), and a trace per rank."""
+
+    program: Program
+    begun: int
+    ended: int
+    traces: tuple[Trace, ...]
 
 
 class Session:
@@ -76,6 +87,7 @@ class Session:
         self._compiled: set[str] = set()
         self._allocated: dict[str, int] | None = None
         self._preparing = 0.0
+        self._calls: list[TracedCall] | None = None
         self._finalizer = weakref.finalize(self, cluster.close)
 
     # life
@@ -224,9 +236,22 @@ class Session:
                 name: outbox.put(inputs[name][cut].astype(program.values[name].dtype, copy=False))
                 for name, cut in cuts.items()
             }
-            messages |= dict.fromkeys(ranks, wire.encode(Run(parts.key, part)))
+            messages |= dict.fromkeys(ranks, wire.encode(Run(parts.key, part, self._calls is not None)))
+        begun = time.monotonic_ns()
         replies = self.cluster.ask(messages)
+        if self._calls is not None:
+            traces = [reply.trace for reply in replies.values() if isinstance(reply, Arrays) and reply.trace]
+            self._calls.append(TracedCall(program, begun, time.monotonic_ns(), tuple(traces)))
         return parts.join([self._arrays(rank, replies[rank]) for rank in range(self.plan.mesh.size)])
+
+    @contextmanager
+    def tracing(self) -> Iterator[list[TracedCall]]:
+        """Inside, every call of a program is noted with the times of its instructions on every rank."""
+        self._calls = calls = []
+        try:
+            yield calls
+        finally:
+            self._calls = None
 
     def _arrays(self, rank: int, reply: Reply) -> dict[str, Array]:
         if not isinstance(reply, Arrays):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unitp.errors import RankError, UnitpError
-from unitp.program.engine import Progress
+from unitp.program.engine import Progress, Silent
 from unitp.program.instructions import Program
 from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
 
@@ -141,7 +141,7 @@ class Segments:
         progress: Progress | None,
     ) -> None:
         self.program, self.aliases = program, aliases
-        self._ops, self._rank, self._at = ops, rank, progress.at if progress is not None else None
+        self._ops, self._rank, self._progress = ops, rank, progress if progress is not None else Silent()
         self._recording = recording
         self._results = {n: recording.number(x) if x is not None else None for n, x in results.items()}
         needed = self._needed()
@@ -156,9 +156,9 @@ class Segments:
         values = self._initial.copy()
         for name, number in self._inputs:
             values[number] = store[name]
+        at = self._progress.at
         for step in self._steps:
-            if self._at is not None:
-                self._at(step.at)
+            at(step.at)
             try:
                 made = step.fn(*[values[n] for n in step.inputs])
             except UnitpError:

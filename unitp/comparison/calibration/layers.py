@@ -1,0 +1,110 @@
+"""Whole decoder layers, against the sum of their parts: what is left over is what chains of operators do not show.
+
+A small decoder runs a prompt and some tokens, as `unitp bench` has it. Caches are written in place only by a graph that has
+them, so this is also where the price of that is found: what a decode step takes beyond everything else is the overhead of its
+TensorScatters, what a prefill takes beyond everything else their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from unitp.comparison.calibration.timing import quartile
+from unitp.cost import Device, Machine, Rate
+from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
+from unitp.frontends.model import Decoder, Model
+from unitp.graph.graph import Graph
+from unitp.graph.source import RandomSource
+from unitp.mesh import Mesh
+from unitp.planner import plan as plan_graph
+from unitp.plans import Phase, Plan
+from unitp.program.instructions import Local, Program
+from unitp.program.memory import per_call
+from unitp.program.objective import predict
+from unitp.runtime.session import Session
+
+CONFIG = LlamaConfig(
+    layers=4, width=576, heads=9, kv_heads=3, head_dim=64, hidden=1536, vocab=4096, max_context=1024, interleaved=True
+)
+PROMPT, TOKENS = 256, 12
+
+
+def small_decoder(config: LlamaConfig = CONFIG) -> Model:
+    """A language model of random weights."""
+    sources = {}
+    for seed, (name, shape) in enumerate(weight_shapes(config)):
+        norm = "norm" in name
+        sources[name] = RandomSource(seed, shape, 0.1 if norm else shape[-1] ** -0.5, 1.0 if norm else 0.0)
+    graph: Graph = decoder_graph("layers", config, sources)
+    return Model("layers", graph, Decoder(config.max_context, config.vocab, ()))
+
+
+def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
+    """The plan that would be made with what is known so far, all collectives for nothing: ranks are used."""
+    free = msgspec.structs.replace(
+        machine, call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e12, axes={}, link_kinds={}
+    )
+    sizes = {"batch": 1, "seq": PROMPT, "cache": 1024, "live": PROMPT, "take": 1, "candidates": 1}
+    decode = {**sizes, "seq": 1, "live": 2 * PROMPT}
+    phases = [Phase("prefill", sizes), Phase("decode", decode, 200.0)]
+    return plan_graph(model.graph, Mesh(tp=ranks) if ranks > 1 else Mesh(), phases, machine=free, model=model.name)
+
+
+class Layers(NamedTuple):
+    """What one call of prefill and decode took, and the programs."""
+
+    prefill_s: float
+    decode_s: float
+    prefill: Program
+    decode: Program
+
+
+def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) -> Layers:
+    prompt = [(7 * i + 11) % CONFIG.vocab for i in range(PROMPT)]
+    prefills, decodes, programs = [], [], {}
+    for number in range(rounds + 1):
+        say(number)
+        with session.tracing() as calls:
+            for _ in session.generation([prompt], TOKENS, ignore_eos=True):
+                pass
+        for call in calls:
+            kind = "decode" if call.program.sizes["seq"] == 1 else "prefill"
+            programs[kind] = call.program
+            if number:
+                (decodes if kind == "decode" else prefills).append((call.ended - call.begun) / 1e9)
+    return Layers(quartile(prefills), quartile(decodes), programs["prefill"], programs["decode"])
+
+
+def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
+    """The machine with the price of writing caches, found from what layers take."""
+    device = machine.devices[name].among(ranks)
+    left = layers.decode_s - predict(layers.decode, machine).seconds
+    overhead = max(left / _scatters(layers.decode), 0.0)
+    machine = with_device(machine, name, ranks, _with_scatter(device, Rate(overhead)))
+    left = layers.prefill_s - predict(layers.prefill, machine).seconds
+    scatters = _scatters(layers.prefill)
+    size = 2 * 4.0 * PROMPT * CONFIG.kv_heads * CONFIG.head_dim
+    rate = min(size * scatters / left, device.memory_bytes_per_s) if left > 0 else device.memory_bytes_per_s
+    return with_device(machine, name, ranks, _with_scatter(device, Rate(overhead, None, rate)))
+
+
+def with_device(machine: Machine, name: str, ranks: int, device: Device) -> Machine:
+    """The machine with another device for so many ranks that work."""
+    solo = machine.devices[name]
+    made = (
+        msgspec.structs.replace(device, busy=solo.busy)
+        if ranks == 1
+        else msgspec.structs.replace(solo, busy={**solo.busy, ranks: device})
+    )
+    return msgspec.structs.replace(machine, devices={**machine.devices, name: made})
+
+
+def _with_scatter(device: Device, rate: Rate) -> Device:
+    return msgspec.structs.replace(device, operators={**device.operators, "TensorScatter": rate})
+
+
+def _scatters(program: Program) -> int:
+    return sum(isinstance(i, Local) and i.op == "TensorScatter" for _, i in per_call(program))
