@@ -65,7 +65,12 @@ def progress_bar(text: str) -> Iterator[Callable[[str, float], None]]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task(escape(text), total=1.0)
         yield lambda new, part: bar.update(task, completed=part, description=escape(new))

@@ -113,7 +113,9 @@ class _Writer:
         yield from self.comment(place)
         yield f"[[{place}]]" if more else f"[{place}]"
         yield from more
-        yield from (self.entry(name, getattr(link, name), f"{place}.") for name in ("latency_s", "bytes_per_s", "call_s"))
+        yield from (
+            self.entry(name, getattr(link, name), f"{place}.") for name in ("latency_s", "bytes_per_s", "call_s")
+        )
         for kind, stretches in link.kinds.items():
             yield from self.comment(f"{place}.{kind}")
             yield f"{kind} = [{', '.join(map(self.stretch, stretches))}]"

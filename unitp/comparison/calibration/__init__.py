@@ -115,5 +115,5 @@ def _head(backend: str, ranks: int, threads: int, quick: bool) -> str:
     return (
         f"unitp calibrate --backend {backend} --ranks {ranks}{more}, unitp {version('unitp')}, {date.today().isoformat()}, "
         f"{threads} thread{'s' if threads > 1 else ''} per rank.\n"
-        "Lower quartiles of interleaved rounds; seconds, bytes and FLOPs."
+        "Interleaved rounds: near the quickest of operators, medians of collectives; seconds, bytes and FLOPs."
     )

@@ -22,8 +22,9 @@ Notes = dict[str, str]
 
 def seconds_of(times: Times, d: Difference) -> float:
     """Seconds of one operator or collective, by its difference."""
-    more, less = times.seconds(Program(d.more, d.rows)), times.seconds(Program(d.less, d.less_rows or d.rows))
-    return max((more - less) / d.count, LEAST_S)
+    seconds = times.together if d.what in KINDS else times.alone
+    more, less = seconds(Program(d.more, d.rows)), seconds(Program(d.less, d.less_rows or d.rows))
+    return max((more - less) / d.times, LEAST_S)
 
 
 def device_of(parts: Parts, times: Times) -> Device:
@@ -61,7 +62,7 @@ def device_of(parts: Parts, times: Times) -> Device:
         operator_s=add.operator_s or 0.0,
         matmul=matmul,
         operators=rates,
-        program_s=max(times.beyond(empty) + times.seconds(empty) - (add.operator_s or 0.0), 0.0),
+        program_s=max(times.seen(empty) - (add.operator_s or 0.0), 0.0),
     )
 
 

@@ -8,11 +8,11 @@ TensorScatters, what a prefill takes beyond everything else their bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import median
 from typing import NamedTuple
 
 import msgspec
 
-from unitp.comparison.calibration.timing import quartile
 from unitp.cost import Device, Machine, Rate
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
@@ -44,7 +44,9 @@ def small_decoder(config: LlamaConfig = CONFIG) -> Model:
 
 def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
     """The plan that would be made with what is known so far, all collectives for nothing: ranks are used."""
-    free = msgspec.structs.replace(machine, call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e12, axes={}, link_kinds={})
+    free = msgspec.structs.replace(
+        machine, call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e12, axes={}, link_kinds={}
+    )
     sizes = {"batch": 1, "seq": PROMPT, "cache": 1024, "live": PROMPT, "take": 1, "candidates": 1}
     decode = {**sizes, "seq": 1, "live": 2 * PROMPT}
     phases = [Phase("prefill", sizes), Phase("decode", decode, 200.0)]
@@ -62,7 +64,9 @@ class Layers(NamedTuple):
 
 def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) -> Layers:
     prompt = [(7 * i + 11) % CONFIG.vocab for i in range(PROMPT)]
-    prefills, decodes, programs = [], [], {}
+    prefills: list[float] = []
+    decodes: list[float] = []
+    programs: dict[str, Program] = {}
     for number in range(rounds + 1):
         say(number)
         with session.tracing() as calls:
@@ -73,7 +77,7 @@ def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) ->
             programs[kind] = call.program
             if number:
                 (decodes if kind == "decode" else prefills).append((call.ended - call.begun) / 1e9)
-    return Layers(quartile(prefills), quartile(decodes), programs["prefill"], programs["decode"])
+    return Layers(median(prefills), median(decodes), programs["prefill"], programs["decode"])
 
 
 def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:

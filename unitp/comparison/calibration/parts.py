@@ -30,7 +30,7 @@ ROWS = 256
 
 
 class Difference(NamedTuple):
-    """`count` times an operator (or collective) are what `more` takes beyond `less`, outputs of the graph, for so many rows.
+    """`times` an operator (or collective) are what `more` takes beyond `less`, outputs of the graph, for so many rows.
 
     `flops` and `bytes` of one: as the cost model counts them; of a collective, `bytes` of the whole array. `less_rows`: where
     the other chain has another number of rows.
@@ -40,7 +40,7 @@ class Difference(NamedTuple):
     more: str
     less: str
     rows: int
-    count: int
+    times: int
     flops: float
     bytes: float
     less_rows: int = 0
