@@ -7,13 +7,14 @@ as they were predicted, so that classes differ from the prediction by how segmen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from statistics import median
 
 import msgspec
 
 from unitp.cost import Machine
 from unitp.program.instructions import Collective, Instruction, Local, Program
+from unitp.program.memory import per_call
 from unitp.program.objective import KINDS, Prediction, predict
 from unitp.runtime.messages import Trace
 from unitp.runtime.session import TracedCall
@@ -98,15 +99,22 @@ def _phase(calls: Sequence[TracedCall], machine: Machine) -> PhaseTimes:
         calls=len(calls),
         predicted_s=prediction.seconds,
         measured_s=median((call.ended - call.begun) / 1e9 for call in calls),
-        basis=basis_of(calls[0], prediction),
+        basis=basis_of(calls[0], program),
         lines=tuple(lines),
     )
 
 
-def basis_of(call: TracedCall, prediction: Prediction) -> str:
-    """Whether a call's marks are of single instructions. An instruction may have nothing to do on a rank, or be none: a view."""
+def basis_of(call: TracedCall, program: Program) -> str:
+    """Whether a call's marks are of single instructions. Some may have nothing to do on a rank."""
     marked = max(len({number for number, _ in trace.marks}) for trace in call.traces)
-    return INSTRUCTIONS if marked > len(prediction.instructions) / 2 else SEGMENTS
+    return INSTRUCTIONS if marked > sum(1 for _ in per_call(program)) / 2 else SEGMENTS
+
+
+def seconds_of_marks(call: TracedCall, numbers: Collection[int]) -> Iterator[float]:
+    """Seconds from the mark of each of these instructions to the next mark, on every rank."""
+    for trace in call.traces:
+        ends = (*(at for _, at in trace.marks[1:]), trace.ended)
+        yield from ((end - at) / 1e9 for (n, at), end in zip(trace.marks, ends, strict=True) if n in numbers)
 
 
 def spans(program: Program, trace: Trace, numbers: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
@@ -124,7 +132,7 @@ def spans(program: Program, trace: Trace, numbers: Sequence[int]) -> Iterator[tu
 def _classes(call: TracedCall, prediction: Prediction, names: dict[int, str]) -> dict[str, float]:
     """Seconds by class, mean over ranks."""
     found: dict[str, float] = {}
-    single = basis_of(call, prediction) == INSTRUCTIONS
+    single = basis_of(call, call.program) == INSTRUCTIONS
     for trace in call.traces:
         for begun, ended, members in spans(call.program, trace, [*names]):
             own = members[:1] if single else members
