@@ -8,6 +8,7 @@ as they were predicted, so that classes differ from the prediction by how segmen
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from statistics import median
 
 import msgspec
@@ -119,8 +120,8 @@ def seconds_of_marks(call: TracedCall, numbers: Collection[int]) -> Iterator[flo
 
 def spans(program: Program, trace: Trace, numbers: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
     """Begin, end and instructions of each mark: from its own to the one before the next higher mark."""
-    marks = sorted({number for number, _ in trace.marks})
-    following = dict(zip(marks, (*marks[1:], len(program.instructions)), strict=True))
+    marks = [*sorted({number for number, _ in trace.marks}), len(program.instructions)]
+    following = dict(pairwise(marks))
     ends = (*(at for _, at in trace.marks[1:]), trace.ended)
     seen: set[int] = set()
     for (number, begun), ended in zip(trace.marks, ends, strict=True):
