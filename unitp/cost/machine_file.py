@@ -143,7 +143,7 @@ class _Reader:
         if key not in table:
             if default is None:
                 self.problems.append(f"{place}{key}: missing, wanted is {wanted}")
-            return default or 1.0
+            return 1.0 if default is None else default
         value = table[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < least:
             self.wrong(place + key, value, wanted)
