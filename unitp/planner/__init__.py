@@ -8,7 +8,7 @@ by variable elimination where that is narrow enough, else by descent with a boun
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,9 +20,8 @@ from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
-from unitp.planner.descent import Shape
-from unitp.planner.elimination import Table
 from unitp.planner.limited import Limited, NoFitError
+from unitp.planner.outline import instead, shape_of
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
@@ -103,7 +102,7 @@ def plan(
         peak_bytes=found.peak_bytes,
         bound_bytes=found.bound_bytes,
         priced_on=record(machine),
-        unused=unused(problem, found.choice, _instead(problem)) if objective == "time" else (),
+        unused=unused(problem, found.choice, instead(problem)) if objective == "time" else (),
     )
     return _read(problem, found.choice, certificate, model)
 
@@ -116,16 +115,6 @@ def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, dea
     if objective == "memory":
         return limited.least(found)
     return limited.solve(found) if np.isfinite(budgets).any() else found
-
-
-def _instead(problem: Problem) -> Callable[[Sequence[Table]], tuple[list[int], float]]:
-    """The best choice under other prices of single choices, whatever it needs, and what it costs."""
-
-    def best(unary: Sequence[Table]) -> tuple[list[int], float]:
-        choice = search(unary, problem.pairs, shape_of(problem), problem.memo).choice
-        return choice, problem.value(choice)
-
-    return best
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
@@ -158,12 +147,6 @@ def memory_of(problem: Problem, choice: Sequence[int]) -> list[Memory]:
     """What each rank needs under a choice: of the programs that it means."""
     made = _read(problem, choice, Certificate(0.0, 0.0, 0.0, "", 0.0), "")
     return peaks([lower(problem.graph, made, phase.name) for phase in problem.phases])
-
-
-def shape_of(problem: Problem) -> Shape:
-    """Phases meet only in what all of them share."""
-    shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
-    return Shape(shared, [[i for i, v in enumerate(problem.variables) if v.phase == p.name] for p in problem.phases])
 
 
 def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
