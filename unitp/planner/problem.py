@@ -123,13 +123,16 @@ class Problem:
                 else:
                     self.pairs[b, a] = memo.add(self.pairs[b, a], memo.turned(table))
 
-    def worth_copying(self) -> dict[tuple[str, str, str], int]:
-        """The variables whose readers might share conversions, with the most copies that two or more could share."""
+    def worth_copying(self, *, forced: bool = False) -> dict[tuple[str, str, str], int]:
+        """The variables whose readers might share conversions, with the most copies that two or more could share.
+
+        `forced`: whatever layout a parameter is held in; else it is held in the one that most share.
+        """
         found = {}
         for number, value in dict.fromkeys((shared.source, shared.value) for shared in self._shared):
             variable = self.variables[number]
             if self._least_part(number, value) < 1.0 and variable.kind in ("value", "input", "parameter"):
-                held = self._is_fixed(number) and not self._is_pinned(number)
+                held = self.is_fixed(number) and not self._is_pinned(number) and not forced
                 found[variable.kind, variable.name, variable.phase] = self._readers(value, number) // 2 - held
         return found
 
@@ -146,15 +149,20 @@ class Problem:
             return 1.0
         if variable.kind == "state" or self._is_pinned(number):
             return 1 / max(readers, 1)
-        return 1 / max(readers // 2 if self._is_fixed(number) else readers - 1, 1)
+        return 1 / max(readers // 2 if self.is_fixed(number) else readers - 1, 1)
 
     def _is_pinned(self, number: int) -> bool:
         return not np.isfinite(self.unary[number]).all()
 
-    def value(self, choice: Sequence[int]) -> float:
-        """What a choice costs, as its programs will: conversions that readers share are made once."""
+    def value(self, choice: Sequence[int], lifted: Mapping[int, Table] | None = None) -> float:
+        """What a choice costs, as its programs will: conversions that readers share are made once.
+
+        `lifted`: other prices of single choices, where a pin forbids what is asked about.
+        """
         unary, pairs = self._full or (self.unary, self.pairs)
-        return evaluate(unary, pairs, choice) - sum(self._repeated(choice).values())
+        if lifted:
+            unary = [lifted.get(i, own) for i, own in enumerate(unary)]
+        return evaluate(unary, pairs, choice) - sum(price for _, _, price in self.repeated(choice))
 
     def seconds(self, choice: Sequence[int]) -> dict[str, float]:
         """What one call of each phase costs under a choice of every variable."""
@@ -166,27 +174,25 @@ class Problem:
                 total[variable.phase] += float(table[chosen])
         for (a, b), table in pairs.items():
             home = self.variables[a].phase or self.variables[b].phase
-            if home != SHARED and not self._is_fixed(a):
+            if home != SHARED and not self.is_fixed(a):
                 total[home] += float(table[choice[a], choice[b]])
-        for home, twice in self._repeated(choice).items():
+        for _, home, twice in self.repeated(choice):
             total[home] = total.get(home, 0.0) - twice
         return {name: total[name] / weight[name] for name in weight}
 
-    def _is_fixed(self, number: int) -> bool:
+    def is_fixed(self, number: int) -> bool:
         """Whether a variable decides on what follows from parameters alone: that is converted at load, in no phase."""
         return self.variables[number].phase == SHARED and self.variables[number].kind != "state"
 
-    def _repeated(self, choice: Sequence[int]) -> dict[str, float]:
-        """What `unary` and `pairs` count more than once, by phase (SHARED: of what is held)."""
+    def repeated(self, choice: Sequence[int]) -> Iterator[tuple[int, str, float]]:
+        """What `unary` and `pairs` count once more than programs do: the reader, its phase (SHARED: of what is held), the price."""
         seen: set[tuple[str, int, str, Layout]] = set()
-        found: dict[str, float] = {}
         for shared in self._shared:
             at = choice[shared.reader]
             key = (shared.value, shared.source, shared.home, shared.wanted[at])
             if key in seen:
-                found[shared.home] = found.get(shared.home, 0.0) + float(shared.table[choice[shared.source], at])
+                yield shared.reader, shared.home, float(shared.table[choice[shared.source], at])
             seen.add(key)
-        return found
 
     def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
         """The assignments of a node in a phase, and the layouts that each means."""
@@ -319,7 +325,7 @@ class Problem:
     def _readers(self, value: str, source: int | None = None) -> int:
         """How many want a value: nodes, the caller, states that it replaces; of what is fixed, in all phases together."""
         nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
-        if source is None or not self._is_fixed(source):
+        if source is None or not self.is_fixed(source):
             return len(nodes) + self._ends_of(value)
         return len(nodes & self.static) + len(self.phases) * (len(nodes - self.static) + self._ends_of(value))
 
@@ -356,7 +362,7 @@ class Problem:
     def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
         """The price of a value to a node that reads it, once where two operands want it in the same layout."""
         source, left = self.source(value, phase.name)
-        fixed = self._is_fixed(source)
+        fixed = self.is_fixed(source)
         if fixed and home == SHARED and not (node.op in VIEWS and self.kept.intersection(node.outputs)):
             return  # a copy that is let go once the node has run, at load
         before: list[tuple[Layout, ...]] = []
@@ -372,7 +378,7 @@ class Problem:
 
     def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
         """Add what a reader's conversions from a variable cost; nothing where a copy is there."""
-        variable, fixed = self.variables[source], self._is_fixed(source)
+        variable, fixed = self.variables[source], self.is_fixed(source)
         weight = self._weight if fixed else phase.weight
         if variable.copies:
             table = np.array(
@@ -404,7 +410,7 @@ class Problem:
             source, left = self.source(value, phase.name)
             whole = tuple(Layout(lay.dims) for lay in left)
             choices = tuple(dict.fromkeys(whole))
-            if self._is_fixed(source):
+            if self.is_fixed(source):
                 self._pay(value, source, source, self._copies(value, left, whole), whole, phase)
             elif self.variables[source].kind != "node":
                 self._pay(value, source, source, self._conversions(value, left, whole, phase), whole, phase)
