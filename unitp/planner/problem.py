@@ -131,7 +131,8 @@ class Problem:
         found = {}
         for number, value in dict.fromkeys((shared.source, shared.value) for shared in self._shared):
             variable = self.variables[number]
-            if self._least_part(number, value) < 1.0 and variable.kind in ("value", "input", "parameter"):
+            fixed = forced and self.is_fixed(number) and self._readers(value, number) > 1
+            if (fixed or self._least_part(number, value) < 1.0) and variable.kind in ("value", "input", "parameter"):
                 held = self.is_fixed(number) and not self._is_pinned(number) and not forced
                 found[variable.kind, variable.name, variable.phase] = self._readers(value, number) // 2 - held
         return found
