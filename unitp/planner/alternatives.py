@@ -5,7 +5,8 @@
     total    the objective if this choice were forced and all else planned best for it (`unitp.planner.marginals`)
     regret   total - the plan's objective: what the choice would cost downstream too
 
-Totals are exact where the plan could be found exactly; else parameters and caches stay as they are (`exact` is False).
+Totals are exact where the plan could be found exactly, but for conversions that several readers share: these are counted
+once in a total, and not looked for. Else parameters and caches stay as they are (`exact` is False).
 Pins hold for the rest of the plan; at the place asked about they are lifted, so that their price is seen.
 """
 
@@ -24,7 +25,7 @@ from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.planner.candidates import Candidates
-from unitp.planner.elimination import Table, TooWideError, evaluate
+from unitp.planner.elimination import Table, TooWideError
 from unitp.planner.marginals import Marginals, MarginalsGiven
 from unitp.planner.outline import instead
 from unitp.planner.pins import apply as apply_pins
@@ -34,6 +35,9 @@ from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem, Variable
 from unitp.planner.unused import unused
 from unitp.plans import Plan, Unused, require
+
+FEW = 500
+"""Variables up to which it is looked for what is made once for several readers."""
 
 ROUNDING = 1e-11
 """Of the objective: differences below are none."""
@@ -107,13 +111,20 @@ class Alternatives:
         phases = tuple(p.phase for p in plan.phases)
         machines = [planned] if self.machine == planned else [planned, self.machine]
         candidates = Candidates(graph, plan.mesh, machines=machines)
-        self.problem = Problem(graph, plan.mesh, phases, candidates, Prices(self.machine, plan.mesh))
+        prices = Prices(self.machine, plan.mesh)
+        self.problem = Problem(graph, plan.mesh, phases, candidates, prices)
+        if len(self.problem.variables) <= FEW and (copies := self.problem.worth_copying(forced=True)):
+            self.problem = Problem(graph, plan.mesh, phases, candidates, prices, copies=copies)
         self.free = list(self.problem.unary)
         apply_pins(self.problem, plan.certificate.pins)
         self.choice = choice_of(self.problem, plan)
-        self.objective = evaluate(self.problem.unary, self.problem.pairs, self.choice)
-        self.places = Places(graph)
         self.edges = _edges(self.problem)
+        self.problem.relax()
+        self.objective = self.problem.value(self.choice)
+        self.places = Places(graph)
+        self.twice: dict[int, float] = {}
+        for reader, _, price in self.problem.repeated(self.choice):
+            self.twice[reader] = self.twice.get(reader, 0.0) + price
 
     @property
     def same_prices(self) -> bool:
@@ -158,11 +169,11 @@ class Alternatives:
         for i, variable in enumerate(self.problem.variables):
             if variable.phase == SHARED:
                 continue
-            own, into, _ = self._costs(i)
+            own, into, _ = self._costs(i, called=True)
             entry = sums.setdefault((variable.phase, self.label(i)), [0, 0.0, 0.0])
             entry[0] += variable.kind == "node"
             entry[1] += float(own[self.choice[i]]) / weights[variable.phase]
-            entry[2] += float(into[self.choice[i]]) / weights[variable.phase]
+            entry[2] += (float(into[self.choice[i]]) - self.twice.get(i, 0.0)) / weights[variable.phase]
         found = [Cost(label, phase, int(n), own, into) for (phase, label), (n, own, into) in sums.items()]
         found.sort(key=lambda c: -(c.own_s + c.in_s))
         return [c for phase in weights for c in [f for f in found if f.phase == phase][:most]]
@@ -175,7 +186,7 @@ class Alternatives:
         for i, variable in enumerate(self.problem.variables):
             if len(self.problem.unary[i]) < 2 or (given and variable.phase == SHARED):
                 continue
-            regrets = self.marginals[i] - self.objective
+            regrets = self.marginals[i] - self.marginals.value
             regrets[self.choice[i]] = np.inf
             nearest = int(regrets.argmin())
             if not tiny < regrets[nearest] < np.inf:
@@ -185,19 +196,12 @@ class Alternatives:
             key = (self.label(i), variable.kind, variable.phase, *texts, size)
             alike.setdefault(key, []).append(i)
         ordered = sorted(alike.items(), key=lambda item: item[0][-1])[:most]
-        return [
-            Contested(
-                what,
-                kind,
-                phase,
-                len(found),
-                tuple(self.problem.variables[i].name for i in found),
-                now,
-                other,
-                size * self.objective,
-            )
-            for (what, kind, phase, now, other, size), found in ordered
-        ]
+        made = []
+        for (what, kind, phase, now, other, _), found in ordered:
+            names = tuple(self.problem.variables[i].name for i in found)
+            regret = min(a.regret_s for a in self._place(found[:1]).alternatives if not a.chosen)
+            made.append(Contested(what, kind, phase, len(found), names, now, other, regret))
+        return sorted(made, key=lambda c: c.regret_s)
 
     def left_whole(self) -> tuple[Unused, ...]:
         """What the best plans cost in which every product is split over an axis, where this one does not split all of them."""
@@ -210,6 +214,10 @@ class Alternatives:
         if variable.name in self.places.producer:
             return f"{variable.kind} of {self.places.label(variable.name)}"
         return pattern(variable.name)
+
+    def _total(self, number: int, choice: Sequence[int]) -> float:
+        """What a choice of all variables costs in which a pin of this one does not count."""
+        return self.problem.value(choice, {number: self.free[number]})
 
     def _regret(self, total: float) -> float:
         """What a total is above the objective; nothing where that is a matter of rounding."""
@@ -224,10 +232,12 @@ class Alternatives:
             blocks = [[i for i, v in enumerate(self.problem.variables) if v.phase == p] for p in phases]
             return MarginalsGiven(unary, self.problem.pairs, blocks, self.choice)
 
-    def _costs(self, number: int) -> tuple[Table, Table, Table]:
-        """Own, in and out of every choice of a variable, as parts of the objective."""
+    def _costs(self, number: int, *, called: bool = False) -> tuple[Table, Table, Table]:
+        """Own, in and out of every choice of a variable, as parts of the objective; `called`: without what is done at load."""
         into, out = np.zeros_like(self.free[number]), np.zeros_like(self.free[number])
         for other, reads, table in self.edges[number]:
+            if called and self.problem.is_fixed(other):
+                continue
             column = table[:, self.choice[other]]
             into, out = (into + column, out) if reads else (into, out + column)
         return self.free[number], into, out
@@ -245,13 +255,15 @@ class Alternatives:
         per_call = (weight[variable.phase] if variable.phase else sum(weight.values())) or 1.0
         own, into, out = (table / per_call for table in self._costs(number))
         made = []
-        for x, total in enumerate(totals):
-            best = marginals.best(number, x) if np.isfinite(total) else None
+        for x, least in enumerate(totals):
+            best = marginals.best(number, x) if np.isfinite(least) else None
+            chosen = x == self.choice[number]
+            total = self.objective if chosen else self._total(number, best) if best else np.inf
             made.append(
                 Alternative(
                     choice=choice_text(variable, x),
                     pin=pin_text(problem, variable, x),
-                    chosen=x == self.choice[number],
+                    chosen=chosen,
                     pinned_out=bool(pinned[x]),
                     own_s=float(own[x]),
                     in_s=float(into[x]),
@@ -265,6 +277,7 @@ class Alternatives:
                 )
             )
         made.sort(key=lambda a: (not a.chosen, a.total_s))
+        made = list({a.pin: a for a in reversed(made)}.values())[::-1] if variable.copies else made
         names = tuple(problem.variables[i].name for i in numbers)
         return Place(self.label(number), variable.kind, variable.phase, names, tuple(made))
 
@@ -290,6 +303,9 @@ def choice_of(problem: Problem, plan: Plan) -> list[int]:
         else:
             strange.append(f"{variable.kind} {variable.name}" + (f" in {variable.phase}" if variable.phase else ""))
             choice.append(0)
+    for number, variable in enumerate(problem.variables):
+        if variable.copies:
+            choice[number] = _best_copies(problem, choice, number)
     if strange:
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise PlanError(
@@ -303,6 +319,17 @@ def choice_of(problem: Problem, plan: Plan) -> list[int]:
             source, left = problem.source(variable.name, variable.phase)
             choice[number] = variable.layouts.index(Layout(left[choice[source]].dims))
     return choice
+
+
+def _best_copies(problem: Problem, choice: Sequence[int], number: int) -> int:
+    """The choice of the same layout whose copies cost least, its neighbours being as they are."""
+    variable, own = problem.variables[number], problem.unary[number].copy()
+    for (a, b), table in problem.pairs.items():
+        if number in (a, b):
+            own = own + (table[:, choice[b]] if number == a else table[choice[a]])
+    return min(
+        (x for x, lay in enumerate(variable.layouts) if lay == variable.layouts[choice[number]]), key=own.__getitem__
+    )
 
 
 def choice_text(variable: Variable, number: int) -> str:

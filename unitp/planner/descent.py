@@ -19,7 +19,16 @@ import msgspec
 import numpy as np
 
 from unitp.errors import PlanError
-from unitp.planner.elimination import Elimination, InfeasibleError, Pairs, Table, conflict, evaluate, renamed
+from unitp.planner.elimination import (
+    Elimination,
+    InfeasibleError,
+    Pairs,
+    Table,
+    TooWideError,
+    conflict,
+    evaluate,
+    renamed,
+)
 from unitp.planner.memo import Memo
 
 ROUNDS = 40
@@ -28,8 +37,11 @@ ROUNDS = 40
 TRIED = (0, 2, 5, 9, 14, 20, 27, ROUNDS - 1)
 """The steps after which what blocks want is a start."""
 
-CLOSE = 1e-4
+CLOSE = 3e-4
 """A gap that is not worth a step."""
+
+PATIENCE = 6
+"""So many steps must gain at least a twentieth of the gap."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -51,7 +63,7 @@ def descend(
     unary: Sequence[Table],
     pairs: Pairs,
     shape: Shape,
-    limit: int = 50_000_000,
+    limit: int = 1_000_000,
     *,
     memo: Memo | None = None,
     rounds: int = ROUNDS,
@@ -59,14 +71,16 @@ def descend(
 ) -> Descent:
     """The best of descents from what each block wants for itself, with up to `rounds` steps of the multipliers.
 
-    Raises TooWideError where a block alone would exceed `limit` entries.
+    Where a block alone would exceed `limit` entries, its part of the bound is bounded from below in turn.
     """
     memo = memo or Memo()
     apart = Apart(unary, pairs, shape, limit)
+    bounds: list[float] = []
     bound, best, seen = -inf, None, set()
     for number in range(rounds):
         wishes, total = apart.wishes(unary, pairs, Memo())
         bound = max(bound, total)
+        bounds.append(bound)
         if number in TRIED:
             for wish in wishes:
                 start = tuple(wish[i] for i in shape.shared)
@@ -78,6 +92,8 @@ def descend(
                 raise PlanError("descent over phases met forbidden choices from every start")
         assert best is not None
         if best[1] - bound <= CLOSE * abs(best[1]) or time.perf_counter() > deadline:
+            break
+        if number >= PATIENCE and bound - bounds[number - PATIENCE] < (best[1] - bound) / 20:
             break
         slopes = apart.slopes(wishes)
         if (square := sum(float(row @ row) for slope in slopes for row in slope.values())) == 0.0:
@@ -185,9 +201,16 @@ class Apart:
         return dict(zip(variables, choice, strict=True))
 
     def _least(self, key: Hashable, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> tuple[list[int], float]:
-        """As `minimise`; what is to be done in which order is found out once for each `key`."""
+        """As `minimise`; what is to be done in which order is found out once for each `key`.
+
+        Where that is too wide, the value is a lower bound, and the choice one that need not meet it.
+        """
         if key not in self._eliminations:
-            self._eliminations[key] = Elimination([len(u) for u in unary], pairs, self.limit)
+            sizes = [len(u) for u in unary]
+            try:
+                self._eliminations[key] = Elimination(sizes, pairs, self.limit)
+            except TooWideError:
+                self._eliminations[key] = Elimination(sizes, pairs, self.limit, split=True)
         choice, value = self._eliminations[key].run(unary, pairs, memo)
         if not np.isfinite(value):
             raise InfeasibleError(conflict(unary, pairs, self.limit))

@@ -121,14 +121,21 @@ class Elimination:
     choice costs belongs to its neighbour, and a table of a pair has the dim of whichever goes first as dim 0.
     """
 
-    def __init__(self, sizes: Sequence[int], pairs: Iterable[tuple[int, int]], limit: int) -> None:
-        self.sizes, self.pairs = list(sizes), list(pairs)
+    def __init__(
+        self, sizes: Sequence[int], pairs: Iterable[tuple[int, int]], limit: int, *, split: bool = False
+    ) -> None:
+        """Raises TooWideError where a table would exceed `limit` entries.
+
+        With `split`, the tables of such a variable are added up in several groups instead, each minimised for itself (mini
+        buckets; Dechter and Rish 2003): the value is then a lower bound, and the choice one that need not meet it.
+        """
+        self.sizes, self.pairs, self.limit, self.split = list(sizes), list(pairs), limit, split
         near: list[set[int]] = [set() for _ in sizes]
         wide = [(a, b) for a, b in self.pairs if a != b and min(sizes[a], sizes[b]) > 1]
         for a, b in wide:
             near[a].add(b)
             near[b].add(a)
-        order, self.width, self.largest = elimination_order(self.sizes, near, limit)
+        order, self.width, self.largest = elimination_order(self.sizes, near, 10**300 if split else limit)
         self.order = [i for i, _ in order]
         self.turn = {i: number for number, i in enumerate(self.order)}
         self.steps = list(self._steps(order))
@@ -142,15 +149,32 @@ class Elimination:
                 first, second = sorted((a, b), key=self.turn.__getitem__)
                 buckets[self.turn[first]].append(((first, second), slot))
             slot += 1
-        for (i, around), bucket in zip(order, buckets, strict=True):
-            scope = (i, *sorted(around, key=self.turn.__getitem__))
-            place = {j: at for at, j in enumerate(scope)}
-            # small tables first, so that few additions are large; in an order that equal layers share
-            ranked = sorted((self.entries(over), tuple(place[j] for j in over), slot) for over, slot in bucket)
-            yield Step(scope, tuple(over for _, over, _ in ranked), tuple(slot for _, _, slot in ranked))
-            if around:
-                buckets[self.turn[scope[1]]].append((scope[1:], slot))
-            slot += 1
+        for (i, _), bucket in zip(order, buckets, strict=True):
+            for group in self._groups(bucket):
+                around = {j for over, _ in group for j in over} - {i}
+                scope = (i, *sorted(around, key=self.turn.__getitem__))
+                place = {j: at for at, j in enumerate(scope)}
+                # small tables first, so that few additions are large; in an order that equal layers share
+                ranked = sorted((self.entries(over), tuple(place[j] for j in over), source) for over, source in group)
+                yield Step(scope, tuple(over for _, over, _ in ranked), tuple(source for _, _, source in ranked))
+                if around:
+                    buckets[self.turn[scope[1]]].append((scope[1:], slot))
+                slot += 1
+
+    def _groups(self, bucket: list[tuple[tuple[int, ...], int]]) -> list[list[tuple[tuple[int, ...], int]]]:
+        """All of a bucket where that is allowed, else as few groups of it as a greedy choice finds, large tables first."""
+        if not self.split or self.entries({j for over, _ in bucket for j in over}) <= self.limit:
+            return [bucket]
+        groups: list[tuple[set[int], list[tuple[tuple[int, ...], int]]]] = []
+        for over, source in sorted(bucket, key=lambda entry: -self.entries(entry[0])):
+            for scope, group in groups:
+                if self.entries(scope | set(over)) <= self.limit:
+                    scope |= set(over)
+                    group.append((over, source))
+                    break
+            else:
+                groups.append((set(over), [(over, source)]))
+        return [group for _, group in groups]
 
     def entries(self, scope: Iterable[int]) -> int:
         """Of a table over these variables."""
@@ -184,9 +208,17 @@ class Elimination:
             if len(step.scope) == 1:
                 value += float(least)
         choice = [0] * len(self.sizes)
-        for step, tables in zip(reversed(self.steps), reversed(used), strict=True):
+        rows: Table | float = 0.0
+        for number in reversed(range(len(self.steps))):
+            step, tables = self.steps[number], used[number]
             at = tuple(choice[j] for j in step.scope[1:])
-            choice[step.scope[0]] = memo.pick((step.places, at), tables, partial(_pick, step.places, tables, at))
+            if number and self.steps[number - 1].scope[0] == step.scope[0]:  # one of several groups
+                rows = rows + _row(step.places, tables, at)
+            elif isinstance(rows, float):
+                choice[step.scope[0]] = memo.pick((step.places, at), tables, partial(_pick, step.places, tables, at))
+            else:
+                choice[step.scope[0]] = int((rows + _row(step.places, tables, at)).argmin())
+                rows = 0.0
         return choice, value
 
 
@@ -206,12 +238,17 @@ def _least(places: Sequence[tuple[int, ...]], tables: Sequence[Table]) -> Table:
 
 
 def _pick(places: Sequence[tuple[int, ...]], tables: Sequence[Table], at: tuple[int, ...]) -> int:
-    """The least of the first dim where the others are `at`; added as in `added`, so that rounding prefers no other."""
+    """The least of the first dim where the others are `at`."""
+    return int(_row(places, tables, at).argmin())
+
+
+def _row(places: Sequence[tuple[int, ...]], tables: Sequence[Table], at: tuple[int, ...]) -> Table:
+    """The sums over the first dim where the others are `at`; added as in `added`, so that rounding prefers no other."""
     rows: list[Table] = []
     for over, table in zip(places, tables, strict=True):
         where: tuple[slice | int, ...] = (slice(None), *(at[p - 1] for p in over[1:]))
         rows.append(table[where])
-    return int(reduce(np.add, rows).argmin())
+    return np.asarray(reduce(np.add, rows))
 
 
 def conflict(unary: Sequence[Table], pairs: Pairs, limit: int) -> list[int]:

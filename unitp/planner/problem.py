@@ -10,7 +10,7 @@ thirty equal layers cost as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import combinations
 from math import prod
 from typing import NamedTuple
@@ -93,6 +93,8 @@ class Problem:
         self._sides: dict[tuple[str, str], list[Sides]] = {}
         self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
         self._tables: dict[object, Table] = {}
+        self._tuples: dict[Hashable, tuple[Layout, ...]] = {}
+        self._alive: list[tuple[Layout, ...]] = []
         self.memo = Memo()
         self.copied: list[Copied] = []
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
@@ -121,13 +123,17 @@ class Problem:
                 else:
                     self.pairs[b, a] = memo.add(self.pairs[b, a], memo.turned(table))
 
-    def worth_copying(self) -> dict[tuple[str, str, str], int]:
-        """The variables whose readers might share conversions, with the most copies that two or more could share."""
+    def worth_copying(self, *, forced: bool = False) -> dict[tuple[str, str, str], int]:
+        """The variables whose readers might share conversions, with the most copies that two or more could share.
+
+        `forced`: whatever layout a parameter is held in; else it is held in the one that most share.
+        """
         found = {}
         for number, value in dict.fromkeys((shared.source, shared.value) for shared in self._shared):
             variable = self.variables[number]
-            if self._least_part(number, value) < 1.0 and variable.kind in ("value", "input", "parameter"):
-                held = self._is_fixed(number) and not self._is_pinned(number)
+            fixed = forced and self.is_fixed(number) and self._readers(value, number) > 1
+            if (fixed or self._least_part(number, value) < 1.0) and variable.kind in ("value", "input", "parameter"):
+                held = self.is_fixed(number) and not self._is_pinned(number) and not forced
                 found[variable.kind, variable.name, variable.phase] = self._readers(value, number) // 2 - held
         return found
 
@@ -144,15 +150,20 @@ class Problem:
             return 1.0
         if variable.kind == "state" or self._is_pinned(number):
             return 1 / max(readers, 1)
-        return 1 / max(readers // 2 if self._is_fixed(number) else readers - 1, 1)
+        return 1 / max(readers // 2 if self.is_fixed(number) else readers - 1, 1)
 
     def _is_pinned(self, number: int) -> bool:
         return not np.isfinite(self.unary[number]).all()
 
-    def value(self, choice: Sequence[int]) -> float:
-        """What a choice costs, as its programs will: conversions that readers share are made once."""
+    def value(self, choice: Sequence[int], lifted: Mapping[int, Table] | None = None) -> float:
+        """What a choice costs, as its programs will: conversions that readers share are made once.
+
+        `lifted`: other prices of single choices, where a pin forbids what is asked about.
+        """
         unary, pairs = self._full or (self.unary, self.pairs)
-        return evaluate(unary, pairs, choice) - sum(self._repeated(choice).values())
+        if lifted:
+            unary = [lifted.get(i, own) for i, own in enumerate(unary)]
+        return evaluate(unary, pairs, choice) - sum(price for _, _, price in self.repeated(choice))
 
     def seconds(self, choice: Sequence[int]) -> dict[str, float]:
         """What one call of each phase costs under a choice of every variable."""
@@ -164,27 +175,25 @@ class Problem:
                 total[variable.phase] += float(table[chosen])
         for (a, b), table in pairs.items():
             home = self.variables[a].phase or self.variables[b].phase
-            if home != SHARED and not self._is_fixed(a):
+            if home != SHARED and not self.is_fixed(a):
                 total[home] += float(table[choice[a], choice[b]])
-        for home, twice in self._repeated(choice).items():
+        for _, home, twice in self.repeated(choice):
             total[home] = total.get(home, 0.0) - twice
         return {name: total[name] / weight[name] for name in weight}
 
-    def _is_fixed(self, number: int) -> bool:
+    def is_fixed(self, number: int) -> bool:
         """Whether a variable decides on what follows from parameters alone: that is converted at load, in no phase."""
         return self.variables[number].phase == SHARED and self.variables[number].kind != "state"
 
-    def _repeated(self, choice: Sequence[int]) -> dict[str, float]:
-        """What `unary` and `pairs` count more than once, by phase (SHARED: of what is held)."""
+    def repeated(self, choice: Sequence[int]) -> Iterator[tuple[int, str, float]]:
+        """What `unary` and `pairs` count once more than programs do: the reader, its phase (SHARED: of what is held), the price."""
         seen: set[tuple[str, int, str, Layout]] = set()
-        found: dict[str, float] = {}
         for shared in self._shared:
             at = choice[shared.reader]
             key = (shared.value, shared.source, shared.home, shared.wanted[at])
             if key in seen:
-                found[shared.home] = found.get(shared.home, 0.0) + float(shared.table[choice[shared.source], at])
+                yield shared.reader, shared.home, float(shared.table[choice[shared.source], at])
             seen.add(key)
-        return found
 
     def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
         """The assignments of a node in a phase, and the layouts that each means."""
@@ -271,15 +280,35 @@ class Problem:
 
         What comes from outside is never partial: who wants a bias so (added once, not on every rank) masks it.
         """
-        found = {Layout.replicated(len(type_.shape)): None}
+        wishes: dict[int, tuple[Layout, ...]] = {}
         for node, operand in self.consumers.get(name, ()):
             for phase in phases if node.name not in self.static else [SHARED]:
-                found |= dict.fromkeys(self._wanted(node, operand, phase))
-        return tuple(found if name in self._producers else dict.fromkeys(Layout(lay.dims) for lay in found))
+                wanted = self._wanted(node, operand, phase)
+                wishes[id(wanted)] = wanted
+        made = name in self._producers
+
+        def union() -> tuple[Layout, ...]:
+            found = dict.fromkeys([Layout.replicated(len(type_.shape)), *(lay for w in wishes.values() for lay in w)])
+            return tuple(found if made else dict.fromkeys(Layout(lay.dims) for lay in found))
+
+        return self._once(("layouts", len(type_.shape), made, *wishes), union)
+
+    def _once(self, key: Hashable, make: Callable[[], tuple[Layout, ...]]) -> tuple[Layout, ...]:
+        """Layouts made once, for telling them apart takes long: what is equal is mostly the same object."""
+        if key not in self._tuples:
+            self._tuples[key] = make()
+        return self._tuples[key]
 
     def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
         """The layouts in which a node wants an input, by its assignments."""
-        return tuple(layout for wanted, _ in self._sides[node.name, phase] if (layout := wanted[operand]) is not None)
+        sides = self._sides[node.name, phase]
+        key = ("wanted", id(sides), operand)
+        return self._once(key, lambda: tuple(lay for wanted, _ in sides if (lay := wanted[operand]) is not None))
+
+    def _left(self, node: str, place: int, phase: str) -> tuple[Layout, ...]:
+        """The layouts in which a node leaves an output, by its assignments."""
+        sides = self._sides[node, phase]
+        return self._once(("left", id(sides), place), lambda: tuple(left[place] for _, left in sides))
 
     def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
         for node in nodes:
@@ -297,7 +326,7 @@ class Problem:
     def _readers(self, value: str, source: int | None = None) -> int:
         """How many want a value: nodes, the caller, states that it replaces; of what is fixed, in all phases together."""
         nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
-        if source is None or not self._is_fixed(source):
+        if source is None or not self.is_fixed(source):
             return len(nodes) + self._ends_of(value)
         return len(nodes & self.static) + len(self.phases) * (len(nodes - self.static) + self._ends_of(value))
 
@@ -306,13 +335,18 @@ class Problem:
 
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
         """The layout in which a value with several readers is held: a variable of its own."""
-        left = tuple(side[1][place] for side in self._sides[node.name, phase.name])
-        choices = dict.fromkeys(left) | dict.fromkeys(self._layouts_of(value, self.graph.types[value], [phase.name]))
-        if value in self.graph.outputs:
-            choices |= dict.fromkeys(Layout(lay.dims) for lay in left)
-        for state in (s for s in self.graph.states if s.output == value):
-            choices |= dict.fromkeys(self.variables[self.index["state", state.input, SHARED]].layouts)
-        made = self._with_copies(Variable("value", value, phase.name, layouts=tuple(choices)), value)
+        left = self._left(node.name, place, phase.name)
+        read = self._layouts_of(value, self.graph.types[value], [phase.name])
+        states = [s.input for s in self.graph.states if s.output == value]
+        held = [self.variables[self.index["state", state, SHARED]].layouts for state in states]
+        ends = value in self.graph.outputs
+
+        def union() -> tuple[Layout, ...]:
+            whole = [Layout(lay.dims) for lay in left] if ends else []
+            return tuple(dict.fromkeys([*left, *read, *whole, *(lay for layouts in held for lay in layouts)]))
+
+        choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
+        made = self._with_copies(Variable("value", value, phase.name, layouts=choices), value)
         number = self._variable(made)
         self._pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
         self._make_copies(value, number, phase)
@@ -329,7 +363,7 @@ class Problem:
     def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
         """The price of a value to a node that reads it, once where two operands want it in the same layout."""
         source, left = self.source(value, phase.name)
-        fixed = self._is_fixed(source)
+        fixed = self.is_fixed(source)
         if fixed and home == SHARED and not (node.op in VIEWS and self.kept.intersection(node.outputs)):
             return  # a copy that is let go once the node has run, at load
         before: list[tuple[Layout, ...]] = []
@@ -345,7 +379,7 @@ class Problem:
 
     def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
         """Add what a reader's conversions from a variable cost; nothing where a copy is there."""
-        variable, fixed = self.variables[source], self._is_fixed(source)
+        variable, fixed = self.variables[source], self.is_fixed(source)
         weight = self._weight if fixed else phase.weight
         if variable.copies:
             table = np.array(
@@ -366,7 +400,7 @@ class Problem:
                 return number, self.variables[number].layouts
         producer, place = self._producers[value]
         shared = SHARED if producer in self.static else phase
-        return self.index["node", producer, shared], tuple(side[1][place] for side in self._sides[producer, shared])
+        return self.index["node", producer, shared], self._left(producer, place, shared)
 
     def _ends(self, phase: Phase) -> None:
         """Outputs are left in any layout that is not partial; states in the layout in which they are read.
@@ -377,7 +411,7 @@ class Problem:
             source, left = self.source(value, phase.name)
             whole = tuple(Layout(lay.dims) for lay in left)
             choices = tuple(dict.fromkeys(whole))
-            if self._is_fixed(source):
+            if self.is_fixed(source):
                 self._pay(value, source, source, self._copies(value, left, whole), whole, phase)
             elif self.variables[source].kind != "node":
                 self._pay(value, source, source, self._conversions(value, left, whole, phase), whole, phase)
@@ -406,21 +440,28 @@ class Problem:
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
         shape = sized(type_, phase)
-        key = ("convert", shape, type_.dtype, left, wanted)
-        if key not in self._tables:
-            self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
-        return self._tables[key]
+        near = ("convert", shape, type_.dtype, id(left), id(wanted))
+        if near not in self._tables:
+            key = ("convert", shape, type_.dtype, left, wanted)
+            if key not in self._tables:
+                self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
+            self._tables[near] = self._tables[key]
+            self._alive += left, wanted
+        return self._tables[near]
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         type_ = self.graph.types[value]
         shape = sized(type_, self.phases[0])
-        key = ("copy", shape, type_.dtype, left, wanted)
-        if key not in self._tables:
-            held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
-            self._tables[key] = np.array(
-                [[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left]
-            )
-        return self._tables[key]
+        near = ("copy", shape, type_.dtype, id(left), id(wanted))
+        if near not in self._tables:
+            key = ("copy", shape, type_.dtype, left, wanted)
+            if key not in self._tables:
+                held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
+                rows = [[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left]
+                self._tables[key] = np.array(rows)
+            self._tables[near] = self._tables[key]
+            self._alive += left, wanted
+        return self._tables[near]
 
     def _pair(self, a: int, b: int, table: Table, weight: float) -> None:
         table = self.memo.times(table, weight)
