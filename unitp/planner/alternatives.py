@@ -188,6 +188,9 @@ class Alternatives:
                 continue
             regrets = self.marginals[i] - self.marginals.value
             regrets[self.choice[i]] = np.inf
+            for x in range(len(regrets)) if variable.copies else ():
+                if variable.layouts[x] == variable.layouts[self.choice[i]]:
+                    regrets[x] = np.inf
             nearest = int(regrets.argmin())
             if not tiny < regrets[nearest] < np.inf:
                 continue
@@ -200,7 +203,8 @@ class Alternatives:
         for (what, kind, phase, now, other, _), found in ordered:
             names = tuple(self.problem.variables[i].name for i in found)
             regret = min(a.regret_s for a in self._place(found[:1]).alternatives if not a.chosen)
-            made.append(Contested(what, kind, phase, len(found), names, now, other, regret))
+            if regret > tiny:
+                made.append(Contested(what, kind, phase, len(found), names, now, other, regret))
         return sorted(made, key=lambda c: c.regret_s)
 
     def left_whole(self) -> tuple[Unused, ...]:
