@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import combinations
 from math import prod
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,6 +26,8 @@ from unitp.planner.candidates import Assignment, Candidates
 from unitp.planner.elimination import evaluate
 from unitp.planner.memo import Memo
 from unitp.planner.price import Prices
+from unitp.planner.readers import consumers_of, kept_values, static_nodes
+from unitp.planner.shared import Shared, repeated
 from unitp.plans import Phase
 from unitp.program.memory import VIEWS
 
@@ -82,7 +83,7 @@ class Problem:
         copies: Mapping[tuple[str, str, str], int] | None = None,
     ) -> None:
         self.copies = copies or {}
-        self._shared: list[_Shared] = []
+        self._shared: list[Shared] = []
         self._full: tuple[list[Table], dict[tuple[int, int], Table]] | None = None
         self.graph, self.mesh, self.phases, self.candidates, self.prices = graph, mesh, phases, candidates, prices
         self.variables: list[Variable] = []
@@ -98,10 +99,10 @@ class Problem:
         self.memo = Memo()
         self.copied: list[Copied] = []
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
-        self.static = _static(graph)
-        self.kept = _kept(graph, self.static)
+        self.static = static_nodes(graph)
+        self.kept = kept_values(graph, self.static)
         self._weight = sum(p.weight for p in phases)
-        self.consumers = _consumers(graph)
+        self.consumers = consumers_of(graph)
         self._build()
 
     def relax(self) -> None:
@@ -187,13 +188,12 @@ class Problem:
 
     def repeated(self, choice: Sequence[int]) -> Iterator[tuple[int, str, float]]:
         """What `unary` and `pairs` count once more than programs do: the reader, its phase (SHARED: of what is held), the price."""
-        seen: set[tuple[str, int, str, Layout]] = set()
-        for shared in self._shared:
-            at = choice[shared.reader]
-            key = (shared.value, shared.source, shared.home, shared.wanted[at])
-            if key in seen:
-                yield shared.reader, shared.home, float(shared.table[choice[shared.source], at])
-            seen.add(key)
+        return repeated(self, self._shared, choice)
+
+    def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
+        """The node that makes a value in a phase, and the layouts in which it leaves it."""
+        producer, place = self._producers[value]
+        return self.index["node", producer, phase], self._left(producer, place, phase)
 
     def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
         """The assignments of a node in a phase, and the layouts that each means."""
@@ -342,7 +342,8 @@ class Problem:
         ends = value in self.graph.outputs
 
         def union() -> tuple[Layout, ...]:
-            whole = [Layout(lay.dims) for lay in left] if ends else []
+            # sums taken are shared by readers that want different parts of them
+            whole = [Layout(lay.dims) for lay in left] if ends or len(self.candidates.axes) > 1 else []
             return tuple(dict.fromkeys([*left, *read, *whole, *(lay for layouts in held for lay in layouts)]))
 
         choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
@@ -390,7 +391,7 @@ class Problem:
             )
         self._pair(source, number, table, weight)
         home = SHARED if fixed else phase.name
-        self._shared.append(_Shared(value, source, number, home, self.memo.times(table, weight), tuple(wanted)))
+        self._shared.append(Shared(value, source, number, home, self.memo.times(table, weight), tuple(wanted)))
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
@@ -474,17 +475,6 @@ class Problem:
         self.pairs[a, b] = table if have is None else self.memo.add(have, table)
 
 
-class _Shared(NamedTuple):
-    """What a reader pays for conversions of a value from `source`, which others may want too: `wanted`, by its choices."""
-
-    value: str
-    source: int
-    reader: int
-    home: str
-    table: Table
-    wanted: tuple[Layout, ...]
-
-
 def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
     """The layout of each choice, and its copies."""
     return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)
@@ -497,32 +487,3 @@ def sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
         return phase.sizes[dim] if isinstance(dim, str) else dim
 
     return tuple(size(d) for d in type_.shape)
-
-
-def _static(graph: Graph) -> set[str]:
-    """The nodes that depend on parameters alone; they run once, when parameters are loaded."""
-    known = {p.name for p in graph.parameters}
-    found = set()
-    for node in graph.nodes:
-        if all(name in known for name in node.inputs if name):
-            found.add(node.name)
-            known |= set(node.outputs)
-    return found
-
-
-def _kept(graph: Graph, static: set[str]) -> set[str]:
-    """What of static nodes is held between calls: read by one as it is or through views, or an output."""
-    found = {*graph.outputs, *(s.output for s in graph.states)}
-    for node in reversed(graph.nodes):
-        if node.name not in static or (node.op in VIEWS and found.intersection(node.outputs)):
-            found |= set(node.inputs)
-    return found
-
-
-def _consumers(graph: Graph) -> dict[str, list[tuple[Node, int]]]:
-    found: dict[str, list[tuple[Node, int]]] = {}
-    for node in graph.nodes:
-        for operand, name in enumerate(node.inputs):
-            if name:
-                found.setdefault(name, []).append((node, operand))
-    return found

@@ -37,7 +37,7 @@ class Found(msgspec.Struct, frozen=True):
         """Of the bound; 0 where the choice is proven to be the best."""
         if self.bound_bytes:
             return max(self.peak_bytes - self.bound_bytes, 0) / self.bound_bytes
-        return max(self.value - self.bound, 0.0) / abs(self.bound) if self.bound else 0.0
+        return max(self.value - self.bound, 0.0) / (abs(self.bound) or abs(self.value) or 1.0)
 
     @property
     def proven(self) -> bool:
