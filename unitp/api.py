@@ -13,6 +13,7 @@ from unitp.errors import InputError, PlanError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
+from unitp.planner import Objective
 from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
 
@@ -25,16 +26,23 @@ def plan(
     allow_unused: bool = False,
     pins: Sequence[str] = (),
     machine: Machine | str | os.PathLike[str] | None = None,
+    memory_limit: int | None = None,
+    objective: Objective = "time",
+    time_limit: float | None = None,
 ) -> Plan:
     """The best plan for a model on `mesh` (default: one rank), weighing `phases` (default: prefill and decode).
 
     `machine` is what plans are priced for: a `unitp.cost.Machine`, the name of a profile, or a TOML file; the default is one
     of ranks alike. Where its devices are unlike, bounds follow their speed and memory.
 
+    No rank needs more bytes than `memory_limit` (weights, caches and the largest live set), nor than its device has.
+    `objective`: `"time"`, or `"memory"`, as few bytes as can be on the rank that needs most, then time. After `time_limit`
+    seconds the best plan known is returned; its certificate says how far from the best it may be.
+
     `pins` fix choices beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.pins` has the grammar). Raises MeshError
-    where an axis has no legal use (unless `allow_unused`), PlanError where a phase lacks a size or gives one that the graph
-    does not have, or where a pin matches nothing or cannot be satisfied, InputError for a machine that cannot be
-    read, MeshError for one that does not fit the mesh.
+    where an axis has no legal use (unless `allow_unused`) or the machine does not fit the mesh, PlanError where a phase lacks
+    a size or gives one that the graph does not have, where a pin matches nothing or cannot be satisfied, or where no plan
+    fits, InputError for a machine that cannot be read.
     """
     if not isinstance(model, Model | Graph):
         raise InputError(f"{model!r} is no model", hint="Models come from unitp.load, graphs from unitp.Builder.")
@@ -42,6 +50,10 @@ def plan(
     chosen = [complete(graph, phase) for phase in phases or ()]
     if len({phase.name for phase in chosen}) < len(chosen):
         raise PlanError(f"two phases have one name: {', '.join(phase.name for phase in chosen)}")
+    if memory_limit is not None and memory_limit < 1:
+        raise InputError(f"memory_limit is {memory_limit}, wanted is a number of bytes from 1 on")
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"time_limit is {time_limit}, wanted is a number of seconds above 0")
     found = machine if machine is None or isinstance(machine, Machine) else load_machine(machine)
     return plan_graph(
         graph,
@@ -51,6 +63,9 @@ def plan(
         machine=found,
         model=model.name,
         pins=pins,
+        memory_limit=memory_limit,
+        objective=objective,
+        time_limit=time_limit,
     )
 
 

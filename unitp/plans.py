@@ -58,8 +58,10 @@ class Unused(msgspec.Struct, frozen=True):
 class Certificate(msgspec.Struct, frozen=True):
     """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
 
-    Both are of plans that heed `pins`, the choices that a user fixed. `machine` is the hash of the cost model, `priced_on`
-    what of its numbers is not as the defaults are (`unitp.cost.record`).
+    Both are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit`
+    bytes. `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,
+    `bound_bytes` what no plan can be below, and the gap is theirs. `machine` is the hash of the cost model, `priced_on` what
+    of its numbers is not as the defaults are (`unitp.cost.record`).
     """
 
     objective_s: float
@@ -69,6 +71,10 @@ class Certificate(msgspec.Struct, frozen=True):
     elapsed_s: float
     machine: str = ""
     pins: tuple[str, ...] = ()
+    objective: str = "time"
+    memory_limit: int | None = None
+    peak_bytes: int = 0
+    bound_bytes: int = 0
     priced_on: dict[str, Any] = {}
     unused: tuple[Unused, ...] = ()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitp.planner.descent import descend
+from unitp.planner.descent import Shape, descend
 from unitp.planner.elimination import InfeasibleError, evaluate, minimise
 
 
@@ -65,7 +65,7 @@ def test_descent_is_a_choice_with_a_bound_below_the_best(seed):
     legal = [(a, b) for a in range(9) for b in range(a + 1, 9) if a in shared or (a < 6) == (b < 6)]
     pairs = {pair: rng.normal(size=(3, 3)) for pair in legal if rng.random() < 0.5}
     best = minimise(unary, pairs).value
-    for tied in ([], [0, 1, 2, 3, 4, 5, 3, 4, 5]):
-        found = descend(unary, pairs, shared, blocks, tied=tied)
+    for rounds in (1, 40):
+        found = descend(unary, pairs, Shape(shared, blocks), rounds=rounds)
         assert found.bound <= best + 1e-12 <= found.value + 2e-12
         assert evaluate(unary, pairs, found.choice) == pytest.approx(found.value)

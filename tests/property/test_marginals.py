@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitp.planner.descent import descend
+from unitp.planner.descent import Shape, descend
 from unitp.planner.elimination import TooWideError, evaluate, minimise
 from unitp.planner.marginals import Marginals, MarginalsGiven
 
@@ -70,7 +70,7 @@ def test_marginals_with_shared_choices_given_can_be_reached_and_are_no_better_th
     shared, blocks = [0, 1], [[2, 3, 4], [5, 6, 7]]
     edges = [(0, 2), (1, 3), (2, 3), (3, 4), (0, 5), (1, 7), (5, 6), (6, 7), (0, 1)]
     pairs = {(a, b): rng.random((sizes[a], sizes[b])) for a, b in edges}
-    choice = descend(unary, pairs, shared, blocks).choice
+    choice = descend(unary, pairs, Shape(shared, blocks)).choice
     exact, found = Marginals(unary, pairs), MarginalsGiven(unary, pairs, blocks, choice)
     assert found.value == pytest.approx(evaluate(unary, pairs, choice))
     for i, size in enumerate(sizes):

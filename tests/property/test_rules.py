@@ -10,58 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unitp.comparison.metrics import MEANING, relative_error
+from unitp.comparison.metrics import MEANING
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, operator, register_line, unregister
 from unitp.graph.ops import registry as table
 from unitp.mesh import Mesh
-from unitp.plans import Phase, unsplit
-from unitp.program.check import check
 from unitp.program.decompositions import decomposition
-from unitp.program.lower import lower
+from unitp.testing import unsharded
 from unitp.testing.random_graphs import random_graph
 from unitp.testing.random_plans import random_plan
-from unitp.testing.simulate import simulate
 from unitp.testing.single_operators import SINGLE
 
 MESHES = [Mesh(x=2), Mesh(x=3), Mesh(x=4), Mesh(x=2, y=2), Mesh(x=2, y=3)]
 
 
-def numbers(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
-    """Arrays for all inputs, parameters and states of a graph; integers are small indices."""
-    rng = np.random.default_rng(seed)
-    types = {**graph.inputs, **{p.name: p.type for p in graph.parameters}, **{s.input: s.type for s in graph.states}}
-    made = {}
-    for name, type_ in types.items():
-        if type_.dtype == "float32":
-            made[name] = rng.normal(size=type_.shape)
-        elif type_.dtype == "bool":
-            made[name] = rng.random(type_.shape) < 0.5
-        else:
-            made[name] = rng.integers(0, 3, type_.shape)
-    return made
-
-
 def difference(graph: Graph, mesh: Mesh, seed: int, checked: bool = True) -> float:
     """The largest error of any output or state under a random legal plan; inf where an integer differs."""
-    arrays = numbers(graph, seed)
-    whole = simulate(lower(graph, unsplit(graph, [Phase("main", {})]), "main", dtype="float64"), arrays, arrays, arrays)
-    program = lower(graph, random_plan(graph, mesh, seed), "main", dtype="float64")
-    if checked:
-        check(program, graph)
-    split = simulate(program, arrays, arrays, arrays)
-    pairs = [*zip(whole.outputs.values(), split.outputs.values(), strict=True)]
-    pairs += [(whole.states[name], split.states[name]) for name in whole.states]
-    errors = [
-        relative_error(b, a) if a.dtype.kind == "f" else (0.0 if np.array_equal(a, b) else np.inf) for a, b in pairs
-    ]
-    return max([*errors, 0.0 if split.spread < 1e-9 else np.inf])
+    return unsharded.difference(graph, random_plan(graph, mesh, seed), "main", seed, checked=checked)
 
 
 @pytest.mark.timeout(300)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unitp.errors import PlanError
-from unitp.planner.descent import descend
+from unitp.planner.descent import Shape, descend
 from unitp.planner.elimination import InfeasibleError, TooWideError, minimise
 
 NOT_EQUAL = np.where(np.eye(2, dtype=bool), np.inf, 0.0)
@@ -64,13 +64,13 @@ def test_descent_survives_a_start_that_forbids_a_block():
     """Block 0 wants the shared variable where block 1 has no choice; block 1's own wish is the answer."""
     unary = [np.zeros(2), np.array([0.0]), np.array([0.0])]
     pairs = {(0, 1): np.array([[0.0], [1.0]]), (0, 2): np.array([[np.inf], [1.0]])}
-    found = descend(unary, pairs, [0], [[1], [2]])
-    assert (found.choice, found.value, found.bound) == ([1, 0, 0], 2.0, 1.0)
+    found = descend(unary, pairs, Shape([0], [[1], [2]]))
+    assert (found.choice, found.value, found.bound) == ([1, 0, 0], 2.0, 2.0)
 
 
 def test_descent_says_what_is_infeasible():
     with pytest.raises(InfeasibleError):
-        descend([np.zeros(2), np.full(1, np.inf)], {}, [0], [[1]])
+        descend([np.zeros(2), np.full(1, np.inf)], {}, Shape([0], [[1]]))
 
 
 def test_a_large_model_is_eliminated_in_well_under_a_second():

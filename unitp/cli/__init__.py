@@ -28,6 +28,7 @@ VERBS = {
     "compare": "One plan on several backends: who agrees, and how well.",
     "calibrate": "Measure this host with a backend, for plans and predictions.",
     "bench": "Speed, time in collectives, and memory of a backend.",
+    "trace": "What ranks do when, beside what was predicted, for Perfetto.",
     "config": "Every setting and where it comes from.",
     "demo": "SmolLM2 on 2 ranks of every backend, and who agrees.",
 }

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import rich_click as click
 
 from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options
 from unitp.cli.output import mebibytes, print_json, print_table, progress, say, table
 
 if TYPE_CHECKING:
+    from unitp.comparison.breakdown import PhaseTimes
+    from unitp.cost import Machine
     from unitp.runtime.session import Session
+
+machine_option = click.option(
+    "--machine",
+    metavar="MACHINE",
+    help="What times are predicted with: a machine file (`unitp calibrate`), or a profile.",
+)
+TRACED = 3
+"""Generations that are traced for the comparison with what was predicted."""
 
 
 @click.command("bench")
@@ -31,25 +42,36 @@ if TYPE_CHECKING:
     metavar="N",
     help="How many tokens are made after it.",
 )
-@options(running_options, json_option)
+@options(machine_option, running_options, json_option)
 def command(
-    model: str, backend: str | None, prompt_tokens: int, new_tokens: int, as_json: bool, **running: Any
+    model: str,
+    backend: str | None,
+    prompt_tokens: int,
+    new_tokens: int,
+    machine: str | None,
+    as_json: bool,
+    **running: Any,
 ) -> None:
     """Prefill and decode speed, time in compute and in collectives, bytes moved, memory per rank.
 
-    As many prompts run as axis dp has coordinates. A first run, in which frameworks compile, is not measured.
+    As many prompts run as axis dp has coordinates. A first run, in which frameworks compile, is not measured. With --machine,
+    some more runs are traced, and predicted and measured time is told by phase and by class of instruction.
     """
+    priced = load_machine_of(machine) if machine else None
     request = Request(model, backend=backend, **running)
-    vocabulary = request.model.decoder.vocab if request.model.decoder else 1
-    prompts = [[(7 * i + 11) % vocabulary for i in range(prompt_tokens)]] * request.batch
-    request.require_prompts(prompts)
+    prompts = sample_prompts(request, prompt_tokens)
+    phases: list[PhaseTimes] = []
     with progress() as tell:
         session = request.launch(tell)
         with session:
             tell(f"measuring {len(prompts)} x ({prompt_tokens} + {new_tokens}) tokens")
             found = measure(session, prompts, new_tokens)
+            if priced:
+                tell("tracing")
+                phases = predicted_and_measured(session, prompts, new_tokens, priced)
     if as_json:
-        print_json({"model": request.model.name, **found})
+        told = {"machine": machine, "phases": [_about(p) for p in phases]} if priced else {}
+        print_json({"model": request.model.name, **found, **told})
         return
     rows = table("", ">")
     rows.add_row("prefill", f"{found['prefill_tokens_per_s']:.0f} tokens/s")
@@ -64,6 +86,57 @@ def command(
             f"{mebibytes(rank['measured'])} (predicted {mebibytes(rank['predicted'])})",
         )
     say(f"{request.model.name} on {found['mesh']}, {found['backend']}")
+    print_table(rows)
+    for phase in phases:
+        print_phase(phase)
+
+
+def sample_prompts(request: Request, tokens: int) -> list[list[int]]:
+    """As many prompts of so many tokens as the mesh wants. Raises InputError where they cannot be run."""
+    vocabulary = request.model.decoder.vocab if request.model.decoder else 1
+    prompts = [[(7 * i + 11) % vocabulary for i in range(tokens)]] * request.batch
+    request.require_prompts(prompts)
+    return prompts
+
+
+def load_machine_of(name: str | None) -> Machine:
+    """The machine of `--machine`; the default one where it is not given."""
+    from unitp.cost import Machine
+    from unitp.cost.machine_file import load_machine
+
+    return load_machine(name) if name else Machine()
+
+
+def predicted_and_measured(
+    session: Session, prompts: list[list[int]], new_tokens: int, machine: Machine
+) -> list[PhaseTimes]:
+    """Some generations, traced: one call of each phase as predicted for the sizes that ran, and as measured."""
+    from unitp.comparison.breakdown import breakdown
+
+    machine.require_fits(session.plan.mesh)
+    with session.tracing() as calls:
+        for _ in range(TRACED):
+            for _ in session.generation(prompts, new_tokens, ignore_eos=True):
+                pass
+    return breakdown(calls, machine)
+
+
+def _about(phase: PhaseTimes) -> dict[str, Any]:
+    return {**msgspec.to_builtins(phase), "error": phase.error}
+
+
+def print_phase(phase: PhaseTimes) -> None:
+    """Predicted and measured milliseconds of a call, by class of instruction."""
+    sizes = ", ".join(f"{name} {size}" for name, size in phase.sizes.items() if name in ("batch", "seq", "live"))
+    say("")
+    say(
+        f"{phase.phase} ({sizes}): predicted {phase.predicted_s * 1e3:.2f} ms, measured {phase.measured_s * 1e3:.2f} ms "
+        f"({phase.error:+.1%}), median of {phase.calls}; classes by {phase.basis}"
+    )
+    rows = table("class", ">count", ">predicted ms", ">measured ms")
+    for line in phase.lines:
+        count = str(line.count) if line.count else ""
+        rows.add_row(line.name, count, f"{line.predicted_s * 1e3:.3f}", f"{line.measured_s * 1e3:.3f}")
     print_table(rows)
 
 

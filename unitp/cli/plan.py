@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import rich_click as click
 
@@ -19,6 +21,7 @@ from unitp.cli.options import (
     writable,
 )
 from unitp.cli.output import print_json, progress, say
+from unitp.cost.bytes import parse_bytes
 
 
 @click.command("plan")
@@ -37,6 +40,24 @@ from unitp.cli.output import print_json, progress, say
     metavar="PIN",
     help='A choice to keep, as in "blk.*.ffn_down.weight: S(1)@tp"; give it once for each.',
 )
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="What a rank may need at most: weights, caches and the largest live set, as in 8GiB.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["time", "memory"]),
+    default="time",
+    show_default=True,
+    help="What is made least: predicted time, or the memory of the rank that needs most and then time.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="SECONDS",
+    help="When to stop searching; the plan then says how far from the best it may be.",
+)
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the plan is written.")
 @options(unused_option, json_option)
 def command(
@@ -45,6 +66,9 @@ def command(
     machine: str | None,
     phases: tuple[str, ...],
     pins: tuple[str, ...],
+    memory_limit: str | None,
+    objective: Literal["time", "memory"],
+    time_limit: float | None,
     output: str | None,
     allow_unused: bool,
     as_json: bool,
@@ -61,6 +85,7 @@ def command(
         priced_on.require_fits(wanted)
     chosen = [parse_phase(text) for text in phases] or None
     path = writable(output) if output else None
+    limit = parse_bytes(memory_limit) if memory_limit else None
     from unitp import plans
     from unitp.api import plan
     from unitp.cli.show import print_description
@@ -71,7 +96,17 @@ def command(
         tell(f"loading {model}")
         loaded = load(model)
         tell(f"planning {loaded.name} on {wanted}")
-        made = plan(loaded, wanted, chosen, allow_unused=allow_unused, pins=pins, machine=priced_on)
+        made = plan(
+            loaded,
+            wanted,
+            chosen,
+            allow_unused=allow_unused,
+            pins=pins,
+            machine=priced_on,
+            memory_limit=limit,
+            objective=objective,
+            time_limit=time_limit,
+        )
     if path:
         plans.save(made, path)
     if as_json:

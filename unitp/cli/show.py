@@ -9,13 +9,14 @@ import rich_click as click
 from rich.markup import escape
 
 from unitp.cli.options import json_option, machine_option, options, plan_argument, read_machine, writable
-from unitp.cli.output import console, errors, print_json, print_table, say, table
+from unitp.cli.output import console, errors, mebibytes, print_json, print_table, say, table
 from unitp.errors import ModelError
 
 if TYPE_CHECKING:
     from unitp.graph.graph import Graph
     from unitp.planner.explain import Description, Whole
     from unitp.plans import Certificate, Plan, Unused
+    from unitp.program.memory import Memory
 
 model_option = click.option("--model", metavar="MODEL", help="The plan's model, where it is not known by name.")
 
@@ -83,6 +84,28 @@ def known_graph(plan: Plan, model: str | None) -> Graph:
     return graph
 
 
+def _quality(certificate: Certificate) -> str:
+    """What was minimised, and how near to the least it is."""
+    if certificate.bound_bytes:
+        return (
+            f"memory {mebibytes(certificate.peak_bytes)} per rank, bound {mebibytes(certificate.bound_bytes)}, "
+            f"gap {certificate.gap:.2%}; objective {certificate.objective_s:.3f} s"
+        )
+    return (
+        f"objective {certificate.objective_s:.3f} s, bound {certificate.lower_bound_s:.3f} s, gap {certificate.gap:.2%}"
+    )
+
+
+def _memory(certificate: Certificate, needs: Sequence[Memory]) -> str:
+    """What the rank needs that needs most, and of what."""
+    rank, most = max(enumerate(needs), key=lambda item: item[1].peak)
+    limit = f", limit {mebibytes(certificate.memory_limit)}" if certificate.memory_limit else ""
+    return (
+        f"memory {mebibytes(most.peak)} on rank {rank} (weights {mebibytes(most.parameters)}, caches {mebibytes(most.states)}, "
+        f"live {mebibytes(most.activations)} in {most.phase}){limit}"
+    )
+
+
 def print_description(plan: Plan, description: Description) -> None:
     """The plan in a few tables."""
     from unitp.planner.explain import devices_text, ranks
@@ -96,6 +119,8 @@ def print_description(plan: Plan, description: Description) -> None:
         say(f"objective {description.objective_s:.3f} s there; the plan was made for machine {certificate.machine}")
     else:
         print_certificate(certificate)
+    if description.memory:
+        say(_memory(certificate, description.memory))
     for pin in certificate.pins:
         say(f"pinned {pin}")
     for line in (*map(unused_text, description.unused), *whole_texts(description.whole)):
@@ -117,10 +142,7 @@ def print_description(plan: Plan, description: Description) -> None:
 
 def print_certificate(certificate: Certificate) -> None:
     """How good the plan is."""
-    say(
-        f"objective {certificate.objective_s:.3f} s, bound {certificate.lower_bound_s:.3f} s, gap {certificate.gap:.2%} "
-        f"({certificate.solver}, {certificate.elapsed_s:.2f} s)"
-    )
+    say(f"{_quality(certificate)} ({certificate.solver}, {certificate.elapsed_s:.2f} s)")
 
 
 def unused_text(unused: Unused) -> str:

@@ -31,6 +31,7 @@ Every mistake in a file is found before any is reported, each with its place in 
 
 from __future__ import annotations
 
+import itertools
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -196,12 +197,12 @@ class _Reader:
 
     def points(self, value: Any, place: str) -> Points:
         """Rows and FLOP/s, rows ascending."""
-        pairs = value if isinstance(value, list) and value else [None]
+        pairs: list[Any] = value if isinstance(value, list) and value else [None]
         if not all(isinstance(p, list) and len(p) == 2 and all(_is_above_0(n) for n in p) for p in pairs):
             self.wrong(place, value, f"points {POINTS}, all above 0")
             return ((1.0, 1.0),)
         rows = [p[0] for p in pairs]
-        if any(b <= a for a, b in zip(rows, rows[1:], strict=False)):
+        if any(b <= a for a, b in itertools.pairwise(rows)):
             self.wrong(place, rows, "rows that ascend")
         return tuple((float(n), float(f)) for n, f in pairs)
 
@@ -263,7 +264,7 @@ class _Reader:
             if last == ("up_to" in table):
                 self.problems.append(f"{at}.up_to: wanted in all tables of the list but the last")
             found.append(Stretch(*self.three(table, at), inf if last else self.memory(table, f"{at}.up_to", "up_to")))
-        if any(b.up_to <= a.up_to for a, b in zip(found, found[1:], strict=False) if a.up_to < inf):
+        if any(b.up_to <= a.up_to for a, b in itertools.pairwise(found) if a.up_to < inf):
             self.wrong(place, [t.get("up_to") for t in tables[:-1]], "sizes that ascend")
         return tuple(found)
 

@@ -1,31 +1,43 @@
-"""The planner: the split of every operator and the layout of every tensor that minimise predicted time.
+"""The planner: the split of every operator and the layout of every tensor that minimise predicted time within memory.
 
-`plan` builds the candidates (`candidates`), prices them (`price`), and solves exactly by variable elimination
-(`elimination`). Where phases together are too wide, parameters and caches are fixed in turn and each phase is solved
-exactly; the bound is then what the phases would cost if each could lay out parameters for itself.
+`plan` builds the candidates (`candidates`), prices them (`price`, `problem`) and takes the least choice (`search`): exactly
+by variable elimination where that is narrow enough, else by descent with a bound. A memory limit is a side constraint
+(`limited`). Every plan says what it costs, what no plan can cost less than, and how it was found.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
 
 from unitp.cost import Machine
 from unitp.cost.record import record
-from unitp.errors import MeshError, PlanError
+from unitp.errors import MeshError, PlanError, UnitpError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
-from unitp.planner.descent import descend
-from unitp.planner.elimination import Table, TooWideError, minimise
+from unitp.planner.limited import Limited, NoFitError
+from unitp.planner.outline import instead, shape_of
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
+from unitp.planner.room import no_room
+from unitp.planner.search import Found, search
 from unitp.planner.unused import unused
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.program.lower import lower
+from unitp.program.memory import Memory, peaks
 
-__all__ = ["default_phases", "plan"]
+__all__ = ["Objective", "default_phases", "plan"]
+
+FEW = 500
+"""A problem of no more variables is solved again, with a choice of what is made for several readers, to prove its plan."""
+
+Objective = Literal["time", "memory"]
 
 
 def plan(
@@ -38,46 +50,103 @@ def plan(
     machine: Machine | None = None,
     model: str = "",
     pins: Sequence[str] = (),
+    memory_limit: int | None = None,
+    objective: Objective = "time",
+    time_limit: float | None = None,
 ) -> Plan:
-    """The best plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins`.
+    """The best plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins` and fits.
 
-    `roles` says which symbol an axis splits (`dp`: batch); other axes split dims of known size. An axis that nothing can
-    be split over is a MeshError, unless `allow_unused`.
+    `roles` says which symbol an axis splits (`dp`: batch); other axes split every dim. An axis that nothing can be split
+    over is a MeshError, unless `allow_unused`. No rank needs more bytes than `memory_limit`, nor than its device of
+    `machine` has. `objective="memory"`: as few bytes as can be on the rank that needs most, then time. After `time_limit`
+    seconds the best plan known is returned, with its gap. Raises PlanError where nothing fits.
     """
     begun = time.perf_counter()
+    deadline = begun + (np.inf if time_limit is None else time_limit)
     chosen = tuple(phases or default_phases(graph, mesh))
     _require_sizes(graph, mesh, chosen, roles)
     machine = machine or Machine()
     machine.require_fits(mesh)
     candidates = Candidates(graph, mesh, roles, [machine])
     _require_use(candidates, allow_unused)
-    problem = Problem(graph, mesh, chosen, candidates, Prices(machine, mesh))
+    prices = Prices(machine, mesh)
+    problem = Problem(graph, mesh, chosen, candidates, prices)
     apply_pins(problem, pins)
-    choice, value, bound, solver = solve(problem, problem.unary)
-    idle = unused(problem, choice, lambda unary: solve(problem, unary)[:2])
+    budgets = _budgets(mesh, machine, memory_limit)
+    problem.relax()
+    try:
+        found = _solve(problem, budgets, objective, deadline)
+        if objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW):
+            problem = Problem(graph, mesh, chosen, candidates, prices, copies=problem.worth_copying())
+            apply_pins(problem, pins)
+            problem.relax()
+            found = _solve(problem, budgets, objective, deadline)
+    except NoFitError as error:
+        free = [axis for axis in mesh.sizes if axis not in roles]
+
+        def fits(larger: Mesh) -> bool:
+            return not machine.ranks and _fits(graph, larger, chosen, roles, machine, pins, memory_limit)
+
+        raise no_room(error, graph.name, mesh, budgets, free, fits) from None
+    elapsed = time.perf_counter() - begun
     certificate = Certificate(
-        objective_s=value,
-        lower_bound_s=bound,
-        gap=(value - bound) / bound if bound else 0.0,
-        solver=solver,
-        elapsed_s=time.perf_counter() - begun,
+        objective_s=found.value,
+        lower_bound_s=found.bound,
+        gap=found.gap,
+        solver=found.solver,
+        elapsed_s=elapsed,
         machine=machine.hash,
         pins=tuple(pins),
+        objective=objective,
+        memory_limit=memory_limit,
+        peak_bytes=found.peak_bytes,
+        bound_bytes=found.bound_bytes,
         priced_on=record(machine),
-        unused=idle,
+        unused=unused(problem, found.choice, instead(problem)) if objective == "time" else (),
     )
-    return _read(problem, choice, certificate, model)
+    return _read(problem, found.choice, certificate, model)
 
 
-def solve(problem: Problem, unary: Sequence[Table]) -> tuple[list[int], float, float, str]:
-    """A choice under these prices of single choices, its value, a bound of all values, and how it was found."""
+def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float) -> Found:
+    shape = shape_of(problem)
+    found = search(problem.unary, problem.pairs, shape, problem.memo, deadline=deadline)
+    found = found.judged(problem.value(found.choice))
+    limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
+    if objective == "memory":
+        return limited.least(found)
+    return limited.solve(found) if np.isfinite(budgets).any() else found
+
+
+def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
+    limit = np.inf if memory_limit is None else memory_limit
+    return [min(limit, machine.device(rank).memory_bytes) for rank in range(mesh.size)]
+
+
+def _fits(
+    graph: Graph,
+    mesh: Mesh,
+    phases: Sequence[Phase],
+    roles: Mapping[str, str],
+    machine: Machine,
+    pins: Sequence[str],
+    memory_limit: int | None,
+) -> bool:
+    """Whether a plan that is found quickly fits on a mesh."""
+    problem = Problem(graph, mesh, phases, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
     try:
-        solution = minimise(unary, problem.pairs, memo=problem.memo)
-        return solution.choice, solution.value, solution.value, "elimination, exact"
-    except TooWideError:
-        shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
-        found = descend(unary, problem.pairs, shared, starts(problem), memo=problem.memo)
-        return found.choice, found.value, found.bound, "elimination, descent over phases"
+        apply_pins(problem, pins)
+    except UnitpError:
+        return False
+    shape, budgets = shape_of(problem), _budgets(mesh, machine, memory_limit)
+    limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice))
+    found = search(problem.unary, problem.pairs, shape, problem.memo, exact=0, deadline=0.0)
+    return all(peak <= most for peak, most in zip(limited.smallest(found).peaks, budgets, strict=True))
+
+
+def memory_of(problem: Problem, choice: Sequence[int]) -> list[Memory]:
+    """What each rank needs under a choice: of the programs that it means."""
+    made = _read(problem, choice, Certificate(0.0, 0.0, 0.0, "", 0.0), "")
+    return peaks([lower(problem.graph, made, phase.name) for phase in problem.phases])
 
 
 def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
@@ -88,11 +157,6 @@ def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
     prefill = {"batch": batch, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}
     decode = {**prefill, "seq": 1, "cache": 1024, "live": 1024}
     return Phase("prefill", prefill, 1.0), Phase("decode", decode, 200.0)
-
-
-def starts(problem: Problem) -> list[list[int]]:
-    """The variables of each phase: what descent solves one at a time."""
-    return [[i for i, v in enumerate(problem.variables) if v.phase == p.name] for p in problem.phases]
 
 
 def _require_sizes(graph: Graph, mesh: Mesh, phases: Sequence[Phase], roles: Mapping[str, str]) -> None:

@@ -26,6 +26,7 @@ from unitp.layout import Layout
 from unitp.planner.candidates import Candidates
 from unitp.planner.elimination import Table, TooWideError, evaluate
 from unitp.planner.marginals import Marginals, MarginalsGiven
+from unitp.planner.outline import instead
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.pins import matches, operands, readers, written
 from unitp.planner.places import Places, pattern
@@ -200,9 +201,7 @@ class Alternatives:
 
     def left_whole(self) -> tuple[Unused, ...]:
         """What the best plans cost in which every product is split over an axis, where this one does not split all of them."""
-        from unitp.planner import solve
-
-        return unused(self.problem, self.choice, lambda unary: solve(self.problem, unary)[:2], partly=True)
+        return unused(self.problem, self.choice, instead(self.problem), partly=True)
 
     def label(self, number: int) -> str:
         variable = self.problem.variables[number]

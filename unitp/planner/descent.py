@@ -1,22 +1,42 @@
-"""Where all variables together are too wide: blocks that meet only in shared variables, improved in turn from several starts.
+"""Where all variables together are too wide: blocks that meet only in shared variables, taken apart by multipliers.
 
-    bound    sum over blocks of what the block would cost if it could choose the shared variables for itself, each with an
-             equal part of what these cost
-    value    shared given blocks, blocks given shared, until it stays; the best of several starts
+    bound(d)    sum over blocks p of  min over choices of  block p + its part of the shared prices + d_p . shared,   sum_p d_p = 0
+    value       shared given blocks, blocks given shared, in turn until it stays; from what each block wants, for each d
 
-The phases of a plan are such blocks, parameters and caches what they share. A choice found so is as good as any where its
-value meets the bound, and never called so otherwise.
+The phases of a plan are such blocks, parameters and caches what they share. Where two blocks want different things of a
+shared variable, d makes the one cheaper and the other dearer (subgradients with Polyak's step), which raises the bound
+and brings their wishes together. Shared variables in equal places have equal multipliers, so that equal layers stay
+equal and are worked out once. A choice is as good as any where its value meets the bound, and never called so otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from math import inf
 
 import msgspec
+import numpy as np
 
 from unitp.errors import PlanError
-from unitp.planner.elimination import InfeasibleError, Pairs, Table, evaluate, minimise, renamed
+from unitp.planner.elimination import Elimination, InfeasibleError, Pairs, Table, conflict, evaluate, renamed
 from unitp.planner.memo import Memo
+
+ROUNDS = 40
+"""Steps of the multipliers at most."""
+
+TRIED = (0, 2, 5, 9, 14, 20, 27, ROUNDS - 1)
+"""The steps after which what blocks want is a start."""
+
+CLOSE = 1e-4
+"""A gap that is not worth a step."""
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """How a problem falls apart: `blocks` meet only in `shared` variables."""
+
+    shared: Sequence[int]
+    blocks: Sequence[Sequence[int]]
 
 
 class Descent(msgspec.Struct, frozen=True):
@@ -30,96 +50,157 @@ class Descent(msgspec.Struct, frozen=True):
 def descend(
     unary: Sequence[Table],
     pairs: Pairs,
-    shared: Sequence[int],
-    blocks: Sequence[Sequence[int]],
+    shape: Shape,
     limit: int = 50_000_000,
     *,
-    tied: Sequence[int] = (),
     memo: Memo | None = None,
+    rounds: int = ROUNDS,
+    deadline: float = inf,
 ) -> Descent:
-    """The best of descents from what each block wants for itself.
+    """The best of descents from what each block wants for itself, with up to `rounds` steps of the multipliers.
 
-    With `tied` also from the best choice in which variables of equal number (one per variable; their sizes are equal)
-    choose alike. Raises TooWideError where a block alone would exceed `limit`.
+    Raises TooWideError where a block alone would exceed `limit` entries.
     """
-    problem = _Blocks(unary, pairs, shared, blocks, limit, memo or Memo())
-    wishes = [problem.alone(block) for block in blocks]
-    starts = [wish for wish, _ in wishes]
-    if tied:
-        starts.append(problem.together(tied))
-    found: list[tuple[list[int], float]] = []
-    for number, start in enumerate(starts):
-        if start not in starts[:number] and (best := problem.improve(start)) is not None:
-            found.append(best)
-    if not found:
-        raise PlanError("descent over phases met forbidden choices from every start")
-    choice, value = min(found, key=lambda f: f[1])
-    return Descent(choice, value, sum(value for _, value in wishes))
+    memo = memo or Memo()
+    apart = Apart(unary, pairs, shape, limit)
+    bound, best, seen = -inf, None, set()
+    for number in range(rounds):
+        wishes, total = apart.wishes(unary, pairs, Memo())
+        bound = max(bound, total)
+        if number in TRIED:
+            for wish in wishes:
+                start = tuple(wish[i] for i in shape.shared)
+                found = None if start in seen else apart.improve(unary, pairs, memo, wish)
+                seen.add(start)
+                if found is not None and (best is None or found[1] < best[1]):
+                    best = found
+            if best is None:
+                raise PlanError("descent over phases met forbidden choices from every start")
+        assert best is not None
+        if best[1] - bound <= CLOSE * abs(best[1]) or time.perf_counter() > deadline:
+            break
+        slopes = apart.slopes(wishes)
+        if (square := sum(float(row @ row) for slope in slopes for row in slope.values())) == 0.0:
+            break
+        apart.move(slopes, shortened(number) * (best[1] - total) / square)
+    assert best is not None
+    return Descent(*best, bound)
 
 
-class _Blocks:
-    def __init__(
-        self,
-        unary: Sequence[Table],
-        pairs: Pairs,
-        shared: Sequence[int],
-        blocks: Sequence[Sequence[int]],
-        limit: int,
-        memo: Memo,
-    ) -> None:
-        self.unary, self.pairs, self.shared, self.blocks, self.limit = unary, pairs, shared, blocks, limit
-        self.memo = memo
+def shortened(number: int) -> float:
+    """Of Polyak's step, in its round: shorter and shorter, for what it aims at is above the best bound."""
+    return float(0.9 ** (number / 4))
 
-    def alone(self, block: Sequence[int]) -> tuple[dict[int, int], float]:
-        """The shared choices that a block wants, and its value with its part of the shared prices."""
-        part, shared = 1 / len(self.blocks), set(self.shared)
-        variables, memo = [*self.shared, *block], self.memo
-        unary = [memo.times(self.unary[i], part) if i in shared else self.unary[i] for i in variables]
-        among = {(a, b): memo.times(t, part) for (a, b), t in self.pairs.items() if a in shared and b in shared}
-        solution = minimise(unary, renamed({**self.pairs, **among}, variables), self.limit, memo=memo)
-        return dict(zip(self.shared, solution.choice, strict=False)), solution.value
 
-    def together(self, tied: Sequence[int]) -> dict[int, int]:
-        """The shared choices that are best where tied variables choose alike."""
-        place = {number: at for at, number in enumerate(dict.fromkeys(tied))}
-        unary: list[Table | None] = [None] * len(place)
-        for own, number in zip(self.unary, tied, strict=True):
-            have = unary[place[number]]
-            unary[place[number]] = own if have is None else self.memo.add(have, own)
-        pairs: dict[tuple[int, int], Table] = {}
-        for (a, b), table in self.pairs.items():
-            first, second = place[tied[a]], place[tied[b]]
-            key, upright = ((first, second), table) if first <= second else ((second, first), self.memo.turned(table))
-            pairs[key] = self.memo.add(pairs[key], upright) if key in pairs else upright
-        choice = minimise([u for u in unary if u is not None], pairs, self.limit, memo=self.memo).choice
-        return {i: choice[place[tied[i]]] for i in self.shared}
+class Apart:
+    """A problem taken apart. Tables are given anew to each method, for their numbers may change, not their sizes."""
 
-    def given(self, variables: Sequence[int], fixed: Mapping[int, int]) -> dict[int, int]:
-        """The best `variables` when `fixed` are given; all others do not matter to them."""
-        memo, inside = self.memo, set(variables)
-        unary = {i: self.unary[i] for i in variables}
-        for (a, b), table in self.pairs.items():
-            if a in inside and b in fixed:
-                unary[a] = memo.add(unary[a], memo.column(table, fixed[b]))
-            elif b in inside and a in fixed:
-                unary[b] = memo.add(unary[b], memo.row(table, fixed[a]))
-        solution = minimise([unary[i] for i in variables], renamed(self.pairs, variables), self.limit, memo=memo)
-        return dict(zip(variables, solution.choice, strict=True))
+    def __init__(self, unary: Sequence[Table], pairs: Pairs, shape: Shape, limit: int) -> None:
+        self.sizes, self.shape, self.limit = [len(u) for u in unary], shape, limit
+        self.inside = set(shape.shared)
+        self.group = _alike(unary, pairs, shape.shared)
+        sizes = {number: len(unary[i]) for i, number in self.group.items()}
+        self.multipliers = [{number: np.zeros(n) for number, n in sizes.items()} for _ in shape.blocks]
+        self._eliminations: dict[Hashable, Elimination] = {}
 
-    def improve(self, fixed: dict[int, int]) -> tuple[list[int], float] | None:
+    def wishes(self, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> tuple[list[dict[int, int]], float]:
+        """What each block wants, of itself and of what is shared, and what all blocks together then cost.
+
+        This is a lower bound on any choice.
+        """
+        part = 1 / len(self.shape.blocks)
+        halves = {i: memo.times(unary[i], part) for i in self.shape.shared}
+        among = {k: memo.times(t, part) for k, t in pairs.items() if k[0] in self.inside and k[1] in self.inside}
+        every = {**pairs, **among}
+        found, total = [], 0.0
+        for number, block in enumerate(self.shape.blocks):
+            multipliers = self.multipliers[number]
+            own = [memo.add(halves[i], multipliers[self.group[i]]) for i in self.shape.shared]
+            variables = [*self.shape.shared, *block]
+            tables = [*own, *(unary[i] for i in block)]
+            choice, value = self._least(("alone", number), tables, renamed(every, variables), memo)
+            found.append(dict(zip(variables, choice, strict=True)))
+            total += value
+        return found, total
+
+    def slopes(self, wishes: Sequence[Mapping[int, int]]) -> list[dict[int, Table]]:
+        """How far each block wants more of a shared choice than the others do."""
+        counts = [{number: np.zeros(len(d)) for number, d in self.multipliers[0].items()} for _ in wishes]
+        for count, wish in zip(counts, wishes, strict=True):
+            for i in self.shape.shared:
+                count[self.group[i]][wish[i]] += 1.0
+        mean = {number: sum(count[number] for count in counts) / len(counts) for number in counts[0]} if counts else {}
+        return [{number: row - mean[number] for number, row in count.items()} for count in counts]
+
+    def move(self, slopes: Sequence[Mapping[int, Table]], length: float) -> None:
+        """Make dearer to a block what it wants more of than others."""
+        for own, slope in zip(self.multipliers, slopes, strict=True):
+            for number, row in slope.items():
+                if row.any():
+                    own[number] = own[number] + row * length
+
+    def improve(
+        self, unary: Sequence[Table], pairs: Pairs, memo: Memo, start: Mapping[int, int]
+    ) -> tuple[list[int], float] | None:
         """Blocks given shared, shared given blocks, until the value stays; None where a block has no choice."""
+        fixed = {i: start[i] for i in self.shape.shared}
         best: tuple[list[int], float] | None = None
         while True:
-            rest: dict[int, int] = {}
             try:
-                for block in self.blocks:
-                    rest |= self.given(block, fixed)
+                choice = self.given(unary, pairs, memo, fixed)
             except InfeasibleError:
                 return best
-            state = {**fixed, **rest}
-            choice = [state[i] for i in range(len(self.unary))]
-            value = evaluate(self.unary, self.pairs, choice)
+            value = evaluate(unary, pairs, choice)
             if best is not None and value >= best[1] - 1e-12 * abs(best[1]):
                 return best
             best = choice, value
-            fixed = self.given(self.shared, rest)
+            rest = {i: choice[i] for block in self.shape.blocks for i in block}
+            fixed = self._given("shared", self.shape.shared, rest, unary, pairs, memo)
+
+    def given(self, unary: Sequence[Table], pairs: Pairs, memo: Memo, shared: Mapping[int, int]) -> list[int]:
+        """The best choice with these shared ones. Raises InfeasibleError where a block has none."""
+        state = dict(shared)
+        for number, block in enumerate(self.shape.blocks):
+            state |= self._given(number, block, shared, unary, pairs, memo)
+        return [state[i] for i in range(len(unary))]
+
+    def _given(
+        self,
+        key: Hashable,
+        variables: Sequence[int],
+        fixed: Mapping[int, int],
+        unary: Sequence[Table],
+        pairs: Pairs,
+        memo: Memo,
+    ) -> dict[int, int]:
+        """The best `variables` when `fixed` are given; all others do not matter to them."""
+        inside = set(variables)
+        own = {i: unary[i] for i in variables}
+        for (a, b), table in pairs.items():
+            if a in inside and b in fixed:
+                own[a] = memo.add(own[a], memo.column(table, fixed[b]))
+            elif b in inside and a in fixed:
+                own[b] = memo.add(own[b], memo.row(table, fixed[a]))
+        choice, _ = self._least(("given", key), [own[i] for i in variables], renamed(pairs, variables), memo)
+        return dict(zip(variables, choice, strict=True))
+
+    def _least(self, key: Hashable, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> tuple[list[int], float]:
+        """As `minimise`; what is to be done in which order is found out once for each `key`."""
+        if key not in self._eliminations:
+            self._eliminations[key] = Elimination([len(u) for u in unary], pairs, self.limit)
+        choice, value = self._eliminations[key].run(unary, pairs, memo)
+        if not np.isfinite(value):
+            raise InfeasibleError(conflict(unary, pairs, self.limit))
+        return choice, value
+
+
+def _alike(unary: Sequence[Table], pairs: Pairs, shared: Sequence[int]) -> dict[int, int]:
+    """A number for each shared variable, equal where all its tables are the same objects."""
+    around: dict[int, list[tuple[int, bool]]] = {i: [] for i in shared}
+    for (a, b), table in pairs.items():
+        if a in around:
+            around[a].append((id(table), False))
+        if b in around:
+            around[b].append((id(table), True))
+    numbers: dict[object, int] = {}
+    return {i: numbers.setdefault((id(unary[i]), tuple(sorted(around[i]))), len(numbers)) for i in shared}

@@ -13,7 +13,7 @@ and again, and what was done once to the same tables (the same objects) is not d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from heapq import heapify, heappop, heappush
 from math import log, prod
@@ -63,12 +63,11 @@ def minimise(unary: Sequence[Table], pairs: Pairs, limit: int = 1_000_000, *, me
     Raises TooWideError, before any work is done, where a table would exceed `limit` entries, and InfeasibleError where
     every choice is forbidden.
     """
-    problem = Tables(unary, pairs, memo)
-    order, width, largest = elimination_order(problem.sizes, problem.near, limit)
-    choice, value = problem.eliminate(order)
+    elimination = Elimination([len(u) for u in unary], pairs, limit)
+    choice, value = elimination.run(unary, pairs, memo or Memo())
     if not np.isfinite(value):
-        raise InfeasibleError(_conflict(unary, pairs, limit))
-    return Solution(choice, value, width, largest)
+        raise InfeasibleError(conflict(unary, pairs, limit))
+    return Solution(choice, value, elimination.width, elimination.largest)
 
 
 def elimination_order(sizes: Sequence[int], neighbours: Sequence[set[int]], limit: int) -> Order:
@@ -106,64 +105,88 @@ def elimination_order(sizes: Sequence[int], neighbours: Sequence[set[int]], limi
     return order, width, largest
 
 
-class Tables:
-    """Tables by the variables they are over. What a variable with one choice costs belongs to its neighbour."""
+class Step(msgspec.Struct, frozen=True):
+    """One variable goes: `scope` is it and the neighbours it then has, in order of going; `sources` number the slots that
+    are added up, `places` tell which dims of the scope each of them has."""
 
-    def __init__(self, unary: Sequence[Table], pairs: Pairs, memo: Memo | None = None) -> None:
-        self.memo = memo = memo or Memo()
-        own = list(unary)
-        self.sizes = [len(u) for u in own]
-        self.near: list[set[int]] = [set() for _ in own]
-        self.tables: list[tuple[tuple[int, ...], Table]] = []
-        for (a, b), table in pairs.items():
+    scope: tuple[int, ...]
+    places: tuple[tuple[int, ...], ...]
+    sources: tuple[int, ...]
+
+
+class Elimination:
+    """What is to be done in which order, from sizes and pairs alone; then `run` on tables, again and again.
+
+    A slot is a table: first those of variables, then those of pairs, then what each step leaves. What a variable with one
+    choice costs belongs to its neighbour, and a table of a pair has the dim of whichever goes first as dim 0.
+    """
+
+    def __init__(self, sizes: Sequence[int], pairs: Iterable[tuple[int, int]], limit: int) -> None:
+        self.sizes, self.pairs = list(sizes), list(pairs)
+        near: list[set[int]] = [set() for _ in sizes]
+        wide = [(a, b) for a, b in self.pairs if a != b and min(sizes[a], sizes[b]) > 1]
+        for a, b in wide:
+            near[a].add(b)
+            near[b].add(a)
+        order, self.width, self.largest = elimination_order(self.sizes, near, limit)
+        self.order = [i for i, _ in order]
+        self.turn = {i: number for number, i in enumerate(self.order)}
+        self.steps = list(self._steps(order))
+
+    def _steps(self, order: Sequence[tuple[int, tuple[int, ...]]]) -> Iterator[Step]:
+        """A table waits in the bucket of whichever of its variables goes first."""
+        buckets: list[list[tuple[tuple[int, ...], int]]] = [[((i,), i)] for i in self.order]
+        slot = len(self.sizes)
+        for a, b in self.pairs:
+            if a != b and min(self.sizes[a], self.sizes[b]) > 1:
+                first, second = sorted((a, b), key=self.turn.__getitem__)
+                buckets[self.turn[first]].append(((first, second), slot))
+            slot += 1
+        for (i, around), bucket in zip(order, buckets, strict=True):
+            scope = (i, *sorted(around, key=self.turn.__getitem__))
+            place = {j: at for at, j in enumerate(scope)}
+            # small tables first, so that few additions are large; in an order that equal layers share
+            ranked = sorted((self.entries(over), tuple(place[j] for j in over), slot) for over, slot in bucket)
+            yield Step(scope, tuple(over for _, over, _ in ranked), tuple(slot for _, _, slot in ranked))
+            if around:
+                buckets[self.turn[scope[1]]].append((scope[1:], slot))
+            slot += 1
+
+    def entries(self, scope: Iterable[int]) -> int:
+        """Of a table over these variables."""
+        return prod(self.sizes[i] for i in scope)
+
+    def slots(self, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> list[Table]:
+        """The tables that are given, in their slots."""
+        own, tables = list(unary), []
+        for (a, b), table in zip(self.pairs, pairs.values(), strict=True):
             if a == b:
                 own[a] = memo.add(own[a], memo.make("diagonal", (table,), table.diagonal))
             elif self.sizes[a] == 1:
                 own[b] = memo.add(own[b], memo.row(table, 0))
             elif self.sizes[b] == 1:
                 own[a] = memo.add(own[a], memo.column(table, 0))
-            else:
-                self.tables.append(((a, b), table))
-                self.near[a].add(b)
-                self.near[b].add(a)
-        self.tables += [((i,), u) for i, u in enumerate(own)]
+            elif self.turn[a] > self.turn[b]:
+                table = memo.turned(table)
+            tables.append(table)
+        return own + tables
 
-    def buckets(self, turn: Sequence[int] | Mapping[int, int]) -> list[list[tuple[tuple[int, ...], Table]]]:
-        """Each table in the bucket of whichever of its variables goes first, its dims in order of going.
-
-        So tables are added by inserting dims of size 1, and the variable that goes is dim 0.
-        """
-        found: list[list[tuple[tuple[int, ...], Table]]] = [[] for _ in self.sizes]
-        for scope, table in self.tables:
-            upright = len(scope) == 1 or turn[scope[0]] < turn[scope[1]]
-            scope, table = (scope, table) if upright else (scope[::-1], self.memo.turned(table))
-            found[turn[scope[0]]].append((scope, table))
-        return found
-
-    def eliminate(self, order: Sequence[tuple[int, tuple[int, ...]]]) -> tuple[list[int], float]:
-        """The least choice and its value (inf: there is none)."""
+    def run(self, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> tuple[list[int], float]:
+        """The least choice and its value (inf: there is none). `pairs` are in the order that was given."""
         if 0 in self.sizes:
             return [], np.inf
-        turn = {i: number for number, (i, _) in enumerate(order)}
-        buckets = self.buckets(turn)
-        value, done = 0.0, []
-        for (i, around), bucket in zip(order, buckets, strict=True):
-            scope = (i, *sorted(around, key=turn.__getitem__))
-            place = {j: at for at, j in enumerate(scope)}
-            # small tables first, so that few additions are large; in an order that equal layers share
-            ranked = sorted((table.size, tuple(place[j] for j in over), n) for n, (over, table) in enumerate(bucket))
-            what = tuple(over for _, over, _ in ranked)
-            tables = [bucket[n][1] for _, _, n in ranked]
-            least = self.memo.make(what, tables, partial(_least, what, tables))
-            done.append((scope, what, tables))
-            if around:
-                buckets[turn[scope[1]]].append((scope[1:], least))
-            else:
+        slots, value, used = self.slots(unary, pairs, memo), 0.0, []
+        for step in self.steps:
+            tables = [slots[source] for source in step.sources]
+            least = memo.make(step.places, tables, partial(_least, step.places, tables))
+            slots.append(least)
+            used.append(tables)
+            if len(step.scope) == 1:
                 value += float(least)
-        choice = [0] * len(order)
-        for scope, what, tables in reversed(done):
-            at = tuple(choice[j] for j in scope[1:])
-            choice[scope[0]] = self.memo.pick((what, at), tables, partial(_pick, what, tables, at))
+        choice = [0] * len(self.sizes)
+        for step, tables in zip(reversed(self.steps), reversed(used), strict=True):
+            at = tuple(choice[j] for j in step.scope[1:])
+            choice[step.scope[0]] = memo.pick((step.places, at), tables, partial(_pick, step.places, tables, at))
         return choice, value
 
 
@@ -191,7 +214,7 @@ def _pick(places: Sequence[tuple[int, ...]], tables: Sequence[Table], at: tuple[
     return int(reduce(np.add, rows).argmin())
 
 
-def _conflict(unary: Sequence[Table], pairs: Pairs, limit: int) -> list[int]:
+def conflict(unary: Sequence[Table], pairs: Pairs, limit: int) -> list[int]:
     """Variables that allow no choice together, none of which could be left out."""
     left = list(range(len(unary)))
     for step in reversed([2**k for k in range(len(left).bit_length())]):
@@ -207,12 +230,12 @@ def _conflict(unary: Sequence[Table], pairs: Pairs, limit: int) -> list[int]:
 
 def _feasible(unary: Sequence[Table], pairs: Pairs, variables: Sequence[int], limit: int) -> bool:
     """Whether some choice of `variables` is allowed; taken for granted where finding out is too wide."""
-    problem = Tables([unary[i] for i in variables], renamed(pairs, variables))
+    own, among = [unary[i] for i in variables], renamed(pairs, variables)
     try:
-        order, _, _ = elimination_order(problem.sizes, problem.near, limit)
+        elimination = Elimination([len(u) for u in own], among, limit)
     except TooWideError:
         return True
-    return bool(np.isfinite(problem.eliminate(order)[1]))
+    return bool(np.isfinite(elimination.run(own, among, Memo())[1]))
 
 
 def evaluate(unary: Sequence[Table], pairs: Pairs, choice: Sequence[int]) -> float:

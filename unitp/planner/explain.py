@@ -19,7 +19,7 @@ from unitp.planner.unused import whole
 from unitp.plans import Plan, Unused
 from unitp.program.instructions import Collective, Program, Value
 from unitp.program.lower import lower
-from unitp.program.memory import per_call
+from unitp.program.memory import Memory, peaks, per_call
 from unitp.program.objective import objective, predicted_seconds
 
 
@@ -54,7 +54,8 @@ class Whole(msgspec.Struct, frozen=True):
 class Description(msgspec.Struct, frozen=True):
     """`machine`: that objective and seconds are of, "" for the default one; `repriced`: it is not the one that was planned for.
 
-    `devices`: its classes and their ranks, where it has several.
+    `devices`: its classes and their ranks, where it has several. `memory`: what each rank needs to run all phases with all
+    outputs.
     """
 
     mesh: str
@@ -69,6 +70,7 @@ class Description(msgspec.Struct, frozen=True):
     moves: list[Moved]
     unused: tuple[Unused, ...]
     whole: list[Whole]
+    memory: list[Memory] = []
 
 
 def describe(plan: Plan, graph: Graph | None = None, machine: Machine | None = None) -> Description:
@@ -93,6 +95,7 @@ def describe(plan: Plan, graph: Graph | None = None, machine: Machine | None = N
         moves=moves,
         unused=plan.certificate.unused,
         whole=_whole(plan, graph) if graph else [],
+        memory=peaks([lower(graph, plan, p.phase.name) for p in plan.phases]) if graph else [],
     )
 
 

@@ -19,16 +19,16 @@ from functools import reduce
 import numpy as np
 
 from unitp.planner.elimination import (
+    Elimination,
     InfeasibleError,
     Pairs,
     Table,
-    Tables,
     TooWideError,
     added,
-    elimination_order,
     evaluate,
     minimise,
 )
+from unitp.planner.memo import Memo
 
 MOST_GIVEN = 20_000_000
 """Entries of one table where shared variables are given (as in `descend`)."""
@@ -41,18 +41,14 @@ class Marginals:
     """Both passes over a problem. Raises TooWideError, before any work is done, where a table or all together are too large."""
 
     def __init__(self, unary: Sequence[Table], pairs: Pairs, limit: int = 1_000_000) -> None:
-        tables = Tables(unary, pairs)
-        self.sizes = tables.sizes
-        order, width, _ = elimination_order(tables.sizes, tables.near, limit)
-        entries = sum(int(np.prod([tables.sizes[j] for j in (i, *around)], dtype=float)) for i, around in order)
-        if entries > MOST_ENTRIES:
-            raise TooWideError(width, entries)
-        self.order = [i for i, _ in order]
-        self.turn = {i: number for number, i in enumerate(self.order)}
-        self.scopes = [(i, *sorted(around, key=self.turn.__getitem__)) for i, around in order]
+        elimination = Elimination([len(u) for u in unary], pairs, limit)
+        self.sizes, self.order, self.turn = elimination.sizes, elimination.order, elimination.turn
+        self.scopes = [step.scope for step in elimination.steps]
+        if (entries := sum(map(elimination.entries, self.scopes))) > MOST_ENTRIES:
+            raise TooWideError(elimination.width, entries)
         self.value = 0.0
         self._beliefs: list[Table] = []
-        self._up(tables)
+        self._up(elimination, elimination.slots(unary, pairs, Memo()))
         self._down()
 
     def __getitem__(self, variable: int) -> Table:
@@ -88,21 +84,17 @@ class Marginals:
             at = self.turn[self.scopes[at][1]]
         return at
 
-    def _up(self, tables: Tables) -> None:
-        buckets = tables.buckets(self.turn)
+    def _up(self, elimination: Elimination, slots: list[Table]) -> None:
         self._messages: list[Table] = []
         self._part: dict[int, float] = {}
-        for at, scope in enumerate(self.scopes):
-            place = {i: n for n, i in enumerate(scope)}
-            bucket = sorted(buckets[at], key=lambda entry: entry[1].size)  # so that few additions are large
-            places = [tuple(place[j] for j in over) for over, _ in bucket]
-            belief = np.broadcast_to(added(places, [table for _, table in bucket]), [self.sizes[i] for i in scope])
+        for at, step in enumerate(elimination.steps):
+            own = added(step.places, [slots[source] for source in step.sources])
+            belief = np.broadcast_to(own, [self.sizes[i] for i in step.scope])
             self._beliefs.append(belief)
             least: Table = belief.min(axis=0)
             self._messages.append(least)
-            if len(scope) > 1:
-                buckets[self.turn[scope[1]]].append((scope[1:], least))
-            else:
+            slots.append(least)
+            if len(step.scope) == 1:
                 self._part[at] = float(least)
         self.value = sum(self._part.values())
 

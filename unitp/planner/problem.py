@@ -10,8 +10,10 @@ thirty equal layers cost as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from math import prod
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,6 +24,7 @@ from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.candidates import Assignment, Candidates
+from unitp.planner.elimination import evaluate
 from unitp.planner.memo import Memo
 from unitp.planner.price import Prices
 from unitp.plans import Phase
@@ -30,6 +33,9 @@ from unitp.program.memory import VIEWS
 Table = npt.NDArray[np.float64]
 Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
 """The layouts in which a node wants its inputs and leaves its outputs."""
+
+MOST_CHOICES = 400
+"""A value whose copies would give its variable more choices is left without."""
 
 SHARED = ""
 """The phase name of variables that all phases share."""
@@ -43,14 +49,41 @@ class Variable(msgspec.Struct, frozen=True):
     phase: str
     assignments: tuple[Assignment, ...] = ()
     layouts: tuple[Layout, ...] = ()
+    copies: tuple[tuple[Layout, ...], ...] = ()
+    """Beside the layout of each choice, others in which it is made too, for all readers that want them."""
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """A value that follows from parameters alone, from how it is held to how a node wants it: variables and layouts."""
+
+    source: int
+    reader: int
+    value: str
+    left: tuple[Layout, ...]
+    wanted: tuple[Layout, ...]
 
 
 class Problem:
-    """Variables with `unary` prices and `pairs` of tables, ready for `unitp.planner.elimination`."""
+    """Variables with `unary` prices and `pairs` of tables, ready for `unitp.planner.elimination`.
+
+    A conversion that several readers share, from a layout in which nobody else wants the value, is made once. `pairs`
+    count it for each of them, once `relax` was called in part; `value` as it is. In `copies` (how many, by variable) are those that
+    choose themselves what is made once for several readers.
+    """
 
     def __init__(
-        self, graph: Graph, mesh: Mesh, phases: Sequence[Phase], candidates: Candidates, prices: Prices
+        self,
+        graph: Graph,
+        mesh: Mesh,
+        phases: Sequence[Phase],
+        candidates: Candidates,
+        prices: Prices,
+        *,
+        copies: Mapping[tuple[str, str, str], int] | None = None,
     ) -> None:
+        self.copies = copies or {}
+        self._shared: list[_Shared] = []
+        self._full: tuple[list[Table], dict[tuple[int, int], Table]] | None = None
         self.graph, self.mesh, self.phases, self.candidates, self.prices = graph, mesh, phases, candidates, prices
         self.variables: list[Variable] = []
         self.unary: list[Table] = []
@@ -61,6 +94,7 @@ class Problem:
         self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
         self._tables: dict[object, Table] = {}
         self.memo = Memo()
+        self.copied: list[Copied] = []
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
         self.static = _static(graph)
         self.kept = _kept(graph, self.static)
@@ -68,18 +102,93 @@ class Problem:
         self.consumers = _consumers(graph)
         self._build()
 
+    def relax(self) -> None:
+        """Make `unary` and `pairs` prices that no program is below: of what others may pay too, each reader pays a part.
+
+        Pins must be heeded before. `value` and `seconds` stay as they are.
+        """
+        memo = self.memo
+        self._full = self.unary, self.pairs
+        self.unary, self.pairs = list(self.unary), dict(self.pairs)
+        parts = [self._least_part(shared.source, shared.value) for shared in self._shared]
+        for shared, part in zip(self._shared, parts, strict=True):
+            if part < 1.0:
+                a, b, table = shared.source, shared.reader, memo.times(shared.table, part - 1.0)
+                if a == b:
+                    self.unary[a] = memo.add(self.unary[a], memo.make("diagonal", (table,), table.diagonal))
+                elif a < b:
+                    self.pairs[a, b] = memo.add(self.pairs[a, b], table)
+                else:
+                    self.pairs[b, a] = memo.add(self.pairs[b, a], memo.turned(table))
+
+    def worth_copying(self) -> dict[tuple[str, str, str], int]:
+        """The variables whose readers might share conversions, with the most copies that two or more could share."""
+        found = {}
+        for number, value in dict.fromkeys((shared.source, shared.value) for shared in self._shared):
+            variable = self.variables[number]
+            if self._least_part(number, value) < 1.0 and variable.kind in ("value", "input", "parameter"):
+                held = self._is_fixed(number) and not self._is_pinned(number)
+                found[variable.kind, variable.name, variable.phase] = self._readers(value, number) // 2 - held
+        return found
+
+    def _least_part(self, number: int, value: str) -> float:
+        """The least part of a value's conversions from a variable that a reader pays, others paying as much.
+
+        Of k readers at most k - 1 share one: all would have the value held so. A parameter is held as most want it, at no
+        more than any other, so that at most half share a copy. Neither holds where the layout is pinned, nor for states,
+        which all phases hold alike.
+        """
+        variable = self.variables[number]
+        readers = self._readers(value, number)
+        if variable.copies:
+            return 1.0
+        if variable.kind == "state" or self._is_pinned(number):
+            return 1 / max(readers, 1)
+        return 1 / max(readers // 2 if self._is_fixed(number) else readers - 1, 1)
+
+    def _is_pinned(self, number: int) -> bool:
+        return not np.isfinite(self.unary[number]).all()
+
+    def value(self, choice: Sequence[int]) -> float:
+        """What a choice costs, as its programs will: conversions that readers share are made once."""
+        unary, pairs = self._full or (self.unary, self.pairs)
+        return evaluate(unary, pairs, choice) - sum(self._repeated(choice).values())
+
     def seconds(self, choice: Sequence[int]) -> dict[str, float]:
         """What one call of each phase costs under a choice of every variable."""
         weight = {p.name: p.weight for p in self.phases}
         total = dict.fromkeys(weight, 0.0)
-        for variable, table, chosen in zip(self.variables, self.unary, choice, strict=True):
+        unary, pairs = self._full or (self.unary, self.pairs)
+        for variable, table, chosen in zip(self.variables, unary, choice, strict=True):
             if variable.phase != SHARED:
                 total[variable.phase] += float(table[chosen])
-        for (a, b), table in self.pairs.items():
+        for (a, b), table in pairs.items():
             home = self.variables[a].phase or self.variables[b].phase
-            if home != SHARED:
+            if home != SHARED and not self._is_fixed(a):
                 total[home] += float(table[choice[a], choice[b]])
-        return {name: value / weight[name] for name, value in total.items()}
+        for home, twice in self._repeated(choice).items():
+            total[home] = total.get(home, 0.0) - twice
+        return {name: total[name] / weight[name] for name in weight}
+
+    def _is_fixed(self, number: int) -> bool:
+        """Whether a variable decides on what follows from parameters alone: that is converted at load, in no phase."""
+        return self.variables[number].phase == SHARED and self.variables[number].kind != "state"
+
+    def _repeated(self, choice: Sequence[int]) -> dict[str, float]:
+        """What `unary` and `pairs` count more than once, by phase (SHARED: of what is held)."""
+        seen: set[tuple[str, int, str, Layout]] = set()
+        found: dict[str, float] = {}
+        for shared in self._shared:
+            at = choice[shared.reader]
+            key = (shared.value, shared.source, shared.home, shared.wanted[at])
+            if key in seen:
+                found[shared.home] = found.get(shared.home, 0.0) + float(shared.table[choice[shared.source], at])
+            seen.add(key)
+        return found
+
+    def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
+        """The assignments of a node in a phase, and the layouts that each means."""
+        return self._assignments[node, phase], self._sides[node, phase]
 
     # building
 
@@ -94,7 +203,7 @@ class Problem:
         self._nodes(SHARED, [n for n in self.graph.nodes if n.name in self.static], self.phases[0])
         for phase in self.phases:
             for name, type_ in self.graph.inputs.items():
-                self._variable(Variable("input", name, phase.name, layouts=self._layouts_of(name, type_, [phase.name])))
+                self._input(name, type_, phase)
             self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
             self._ends(phase)
             self.unary[-1] = self.unary[-1] + phase.weight * self.prices.program_s  # whatever is chosen
@@ -118,21 +227,44 @@ class Problem:
         self.index[made.kind, made.name, made.phase] = number
         return number
 
+    def _input(self, name: str, type_: TensorType, phase: Phase) -> None:
+        made = Variable("input", name, phase.name, layouts=self._layouts_of(name, type_, [phase.name]))
+        self._make_copies(name, self._variable(self._with_copies(made, name)), phase)
+
     def _zeros(self, count: int) -> Table:
         return self._tables.setdefault(("zeros", count), np.zeros(count))
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
         """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
-        phase = max(self.phases, key=lambda p: prod(_sized(type_, p)))
-        number = self._variable(
-            Variable(kind, name, SHARED, layouts=self._layouts_of(name, type_, [p.name for p in self.phases]))
-        )
-        sizes = _sized(type_, phase)
-        key = ("held", sizes, type_.dtype, self.variables[number].layouts)
+        phase = max(self.phases, key=lambda p: prod(sized(type_, p)))
+        homes = self._layouts_of(name, type_, [p.name for p in self.phases])
+        made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
+        number = self._variable(made or Variable(kind, name, SHARED, layouts=homes))
+        sizes = sized(type_, phase)
+        kept = [(lay, *more) for lay, more in _choices(self.variables[number])]
+        key = ("held", sizes, type_.dtype, tuple(kept))
         if key not in self._tables:
-            held = [self.prices.held(lay, sizes, type_.dtype) for lay in self.variables[number].layouts]
+            held = [sum(self.prices.held(lay, sizes, type_.dtype) for lay in both) for both in kept]
             self._tables[key] = np.array(held) * self._weight
         self.unary[number] = self._tables[key]
+
+    def _with_copies(self, made: Variable, value: str) -> Variable:
+        """The variable of a value, with the copies that it may be worth making once for several readers."""
+        most = self.copies.get((made.kind, made.name, made.phase), 0)
+        if not 0 < most <= 2:
+            return made
+        found: dict[Layout, set[tuple[str, str]]] = {}
+        for phase in [p.name for p in self.phases] if made.phase == SHARED else [made.phase]:
+            for node, operand in self.consumers.get(value, ()):
+                home = SHARED if node.name in self.static else phase
+                for layout in self._wanted(node, operand, home):
+                    found.setdefault(layout, set()).add((node.name, home))
+        more = [lay for lay, readers in found.items() if len(readers) + self._ends_of(value) > 1]
+        sets = [c for n in range(most + 1) for c in combinations(more, n)]
+        both = [(home, c) for home in made.layouts for c in sets if home not in c]
+        if len(both) > MOST_CHOICES:
+            return made
+        return Variable(made.kind, made.name, made.phase, (), tuple(h for h, _ in both), tuple(c for _, c in both))
 
     def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
         """The layouts in which the readers of a value in these phases want it, and the replicated one.
@@ -162,10 +294,15 @@ class Problem:
                 elif phase_name != SHARED and self._readers(value) > 1:
                     self._fan_out(node, place, value, number, phase)
 
-    def _readers(self, value: str) -> int:
-        """How many want a value: nodes, the caller, states that it replaces."""
+    def _readers(self, value: str, source: int | None = None) -> int:
+        """How many want a value: nodes, the caller, states that it replaces; of what is fixed, in all phases together."""
         nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
-        return len(nodes) + (value in self.graph.outputs) + sum(s.output == value for s in self.graph.states)
+        if source is None or not self._is_fixed(source):
+            return len(nodes) + self._ends_of(value)
+        return len(nodes & self.static) + len(self.phases) * (len(nodes - self.static) + self._ends_of(value))
+
+    def _ends_of(self, value: str) -> int:
+        return (value in self.graph.outputs) + sum(s.output == value for s in self.graph.states)
 
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
         """The layout in which a value with several readers is held: a variable of its own."""
@@ -175,23 +312,51 @@ class Problem:
             choices |= dict.fromkeys(Layout(lay.dims) for lay in left)
         for state in (s for s in self.graph.states if s.output == value):
             choices |= dict.fromkeys(self.variables[self.index["state", state.input, SHARED]].layouts)
-        number = self._variable(Variable("value", value, phase.name, layouts=tuple(choices)))
-        self._pair(producer, number, self._conversions(value, left, tuple(choices), phase), phase.weight)
+        made = self._with_copies(Variable("value", value, phase.name, layouts=tuple(choices)), value)
+        number = self._variable(made)
+        self._pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
+        self._make_copies(value, number, phase)
+
+    def _make_copies(self, value: str, number: int, phase: Phase) -> None:
+        """Add what the copies of each choice of a value's variable cost."""
+        if self.variables[number].copies:
+            both = _choices(self.variables[number])
+            prices = [
+                self._conversions(value, (home,), copies, phase).sum() if copies else 0.0 for home, copies in both
+            ]
+            self.unary[number] = self.unary[number] + phase.weight * np.array(prices)
 
     def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
         """The price of a value to a node that reads it, once where two operands want it in the same layout."""
         source, left = self.source(value, phase.name)
-        fixed = self.variables[source].phase == SHARED and self.variables[source].kind != "state"
+        fixed = self._is_fixed(source)
         if fixed and home == SHARED and not (node.op in VIEWS and self.kept.intersection(node.outputs)):
             return  # a copy that is let go once the node has run, at load
         before: list[tuple[Layout, ...]] = []
         for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
             # what follows from parameters is converted once, at load: it costs a second copy held
+            if fixed:
+                self.copied.append(Copied(source, number, value, left, wanted))
             table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
             if before:
                 table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
-            self._pair(source, number, table, self._weight if fixed else phase.weight)
+            self._pay(value, source, number, table, wanted, phase)
             before.append(wanted)
+
+    def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
+        """Add what a reader's conversions from a variable cost; nothing where a copy is there."""
+        variable, fixed = self.variables[source], self._is_fixed(source)
+        weight = self._weight if fixed else phase.weight
+        if variable.copies:
+            table = np.array(
+                [
+                    [0.0 if w in c else x for x, w in zip(row, wanted, strict=True)]
+                    for row, c in zip(table, variable.copies, strict=True)
+                ]
+            )
+        self._pair(source, number, table, weight)
+        home = SHARED if fixed else phase.name
+        self._shared.append(_Shared(value, source, number, home, self.memo.times(table, weight), tuple(wanted)))
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
@@ -212,17 +377,17 @@ class Problem:
             source, left = self.source(value, phase.name)
             whole = tuple(Layout(lay.dims) for lay in left)
             choices = tuple(dict.fromkeys(whole))
-            if self.variables[source].phase == SHARED and self.variables[source].kind != "state":
-                self._pair(source, source, self._copies(value, left, whole), self._weight)
+            if self._is_fixed(source):
+                self._pay(value, source, source, self._copies(value, left, whole), whole, phase)
             elif self.variables[source].kind != "node":
-                self._pair(source, source, self._conversions(value, left, whole, phase), phase.weight)
+                self._pay(value, source, source, self._conversions(value, left, whole, phase), whole, phase)
             else:
                 number = self._variable(Variable("output", value, phase.name, layouts=choices))
                 self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
         for state in self.graph.states:
             source, left = self.source(state.output, phase.name)
             number, held = self.source(state.input, phase.name)
-            self._pair(source, number, self._conversions(state.output, left, held, phase), phase.weight)
+            self._pay(state.output, source, number, self._conversions(state.output, left, held, phase), held, phase)
 
     # prices
 
@@ -236,11 +401,11 @@ class Problem:
         return self._tables[key]
 
     def _typed(self, name: str, phase: Phase) -> TensorType:
-        return TensorType(self.graph.types[name].dtype, _sized(self.graph.types[name], phase))
+        return TensorType(self.graph.types[name].dtype, sized(self.graph.types[name], phase))
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
-        shape = _sized(type_, phase)
+        shape = sized(type_, phase)
         key = ("convert", shape, type_.dtype, left, wanted)
         if key not in self._tables:
             self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
@@ -248,7 +413,7 @@ class Problem:
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         type_ = self.graph.types[value]
-        shape = _sized(type_, self.phases[0])
+        shape = sized(type_, self.phases[0])
         key = ("copy", shape, type_.dtype, left, wanted)
         if key not in self._tables:
             held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
@@ -268,7 +433,25 @@ class Problem:
         self.pairs[a, b] = table if have is None else self.memo.add(have, table)
 
 
-def _sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
+class _Shared(NamedTuple):
+    """What a reader pays for conversions of a value from `source`, which others may want too: `wanted`, by its choices."""
+
+    value: str
+    source: int
+    reader: int
+    home: str
+    table: Table
+    wanted: tuple[Layout, ...]
+
+
+def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
+    """The layout of each choice, and its copies."""
+    return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)
+
+
+def sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
+    """The shape of a value in a phase."""
+
     def size(dim: Dim) -> int:
         return phase.sizes[dim] if isinstance(dim, str) else dim
 

@@ -4,8 +4,9 @@
                 or the collective's, and what each call of a program costs
     objective   sum over phases of weight * seconds  +  price of a byte held * mean bytes held * sum of weights
 
-What follows from parameters alone runs once, at load: it costs no time, and the bytes of the copies it makes. A plan
-whose objective differs from this was priced wrongly or lowered to something else.
+What follows from parameters alone runs once, at load: it costs no time, and the bytes of the copies it makes. A copy that
+any phase reads is held in all of them, once. A plan whose objective differs from this was priced wrongly or lowered to
+something else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from unitp.cost.device import CONTRACTIONS
 from unitp.cost.link import slowest
 from unitp.graph.ops import flops, operator, rule_of
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice
-from unitp.program.memory import held, local_bytes, per_call
+from unitp.program.memory import local_bytes, peaks, per_call
 
 Conversion = Collective | Slice | Mask
 KINDS = {
@@ -70,9 +71,8 @@ def predicted_seconds(program: Program, machine: Machine) -> float:
 def objective(programs: Sequence[tuple[float, Program]], machine: Machine) -> float:
     """The objective of a plan, from the program of each of its phases and that phase's weight."""
     calls = sum(weight * predicted_seconds(program, machine) for weight, program in programs)
-    ranks = range(programs[0][1].mesh.size)
-    most = max(sum(sum(held(p, rank)) for rank in ranks) / len(ranks) for _, p in programs)
-    return calls + machine.held_byte_s * most * sum(weight for weight, _ in programs)
+    held = [memory.parameters + memory.states for memory in peaks([program for _, program in programs])]
+    return calls + machine.held_byte_s * sum(held) / len(held) * sum(weight for weight, _ in programs)
 
 
 class _Pricing:

@@ -247,7 +247,8 @@ class Session:
     @contextmanager
     def tracing(self) -> Iterator[list[TracedCall]]:
         """Inside, every call of a program is noted with the times of its instructions on every rank."""
-        self._calls = calls = []
+        calls: list[TracedCall] = []
+        self._calls = calls
         try:
             yield calls
         finally:

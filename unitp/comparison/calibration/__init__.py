@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from unitp.comparison.calibration.assemble import device_notes, device_of, link_notes, link_of
+from unitp.comparison.calibration.assemble import Samples, device_notes, device_of, link_notes, link_of, samples_of
 from unitp.comparison.calibration.layers import (
     CONFIG,
     layers_plan,
@@ -62,6 +62,7 @@ def calibrate(
         raise InputError(f"{ranks} ranks cannot be measured", hint="Give --ranks 1 or more.")
     counts = (1, ranks) if ranks > 1 else (1,)
     machine = Machine(name=f"{backend} on this host")
+    alone: Samples = {}
     notes = {"": _head(backend, ranks, launching.get("threads", 1), quick)}
     steps = 2 * len(counts)
     for place, count in enumerate(counts):
@@ -69,7 +70,7 @@ def calibrate(
         def say(what: str, part: float, step: int = 2 * place, count: int = count) -> None:
             tell(f"{backend}, {count} rank{'s' if count > 1 else ''}: {what}", (step + min(part, 1.0)) / steps)
 
-        machine = _measure_parts(machine, backend, count, quick, say, launching)
+        machine = _measure_parts(machine, backend, count, quick, say, launching, alone)
         notes |= device_notes(f"devices.{NAME}" + (f".busy.{count}" if count > 1 else ""), count)
         machine = _measure_layers(machine, backend, count, quick, lambda what, part: say(what, 1 + part), launching)
     if ranks > 1:
@@ -78,13 +79,17 @@ def calibrate(
 
 
 def _measure_parts(
-    machine: Machine, backend: str, count: int, quick: bool, say: Tell, launching: dict[str, Any]
+    machine: Machine, backend: str, count: int, quick: bool, say: Tell, launching: dict[str, Any], alone: Samples
 ) -> Machine:
+    """The machine with a device (and link) for so many ranks. `alone` has what one rank takes; one rank fills it in."""
     parts = Parts(count, quick)
     say("starting", 0.0)
     with launch(parts.graph, parts.plan, backend, **launching) as session:
         times = measure(session, parts, BUDGET_S[quick] * min(count, 2), say)
-    device = device_of(parts, times)
+    samples = samples_of(parts, times, alone)
+    device = device_of(parts, times, samples)
+    if count == 1:
+        alone |= samples
     if count == 1:
         held = 0.1 / device.memory_bytes_per_s
         return msgspec.structs.replace(machine, devices={NAME: device}, held_byte_s=held)
@@ -115,5 +120,5 @@ def _head(backend: str, ranks: int, threads: int, quick: bool) -> str:
     return (
         f"unitp calibrate --backend {backend} --ranks {ranks}{more}, unitp {version('unitp')}, {date.today().isoformat()}, "
         f"{threads} thread{'s' if threads > 1 else ''} per rank.\n"
-        "Lower quartiles of interleaved rounds; seconds, bytes and FLOPs."
+        "Interleaved rounds: near the quickest of operators, medians of collectives; seconds, bytes and FLOPs."
     )

@@ -18,19 +18,35 @@ RESHAPED = ("RotaryEmbedding", "Attention")
 
 VIEWS = ("Unsqueeze", "Squeeze", "Slice")
 Notes = dict[str, str]
+Samples = dict[tuple[str, int, float], float]
+"""Seconds by operator, rows and bytes."""
 
 
 def seconds_of(times: Times, d: Difference) -> float:
     """Seconds of one operator or collective, by its difference."""
-    more, less = times.seconds(Program(d.more, d.rows)), times.seconds(Program(d.less, d.less_rows or d.rows))
-    return max((more - less) / d.count, LEAST_S)
+    seconds = times.together if d.what in KINDS else times.alone
+    more, less = seconds(Program(d.more, d.rows)), seconds(Program(d.less, d.less_rows or d.rows))
+    return max((more - less) / d.times, LEAST_S)
 
 
-def device_of(parts: Parts, times: Times) -> Device:
+def samples_of(parts: Parts, times: Times, alone: Samples | None = None) -> Samples:
+    """Seconds of every operator and shape; several ranks are never quicker than one `alone`."""
+    known = alone or {}
+    return {
+        _key(d): max(seconds_of(times, d), known.get(_key(d), 0.0)) for d in parts.differences if d.what not in KINDS
+    }
+
+
+def _key(d: Difference) -> tuple[str, int, float]:
+    return d.what, d.rows, d.bytes
+
+
+def device_of(parts: Parts, times: Times, samples: Samples) -> Device:
     """The device of a rank, while as many ranks work as there were."""
     found: dict[str, list[tuple[Difference, Sample]]] = {}
     for d in parts.differences:
-        found.setdefault(d.what, []).append((d, Sample(d.flops, d.bytes, seconds_of(times, d))))
+        if d.what not in KINDS:
+            found.setdefault(d.what, []).append((d, Sample(d.flops, d.bytes, samples[_key(d)])))
     overhead, points = _products(found["MatMul"])
     add = fit_rate([s for _, s in found["Add"]])
     moved = fit_rate([s for _, s in found["Transpose"]])
@@ -42,11 +58,11 @@ def device_of(parts: Parts, times: Times) -> Device:
         "Transpose": Rate(view, None, moved.bytes_per_s),
         **{name: Rate(view) for name in ("Reshape", *VIEWS)},
     }
-    for what, samples in found.items():
-        if what in ("Add", "MatMul", "MatMul float64", "Transpose", *KINDS):
+    for what, members in found.items():
+        if what in ("Add", "MatMul", "MatMul float64", "Transpose"):
             continue
         beside = 2 * view if what in RESHAPED else 0.0
-        left = [_less(s, beside if what != "Gather" else _at(add, s.bytes * 1.5)) for _, s in samples]
+        left = [_less(s, beside if what != "Gather" else _at(add, s.bytes * 1.5)) for _, s in members]
         fitted = fit_rate(left)
         rates[what] = Rate(fitted.operator_s, fitted.flops_per_s, fitted.bytes_per_s)
     rates["GatherND"] = rates["Gather"]
@@ -61,7 +77,7 @@ def device_of(parts: Parts, times: Times) -> Device:
         operator_s=add.operator_s or 0.0,
         matmul=matmul,
         operators=rates,
-        program_s=max(times.beyond(empty) + times.seconds(empty) - (add.operator_s or 0.0), 0.0),
+        program_s=max(times.seen(empty) - (add.operator_s or 0.0), 0.0),
     )
 
 

@@ -1,8 +1,8 @@
 """Whole decoder layers, against the sum of their parts: what is left over is what chains of operators do not show.
 
 A small decoder runs a prompt and some tokens, as `unitp bench` has it. Caches are written in place only by a graph that has
-them, so this is also where the price of that is found: what a decode step takes beyond everything else is the overhead of its
-TensorScatters, what a prefill takes beyond everything else their bytes.
+them, so the price of that is found here: by the clock of the ranks where they tell of single instructions; else what a decode
+step takes beyond everything else is the overhead of its TensorScatters, what a prefill takes beyond all else their bytes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
-from unitp.comparison.calibration.timing import quartile
+from unitp.comparison.breakdown import INSTRUCTIONS, basis_of, seconds_of_marks
+from unitp.comparison.calibration.timing import QUICK
 from unitp.cost import Device, Machine, Rate
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
@@ -24,12 +26,14 @@ from unitp.plans import Phase, Plan
 from unitp.program.instructions import Local, Program
 from unitp.program.memory import per_call
 from unitp.program.objective import predict
-from unitp.runtime.session import Session
+from unitp.runtime.session import Session, TracedCall
 
 CONFIG = LlamaConfig(
     layers=4, width=576, heads=9, kv_heads=3, head_dim=64, hidden=1536, vocab=4096, max_context=1024, interleaved=True
 )
 PROMPT, TOKENS = 256, 12
+QUICK_SMALL = 0.5
+"""The quantile that stands for one of many short instructions."""
 
 
 def small_decoder(config: LlamaConfig = CONFIG) -> Model:
@@ -54,39 +58,62 @@ def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
 
 
 class Layers(NamedTuple):
-    """What one call of prefill and decode took, and the programs."""
+    """What one call of prefill and decode took, as the driver sees it, the programs, and one TensorScatter of each.
+
+    The last two are None where ranks tell of segments only.
+    """
 
     prefill_s: float
     decode_s: float
     prefill: Program
     decode: Program
+    prefill_scatter_s: float | None = None
+    decode_scatter_s: float | None = None
 
 
 def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) -> Layers:
     prompt = [(7 * i + 11) % CONFIG.vocab for i in range(PROMPT)]
-    prefills, decodes, programs = [], [], {}
+    found: dict[str, list[TracedCall]] = {"prefill": [], "decode": []}
     for number in range(rounds + 1):
         say(number)
         with session.tracing() as calls:
             for _ in session.generation([prompt], TOKENS, ignore_eos=True):
                 pass
-        for call in calls:
-            kind = "decode" if call.program.sizes["seq"] == 1 else "prefill"
-            programs[kind] = call.program
-            if number:
-                (decodes if kind == "decode" else prefills).append((call.ended - call.begun) / 1e9)
-    return Layers(quartile(prefills), quartile(decodes), programs["prefill"], programs["decode"])
+        for call in calls if number else ():
+            found["decode" if call.program.sizes["seq"] == 1 else "prefill"].append(call)
+    quick = 0.5 if session.plan.mesh.size > 1 else QUICK
+    prefill, decode = (
+        float(np.quantile([(call.ended - call.begun) / 1e9 for call in calls], quick)) for calls in found.values()
+    )
+    programs = found["prefill"][0].program, found["decode"][0].program
+    scatters = _scatter_seconds(found["prefill"]), _scatter_seconds(found["decode"])
+    return Layers(prefill, decode, *programs, *scatters)
+
+
+def _scatter_seconds(calls: list[TracedCall]) -> float | None:
+    """Seconds of one TensorScatter, by the clock of the ranks; None where these tell of segments only."""
+    program = calls[0].program
+    if basis_of(calls[0], program) != INSTRUCTIONS:
+        return None
+    numbers = [n for n, i in per_call(program) if isinstance(i, Local) and i.op == "TensorScatter"]
+    return float(np.quantile([s for call in calls for s in seconds_of_marks(call, numbers)], QUICK_SMALL))
 
 
 def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
-    """The machine with the price of writing caches, found from what layers take."""
+    """The machine with the price of writing caches."""
     device = machine.devices[name].among(ranks)
-    left = layers.decode_s - predict(layers.decode, machine).seconds
-    overhead = max(left / _scatters(layers.decode), 0.0)
+    scatters = _scatters(layers.decode)
+    overhead = layers.decode_scatter_s
+    if overhead is None:
+        left = layers.decode_s - predict(layers.decode, machine).seconds
+        overhead = max(left / scatters, 0.0)
     machine = with_device(machine, name, ranks, _with_scatter(device, Rate(overhead)))
-    left = layers.prefill_s - predict(layers.prefill, machine).seconds
-    scatters = _scatters(layers.prefill)
     size = 2 * 4.0 * PROMPT * CONFIG.kv_heads * CONFIG.head_dim
+    left = (
+        layers.prefill_s - predict(layers.prefill, machine).seconds
+        if layers.prefill_scatter_s is None
+        else (layers.prefill_scatter_s - overhead) * scatters
+    )
     rate = min(size * scatters / left, device.memory_bytes_per_s) if left > 0 else device.memory_bytes_per_s
     return with_device(machine, name, ranks, _with_scatter(device, Rate(overhead, None, rate)))
 

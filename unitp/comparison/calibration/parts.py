@@ -30,7 +30,7 @@ ROWS = 256
 
 
 class Difference(NamedTuple):
-    """`count` times an operator (or collective) are what `more` takes beyond `less`, outputs of the graph, for so many rows.
+    """`times` an operator (or collective) are what `more` takes beyond `less`, outputs of the graph, for so many rows.
 
     `flops` and `bytes` of one: as the cost model counts them; of a collective, `bytes` of the whole array. `less_rows`: where
     the other chain has another number of rows.
@@ -40,7 +40,7 @@ class Difference(NamedTuple):
     more: str
     less: str
     rows: int
-    count: int
+    times: int
     flops: float
     bytes: float
     less_rows: int = 0
@@ -169,7 +169,9 @@ class Parts:
         small = [self.pair(f"small_{i}", SMALL) for i in range(15)]
         self.pairs("MatMul", x0, small, SMALL, 3, (1, 5), (1,))
         if wide is not None:
-            self.pairs("MatMul", x0, [self.pair("large", LARGE)], LARGE, 1, (0, 1), (1,))
+            large = str(b.MatMul(self.empty, self.transposed("large", WIDTH, LARGE)))
+            flops, size = 2.0 * WIDTH * LARGE, 4.0 * (WIDTH * LARGE + WIDTH + LARGE)
+            self.differences.append(Difference("MatMul", self.output(large), self.empty, 1, 1, flops, size))
             double = [self.pair(f"double_{i}", HIDDEN, "float64") for i in range(4)]
             self.pairs("MatMul float64", wide, double, HIDDEN, 2, (1, 2), (1, ROWS))
 

@@ -1,13 +1,15 @@
 """Seconds of the outputs of a calibration's graph: all of them in turn, round by round, so that what disturbs one disturbs all.
 
-Of the rounds the lower quartile counts: what else runs on the machine only ever adds. A rank's seconds are those of its engine
-(`unitp.runtime.messages.Trace`): from the first that begins to the last that ends.
+What else runs on the machine only ever adds: of a program without collectives, near the quickest of all ranks and rounds
+counts, by the clock of each engine (`unitp.runtime.messages.Trace`). One with collectives lasts from the first rank that
+begins to the last that ends, and waits are part of it: there the median counts, as in the chain that it is compared with.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,8 @@ from unitp.runtime.session import Session, TracedCall
 
 FEWEST, MOST = 5, 60
 """Rounds."""
+QUICK = 0.1
+"""The quantile that stands for an undisturbed run."""
 
 Say = Callable[[str, float], None]
 """Is told what is done, and which part of the whole is."""
@@ -31,28 +35,32 @@ class Program(NamedTuple):
 
 
 class Times:
-    """Seconds of each program: of the slowest rank (`seconds`), and of the driver beyond that (`beyond`)."""
+    """Seconds of each program, from its calls."""
 
     def __init__(self) -> None:
-        self.found: dict[Program, list[tuple[float, float]]] = {}
+        self.found: dict[Program, list[TracedCall]] = {}
 
     def add(self, program: Program, call: TracedCall) -> None:
-        inside = (max(t.ended for t in call.traces) - min(t.begun for t in call.traces)) / 1e9
-        self.found.setdefault(program, []).append((inside, (call.ended - call.begun) / 1e9 - inside))
+        self.found.setdefault(program, []).append(call)
 
-    def seconds(self, program: Program) -> float:
-        return quartile([inside for inside, _ in self.found[program]])
+    def alone(self, program: Program) -> float:
+        """Of a rank."""
+        each = [(t.ended - t.begun) / 1e9 for call in self.found[program] for t in call.traces]
+        return float(np.quantile(each, QUICK))
 
-    def beyond(self, program: Program) -> float:
-        return quartile([outside for _, outside in self.found[program]])
+    def together(self, program: Program) -> float:
+        """From the first rank's begin to the last one's end."""
+        return median(
+            (max(t.ended for t in c.traces) - min(t.begun for t in c.traces)) / 1e9 for c in self.found[program]
+        )
+
+    def seen(self, program: Program) -> float:
+        """Of the driver: from asking to all answers."""
+        return median((call.ended - call.begun) / 1e9 for call in self.found[program])
 
     @property
     def rounds(self) -> int:
         return min(len(found) for found in self.found.values())
-
-
-def quartile(values: list[float]) -> float:
-    return float(np.quantile(values, 0.25))
 
 
 def programs_of(parts: Parts) -> list[Program]:

@@ -59,5 +59,5 @@ def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
 
 
 register(Operator("Attention", attention, arity=(3, 7), flops=4, space=("b", "h", "s", "t", "e")))
-register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4))
+register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4, traffic="output"))  # of its tables, a few rows
 register(Operator("TensorScatter", scatter, arity=(3, 3), space=("b", "g", "s", "e"), traffic="update"))

@@ -1,0 +1,70 @@
+"""`unitp trace`: a prompt and some tokens as a Chrome/Perfetto trace, the prediction beside the measurement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich_click as click
+
+from unitp.cli.bench import machine_option, sample_prompts
+from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options, writable
+from unitp.cli.output import print_json, progress, say
+
+
+@click.command("trace")
+@options(model_argument, backend_option)
+@click.option("-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where the trace is written.")
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="How long each prompt is.",
+)
+@click.option(
+    "--new-tokens",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="How many tokens are made after it.",
+)
+@options(machine_option, running_options, json_option)
+def command(
+    model: str,
+    backend: str | None,
+    output: str,
+    prompt_tokens: int,
+    new_tokens: int,
+    machine: str | None,
+    as_json: bool,
+    **running: Any,
+) -> None:
+    """What each rank does when, instruction by instruction, beside what was predicted; open FILE in ui.perfetto.dev.
+
+    A first run, in which frameworks compile, is not traced. Frameworks that run several instructions in one call show these
+    segments.
+    """
+    path = writable(output)
+    from unitp.cli.bench import load_machine_of
+
+    priced = load_machine_of(machine)
+    request = Request(model, backend=backend, **running)
+    prompts = sample_prompts(request, prompt_tokens)
+    from unitp.report import trace
+
+    with progress() as tell, request.launch(tell) as session:
+        tell(f"tracing {len(prompts)} x ({prompt_tokens} + {new_tokens}) tokens")
+        for _ in session.generation(prompts, new_tokens, ignore_eos=True):
+            pass
+        with session.tracing() as calls:
+            for _ in session.generation(prompts, new_tokens, ignore_eos=True):
+                pass
+    title = f"{request.model.name} on {request.plan.mesh}, {request.backend}"
+    trace.save(calls, priced, path, title)
+    if as_json:
+        about = {"model": request.model.name, "backend": request.backend, "mesh": str(request.plan.mesh)}
+        print_json({**about, "calls": len(calls), "machine": priced.name, "output": output})
+        return
+    say(f"{len(calls)} calls of {title}, written to {output}")

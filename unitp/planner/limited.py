@@ -1,0 +1,423 @@
+"""The least choice whose peak memory fits every rank: Lagrange for the bound, mixed plans for the choice.
+
+    bound    max over l >= 0 of  min over choices of  cost + sum_r l_r (held_r - budget_r + least need_r)
+    value    the best choice that was lowered and fits; among those that Lagrange meets, mixed variable by variable
+
+For given l the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.descent`);
+its multipliers and l, of the few ranks and phases whose budget binds, move together (where phases are one block, l alone,
+by cutting planes). Choices on either side of a budget
+differ in whole layers, so a program over what they chose (`unitp.planner.milp`) comes close to it; a small problem is
+solved over all choices, and exactly: what that finds and does not fit after all is forbidden, and it is solved again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+import numpy as np
+
+from unitp.planner.descent import ROUNDS, TRIED, Apart, Shape, shortened
+from unitp.planner.elimination import Elimination, Pairs, Table, TooWideError, evaluate
+from unitp.planner.footprint import Footprint
+from unitp.planner.memo import Memo
+from unitp.planner.milp import Program, Row, entries, highest
+from unitp.planner.problem import Problem
+from unitp.planner.search import ROUNDING, Found
+from unitp.program.memory import Memory
+
+NARROW = 2_000_000
+"""Entries of the largest table of all phases together that is worth its time in every step."""
+
+WIDE = 50_000_000
+"""Entries of the largest table of a phase alone."""
+
+SMALL = 20_000
+"""Columns of a program over all choices that is worth solving."""
+
+MIXED = (2, 1, 1)
+"""So many choices that do not fit are mixed with the best that does, again while that helps."""
+
+CLOSE = 1e-4
+"""A gap that is not worth more work."""
+
+Judge = Callable[[Sequence[int]], list[Memory]]
+"""What each rank needs under a choice, from the lowered programs."""
+
+
+class NoFitError(Exception):
+    """No choice fits (`proven`), or none was found. `least`: what each rank needs where `rank` needs least."""
+
+    def __init__(self, proven: bool, least: Sequence[Memory], rank: int) -> None:
+        super().__init__(f"rank {rank} needs {least[rank].peak} bytes")
+        self.proven, self.least, self.rank = proven, list(least), rank
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A choice that was met: its cost, and what each rank needs by its programs."""
+
+    choice: tuple[int, ...]
+    cost: float
+    needs: tuple[Memory, ...]
+
+    @property
+    def peaks(self) -> list[float]:
+        """Bytes, rank by rank."""
+        return [float(need.peak) for need in self.needs]
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """A row that counts what a rank needs in a phase, and how much it may count."""
+
+    rank: int
+    phase: str
+    row: Row
+    room: float
+
+
+class Limited:
+    """A problem under budgets, in bytes, one for each rank. `deadline`: of `time.perf_counter`."""
+
+    def __init__(
+        self, problem: Problem, shape: Shape, budgets: Sequence[float], judge: Judge, deadline: float = np.inf
+    ) -> None:
+        self.problem, self.judge, self.deadline = problem, judge, deadline
+        self.shape = _joined(problem, shape)
+        self.budgets = np.array(budgets, float)
+        self.footprint = Footprint(problem)
+        self.apart = Apart(problem.unary, problem.pairs, self.shape, WIDE)
+        self.points: dict[tuple[int, ...], Point] = {}
+        self.watched: dict[tuple[int, str, int], Watch] = {}
+        self.bound = -np.inf
+        self.prices: Table = np.zeros(0)
+        self.unary: list[Table] = list(problem.unary)
+
+    # what is asked for
+
+    def solve(self, free: Found) -> Found:
+        """The best choice that fits, beginning from the best without limits. Raises NoFitError."""
+        self.bound = free.bound
+        first = self._meet(free.choice)
+        if self._fits(first):
+            return free
+        self._watch(first)
+        self._require_room()
+        self._narrow()
+        self._climb()
+        self._mix()
+        found = self._best()
+        if found is None or not self._proves(found):
+            exact = self._exhaust()
+            if (found := self._best()) is None:
+                raise self._nothing(exact)
+            if exact:
+                return Found(list(found.choice), found.cost, found.cost, "mixed-integer program, exact")
+        bound = found.cost if self._proves(found) else self.bound
+        return Found(list(found.choice), found.cost, bound, "Lagrange bound, layers mixed")
+
+    def smallest(self, free: Found) -> Point:
+        """A choice whose worst rank needs as little as can be found."""
+        self.bound = free.bound
+        best = self._meet(free.choice)
+        while self._add(int(np.argmax(best.peaks)), best):
+            best = min(best, self._frugal(careful=True), key=lambda p: max(p.peaks))
+        return best
+
+    def least(self, free: Found) -> Found:
+        """Of the choices whose worst rank needs least, as far as can be found, the fastest that fits."""
+        best = self.smallest(free)
+        if not self._fits(best):
+            raise self._nothing(False)
+        self.budgets = np.minimum(self.budgets, max(best.peaks))
+        self._mix()
+        found = self._best() or best
+        peak, least = int(max(found.peaks)), max(int(self._least_peak(rank, phase)) for rank, phase, _ in self.watched)
+        how = "bytes priced above time, then layers mixed"
+        return Found(list(found.choice), found.cost, self.bound, how, peak, min(least, peak))
+
+    def _best(self) -> Point | None:
+        return min((p for p in self.points.values() if self._fits(p)), key=lambda p: p.cost, default=None)
+
+    def _proves(self, point: Point) -> bool:
+        return point.cost - self.bound <= ROUNDING * abs(point.cost)
+
+    def _fits(self, point: Point) -> bool:
+        return bool((np.array(point.peaks) <= self.budgets).all())
+
+    def _meet(self, choice: Sequence[int]) -> Point:
+        """Judge a choice, and remember it."""
+        key = tuple(choice)
+        if key not in self.points:
+            self.points[key] = Point(key, self.problem.value(choice), tuple(self.judge(choice)))
+        return self.points[key]
+
+    def _watch(self, point: Point) -> bool:
+        """Take into account what is most over its budget: False where that is known already, or nothing is."""
+        over = np.array(point.peaks) - self.budgets
+        worst = int(over.argmax())
+        return bool(over[worst] > 0) and self._add(worst, point)
+
+    def _add(self, rank: int, point: Point) -> bool:
+        """Rows of a rank for each phase: what it holds, and beside that what the nodes need that need most at this point.
+
+        Each of equal nodes alone must fit, so their mean must: one row for all layers.
+        """
+        known = len(self.watched)
+        for phase in (p.name for p in self.problem.phases):
+            held, needs = self.footprint.held(rank, phase), self.footprint.needs(rank, phase)
+            room = float(self.budgets[rank]) - self.footprint.least_need(rank, phase)
+            self.watched.setdefault((rank, phase, 0), Watch(rank, phase, held, room))
+            if needs:
+                table = needs[max(needs, key=lambda i: needs[i][point.choice[i]])]
+                alike = [i for i, need in needs.items() if need is table]
+                row = Row({**held.unary, **dict.fromkeys(alike, table / len(alike))}, held.pairs)
+                self.watched.setdefault((rank, phase, id(table)), Watch(rank, phase, row, float(self.budgets[rank])))
+        return len(self.watched) > known
+
+    # what cannot be
+
+    def _least_held(self, rank: int, phase: str) -> float:
+        """The fewest bytes that a rank can hold."""
+        row, memo = self.footprint.held(rank, phase), Memo()
+        unary = [
+            row.unary[i] if i in row.unary else memo.times(memo.make("finite", (own,), partial(_finite, own)), 1.0)
+            for i, own in enumerate(self.unary)
+        ]
+        pairs = {
+            k: row.pairs.get(k, memo.make("none", (t,), partial(np.zeros, t.shape)))
+            for k, t in self.problem.pairs.items()
+        }
+        return Apart(unary, pairs, self.shape, WIDE).wishes(unary, pairs, memo)[1]
+
+    def _least_peak(self, rank: int, phase: str) -> float:
+        """Bytes that no plan can be below."""
+        return self._least_held(rank, phase) + self.footprint.least_need(rank, phase)
+
+    def _require_room(self) -> None:
+        """Raise NoFitError where what must be held is too much already."""
+        for rank, phase, _ in self.watched:
+            if self._least_peak(rank, phase) > self.budgets[rank] * (1 + ROUNDING):
+                self._frugal()
+                raise self._nothing(True)
+
+    def _narrow(self) -> None:
+        """Forbid what could not fit even where as little as can be is held."""
+        for rank, phase in dict.fromkeys((rank, phase) for rank, phase, _ in self.watched):
+            most = float(self.budgets[rank]) - self._least_held(rank, phase)
+            for i, need in self.footprint.needs(rank, phase).items():
+                if (need > most).any():
+                    self.unary[i] = np.where(need > most, np.inf, self.unary[i])
+
+    def _nothing(self, proven: bool) -> NoFitError:
+        """The error, with the choice whose worst rank is least over its budget."""
+        best = min(self.points.values(), key=lambda p: max(np.array(p.peaks) / self.budgets))
+        rank = int((np.array(best.peaks) / self.budgets).argmax())
+        return NoFitError(proven, best.needs, rank)
+
+    # the bound
+
+    def _priced(self, prices: Iterable[float], memo: Memo) -> tuple[list[Table], dict[tuple[int, int], Table]]:
+        """The problem where each byte held on a rank that is watched has a price."""
+        unary, pairs = list(self.unary), dict(self.problem.pairs)
+        for watch, price in zip(self.watched.values(), prices, strict=False):
+            if price:
+                for i, table in watch.row.unary.items():
+                    unary[i] = memo.add(unary[i], memo.times(table, float(price)))
+                for key, table in watch.row.pairs.items():
+                    pairs[key] = memo.add(pairs[key], memo.times(table, float(price)))
+        return unary, pairs
+
+    def _frugal(self, careful: bool = False) -> Point:
+        """A choice that holds about as little as can be, and of those a cheap one, or (`careful`) one whose nodes need little."""
+        scale = 1e4 * abs(self.bound) / max(max(max(p.peaks) for p in self.points.values()), 1.0)
+        memo = Memo()
+        unary, pairs = self._priced([scale] * len(self.watched), memo)
+        for rank, phase, _ in self.watched if careful else ():
+            for i, need in self.footprint.needs(rank, phase).items():
+                unary[i] = memo.add(unary[i], memo.times(need, scale * 1e-2))
+        wishes, _ = self.apart.wishes(unary, pairs, memo)
+        found = [f for wish in wishes if (f := self.apart.improve(unary, pairs, memo, wish)) is not None]
+        return self._meet(min(found, key=lambda f: f[1])[0])
+
+    def _climb(self) -> None:
+        """Raise the bound by steps of all multipliers; what is met on the way are points."""
+        frugal = self._frugal()
+        while self._watch(frugal):
+            frugal = self._frugal()
+        prices = self.prices = np.zeros(len(self.watched))
+        cuts: list[tuple[int, ...]] = []
+        for number in range(ROUNDS):
+            memo = Memo()
+            unary, pairs = self._priced(prices, memo)
+            wishes, total = self.apart.wishes(unary, pairs, memo)
+            rooms = np.array([watch.room for watch in self.watched.values()])
+            prices = np.append(prices, np.zeros(len(rooms) - len(prices)))
+            now = total - float(prices @ rooms)
+            self.bound = max(self.bound, now)
+            if number in TRIED:
+                for wish in wishes:
+                    if (found := self.apart.improve(unary, pairs, memo, wish)) is not None:
+                        self._watch(self._meet(found[0]))
+            aim = min(
+                (p.cost for p in self.points.values() if self._fits(p)),
+                default=max(p.cost for p in self.points.values()),
+            )
+            if aim - self.bound <= CLOSE * abs(aim) or time.perf_counter() > self.deadline:
+                return
+            if now == self.bound:
+                self.prices = prices
+            rows = [watch.row for watch in self.watched.values()][: len(rooms)]
+            if len(self.shape.blocks) == 1:
+                cut = tuple(wishes[0][i] for i in range(len(self.unary)))
+                if cut in cuts:
+                    return
+                cuts.append(cut)
+                prices = self._highest(cuts, rows, rooms, frugal)
+                continue
+            slopes = self.apart.slopes(wishes)
+            over = np.array([_mean(row, wishes) for row in rows]) - rooms
+            units = np.array([_unit(row) for row in rows])
+            over = np.where((over < 0) & (prices <= 0), 0.0, over)
+            square = sum(float(row @ row) for slope in slopes for row in slope.values()) + float(
+                ((over / units) ** 2).sum()
+            )
+            if square == 0.0:
+                return
+            length = shortened(number) * (aim - now) / square
+            self.apart.move(slopes, length)
+            prices = np.maximum(prices + length * over / units**2, 0.0)
+
+    def _highest(self, cuts: Sequence[tuple[int, ...]], rows: Sequence[Row], rooms: Table, frugal: Point) -> Table:
+        """The prices at which the bound could be highest, as far as choices tell that were best at other prices."""
+        costs = [evaluate(self.unary, self.problem.pairs, choice) for choice in (*cuts, frugal.choice)]
+        over = [[row.value(choice) for row in rows] - rooms for choice in (*cuts, frugal.choice)]
+        slack = np.maximum(-over[-1], 1e-6 * rooms)
+        return highest(np.array(costs), np.array(over), (costs[-1] - min(self.bound, costs[0])) / slack)
+
+    # choices
+
+    def _mix(self) -> None:
+        """Between a choice that fits and one that is cheaper and does not: the first layers of one, the last of the other.
+
+        What phases share is cut in two at a node, each phase is solved anew for it, and bisection finds the cut that just fits.
+        """
+        unary, pairs = self._priced(self.prices, Memo())
+        for most in MIXED:
+            if (best := self._best()) is None:
+                return
+            over = [p for p in self.points.values() if p.cost < best.cost and not self._fits(p)]
+            over.sort(key=lambda p: evaluate(unary, pairs, p.choice))
+            for point in over[:most]:
+                memo = Memo()
+                priced = self._priced(self._secant(point, best), memo)
+                for first, last in ((point, best), (best, point)):
+                    self._bisect(first, last, *priced, memo)
+            if self._best() is best:
+                return
+
+    def _secant(self, over: Point, fits: Point) -> list[float]:
+        """The prices of bytes at which two choices would cost the same, by each row that tells them apart."""
+        found = []
+        for watch in self.watched.values():
+            saved = watch.row.value(over.choice) - watch.row.value(fits.choice)
+            found.append((fits.cost - over.cost) / saved if saved > 0 else 0.0)
+        return found
+
+    def _bisect(self, first: Point, last: Point, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> None:
+        """Try cuts between two choices, of which one fits, about as many as halve the layers down to one."""
+        shared = self._places()
+        low, high = 0, len(shared)
+        while high - low > max(len(shared) // 64, 1) and time.perf_counter() < self.deadline:
+            cut = (low + high) // 2
+            start = {i: (first if at < cut else last).choice[i] for at, group in enumerate(shared) for i in group}
+            met = self._meet(self.apart.given(unary, pairs, memo, start))
+            if self._fits(met) == self._fits(last):
+                low = cut
+            else:
+                high = cut
+
+    def _places(self) -> list[list[int]]:
+        """What phases share, in the order in which it is read; a parameter and what follows from it alone stay together."""
+        order = {node.name: at for at, node in enumerate(self.problem.graph.nodes)}
+        inside, head = set(self.shape.shared), {i: i for i in self.shape.shared}
+
+        def of(i: int) -> int:
+            while head[i] != i:
+                i = head[i]
+            return i
+
+        first: dict[int, int] = {}
+        for a, b in self.problem.pairs:
+            if a in inside and b in inside:
+                head[of(a)] = of(b)
+        for a, b in self.problem.pairs:
+            for i, j in ((a, b), (b, a)):
+                if i in inside and j not in inside:
+                    at = order.get(self.problem.variables[j].name, len(order))
+                    first[of(i)] = min(first.get(of(i), len(order)), at)
+        groups: dict[int, list[int]] = {}
+        for i in self.shape.shared:
+            groups.setdefault(of(i), []).append(i)
+        return [groups[i] for i in sorted(groups, key=lambda i: first.get(i, len(order)))]
+
+    def _exhaust(self) -> bool:
+        """Solve over all choices, where there are few, until what is found fits.
+
+        True: what is best now is the best there is, or nothing fits.
+        """
+        if entries(self.unary, self.problem.pairs) > SMALL:
+            return False
+        program = Program(self.unary, self.problem.pairs)
+        for rank, budget in enumerate(self.budgets):
+            for phase in (p.name for p in self.problem.phases):
+                row = self.footprint.held(rank, phase)
+                program.at_most(row, float(budget))
+                for i, need in self.footprint.needs(rank, phase).items():
+                    program.at_most(Row({**row.unary, i: need}, row.pairs), float(budget))
+        while time.perf_counter() < self.deadline:
+            outcome = program.solve(self.deadline - time.perf_counter())
+            best = self._best()
+            if outcome.choice is None or (best is not None and outcome.bound >= best.cost * (1 - ROUNDING)):
+                return outcome.proven
+            self.bound = max(self.bound, outcome.bound)
+            if not outcome.proven:
+                return False
+            met = self._meet(outcome.choice)
+            if self._fits(met) and met.cost <= outcome.bound * (1 + 1e-9):
+                return True
+            program.forbid(dict(enumerate(outcome.choice)))
+        return False
+
+
+def _joined(problem: Problem, shape: Shape) -> Shape:
+    """All phases as one block where that is narrow: then there is nothing to agree on."""
+    try:
+        Elimination([len(u) for u in problem.unary], problem.pairs, NARROW)
+    except TooWideError:
+        return shape
+    return Shape(shape.shared, [[i for block in shape.blocks for i in block]])
+
+
+def _mean(row: Row, wishes: Sequence[Mapping[int, int]]) -> float:
+    """What a row counts where each phase has its wish; of what phases share, the mean."""
+    total = 0.0
+    for i, table in row.unary.items():
+        having = [wish for wish in wishes if i in wish]
+        total += sum(float(table[wish[i]]) for wish in having) / len(having)
+    for (a, b), table in row.pairs.items():
+        having = [wish for wish in wishes if a in wish and b in wish]
+        total += sum(float(table[wish[a], wish[b]]) for wish in having) / len(having)
+    return total
+
+
+def _unit(row: Row) -> float:
+    """Bytes that one choice may make a difference of: what a step of a price is measured by."""
+    spans = [float(np.ptp(table)) for table in row.unary.values() if len(table)]
+    return max(float(np.mean(spans)) if spans else 1.0, 1.0)
+
+
+def _finite(table: Table) -> Table:
+    """0 where a choice is allowed."""
+    return np.where(np.isfinite(table), 0.0, np.inf)

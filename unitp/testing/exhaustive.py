@@ -1,0 +1,274 @@
+"""The best plan of a small graph by looking at every plan: what the planner is judged by.
+
+    objective(plan) = sum_p weight_p * seconds(program_p) + price of a byte held * mean bytes held * sum_p weight_p
+
+Each plan is made as a `Plan`, lowered phase by phase, and priced from the program's instructions. Nothing of the planner is
+used but its candidates. Held are parameters and the copies that any phase's program makes of them (`program.memory`).
+
+A plan chooses, for all phases, the layout of each parameter and state and the assignment of each node that depends on
+parameters alone; for each phase, the assignment of every other node, the layout of each input, and the layout of each value
+that is an output or that several read. A layout is one that a reader wants, one that a producer leaves, or the
+replicated one. What phases do not share is looked at phase by phase: of plans of a phase that hold the same copies, the
+fastest is kept (with memory: each that no other beats in time and on all ranks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import prod
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.cost import Machine
+from unitp.graph.graph import Graph, Node
+from unitp.graph.ops import layouts
+from unitp.layout import Layout, Split
+from unitp.mesh import Mesh
+from unitp.planner.candidates import ROLES, Assignment, Candidates
+from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.program.instructions import Instruction, Local, Program, reads, writes
+from unitp.program.lower import lower
+from unitp.program.memory import VIEWS, constants, local_bytes, peaks, per_call
+from unitp.program.objective import predicted_seconds
+
+Place = tuple[str, str]
+"""What is chosen: (parameter, state, node or value; its name)."""
+
+Held = dict[tuple[str, Layout], tuple[int, ...]]
+"""Bytes on each rank, by what is held and in which layout."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A plan with its objective in seconds and the peak bytes of each rank."""
+
+    objective: float
+    peaks: tuple[int, ...]
+    plan: Plan
+
+
+class _PhaseFound(msgspec.Struct, frozen=True):
+    seconds: float
+    peaks: tuple[int, ...]
+    """Of activations and states alone."""
+    held: Held
+    plan: PhasePlan
+
+
+class Space:
+    """Every plan of `graph` for these phases. `count` says how many programs would be lowered to look at all."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        mesh: Mesh,
+        phases: Sequence[Phase],
+        machine: Machine,
+        roles: Mapping[str, str] = ROLES,
+        *,
+        memory: bool = False,
+    ) -> None:
+        self.graph, self.mesh, self.phases, self.machine, self.memory = graph, mesh, tuple(phases), machine, memory
+        self.candidates = Candidates(graph, mesh, roles)
+        known = {p.name for p in graph.parameters}
+        self.fixed: list[Node] = []
+        for node in graph.nodes:
+            if all(name in known for name in node.inputs if name):
+                self.fixed.append(node)
+                known |= set(node.outputs)
+        names = {node.name for node in self.fixed}
+        self.moving = [node for node in graph.nodes if node.name not in names]
+        self._seconds: dict[object, float] = {}
+
+    # what there is to choose
+
+    def assignments(self, node: Node, phase: Phase) -> list[Assignment]:
+        return self.candidates.of(node, phase.sizes)
+
+    def sides(self, node: Node, phase: Phase) -> Iterator[tuple[tuple[Layout | None, ...], tuple[Layout, ...]]]:
+        rule = self.candidates.rules[node.name]
+        return (layouts(rule, dict(a)) for a in self.assignments(node, phase))
+
+    def wanted(self, name: str, phases: Sequence[Phase]) -> dict[Layout, None]:
+        """The layouts in which a value is read, and the replicated one."""
+        found = {Layout.replicated(len(self.graph.types[name].shape)): None}
+        for node in self.graph.nodes:
+            for operand in (i for i, read in enumerate(node.inputs) if read == name):
+                for phase in phases:
+                    found |= {w: None for wants, _ in self.sides(node, phase) if (w := wants[operand]) is not None}
+        return found
+
+    def homes(self, node: Node, place: int, phase: Phase) -> list[Layout | None]:
+        """The layouts in which an output of a node may be held; None: as the node leaves it.
+
+        The latter is listed only where nobody else is asked, or no layout says it: a maximum still to be taken.
+        """
+        name = node.outputs[place]
+        readers = sum(name in other.inputs for other in self.graph.nodes)
+        ends = (name in self.graph.outputs) + sum(s.output == name for s in self.graph.states)
+        if readers + ends < 2 and name not in self.graph.outputs:
+            return [None]
+        left = {side[1][place]: None for side in self.sides(node, phase)}
+        homes = {Layout(lay.dims): None for lay in left} | self.wanted(name, [phase])
+        if readers + ends > 1:
+            homes |= left
+        for state in (s for s in self.graph.states if s.output == name):
+            homes |= self.wanted(state.input, self.phases)
+        made = [home for home in homes if home.reduction == "sum"]
+        return [*made] if len(made) == len(homes) else [None, *made]
+
+    def _shared(self) -> tuple[list[Place], list[Sequence[object]]]:
+        """The choices for all phases, and what there is to choose for each."""
+        made: dict[Place, Sequence[object]] = {}
+        for parameter in self.graph.parameters:
+            made["parameter", parameter.name] = list(self.wanted(parameter.name, self.phases))
+        for state in self.graph.states:
+            made["state", state.input] = list(self.wanted(state.input, self.phases))
+        made |= {("node", node.name): self.assignments(node, self.phases[0]) for node in self.fixed}
+        return [*made], [*made.values()]
+
+    def _own(self, phase: Phase) -> tuple[list[Place], list[Sequence[object]]]:
+        """The choices of one phase, and what there is to choose for each."""
+        made: dict[Place, Sequence[object]] = {("value", n): list(self.wanted(n, [phase])) for n in self.graph.inputs}
+        for node in self.moving:
+            made["node", node.name] = self.assignments(node, phase)
+            made |= {("value", name): self.homes(node, place, phase) for place, name in enumerate(node.outputs)}
+        return [*made], [*made.values()]
+
+    @property
+    def count(self) -> int:
+        shared = prod(len(o) for o in self._shared()[1])
+        return shared * sum(prod(len(o) for o in self._own(phase)[1]) for phase in self.phases)
+
+    # looking at all
+
+    def all(self) -> Iterator[Found]:
+        """Every plan that may be the best one (with memory: within any limit)."""
+        places, options = self._shared()
+        for choice in product(*options):
+            chosen = dict(zip(places, choice, strict=True))
+            parameters: dict[str, Layout] = {n: c for (kind, n), c in chosen.items() if kind == "parameter"}  # type: ignore[misc]
+            states: dict[str, Layout] = {n: c for (kind, n), c in chosen.items() if kind == "state"}  # type: ignore[misc]
+            fixed: dict[str, dict[str, Split]] = {n: dict(c) for (kind, n), c in chosen.items() if kind == "node"}  # type: ignore[call-overload]
+            base = Plan(self.graph.hash, self.mesh, parameters, states, (), Certificate(0.0, 0.0, 0.0, "all", 0.0))
+            found = [self._phase(base, fixed, phase) for phase in self.phases]
+            for parts in product(*found):
+                yield self._together(base, parts)
+
+    def best(self, limit: Sequence[float] | None = None) -> Found | None:
+        """The best plan whose peaks are within `limit` (bytes by rank); None where there is none."""
+        best = None
+        for found in self.all():
+            fits = limit is None or all(p <= most for p, most in zip(found.peaks, limit, strict=True))
+            if fits and (best is None or found.objective < best.objective):
+                best = found
+        return best
+
+    def of(self, plan: Plan) -> Found:
+        """A plan as this space sees it: its objective and peaks, from its programs."""
+        parts = []
+        for made in plan.phases:
+            program = lower(self.graph, plan, made.phase.name)
+            parts.append(_PhaseFound(self._priced(program), self._peaks(program), self._held(program), made))
+        return self._together(plan, parts)
+
+    def _together(self, base: Plan, parts: Sequence[_PhaseFound]) -> Found:
+        held: Held = {}
+        for part in parts:
+            held |= part.held
+        bytes_held = np.sum([*held.values(), (0,) * self.mesh.size], axis=0) + self._state_bytes(base)
+        weights = sum(phase.weight for phase in self.phases)
+        value = sum(phase.weight * part.seconds for phase, part in zip(self.phases, parts, strict=True))
+        value += self.machine.held_byte_s * weights * float(np.mean(bytes_held))
+        most = np.max([part.peaks for part in parts], axis=0) + bytes_held if self.memory else ()
+        plan = msgspec.structs.replace(base, phases=tuple(part.plan for part in parts))
+        return Found(value, tuple(int(n) for n in most), plan)
+
+    def _phase(self, base: Plan, fixed: Mapping[str, dict[str, Split]], phase: Phase) -> list[_PhaseFound]:
+        """The plans of a phase that may be part of the best one, what all phases share being chosen."""
+        places, options = self._own(phase)
+        best: dict[frozenset[tuple[str, Layout]], list[_PhaseFound]] = {}
+        for choice in product(*options):
+            chosen = dict(zip(places, choice, strict=True))
+            nodes: dict[str, dict[str, Split]] = {n: dict(c) for (kind, n), c in chosen.items() if kind == "node"}  # type: ignore[call-overload]
+            values: dict[str, Layout] = {n: c for (kind, n), c in chosen.items() if kind == "value" and c is not None}  # type: ignore[misc]
+            made = PhasePlan(phase, {**fixed, **nodes}, values)
+            program = lower(self.graph, msgspec.structs.replace(base, phases=(made,)), phase.name)
+            found = _PhaseFound(self._priced(program), self._peaks(program), self._held(program), made)
+            alike = best.setdefault(frozenset(found.held), [])
+            if not any(_beats(other, found) for other in alike):
+                alike[:] = [other for other in alike if not _beats(found, other)] + [found]
+        return [found for alike in best.values() for found in alike]
+
+    def _priced(self, program: Program) -> float:
+        """`predicted_seconds`, which is a sum over instructions: equal ones are priced once for all plans."""
+        total = 0.0
+        for _, instruction in per_call(program):
+            names = *reads(instruction), *writes(instruction)
+            key = (_bare(instruction), tuple(program.values[n] for n in names))
+            if key not in self._seconds:
+                alone = msgspec.structs.replace(
+                    program,
+                    values={n: program.values[n] for n in names},
+                    inputs=reads(instruction),
+                    parameters=(),
+                    states=(),
+                    outputs=writes(instruction),
+                    instructions=(instruction,),
+                )
+                self._seconds[key] = predicted_seconds(alone, self.machine)
+            total += self._seconds[key]
+        return total
+
+    def _peaks(self, program: Program) -> tuple[int, ...]:
+        return tuple(m.activations for m in peaks([program])) if self.memory else ()
+
+    def _held(self, program: Program) -> Held:
+        """Parameters, and what follows from them and is read by each call, where it is no view of another."""
+        known = constants(program)
+        made = {name: i for i in program.instructions for name in writes(i) if name in known}
+        kept = {*program.outputs, *(new for _, new in program.states)}
+        kept |= {name for _, instruction in per_call(program) for name in reads(instruction)}
+        roots = set(program.parameters)
+        for name in kept & known:
+            while isinstance(maker := made.get(name), Local) and maker.op in VIEWS:
+                name = maker.inputs[0]
+            roots.add(name)
+        return {(n.partition("@")[0], program.values[n].layout): self._bytes(program, n) for n in roots}
+
+    def _bytes(self, program: Program, name: str) -> tuple[int, ...]:
+        return tuple(local_bytes(program, name, rank) for rank in range(self.mesh.size))
+
+    def _state_bytes(self, base: Plan) -> npt.NDArray[np.int64]:
+        """Bytes of states on each rank, in the phase that has the largest."""
+        total = np.zeros(self.mesh.size, np.int64)
+        for state in self.graph.states:
+            sizes = [np.zeros(self.mesh.size, np.int64)]
+            for phase in self.phases:
+                shape = [phase.sizes[d] if isinstance(d, str) else d for d in state.type.shape]
+                layout = base.states[state.input].bind(shape, self.mesh)
+                parts = [prod(layout.local_shape(shape, rank, self.mesh)) for rank in range(self.mesh.size)]
+                sizes.append(np.array(parts) * np.dtype(state.type.dtype).itemsize)
+            total = total + np.max(sizes, axis=0)
+        return total
+
+
+def _beats(a: _PhaseFound, b: _PhaseFound) -> bool:
+    """Whether `a` is as good as `b` in every respect; both hold the same copies."""
+    return a.seconds <= b.seconds and all(x <= y for x, y in zip(a.peaks, b.peaks, strict=True))
+
+
+def _bare(instruction: Instruction) -> tuple[object, ...]:
+    """An instruction without the names of its values."""
+    if isinstance(instruction, Local):
+        given = tuple(map(bool, instruction.inputs))
+        return (
+            instruction.op,
+            given,
+            tuple(sorted(instruction.attrs.items())),
+            tuple(sorted(instruction.splits.items())),
+        )
+    about = msgspec.structs.asdict(instruction)
+    return type(instruction).__name__, *(v for k, v in about.items() if k not in ("input", "output"))
