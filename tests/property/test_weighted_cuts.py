@@ -22,6 +22,7 @@ from unitp.planner.weights import Weighing, weighted_cuts, weighted_groups
 from unitp.plans import Phase, unsplit
 from unitp.program.check import check
 from unitp.program.lower import lower
+from unitp.program.memory import peak
 from unitp.testing.models import EAGER_TO_SPLIT
 from unitp.testing.random_graphs import random_graph
 from unitp.testing.simulate import simulate
@@ -169,6 +170,27 @@ def test_candidates_follow_memory():
     rows = round(120 * everything / (everything + small))
     assert Split(("tp",), ((0, rows), (rows, 120))) in found.splits[node.name, "n"]
     assert Split(("tp",), cuts(2, 120)) in found.splits[node.name, "n"]
+
+
+def test_a_small_device_never_gets_more_than_fits():
+    """Its share of the work would be a half by speed; a quarter of the bytes is all that it has room for."""
+    b = Builder("products")
+    x = b.input("x", "float32", (2, 64))
+    for number in range(4):
+        x = b.MatMul(
+            b.Gelu(b.MatMul(x, b.random(f"up{number}", (64, 256), seed=1))),
+            b.random(f"down{number}", (256, 64), seed=2),
+        )
+    graph = b.graph(x)
+    whole = 4 * 2 * 64 * 256 * 4
+    like = EAGER_TO_SPLIT.device(0)
+    small = msgspec.structs.replace(like, memory_bytes=float(whole // 4))
+    machine = msgspec.structs.replace(EAGER_TO_SPLIT, devices={"like": like, "small": small}, ranks=("like", "small"))
+    free = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=EAGER_TO_SPLIT)
+    made = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=machine)
+    needs = [[peak(lower(graph, p, "main"), rank).peak for rank in range(2)] for p in (free, made)]
+    assert needs[0][1] > small.memory_bytes >= needs[1][1]
+    assert needs[1][1] > 0.5 * small.memory_bytes, "but it is used"
 
 
 def test_a_faster_device_gets_more_of_everything():

@@ -21,6 +21,7 @@ from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
 from unitp.planner.alternatives import Alternatives
 from unitp.planner.explain import describe, devices_text, repriced
+from unitp.report import html
 from unitp.testing.models import EAGER_TO_SPLIT, TINY, arrays, random_weights, tiny, write_huggingface
 
 TWO = """
@@ -175,6 +176,9 @@ def test_show_and_explain_price_on_the_plans_own_machine_or_another(
     assert not elsewhere["same_prices"]
     assert elsewhere["objective_s"] < told["objective_s"]
     assert unitp("show", files["two"], "--model", folder, "--html", "p.html", "--machine", "two.toml").code == 0
+    page = Path("p.html").read_text("utf-8")
+    assert "on machine two boxes" in page
+    assert "(slow: rank 0; fast: rank 1)" in page
     for verb in (("show", files["default"]), ("explain", files["default"]), ("diff", files["default"], files["two"])):
         Path("three.toml").write_text(TWO.replace('"slow", "fast"]', '"slow", "fast", "fast"]'))
         said = unitp(*verb, "--model", folder, "--machine", "three.toml")
@@ -257,6 +261,7 @@ def test_an_unused_axis_is_told_with_both_times(unitp: Command, folder: str) -> 
     assert (idle.axis, idle.phases) == ("tp", ("prefill", "decode"))
     assert idle.objective_s > made.certificate.objective_s
     assert idle.seconds["decode"] > made.phase("decode").seconds
+    assert "Axis tp is left unused by prefill and decode" in html.page(made, tiny().graph)
     used = plan_graph(tiny().graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)
     assert used.certificate.unused == ()
     said = unitp("plan", folder, "--mesh", "tp=2")
