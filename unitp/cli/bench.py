@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import rich_click as click
 
-from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options
+from unitp.cli.options import (
+    Request,
+    backend_option,
+    json_option,
+    model_argument,
+    options,
+    read_machine,
+    running_options,
+)
 from unitp.cli.output import mebibytes, print_json, print_table, progress, say, table
 
 if TYPE_CHECKING:
@@ -15,11 +23,6 @@ if TYPE_CHECKING:
     from unitp.cost import Machine
     from unitp.runtime.session import Session
 
-machine_option = click.option(
-    "--machine",
-    metavar="MACHINE",
-    help="What times are predicted with: a machine file (`unitp calibrate`), or a profile.",
-)
 TRACED = 3
 """Generations that are traced for the comparison with what was predicted."""
 
@@ -42,13 +45,12 @@ TRACED = 3
     metavar="N",
     help="How many tokens are made after it.",
 )
-@options(machine_option, running_options, json_option)
+@options(running_options, json_option)
 def command(
     model: str,
     backend: str | None,
     prompt_tokens: int,
     new_tokens: int,
-    machine: str | None,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -57,8 +59,9 @@ def command(
     As many prompts run as axis dp has coordinates. A first run, in which frameworks compile, is not measured. With --machine,
     some more runs are traced, and predicted and measured time is told by phase and by class of instruction.
     """
-    priced = load_machine_of(machine) if machine else None
     request = Request(model, backend=backend, **running)
+    machine = request.value("machine")
+    priced = read_machine(machine)
     prompts = sample_prompts(request, prompt_tokens)
     phases: list[PhaseTimes] = []
     with progress() as tell:
@@ -97,14 +100,6 @@ def sample_prompts(request: Request, tokens: int) -> list[list[int]]:
     prompts = [[(7 * i + 11) % vocabulary for i in range(tokens)]] * request.batch
     request.require_prompts(prompts)
     return prompts
-
-
-def load_machine_of(name: str | None) -> Machine:
-    """The machine of `--machine`; the default one where it is not given."""
-    from unitp.cost import Machine
-    from unitp.cost.machine_file import load_machine
-
-    return load_machine(name) if name else Machine()
 
 
 def predicted_and_measured(

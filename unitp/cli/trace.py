@@ -6,8 +6,17 @@ from typing import Any
 
 import rich_click as click
 
-from unitp.cli.bench import machine_option, sample_prompts
-from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options, writable
+from unitp.cli.bench import sample_prompts
+from unitp.cli.options import (
+    Request,
+    backend_option,
+    json_option,
+    model_argument,
+    options,
+    read_machine,
+    running_options,
+    writable,
+)
 from unitp.cli.output import print_json, progress, say
 
 
@@ -30,14 +39,13 @@ from unitp.cli.output import print_json, progress, say
     metavar="N",
     help="How many tokens are made after it.",
 )
-@options(machine_option, running_options, json_option)
+@options(running_options, json_option)
 def command(
     model: str,
     backend: str | None,
     output: str,
     prompt_tokens: int,
     new_tokens: int,
-    machine: str | None,
     as_json: bool,
     **running: Any,
 ) -> None:
@@ -47,12 +55,12 @@ def command(
     segments.
     """
     path = writable(output)
-    from unitp.cli.bench import load_machine_of
-
-    priced = load_machine_of(machine)
     request = Request(model, backend=backend, **running)
-    prompts = sample_prompts(request, prompt_tokens)
+    from unitp.cost.record import planned_machine
     from unitp.report import trace
+
+    priced = read_machine(request.value("machine")) or planned_machine(request.plan)
+    prompts = sample_prompts(request, prompt_tokens)
 
     with progress() as tell, request.launch(tell) as session:
         tell(f"tracing {len(prompts)} x ({prompt_tokens} + {new_tokens}) tokens")

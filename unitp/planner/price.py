@@ -23,8 +23,8 @@ from unitp.graph.ops import Rule, flops, infer, layouts, operator, rule_of
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import Assignment
+from unitp.planner.conversions import Conversions
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
-from unitp.program.convert import steps
 from unitp.program.instructions import (
     AllGather,
     AllReduce,
@@ -75,7 +75,7 @@ class Prices:
 
     def __init__(self, machine: Machine, mesh: Mesh) -> None:
         self.machine, self.mesh = machine, mesh
-        self._memo: dict[tuple[Shape, str, Layout, Layout], float] = {}
+        self._conversions = Conversions(mesh, self.step)
         self._rows: dict[tuple[Split, int], Row] = {}
         self._links = {axis: machine.ring(axis, mesh) for axis, size in mesh.axes if size > 1}
         devices = [machine.working(rank, mesh) for rank in range(mesh.size)]
@@ -92,21 +92,7 @@ class Prices:
         self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:
         """Seconds from each layout in `left` to each in `wanted`."""
-        sources = [lay.bind(shape, self.mesh) for lay in left]
-        targets = [lay.bind(shape, self.mesh) for lay in wanted]
-        return np.array([[self._conversion(shape, dtype, a, b) for b in targets] for a in sources])
-
-    def _conversion(self, shape: Shape, dtype: str, source: Layout, target: Layout) -> float:
-        key = (shape, dtype, source, target)
-        if key not in self._memo:
-            total, at = 0.0, source
-            if target.reduction == "max" and not (source.reduction == "max" and {*target.partial} <= {*source.partial}):
-                total, target = np.inf, source  # no instruction makes a maximum still to be taken
-            for instruction, after in steps(source, target, self.mesh):
-                total += self.step(instruction, Value(dtype, shape, at), Value(dtype, shape, after))
-                at = after
-            self._memo[key] = total
-        return self._memo[key]
+        return self._conversions.table(shape, dtype, left, wanted)
 
     def step(self, instruction: Instruction, before: Value, after: Value) -> float:
         """Seconds of one conversion instruction."""

@@ -10,7 +10,7 @@ thirty equal layers cost as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import combinations
 from math import prod
 from typing import NamedTuple
@@ -93,6 +93,8 @@ class Problem:
         self._sides: dict[tuple[str, str], list[Sides]] = {}
         self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
         self._tables: dict[object, Table] = {}
+        self._tuples: dict[Hashable, tuple[Layout, ...]] = {}
+        self._alive: list[tuple[Layout, ...]] = []
         self.memo = Memo()
         self.copied: list[Copied] = []
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
@@ -271,15 +273,35 @@ class Problem:
 
         What comes from outside is never partial: who wants a bias so (added once, not on every rank) masks it.
         """
-        found = {Layout.replicated(len(type_.shape)): None}
+        wishes: dict[int, tuple[Layout, ...]] = {}
         for node, operand in self.consumers.get(name, ()):
             for phase in phases if node.name not in self.static else [SHARED]:
-                found |= dict.fromkeys(self._wanted(node, operand, phase))
-        return tuple(found if name in self._producers else dict.fromkeys(Layout(lay.dims) for lay in found))
+                wanted = self._wanted(node, operand, phase)
+                wishes[id(wanted)] = wanted
+        made = name in self._producers
+
+        def union() -> tuple[Layout, ...]:
+            found = dict.fromkeys([Layout.replicated(len(type_.shape)), *(lay for w in wishes.values() for lay in w)])
+            return tuple(found if made else dict.fromkeys(Layout(lay.dims) for lay in found))
+
+        return self._once(("layouts", len(type_.shape), made, *wishes), union)
+
+    def _once(self, key: Hashable, make: Callable[[], tuple[Layout, ...]]) -> tuple[Layout, ...]:
+        """Layouts made once, for telling them apart takes long: what is equal is mostly the same object."""
+        if key not in self._tuples:
+            self._tuples[key] = make()
+        return self._tuples[key]
 
     def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
         """The layouts in which a node wants an input, by its assignments."""
-        return tuple(layout for wanted, _ in self._sides[node.name, phase] if (layout := wanted[operand]) is not None)
+        sides = self._sides[node.name, phase]
+        key = ("wanted", id(sides), operand)
+        return self._once(key, lambda: tuple(lay for wanted, _ in sides if (lay := wanted[operand]) is not None))
+
+    def _left(self, node: str, place: int, phase: str) -> tuple[Layout, ...]:
+        """The layouts in which a node leaves an output, by its assignments."""
+        sides = self._sides[node, phase]
+        return self._once(("left", id(sides), place), lambda: tuple(left[place] for _, left in sides))
 
     def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
         for node in nodes:
@@ -306,13 +328,18 @@ class Problem:
 
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
         """The layout in which a value with several readers is held: a variable of its own."""
-        left = tuple(side[1][place] for side in self._sides[node.name, phase.name])
-        choices = dict.fromkeys(left) | dict.fromkeys(self._layouts_of(value, self.graph.types[value], [phase.name]))
-        if value in self.graph.outputs:
-            choices |= dict.fromkeys(Layout(lay.dims) for lay in left)
-        for state in (s for s in self.graph.states if s.output == value):
-            choices |= dict.fromkeys(self.variables[self.index["state", state.input, SHARED]].layouts)
-        made = self._with_copies(Variable("value", value, phase.name, layouts=tuple(choices)), value)
+        left = self._left(node.name, place, phase.name)
+        read = self._layouts_of(value, self.graph.types[value], [phase.name])
+        states = [s.input for s in self.graph.states if s.output == value]
+        held = [self.variables[self.index["state", state, SHARED]].layouts for state in states]
+        ends = value in self.graph.outputs
+
+        def union() -> tuple[Layout, ...]:
+            whole = [Layout(lay.dims) for lay in left] if ends else []
+            return tuple(dict.fromkeys([*left, *read, *whole, *(lay for layouts in held for lay in layouts)]))
+
+        choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
+        made = self._with_copies(Variable("value", value, phase.name, layouts=choices), value)
         number = self._variable(made)
         self._pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
         self._make_copies(value, number, phase)
@@ -366,7 +393,7 @@ class Problem:
                 return number, self.variables[number].layouts
         producer, place = self._producers[value]
         shared = SHARED if producer in self.static else phase
-        return self.index["node", producer, shared], tuple(side[1][place] for side in self._sides[producer, shared])
+        return self.index["node", producer, shared], self._left(producer, place, shared)
 
     def _ends(self, phase: Phase) -> None:
         """Outputs are left in any layout that is not partial; states in the layout in which they are read.
@@ -406,21 +433,28 @@ class Problem:
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
         shape = sized(type_, phase)
-        key = ("convert", shape, type_.dtype, left, wanted)
-        if key not in self._tables:
-            self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
-        return self._tables[key]
+        near = ("convert", shape, type_.dtype, id(left), id(wanted))
+        if near not in self._tables:
+            key = ("convert", shape, type_.dtype, left, wanted)
+            if key not in self._tables:
+                self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
+            self._tables[near] = self._tables[key]
+            self._alive += left, wanted
+        return self._tables[near]
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         type_ = self.graph.types[value]
         shape = sized(type_, self.phases[0])
-        key = ("copy", shape, type_.dtype, left, wanted)
-        if key not in self._tables:
-            held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
-            self._tables[key] = np.array(
-                [[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left]
-            )
-        return self._tables[key]
+        near = ("copy", shape, type_.dtype, id(left), id(wanted))
+        if near not in self._tables:
+            key = ("copy", shape, type_.dtype, left, wanted)
+            if key not in self._tables:
+                held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
+                rows = [[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left]
+                self._tables[key] = np.array(rows)
+            self._tables[near] = self._tables[key]
+            self._alive += left, wanted
+        return self._tables[near]
 
     def _pair(self, a: int, b: int, table: Table, weight: float) -> None:
         table = self.memo.times(table, weight)

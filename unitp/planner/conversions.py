@@ -1,0 +1,131 @@
+"""Seconds from each layout to each other, many at a time.
+
+Which steps lead from one layout to another depends on the axes of their dims alone where all cuts are even (they nest), so
+that is found out once for all sizes; what a step costs depends on the layout before or after it. Cuts of other kinds (heads,
+weights) are gone through one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from unitp.layout import Layout, Split, cuts
+from unitp.mesh import Mesh
+from unitp.program.convert import steps
+from unitp.program.instructions import AllGather, Collective, Instruction, Value
+
+Shape = tuple[int, ...]
+Signature = tuple[tuple[tuple[str, ...] | None, ...], tuple[str, ...], str]
+"""The axes of every dim, those of a sum still to be taken, and how."""
+
+Path = tuple[tuple[Instruction, Signature, Signature], ...]
+"""Steps, with what is before and after each."""
+
+Step = Callable[[Instruction, Value, Value], float]
+"""Seconds of one instruction, from the value before and after it."""
+
+
+class Conversions:
+    """Conversions on a mesh; `step` prices one instruction."""
+
+    def __init__(self, mesh: Mesh, step: Step) -> None:
+        self.mesh, self.step = mesh, step
+        self._paths: dict[tuple[Signature, Signature], Path] = {}
+        self._known: dict[tuple[Shape, str], _Known] = {}
+
+    def table(
+        self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
+    ) -> npt.NDArray[np.float64]:
+        """Seconds from each layout in `left` to each in `wanted`; inf where no instruction leads there."""
+        known = self._known.setdefault((shape, dtype), _Known(self, shape, dtype))
+        sources, targets = [known.number(lay) for lay in left], [known.number(lay) for lay in wanted]
+        return np.array([[known.seconds(a, b) for b in targets] for a in sources])
+
+    def path(self, source: Layout, target: Layout, keys: tuple[Signature, Signature]) -> Path:
+        """The steps between even cuts, by the axes before and after each."""
+        if keys not in self._paths:
+            found, before = [], keys[0]
+            for instruction, after in steps(source, target, self.mesh):
+                found.append((instruction, before, signature(after)))
+                before = found[-1][2]
+            self._paths[keys] = tuple(found)
+        return self._paths[keys]
+
+
+class _Known:
+    """What is known of values of one shape and dtype. Layouts have numbers, since telling them apart takes long."""
+
+    def __init__(self, owner: Conversions, shape: Shape, dtype: str) -> None:
+        self.owner, self.shape, self.dtype = owner, shape, dtype
+        self._numbers: dict[Layout, int] = {}
+        self._bound: list[Layout] = []
+        self._even: list[Signature | None] = []
+        self._layouts: dict[Signature, Layout] = {}
+        self._seconds: dict[tuple[int, int], float] = {}
+        self._steps: dict[tuple[type, str, Signature], float] = {}
+
+    def number(self, layout: Layout) -> int:
+        """Of a layout; equal ones, open or bound, have equal numbers."""
+        if (found := self._numbers.get(layout)) is None:
+            bound = layout.bind(self.shape, self.owner.mesh)
+            if (found := self._numbers.get(bound)) is None:
+                found = self._numbers[bound] = len(self._bound)
+                self._bound.append(bound)
+                self._even.append(signature(bound) if self._is_even(bound) else None)
+            self._numbers[layout] = found
+        return found
+
+    def seconds(self, source: int, target: int) -> float:
+        if source == target:
+            return 0.0
+        if (found := self._seconds.get((source, target))) is None:
+            found = self._seconds[source, target] = self._convert(source, target)
+        return found
+
+    def _convert(self, source: int, target: int) -> float:
+        a, b = self._bound[source], self._bound[target]
+        if b.reduction == "max" and not (a.reduction == "max" and {*b.partial} <= {*a.partial}):
+            return float("inf")  # no instruction makes a maximum still to be taken
+        before, after = self._even[source], self._even[target]
+        if before is not None and after is not None:
+            path = self.owner.path(a, b, (before, after))
+            return sum(self._step(instruction, here, there) for instruction, here, there in path)
+        total = 0.0
+        for instruction, there in steps(a, b, self.owner.mesh):
+            total += self.owner.step(instruction, self._value(a), self._value(there))
+            a = there
+        return total
+
+    def _step(self, instruction: Instruction, before: Signature, after: Signature) -> float:
+        """Seconds of a step between even cuts: they depend on what goes in, or on what comes out."""
+        gathers = not isinstance(instruction, Collective) or isinstance(instruction, AllGather)
+        key = (type(instruction), getattr(instruction, "axis", ""), after if gathers else before)
+        if (found := self._steps.get(key)) is None:
+            values = (self._value(self._layout(s)) for s in (before, after))
+            found = self._steps[key] = self.owner.step(instruction, *values)
+        return found
+
+    def _value(self, layout: Layout) -> Value:
+        return Value(self.dtype, self.shape, layout)
+
+    def _layout(self, axes: Signature) -> Layout:
+        """The layout of even cuts over these axes."""
+        if axes not in self._layouts:
+            dims, partial, reduction = axes
+            opened = tuple(Split(names) if names else None for names in dims)
+            made = Layout(opened, partial, "max" if reduction == "max" else "sum")
+            self._layouts[axes] = made.bind(self.shape, self.owner.mesh)
+        return self._layouts[axes]
+
+    def _is_even(self, layout: Layout) -> bool:
+        mesh = self.owner.mesh
+        splits = ((s, n) for s, n in zip(layout.dims, self.shape, strict=True) if s)
+        return all(n >= mesh.count(s.axes) and s.intervals == cuts(mesh.count(s.axes), n) for s, n in splits)
+
+
+def signature(layout: Layout) -> Signature:
+    """What of a layout decides the steps from it and to it, where its cuts are even."""
+    return tuple(s.axes if s else None for s in layout.dims), layout.partial, layout.reduction
