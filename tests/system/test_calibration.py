@@ -124,10 +124,13 @@ def test_a_trace_shows_every_rank_and_the_prediction(
             own = [e for e in events if (e["pid"], e["tid"]) == (rank, tid)]
             calls = [e for e in own if e["cat"] == "call"]
             assert len(calls) == 3
+            shares = []
             for outer in calls:
                 end = outer["ts"] + outer["dur"] + 0.01
                 inner = [e for e in own if e is not outer and outer["ts"] <= e["ts"] and e["ts"] + e["dur"] <= end]
                 assert inner
-                assert 0.5 * outer["dur"] < sum(e["dur"] for e in inner) <= 1.01 * outer["dur"]
+                shares.append(sum(e["dur"] for e in inner) / outer["dur"])
+            assert max(shares) <= 1.01
+            assert max(shares) > 0.6, "instructions fill a call that was not disturbed"
     driver = [e for e in events if e["pid"] == ranks]
     assert [e["name"].partition(" ")[0] for e in driver] == ["prefill", "decode", "decode"]
