@@ -71,7 +71,7 @@ class Space:
         memory: bool = False,
     ) -> None:
         self.graph, self.mesh, self.phases, self.machine, self.memory = graph, mesh, tuple(phases), machine, memory
-        self.candidates = Candidates(graph, mesh, roles)
+        self.candidates = Candidates(graph, mesh, roles, [machine])
         known = {p.name for p in graph.parameters}
         self.fixed: list[Node] = []
         for node in graph.nodes:
@@ -100,6 +100,10 @@ class Space:
                     found |= {w: None for wants, _ in self.sides(node, phase) if (w := wants[operand]) is not None}
         return found
 
+    def outside(self, name: str, phases: Sequence[Phase]) -> list[Layout]:
+        """The layouts in which what comes from outside may be held: never as a partial sum."""
+        return [layout for layout in self.wanted(name, phases) if not layout.partial]
+
     def homes(self, node: Node, place: int, phase: Phase) -> list[Layout | None]:
         """The layouts in which an output of a node may be held; None: as the node leaves it.
 
@@ -115,7 +119,7 @@ class Space:
         if readers + ends > 1:
             homes |= left
         for state in (s for s in self.graph.states if s.output == name):
-            homes |= self.wanted(state.input, self.phases)
+            homes |= dict.fromkeys(self.outside(state.input, self.phases))
         made = [home for home in homes if home.reduction == "sum"]
         return [*made] if len(made) == len(homes) else [None, *made]
 
@@ -123,15 +127,15 @@ class Space:
         """The choices for all phases, and what there is to choose for each."""
         made: dict[Place, Sequence[object]] = {}
         for parameter in self.graph.parameters:
-            made["parameter", parameter.name] = list(self.wanted(parameter.name, self.phases))
+            made["parameter", parameter.name] = self.outside(parameter.name, self.phases)
         for state in self.graph.states:
-            made["state", state.input] = list(self.wanted(state.input, self.phases))
+            made["state", state.input] = self.outside(state.input, self.phases)
         made |= {("node", node.name): self.assignments(node, self.phases[0]) for node in self.fixed}
         return [*made], [*made.values()]
 
     def _own(self, phase: Phase) -> tuple[list[Place], list[Sequence[object]]]:
         """The choices of one phase, and what there is to choose for each."""
-        made: dict[Place, Sequence[object]] = {("value", n): list(self.wanted(n, [phase])) for n in self.graph.inputs}
+        made: dict[Place, Sequence[object]] = {("value", n): self.outside(n, [phase]) for n in self.graph.inputs}
         for node in self.moving:
             made["node", node.name] = self.assignments(node, phase)
             made |= {("value", name): self.homes(node, place, phase) for place, name in enumerate(node.outputs)}
