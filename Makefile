@@ -10,15 +10,16 @@ SOURCES := unitp $(wildcard backends/*/unitp_*)
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all bench bench-planner bench-prediction lint format
+.PHONY: help setup demo test test-all bench bench-planner bench-prediction bench-unlike lint format
 
 help:
 	@echo "make demo       SmolLM2-135M on 2 ranks in NumPy, PyTorch, TensorFlow and MXNet: who agrees"
 	@echo "make test       lint, types, layers and tests (SmolLM2 at tp=2, the rest on a generated model)"
 	@echo "make test-all   the same with SmolLM2 at every width"
 	@echo "make bench      speed, as ratios within one run"
-	@echo "make bench-planner      how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
-	@echo "make bench-prediction   predicted against measured time on a calibrated machine"
+	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
+	@echo "make bench-prediction  predicted against measured time on a calibrated machine"
+	@echo "make bench-unlike      two unlike devices: the weighted plan against the even one"
 
 setup: $(STAMP)
 
@@ -46,6 +47,9 @@ test-all: lint
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/speed.py
+
+bench-unlike: $(STAMP)
+	$(BIN)/python tests/bench/unlike.py
 
 bench-planner: $(STAMP)
 	$(BIN)/python tests/bench/planner.py

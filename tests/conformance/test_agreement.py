@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -65,6 +66,38 @@ def test_a_small_model_agrees_at_every_width(backend, mesh):
         error = relative_error(logits, oracle.outputs["logits"])
         assert error <= bound(dtype, oracle.errors["logits"]), f"{dtype}: {error}"
         assert generation.tokens == oracle.tokens
+
+
+@lru_cache
+def unlike_plan() -> Plan:
+    """For a fast device, one half as fast, and one too slow to be given a head."""
+    fast = EAGER_TO_SPLIT.device(0)
+    classes = {
+        name: msgspec.structs.replace(
+            fast, flops_per_s={"float32": fast.flops("float32") / by}, memory_bytes_per_s=fast.memory_bytes_per_s / by
+        )
+        for name, by in (("fast", 1), ("half", 2), ("snail", 40))
+    }
+    machine = msgspec.structs.replace(EAGER_TO_SPLIT, devices=classes, ranks=("fast", "half", "snail"))
+    return plan_graph(tiny_model().graph, Mesh(tp=3), machine=machine)
+
+
+def test_bounds_follow_the_speed_of_unlike_devices():
+    caches = {str(layout) for layout in unlike_plan().states.values()}
+    assert caches == {"[-, tp[0:2 2:3 3:3], -, -]"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_small_model_agrees_on_unlike_devices(backend):
+    """Unequal parts, and none at all, of heads, columns, vocabulary and caches."""
+    model, oracle = tiny_model(), tiny_oracle()
+    with launch(model, unlike_plan(), backend, dtype="float64") as session:
+        logits = session.run(input_ids=np.array(oracle.sequences))["logits"]
+        generation = session.generation(PROMPTS, 24)
+        for _ in generation:
+            pass
+    assert relative_error(logits, oracle.outputs["logits"]) <= bound("float64", oracle.errors["logits"])
+    assert generation.tokens == oracle.tokens
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

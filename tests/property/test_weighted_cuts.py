@@ -22,6 +22,7 @@ from unitp.planner.weights import Weighing, weighted_cuts, weighted_groups
 from unitp.plans import Phase, unsplit
 from unitp.program.check import check
 from unitp.program.lower import lower
+from unitp.program.memory import peak
 from unitp.testing.models import EAGER_TO_SPLIT
 from unitp.testing.random_graphs import random_graph
 from unitp.testing.simulate import simulate
@@ -31,7 +32,7 @@ CLASSES = {
     "fast": Device({"float32": 4e11}, 6e10, 0.0),
     "slow": Device({"float32": 1e11}, 2e10, 0.0),
     "small": Device({"float32": 2e11}, 2e10, 0.0, 2000.0),
-    "tiny": Device({"float32": 1e9}, 1e9, 0.0, 1.0),
+    "tiny": Device({"float32": 1e9}, 1e9, 0.0, 20.0),
 }
 weights_of = st.lists(st.integers(1, 1000).map(Fraction), min_size=1, max_size=9)
 
@@ -171,6 +172,27 @@ def test_candidates_follow_memory():
     assert Split(("tp",), cuts(2, 120)) in found.splits[node.name, "n"]
 
 
+def test_a_small_device_never_gets_more_than_fits():
+    """Its share of the work would be a half by speed; a quarter of the bytes is all that it has room for."""
+    b = Builder("products")
+    x = b.input("x", "float32", (2, 64))
+    for number in range(4):
+        x = b.MatMul(
+            b.Gelu(b.MatMul(x, b.random(f"up{number}", (64, 256), seed=1))),
+            b.random(f"down{number}", (256, 64), seed=2),
+        )
+    graph = b.graph(x)
+    whole = 4 * 2 * 64 * 256 * 4
+    like = EAGER_TO_SPLIT.device(0)
+    small = msgspec.structs.replace(like, memory_bytes=float(whole // 4))
+    machine = msgspec.structs.replace(EAGER_TO_SPLIT, devices={"like": like, "small": small}, ranks=("like", "small"))
+    free = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=EAGER_TO_SPLIT)
+    made = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=machine)
+    needs = [[peak(lower(graph, p, "main"), rank).peak for rank in range(2)] for p in (free, made)]
+    assert needs[0][1] > small.memory_bytes >= needs[1][1]
+    assert needs[1][1] > 0.5 * small.memory_bytes, "but it is used"
+
+
 def test_a_faster_device_gets_more_of_everything():
     b = Builder("two products")
     x = b.input("x", "float32", (64, 96))
@@ -197,6 +219,8 @@ def numbers(graph, seed):
 @given(seed=st.integers(0, 100_000), unlike=unlike(MESHES[:5]))
 def test_a_plan_for_unlike_devices_equals_the_unsharded_run(seed, unlike):
     mesh, machine = unlike
+    roomy = {n: msgspec.structs.replace(d, memory_bytes=1e4 * d.memory_bytes) for n, d in machine.devices.items()}
+    machine = msgspec.structs.replace(machine, devices=roomy)
     graph = random_graph(seed)
     made = plan(graph, mesh, [Phase("main", {})], machine=machine, allow_unused=True)
     arrays = numbers(graph, seed)

@@ -8,9 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from unitp.comparison.calibration.layers import (
+    LARGE_BYTES,
+    Layers,
+    layers_plan,
+    scaled,
+    small_decoder,
+    with_layers,
+)
 from unitp.comparison.calibration.parts import HIDDEN, ROWS, WIDTH, Parts
 from unitp.comparison.calibration.timing import inputs, programs_of
-from unitp.cost import Device, Link, Machine, Rate, collective_seconds
+from unitp.cost import Device, Link, Machine, Rate, Stretch, collective_seconds
 from unitp.cost.calibrate import (
     FASTEST,
     Sample,
@@ -171,3 +179,46 @@ def test_collectives_are_as_many_and_as_large_as_a_difference_says(parts: Parts)
 
 def test_rows_of_a_prefill_are_among_those_measured() -> None:
     assert {d.rows for d in Parts(1).differences if d.what == "MatMul"} >= {1, 16, ROWS}
+
+
+@pytest.mark.parametrize("small, large", [(1.0, 1.0), (2.0, 1.0), (1.0, 1.5), (2.0, 3.0), (0.5, 0.75)])
+def test_collectives_are_scaled_by_size(small: float, large: float) -> None:
+    stretch = Stretch(1e-5, 1e9, 2e-5)
+
+    def seconds(s: Stretch, size: float) -> float:
+        return s.latency_s + s.call_s + size / s.bytes_per_s
+
+    made = scaled(stretch, small, large)
+    assert seconds(made, 0.0) == pytest.approx(small * seconds(stretch, 0.0))
+    assert seconds(made, LARGE_BYTES) == pytest.approx(large * seconds(stretch, LARGE_BYTES))
+    short = msgspec.structs.replace(stretch, up_to=1e4)
+    assert seconds(scaled(short, small, large), 1e4) == pytest.approx(small * seconds(short, 1e4))
+
+
+def layers_as_if(machine: Machine, ranks: int, more: float) -> Layers:
+    """What layers would take if everything were as `machine` says, and collectives `more` times as slow."""
+    model = small_decoder()
+    made = layers_plan(model, ranks, machine)
+    programs = [lower(model.graph, made, name) for name in ("prefill", "decode")]
+    took = [(p := predict(program, machine)).seconds + (more - 1) * p.collectives_s for program in programs]
+    return Layers(took[0], took[1], *programs)
+
+
+@pytest.mark.parametrize("more", [1.0, 1.6])
+def test_what_layers_leave_is_the_collectives(more: float) -> None:
+    device = Device({"float32": 1e11}, 2e10, 5e-6, operators={"TensorScatter": Rate(2e-5, None, 1e9)})
+    kinds = {kind: (Stretch(1e-5, 1e9, 2e-5),) for kind in KINDS}
+    machine = Machine(devices={"cpu": msgspec.structs.replace(device, busy={2: device})}, link_kinds=kinds)
+    layers = layers_as_if(machine, 2, more)
+    found = with_layers(machine, layers, "cpu", 2)
+    for program, seconds in ((layers.prefill, layers.prefill_s), (layers.decode, layers.decode_s)):
+        assert predict(program, found).seconds == pytest.approx(seconds, rel=0.02)
+
+
+def test_what_layers_take_beyond_all_else_is_writing_caches() -> None:
+    machine = Machine(devices={"cpu": Device({"float32": 1e11}, 2e10, 5e-6)})
+    slow = Device({"float32": 1e11}, 2e10, 5e-6, operators={"TensorScatter": Rate(8e-5, None, 5e8)})
+    layers = layers_as_if(Machine(devices={"cpu": slow}), 1, 1.0)
+    rate = with_layers(machine, layers, "cpu", 1).devices["cpu"].operators["TensorScatter"]
+    assert rate.operator_s == pytest.approx(8e-5, rel=0.1)
+    assert rate.bytes_per_s == pytest.approx(5e8, rel=0.1)

@@ -493,3 +493,36 @@ def test_the_shell_gets_completions() -> None:
         check=True,
     )
     assert done.stdout.split() == ["plain,generate"]
+
+
+# machines
+
+
+def test_calibrate_finds_what_is_wrong_before_it_measures(unitp: Command) -> None:
+    assert "Missing option" in unitp("calibrate").err
+    said = unitp("calibrate", "--backend", "nunpy", "-o", "m.toml")
+    assert said.code == 2
+    assert "numpy" in said.err
+    assert "there is no folder" in unitp("calibrate", "-o", "no/where/m.toml").err
+    assert unitp("calibrate", "--ranks", "0", "-o", "m.toml").code == 2
+    assert not Path("m.toml").exists()
+
+
+@pytest.mark.parametrize("verb", ["bench", "trace"])
+def test_a_machine_that_is_wrong_is_told_before_anything_starts(unitp: Command, verb: str) -> None:
+    more = ["-o", "t.json"] if verb == "trace" else []
+    said = unitp(verb, SMOLLM, "--machine", "h100-nvlinks", *more)
+    assert said.code == 2
+    assert "neither a file nor a profile" in said.err
+    assert "h100-nvlink" in said.err
+    Path("m.toml").write_text("[devices.cpu]\noperator_s = -1\n")
+    said = unitp(verb, SMOLLM, "--machine", "m.toml", *more)
+    assert said.code == 2
+    assert "devices.cpu.operator_s: -1" in said.err
+    assert "devices.cpu.flops_per_s: missing" in said.err
+    assert "link.latency_s: missing" in said.err
+
+
+def test_trace_needs_a_place_to_write_to(unitp: Command) -> None:
+    assert "Missing option" in unitp("trace", SMOLLM).err
+    assert "it is a folder" in unitp("trace", SMOLLM, "-o", ".").err

@@ -21,6 +21,7 @@ from unitp.errors import InputError
 from unitp.graph.graph import Graph, TensorType
 from unitp.layout import Layout
 from unitp.mesh import Mesh
+from unitp.planner.explain import devices, devices_text
 from unitp.planner.places import pattern
 from unitp.plans import Phase, Plan, require
 from unitp.report.drawing import MOST_RANKS, Bar, bars, grid, shown
@@ -54,7 +55,8 @@ class Link(msgspec.Struct, frozen=True):
 def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
     """The page as text. Raises PlanError where the plan is not of this graph."""
     require(plan, graph)
-    priced = machine or planned_machine(plan)
+    planned = planned_machine(plan)
+    priced = machine or planned
     priced.require_fits(plan.mesh)
     phases = [phase_page(plan, graph, p.phase.name, priced) for p in plan.phases]
     environment = jinja2.Environment(
@@ -71,6 +73,8 @@ def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
         plan=plan,
         title=f"{plan.model or graph.name} on {plan.mesh}",
         certificate=plan.certificate,
+        machine=planned.name,
+        devices=devices_text(devices(planned, plan.mesh)),
         same_prices=plan.certificate.machine in ("", priced.hash),
         hues=hues(plan.mesh),
         more_ranks=max(0, plan.mesh.size - MOST_RANKS),

@@ -68,7 +68,7 @@ def calibrate(
     for place, count in enumerate(counts):
 
         def say(what: str, part: float, step: int = 2 * place, count: int = count) -> None:
-            tell(f"{backend}, {count} rank{'s' if count > 1 else ''}: {what}", (step + min(part, 1.0)) / steps)
+            tell(f"{backend}, {count} rank{'s' if count > 1 else ''}: {what}", (step + min(part, 2.0)) / steps)
 
         machine = _measure_parts(machine, backend, count, quick, say, launching, alone)
         notes |= device_notes(f"devices.{NAME}" + (f".busy.{count}" if count > 1 else ""), count)

@@ -135,7 +135,8 @@ def device_notes(place: str, ranks: int) -> Notes:
 def link_notes(ranks: int) -> Notes:
     return {
         "link": (
-            f"between {ranks} ranks: chains of products and collectives, less the same products on each rank alone. What does\n"
-            "not depend on the size is given to latency and call half each, since one number of ranks cannot tell them apart"
+            f"between {ranks} ranks: chains of products and collectives, less the same products on each rank alone, then scaled\n"
+            "to what decoder layers leave for collectives. What does not depend on the size is given to latency and call half\n"
+            "each, since one number of ranks cannot tell them apart"
         )
     }

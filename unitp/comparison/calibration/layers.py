@@ -3,6 +3,7 @@
 A small decoder runs a prompt and some tokens, as `unitp bench` has it. Caches are written in place only by a graph that has
 them, so the price of that is found here: by the clock of the ranks where they tell of single instructions; else what a decode
 step takes beyond everything else is the overhead of its TensorScatters, what a prefill takes beyond all else their bytes.
+Collectives wait longest between the operators of real layers: they are scaled to what these leave for them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 
 from unitp.comparison.breakdown import INSTRUCTIONS, basis_of, seconds_of_marks
 from unitp.comparison.calibration.timing import QUICK
-from unitp.cost import Device, Machine, Rate
+from unitp.cost import Device, Machine, Rate, Stretch
+from unitp.cost.calibrate import FASTEST
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.graph.graph import Graph
@@ -25,13 +27,16 @@ from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
 from unitp.program.instructions import Local, Program
 from unitp.program.memory import per_call
-from unitp.program.objective import predict
+from unitp.program.objective import Prediction, predict
 from unitp.runtime.session import Session, TracedCall
 
 CONFIG = LlamaConfig(
     layers=4, width=576, heads=9, kv_heads=3, head_dim=64, hidden=1536, vocab=4096, max_context=1024, interleaved=True
 )
 PROMPT, TOKENS = 256, 12
+LEAST_SCALE, MOST_SCALE = 0.5, 3.0
+"""Of collectives between layers' operators, against those between products."""
+LARGE_BYTES = 4.0 * PROMPT * CONFIG.width
 QUICK_SMALL = 0.5
 """The quantile that stands for one of many short instructions."""
 
@@ -100,13 +105,20 @@ def _scatter_seconds(calls: list[TracedCall]) -> float | None:
 
 
 def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
-    """The machine with the price of writing caches."""
-    device = machine.devices[name].among(ranks)
+    """The machine with the price of writing caches and, of several ranks, of collectives between the operators of layers."""
+    made = _with_caches(machine, layers, name, ranks)
+    return made if ranks == 1 else _with_waits(made, layers)
+
+
+def _with_caches(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
+    """Where only segments are known, of several ranks what one alone has: the rest is their collectives'."""
+    device, solo = machine.devices[name].among(ranks), machine.devices[name].operators.get("TensorScatter")
     scatters = _scatters(layers.decode)
     overhead = layers.decode_scatter_s
     if overhead is None:
-        left = layers.decode_s - predict(layers.decode, machine).seconds
-        overhead = max(left / scatters, 0.0)
+        if ranks > 1 and solo is not None:
+            return with_device(machine, name, ranks, _with_scatter(device, solo))
+        overhead = max((layers.decode_s - predict(layers.decode, machine).seconds) / scatters, 0.0)
     machine = with_device(machine, name, ranks, _with_scatter(device, Rate(overhead)))
     size = 2 * 4.0 * PROMPT * CONFIG.kv_heads * CONFIG.head_dim
     left = (
@@ -116,6 +128,43 @@ def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Mach
     )
     rate = min(size * scatters / left, device.memory_bytes_per_s) if left > 0 else device.memory_bytes_per_s
     return with_device(machine, name, ranks, _with_scatter(device, Rate(overhead, None, rate)))
+
+
+def _with_waits(machine: Machine, layers: Layers) -> Machine:
+    """Collectives scaled to what layers leave for them: small ones by a decode step, large ones by a prefill."""
+    small, large = (
+        _scale(predict(program, machine), seconds)
+        for program, seconds in ((layers.decode, layers.decode_s), (layers.prefill, layers.prefill_s))
+    )
+    kinds = {kind: tuple(scaled(s, small, large) for s in stretches) for kind, stretches in machine.link_kinds.items()}
+    general = kinds["all_reduce"][0]
+    return msgspec.structs.replace(
+        machine,
+        link_kinds=kinds,
+        link_latency_s=general.latency_s,
+        link_bytes_per_s=general.bytes_per_s,
+        call_s=general.call_s,
+    )
+
+
+def _scale(prediction: Prediction, seconds: float) -> float:
+    """How many times the predicted seconds of its collectives a call leaves for them, within limits."""
+    if prediction.collectives_s <= 0:
+        return 1.0
+    left = seconds - (prediction.seconds - prediction.collectives_s)
+    return min(max(left / prediction.collectives_s, LEAST_SCALE), MOST_SCALE)
+
+
+def scaled(stretch: Stretch, small: float, large: float) -> Stretch:
+    """A stretch that takes `small` times as long without bytes, and `large` times as long with those of a prefill."""
+    if stretch.up_to < LARGE_BYTES:
+        large = small
+    fixed = stretch.latency_s + stretch.call_s
+    moving = LARGE_BYTES / stretch.bytes_per_s
+    slope = max(large * (fixed + moving) - small * fixed, 0.05 * moving) / moving
+    return Stretch(
+        stretch.latency_s * small, min(stretch.bytes_per_s / slope, FASTEST), stretch.call_s * small, stretch.up_to
+    )
 
 
 def with_device(machine: Machine, name: str, ranks: int, device: Device) -> Machine:

@@ -165,15 +165,15 @@ class Parts:
         x0, wide = self.x, None if self.quick else b.input("wide", "float64", (1, "rows", WIDTH))
         mid = [self.pair(f"mid_{i}", HIDDEN) for i in range(12)]
         self.pairs("MatMul", x0, mid, HIDDEN, 3, (1, 4), (1,))
-        self.pairs("MatMul", x0, mid, HIDDEN, 2, (1, 2), (ROWS,) if self.quick else (4, 16, 64, ROWS))
+        self.pairs("MatMul", x0, mid, HIDDEN, 1, (0, 1), (ROWS,) if self.quick else (4, 16, 64, ROWS))
         small = [self.pair(f"small_{i}", SMALL) for i in range(15)]
         self.pairs("MatMul", x0, small, SMALL, 3, (1, 5), (1,))
         if wide is not None:
             large = str(b.MatMul(self.empty, self.transposed("large", WIDTH, LARGE)))
             flops, size = 2.0 * WIDTH * LARGE, 4.0 * (WIDTH * LARGE + WIDTH + LARGE)
             self.differences.append(Difference("MatMul", self.output(large), self.empty, 1, 1, flops, size))
-            double = [self.pair(f"double_{i}", HIDDEN, "float64") for i in range(4)]
-            self.pairs("MatMul float64", wide, double, HIDDEN, 2, (1, 2), (1, ROWS))
+            double = [self.pair(f"double_{i}", HIDDEN, "float64") for i in range(2)]
+            self.pairs("MatMul float64", wide, double, HIDDEN, 2, (0, 1), (1, ROWS))
 
     def pair(self, name: str, between: int, dtype: str = "float32") -> tuple[str, str]:
         up, down = (WIDTH, between), (between, WIDTH)
