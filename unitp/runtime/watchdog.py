@@ -9,13 +9,15 @@ the others.
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
 One death makes others. All that have died within `SETTLE_S` of the first are weighed together, since a launcher may be
-seen alive a moment before it takes its ranks along: the process that was killed from outside is named, of several the
-launcher that is nearest to the driver; and a death before an exception, since peers raise when a connection breaks.
+seen alive a moment before it takes its ranks along. Named is the process that a launcher blames, else one that was killed
+from outside, of several the launcher that is nearest to the driver. A death goes before an exception, since peers raise when
+a connection breaks.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import threading
@@ -27,7 +29,7 @@ import msgspec
 
 import unitp.errors
 from unitp.errors import RankError, UnitpError
-from unitp.runtime.member import Member
+from unitp.runtime.member import TAIL_LINES, Member
 from unitp.runtime.messages import Failed
 from unitp.runtime.processes import Seen, end_all, look, marked
 from unitp.runtime.progress import Page
@@ -36,8 +38,12 @@ TICK_S = 0.1
 STARTING_TICK_S = 0.05
 GRACE_S = 0.7
 SETTLE_S = 0.1
+WORDS_S = 1.0
 IDLE_SHARE = 0.1
 PATIENCE = 10
+BLAMED = re.compile(r"\bPID (\d+) RUNNING AT\b")
+APPLICATION = "YOUR APPLICATION TERMINATED WITH THE EXIT STRING"
+"""How MPICH's launcher tells which process ended first, before it takes the others along; the second always, the first mostly."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -196,6 +202,8 @@ class Watchdog:
         if dead:
             time.sleep(SETTLE_S)
             self._look_at_all(dead)
+            if blamed := self._blamed(dead):
+                dead = {pid: dead[pid] for pid in blamed}
             one, code = min(dead.values(), key=lambda item: (_outside(item[1]), item[0].depth))
             return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
@@ -290,8 +298,26 @@ class Watchdog:
             return self.place(one.name)
         return "; ".join(f"{name} was {self.place(name)}" for name in sorted(self.expected))
 
-    def _logs(self) -> str:
-        return "".join(member.tail() for member in self.members)
+    def _blamed(self, dead: Mapping[int, tuple[Watched, int | None]]) -> list[int]:
+        """Which of the dead a launcher says have brought the others down, before it ended them and itself.
+
+        It may name a process, or only say that it was none of the launchers.
+        """
+        if not any(one.launcher for one, _ in dead.values()):
+            return []
+        launchers = [pid for pid, one in self._watched.items() if one.launcher]
+        until = time.monotonic() + WORDS_S
+        while True:
+            words = self._logs(lines=100)
+            if (found := BLAMED.search(words)) and int(found[1]) in dead:
+                return [int(found[1])]
+            alive = [pid for pid in launchers if (now := look(pid)) is not None and now.alive]
+            if not alive or time.monotonic() > until:
+                return [pid for pid, (one, _) in dead.items() if not one.launcher] if APPLICATION in words else []
+            time.sleep(TICK_S / 4)
+
+    def _logs(self, lines: int = TAIL_LINES) -> str:
+        return "".join(member.tail(lines) for member in self.members)
 
 
 def _exit_code(one: Watched, now: Seen | None) -> int | None:
