@@ -22,7 +22,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -94,6 +94,7 @@ class Watchdog:
         self._poller = select.poll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         self._poller.register(self._wake, select.POLLIN)
+        self._ended: list[int] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="unitp watchdog", daemon=True)
 
@@ -156,6 +157,7 @@ class Watchdog:
                 os.eventfd_read(fd)
             else:
                 self._poller.unregister(fd)
+                self._ended += (pid for pid, handle in self._handles.items() if handle == fd)
 
     def _end(self, error: UnitpError) -> None:
         left = end_all(self.token)
@@ -204,7 +206,8 @@ class Watchdog:
             self._look_at_all(dead)
             if blamed := self._blamed(dead):
                 dead = {pid: dead[pid] for pid in blamed}
-            one, code = min(dead.values(), key=lambda item: (_outside(item[1]), item[0].depth))
+            order = {pid: at for at, pid in enumerate(self._ended)}  # a look comes later than an event
+            one, code = _cause([dead[pid] for pid in sorted(dead, key=lambda pid: order.get(pid, len(order)))])
             return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
@@ -318,6 +321,17 @@ class Watchdog:
 
     def _logs(self, lines: int = TAIL_LINES) -> str:
         return "".join(member.tail(lines) for member in self.members)
+
+
+def _cause(dead: Sequence[tuple[Watched, int | None]]) -> tuple[Watched, int | None]:
+    """Which of several deaths made the others.
+
+    A launcher takes note of the first child that dies, and then ends the others: of its children one that is gone died
+    before one that is still a zombie.
+    """
+    first, code = min(dead, key=lambda item: (_outside(item[1]), item[0].depth))
+    noted = (item for item in dead if item[1] is None and item[0].depth and item[0].seen.parent == first.seen.parent)
+    return next(noted, (first, code))
 
 
 def _exit_code(one: Watched, now: Seen | None) -> int | None:
