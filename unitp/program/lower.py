@@ -172,7 +172,7 @@ class _Lowering:
     def emit(self, node: Node, splits: Splits, shapes: tuple[tuple[int, ...], ...] | None = None) -> None:
         """Append a local operator, after the conversions that its inputs need. `shapes`: of outputs that cannot be inferred."""
         rule = rule_of(node.op, node.attrs, [self.shape(n) if n else None for n in node.inputs], shapes)
-        own = {f: s for f, s in splits.items() if f in rule.factors}
+        own = {f: s for f, s in splits.items() if f in rule.factors and _splits(s, int(rule.factors[f].size))}
         wanted, left = layouts(rule, own)
         inputs = tuple(self.want(n, w) if n and w else n for n, w in zip(node.inputs, wanted, strict=True))
         known = {n: TensorType(self.values[self.held[n]].dtype, self.shape(n)) for n in node.inputs if n}
@@ -204,3 +204,8 @@ class _Lowering:
         if squeezed:
             kept = [f"d{i}" for i in range(len(shape)) if i != dim]
             self.emit(Node("Squeeze", (ids,), node.outputs, {"axes": (dim,)}), {f: rest[f] for f in kept if f in rest})
+
+
+def _splits(split: Split, rows: int) -> bool:
+    """Whether a split is of so many rows: a part of an expanded operator may have a single one along the dim that is reduced."""
+    return max(stop for _, stop in split.intervals) == rows

@@ -20,7 +20,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -196,7 +196,7 @@ class Watchdog:
         if dead:
             time.sleep(SETTLE_S)
             self._look_at_all(dead)
-            one, code = min(dead.values(), key=lambda item: (_outside(item[1]), item[0].depth))
+            one, code = _cause(list(dead.values()))
             return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
@@ -267,8 +267,10 @@ class Watchdog:
             return None
         waited = time.monotonic() - self._began
         if waited > self.limits.missing_s and (absent := self.expected - {one.name for one in self._watched.values()}):
+            launchers = sorted({f"{one.name} (process {pid})" for pid, one in self._watched.items() if one.launcher})
+            by = f" by {' or '.join(launchers)}" if launchers else ""
             return RankError(
-                f"{min(absent)} ended during start-up, before it could report, or was never started{self._logs()}"
+                f"{min(absent)} ended during start-up, before it could report, or was never started{by}{self._logs()}"
             )
         if waited > self.limits.start_s:
             doing = "; ".join(f"{name}: {self.place(name)}" for name in sorted(self.expected))
@@ -292,6 +294,17 @@ class Watchdog:
 
     def _logs(self) -> str:
         return "".join(member.tail() for member in self.members)
+
+
+def _cause(dead: Sequence[tuple[Watched, int | None]]) -> tuple[Watched, int | None]:
+    """Which of several deaths made the others.
+
+    A launcher takes note of the first child that dies, and then ends the others: of its children one that is gone died
+    before one that is still a zombie.
+    """
+    first, code = min(dead, key=lambda item: (_outside(item[1]), item[0].depth))
+    noted = (item for item in dead if item[1] is None and item[0].depth and item[0].seen.parent == first.seen.parent)
+    return next(noted, (first, code))
 
 
 def _exit_code(one: Watched, now: Seen | None) -> int | None:

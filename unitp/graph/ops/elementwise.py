@@ -24,15 +24,18 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
 
 
 def aligned(shape: Shape, out: Shape) -> Operand:
-    """The terms of an operand of a broadcasting operator; a dim of size 1 has no factor."""
+    """The terms of an operand of a broadcasting operator; a dim that is repeated has no factor.
+
+    One that is 1 on all sides has: it may be a symbol in the graph, split there, and 1 in the call at hand.
+    """
     shift = len(out) - len(shape)
-    return tuple(Term((f"d{i + shift}",)) if size == out[i + shift] != 1 else Term() for i, size in enumerate(shape))
+    return tuple(Term((f"d{i + shift}",)) if size == out[i + shift] else Term() for i, size in enumerate(shape))
 
 
 def elementwise(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shapes = [s for s in inputs if s is not None]
     out = broadcast(shapes)
-    factors = {f"d{i}": Factor(size) for i, size in enumerate(out) if size != 1}
+    factors = {f"d{i}": Factor(size) for i, size in enumerate(out)}
     return Rule(factors, tuple(aligned(s, out) for s in shapes), (aligned(out, out),))
 
 

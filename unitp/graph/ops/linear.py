@@ -18,7 +18,7 @@ def matmul(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     if x[-1] != y[-2]:
         raise GraphError(f"MatMul of {x} and {y}: {x[-1]} columns meet {y[-2]} rows")
     batch = broadcast([x[:-2], y[:-2]])
-    factors = {f"d{i}": Factor(size) for i, size in enumerate(batch) if size != 1}
+    factors = {f"d{i}": Factor(size) for i, size in enumerate(batch)}
     factors |= {"m": Factor(x[-2]), "k": Factor(x[-1], "sum"), "n": Factor(y[-1])}
     m, k, n = Term(("m",)), Term(("k",)), Term(("n",))
     left, right = (*aligned(x[:-2], batch), m, k), (*aligned(y[:-2], batch), k, n)
