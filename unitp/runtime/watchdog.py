@@ -278,8 +278,10 @@ class Watchdog:
             return None
         waited = time.monotonic() - self._began
         if waited > self.limits.missing_s and (absent := self.expected - {one.name for one in self._watched.values()}):
+            launchers = sorted({f"{one.name} (process {pid})" for pid, one in self._watched.items() if one.launcher})
+            by = f" by {' or '.join(launchers)}" if launchers else ""
             return RankError(
-                f"{min(absent)} ended during start-up, before it could report, or was never started{self._logs()}"
+                f"{min(absent)} ended during start-up, before it could report, or was never started{by}{self._logs()}"
             )
         if waited > self.limits.start_s:
             doing = "; ".join(f"{name}: {self.place(name)}" for name in sorted(self.expected))

@@ -1,7 +1,8 @@
 """Random legal plans: what the rules are tested with. A small model planned by cost mostly comes out replicated and tests nothing.
 
 Every node gets a random assignment of the mesh's axes to its splittable factors, with random cuts: uneven, empty, and
-overlapping where the factor is free. Parameters, states, inputs and some values get random layouts of their own.
+overlapping where the factor is free. Parameters, states, inputs and some values get random layouts of their own. Dims whose
+symbol is not bound are split openly, so that one plan serves any size.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 
 import numpy as np
 
-from unitp.graph.graph import Graph, Node, TensorType
+from unitp.graph.graph import Dim, Graph, Node, TensorType
 from unitp.graph.ops import Rule, rule_of
 from unitp.layout import Interval, Layout, Split
 from unitp.mesh import Mesh
@@ -35,12 +36,15 @@ def random_intervals(rng: np.random.Generator, parts: int, size: int, cover: boo
     return tuple(out)
 
 
-def random_split(rng: np.random.Generator, mesh: Mesh, axes: tuple[str, ...], size: int, cover: bool = False) -> Split:
+def random_split(rng: np.random.Generator, mesh: Mesh, axes: tuple[str, ...], size: Dim, cover: bool = False) -> Split:
+    """Over `size` rows; open where that is a symbol."""
+    if isinstance(size, str):
+        return Split(axes)
     return Split(axes, random_intervals(rng, mesh.count(axes), size, cover and rng.random() < 0.3))
 
 
-def random_layout(rng: np.random.Generator, mesh: Mesh, shape: tuple[int, ...], partial: bool = False) -> Layout:
-    """A random bound layout of a tensor of `shape`; axes in random order, some unused, some partial if allowed."""
+def random_layout(rng: np.random.Generator, mesh: Mesh, shape: tuple[Dim, ...], partial: bool = False) -> Layout:
+    """A random layout of a tensor of `shape`; axes in random order, some unused, some partial if allowed."""
     given: dict[int, list[str]] = {}
     sums = []
     for axis in rng.permutation([name for name, _ in mesh.axes]):
@@ -58,7 +62,7 @@ def random_layout(rng: np.random.Generator, mesh: Mesh, shape: tuple[int, ...], 
 
 def random_assignment(rng: np.random.Generator, mesh: Mesh, rule: Rule, dtype: str) -> dict[str, Split]:
     """A random legal split of an operator's factors."""
-    names = [f for f, factor in rule.factors.items() if rule.splittable(f) and isinstance(factor.size, int)]
+    names = [f for f in rule.factors if rule.splittable(f)]
     if dtype == "bool":
         names = [f for f in names if rule.factors[f].kind in ("free", "inner")]
     given: dict[str, list[str]] = {}
@@ -69,7 +73,7 @@ def random_assignment(rng: np.random.Generator, mesh: Mesh, rule: Rule, dtype: s
             family = _family(rule.factors[name].kind)
             names = [f for f in names if family is None or _family(rule.factors[f].kind) in (None, family)]
     return {
-        name: random_split(rng, mesh, tuple(axes), int(rule.factors[name].size), rule.factors[name].kind == "free")
+        name: random_split(rng, mesh, tuple(axes), rule.factors[name].size, rule.factors[name].kind == "free")
         for name, axes in given.items()
     }
 
@@ -80,12 +84,12 @@ def _family(kind: str) -> str | None:
 
 
 def random_plan(graph: Graph, mesh: Mesh, seed: int, sizes: dict[str, int] | None = None) -> Plan:
-    """A random legal plan for a graph whose symbols (if any) are bound by `sizes`."""
+    """A random legal plan for a graph, for any size of those symbols that `sizes` does not bind."""
     rng = np.random.default_rng(seed)
     bound = sizes or {}
 
-    def shape(type_: TensorType) -> tuple[int, ...]:
-        return tuple(bound[d] if isinstance(d, str) else d for d in type_.shape)
+    def shape(type_: TensorType) -> tuple[Dim, ...]:
+        return tuple(bound.get(d, d) if isinstance(d, str) else d for d in type_.shape)
 
     def assignment(node: Node) -> dict[str, Split]:
         rule = rule_of(node.op, node.attrs, [graph.types[n].shape if n else None for n in node.inputs])

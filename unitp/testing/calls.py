@@ -1,0 +1,63 @@
+"""A decoder's calls on simulated ranks: what a session does with a plan at any size, in one process and in float64.
+
+Every call has the phase, the lowering, the check and the interpreter that it has in a session; only ranks and transport are
+simulated. The caches live between calls as whole arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitp.graph.graph import Graph
+from unitp.graph.weights import read
+from unitp.plans import Plan
+from unitp.program.check import check
+from unitp.program.instructions import Program
+from unitp.program.lower import lower
+from unitp.runtime.phases import choose_phase
+from unitp.testing.simulate import simulate
+
+Array = npt.NDArray[Any]
+
+
+class SimulatedCalls:
+    """`unitp.runtime.decoder.Executor` for a graph under a plan. `programs`: those that ran, by their sizes and outputs."""
+
+    def __init__(self, graph: Graph, plan: Plan, parameters: dict[str, Array] | None = None) -> None:
+        self.graph, self.plan = graph, plan
+        self.parameters = parameters if parameters is not None else whole_parameters(graph)
+        self.programs: dict[tuple[object, ...], Program] = {}
+        self.states: dict[str, Array] = {}
+
+    def execute(self, sizes: dict[str, int], outputs: tuple[str, ...], inputs: dict[str, Array]) -> dict[str, Array]:
+        """The outputs of a call, which leaves its rows in the caches."""
+        program = self._program(sizes, outputs)
+        for state in self.graph.states:
+            shape = tuple(sizes[d] if isinstance(d, str) else d for d in state.type.shape)
+            if state.input not in self.states or self.states[state.input].shape != shape:
+                self.states[state.input] = np.zeros(shape)
+        found = simulate(program, inputs, self.parameters, self.states)
+        if found.spread > 1e-9:
+            raise AssertionError(f"ranks that hold the same differ by {found.spread} at {sizes}")
+        self.states = found.states
+        return {name: found.outputs[held] for name, held in zip(outputs, program.outputs, strict=True)}
+
+    def _program(self, sizes: dict[str, int], outputs: tuple[str, ...]) -> Program:
+        key = (*sizes.items(), *outputs)
+        if key not in self.programs:
+            program = lower(self.graph, self.plan, choose_phase(self.plan, sizes), sizes, outputs, "float64")
+            check(program, self.graph, outputs=outputs)
+            self.programs[key] = program
+        return self.programs[key]
+
+
+def whole_parameters(graph: Graph) -> dict[str, Array]:
+    """All parameters, in float64 where they are floats."""
+    made = {}
+    for p in graph.parameters:
+        dtype = "float64" if p.type.dtype == "float32" else p.type.dtype
+        made[p.name] = read(p.source, [(0, int(d)) for d in p.type.shape], dtype)
+    return made
