@@ -80,7 +80,7 @@ def test_a_large_model_is_eliminated_in_well_under_a_second():
     edges = {(i, i + step) for i in range(2, n) for step in (1, 2) if i + step < n}
     edges |= {(i % 2, i) for i in range(2, n, 3)}
     pairs = {edge: rng.random((5, 5)) for edge in edges}
-    begun = time.perf_counter()
+    begun = time.process_time()
     found = minimise([rng.random(5) for _ in range(n)], pairs)
     assert found.width <= 5
-    assert time.perf_counter() - begun < 1.0  # 0.1 s alone; other work runs beside this
+    assert time.process_time() - begun < 1.0  # 0.1 s alone; other work runs beside this
