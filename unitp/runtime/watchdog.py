@@ -8,9 +8,9 @@ the others.
     stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
-One death makes others. All that have died within `SETTLE_S` of the first are weighed together, since a launcher may be
-seen alive a moment before it takes its ranks along: the process that was killed from outside is named, of several the
-launcher that is nearest to the driver; and a death before an exception, since peers raise when a connection breaks.
+One death makes others: a launcher takes its ranks along, and ends them all when one dies. So the first of them is named:
+epoll gives the deaths in the order in which they happened, however late this thread looks. A death counts before an
+exception, since peers raise when a connection breaks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -35,7 +35,6 @@ from unitp.runtime.progress import Page
 TICK_S = 0.1
 STARTING_TICK_S = 0.05
 GRACE_S = 0.7
-SETTLE_S = 0.1
 IDLE_SHARE = 0.1
 PATIENCE = 10
 
@@ -50,11 +49,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Watched(NamedTuple):
-    """A process under watch; `depth` counts the launchers above it; `member` if the driver started it itself."""
+    """A process under watch; `member` if the driver started it itself."""
 
     name: str
     seen: Seen
-    depth: int
     member: Member | None
     launcher: bool
 
@@ -85,9 +83,10 @@ class Watchdog:
         self._now: dict[str, Seen] = {}
         self._then: dict[str, Seen] = {}
         self._handles: dict[int, int] = {}
-        self._poller = select.poll()
+        self._ended: list[int] = []
+        self._poller = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
-        self._poller.register(self._wake, select.POLLIN)
+        self._poller.register(self._wake, select.EPOLLIN)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="unitp watchdog", daemon=True)
 
@@ -142,13 +141,20 @@ class Watchdog:
         finally:
             for handle in self._handles.values():
                 os.close(handle)
+            self._poller.close()
 
     def _wait(self) -> None:
         """Until something ends, the driver reports something, or a tick has passed."""
-        for fd, _ in self._poller.poll((STARTING_TICK_S if self._starting else TICK_S) * 1000):
+        self._note(STARTING_TICK_S if self._starting else TICK_S)
+
+    def _note(self, limit_s: float) -> None:
+        """Wait for events, and note who has ended, first to last."""
+        pids = {handle: pid for pid, handle in self._handles.items()}
+        for fd, _ in self._poller.poll(limit_s):
             if fd == self._wake:
                 os.eventfd_read(fd)
             else:
+                self._ended.append(pids[fd])
                 self._poller.unregister(fd)
 
     def _end(self, error: UnitpError) -> None:
@@ -166,16 +172,15 @@ class Watchdog:
         direct = {member.process.pid: member for member in self.members}
         for member in self.members:
             if member.process.pid not in self._watched and (seen := look(member.process.pid)):
-                self._watch(Watched(member.name, seen, 0, member, member.role == "launcher"))
+                self._watch(Watched(member.name, seen, member, member.role == "launcher"))
         for one in sorted(found.values(), key=lambda one: one.seen.started):
             above = self._watched.get(one.seen.parent)
             if one.seen.pid in direct or (above is not None and not above.launcher):
                 continue
-            depth = above.depth + 1 if above else 1
             if one.worker and one.number is not None:
-                self._watch(Watched(f"rank {one.number}", one.seen, depth, None, False))
+                self._watch(Watched(f"rank {one.number}", one.seen, None, False))
             elif above is not None and not one.worker:
-                self._watch(Watched(one.seen.command, one.seen, depth, None, True))
+                self._watch(Watched(one.seen.command, one.seen, None, True))
 
     def _watch(self, one: Watched) -> None:
         pid = one.seen.pid
@@ -184,7 +189,7 @@ class Watchdog:
                 self._handles[pid] = os.pidfd_open(pid)
             except OSError:
                 return  # it has just ended: whoever started it tells more
-            self._poller.register(self._handles[pid], select.POLLIN)
+            self._poller.register(self._handles[pid], select.EPOLLIN)
         self._watched[pid] = one
 
     # what can be wrong
@@ -194,9 +199,9 @@ class Watchdog:
         dead: dict[int, tuple[Watched, int | None]] = {}
         stopped = self._look_at_all(dead)
         if dead:
-            time.sleep(SETTLE_S)
-            self._look_at_all(dead)
-            one, code = _cause(list(dead.values()))
+            self._note(0.0)
+            self._look_at_all(dead)  # one that had been seen alive may have ended before the others
+            one, code = dead[next((pid for pid in self._ended if pid in dead), min(dead))]
             return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
@@ -296,17 +301,6 @@ class Watchdog:
         return "".join(member.tail() for member in self.members)
 
 
-def _cause(dead: Sequence[tuple[Watched, int | None]]) -> tuple[Watched, int | None]:
-    """Which of several deaths made the others.
-
-    A launcher takes note of the first child that dies, and then ends the others: of its children one that is gone died
-    before one that is still a zombie.
-    """
-    first, code = min(dead, key=lambda item: (_outside(item[1]), item[0].depth))
-    noted = (item for item in dead if item[1] is None and item[0].depth and item[0].seen.parent == first.seen.parent)
-    return next(noted, (first, code))
-
-
 def _exit_code(one: Watched, now: Seen | None) -> int | None:
     """The exit code (minus the signal) of a dead process, as far as it can be known of somebody else's child."""
     if one.member is not None:
@@ -314,15 +308,6 @@ def _exit_code(one: Watched, now: Seen | None) -> int | None:
     if now is None or now.started != one.seen.started:
         return None
     return os.waitstatus_to_exitcode(now.status)
-
-
-def _outside(code: int | None) -> int:
-    """Sorts deaths by how likely they are a cause and no consequence: killed from outside, unknown, crashed, ended."""
-    if code is None:
-        return 1
-    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
-        return 0
-    return 2 if code < 0 else 3
 
 
 def _how(code: int | None) -> str:
