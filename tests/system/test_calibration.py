@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +21,37 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(110)]
 IDLE = {"OMP_NUM_THREADS": "1"}
 
 
-def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "unitp", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **IDLE}, check=False, timeout=100)
+    environment = {**os.environ, **IDLE, **env}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100)
     assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-def children() -> set[str]:
-    """The processes that this one started, and theirs."""
-    found = set()
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
+def left(mark: str) -> list[str]:
+    """The processes that were started, by whomever, with this mark in their environment."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
-            words = status.read_bytes().decode("utf-8", "replace")
+            if f"UNITP_TEST={mark}".encode() in environment.read_bytes():
+                found.append(environment.with_name("cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
-        if "unitp.worker" in words:
-            found.add(f"{status.parent.name} {words}")
     return found
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A machine file, measured quickly."""
-    before = children()
+    mark = uuid.uuid4().hex
     file = tmp_path_factory.mktemp("machines") / "numpy.toml"
-    said = run("calibrate", "--backend", "numpy", "--ranks", 2, "--quick", "-o", file)
+    said = run("calibrate", "--backend", "numpy", "--ranks", 2, "--quick", "-o", file, UNITP_TEST=mark)
     assert "GFLOP/s" in said.stdout
     assert f"written to {file}" in said.stdout
     assert "0% numpy, 1 rank: starting" in said.stderr
     assert "numpy, 2 ranks: " in said.stderr
-    assert not children() - before, "nothing is left behind"
+    assert left(mark) == []
     return file
 
 

@@ -202,7 +202,8 @@ class Watchdog:
             self._note(0.0)
             self._look_at_all(dead)  # one that had been seen alive may have ended before the others
             one, code = dead[next((pid for pid in self._ended if pid in dead), min(dead))]
-            return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
+            unseen = self._unseen(one) if self._starting else ""
+            return self._error(one, _how(code), unseen, log=code is None or code >= 0 or code == -signal.SIGABRT)
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
@@ -287,9 +288,19 @@ class Watchdog:
 
     # words
 
-    def _error(self, one: Watched, what: str, *, log: bool = False) -> RankError:
+    def _error(self, one: Watched, what: str, more: str = "", *, log: bool = False) -> RankError:
         tail = "" if not log else one.member.tail() if one.member else self._logs()
-        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{tail}")
+        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}")
+
+    def _unseen(self, one: Watched) -> str:
+        """Who may have ended before, so soon after it was born that it never came under watch."""
+        watched = self._watched.values()
+        absent = sorted(self.expected - {other.name for other in watched})
+        if one.member is None and one.seen.parent not in self._watched:
+            absent += [
+                f"what started {one.name} for {other.name}" for other in watched if other.launcher and other.member
+            ]
+        return f"; never seen alive, so it may have ended before: {', '.join(absent)}" if absent else ""
 
     def _doing(self, one: Watched) -> str:
         """What a process is at; for a launcher, what its ranks are at."""
