@@ -5,6 +5,7 @@ with it may be alive, and no folder of a session may be left.
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 import uuid
@@ -61,6 +62,13 @@ class Zoo:
         while (alive := marked_by(self.mark)) and time.monotonic() < deadline:
             time.sleep(0.02)
         return [f"{pid} {environment.get('UNITP_ROLE', '')}" for pid, environment in alive.items()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_counts() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests of Ctrl-C would hang."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
