@@ -8,9 +8,10 @@ the others.
     stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
-One death makes others: a launcher takes its ranks along, and ends them all when one dies. So the first of them is named:
-epoll gives the deaths in the order in which they happened, however late this thread looks. A death counts before an
-exception, since peers raise when a connection breaks.
+One death makes others: a launcher takes its ranks along, and ends them all when one dies. Of those within `SETTLE_S` the
+first is named that did not end by itself: epoll gives deaths in the order in which they happened, however late this
+thread looks. Connections break a moment before a death is told, so a launcher that was killed comes first at any rate.
+A death counts before an exception, since peers raise when a connection breaks.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from unitp.runtime.progress import Page
 TICK_S = 0.1
 STARTING_TICK_S = 0.05
 GRACE_S = 0.7
+SETTLE_S = 0.1
 IDLE_SHARE = 0.1
 PATIENCE = 10
 
@@ -199,9 +201,12 @@ class Watchdog:
         dead: dict[int, tuple[Watched, int | None]] = {}
         stopped = self._look_at_all(dead)
         if dead:
+            time.sleep(SETTLE_S)
             self._note(0.0)
-            self._look_at_all(dead)  # one that had been seen alive may have ended before the others
-            one, code = dead[next((pid for pid in self._ended if pid in dead), min(dead))]
+            self._look_at_all(dead)
+            one, code = min(
+                (dead[pid] for pid in dict.fromkeys((*self._ended, *dead)) if pid in dead), key=_consequence
+            )
             unseen = self._unseen(one) if self._starting else ""
             return self._error(one, _how(code), unseen, log=code is None or code >= 0 or code == -signal.SIGABRT)
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
@@ -319,6 +324,17 @@ def _exit_code(one: Watched, now: Seen | None) -> int | None:
     if now is None or now.started != one.seen.started:
         return None
     return os.waitstatus_to_exitcode(now.status)
+
+
+def _consequence(death: tuple[Watched, int | None]) -> int:
+    """Sorts deaths (of equal ones the first stays first) by how likely another made them.
+
+    Nobody in a session kills the launcher that the driver started; and who is killed does not end by itself.
+    """
+    one, code = death
+    if one.launcher and one.member is not None and code is not None and code < 0:
+        return 0
+    return 1 if code is None or code < 0 else 2
 
 
 def _how(code: int | None) -> str:
