@@ -5,6 +5,7 @@ with it may be alive, and no folder of a session may be left.
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 import uuid
@@ -34,7 +35,7 @@ def marked_by(mark: str) -> dict[int, dict[str, str]]:
 
 
 class Zoo:
-    """The processes that the present test has started."""
+    """The processes that were started under a mark."""
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
@@ -63,10 +64,16 @@ class Zoo:
         return [f"{pid} {environment.get('UNITP_ROLE', '')}" for pid, environment in alive.items()]
 
 
-@pytest.fixture
-def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zoo]:
-    """Marks what the test starts, and proves afterwards that neither a process nor a folder is left."""
-    mark, folder = uuid.uuid4().hex, tmp_path / "sessions"
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_counts() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests of Ctrl-C would hang."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Zoo]:
+    """Marks what is started meanwhile, and proves afterwards that neither a process nor a folder is left."""
+    mark = uuid.uuid4().hex
     folder.mkdir()
     monkeypatch.setenv(MARK, mark)
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -75,6 +82,19 @@ def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zoo]:
     yield zoo
     assert zoo.left() == []
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zoo]:
+    """What the present test starts."""
+    yield from watched(monkeypatch, tmp_path / "sessions")
+
+
+@pytest.fixture(scope="module")
+def zoo_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
+    """What fixtures of a module start."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield from watched(monkeypatch, tmp_path_factory.mktemp("module") / "sessions")
 
 
 @pytest.fixture(autouse=True)

@@ -17,34 +17,17 @@ from unitp.cost.machine_file import load_machine, parse_machine
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(110)]
 
-MARK = f"calibration-of-{os.getpid()}"
-MARKED = {"OMP_NUM_THREADS": "1", "UNITP_TEST_MARK": MARK}
-"""By its environment a process is known as one of ours, whatever else runs here."""
-
 
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "unitp", *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **MARKED}, check=False, timeout=100
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100)
     assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-def left_behind() -> set[str]:
-    """Processes that still live of those that `run` started, and that these started in turn."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if MARK.encode() in (folder / "environ").read_bytes():
-                found.add((folder / "cmdline").read_bytes().decode("utf-8", "replace"))
-        except OSError:
-            continue  # ended meanwhile
-    return found
-
-
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def machine(zoo_of_module: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A machine file, measured quickly."""
     file = tmp_path_factory.mktemp("machines") / "numpy.toml"
     said = run("calibrate", "--backend", "numpy", "--ranks", 2, "--quick", "-o", file)
@@ -52,7 +35,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert f"written to {file}" in said.stdout
     assert "0% numpy, 1 rank: starting" in said.stderr
     assert "numpy, 2 ranks: " in said.stderr
-    assert not left_behind()
+    assert zoo_of_module.left() == []
     return file
 
 

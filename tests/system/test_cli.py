@@ -176,6 +176,29 @@ def test_a_real_model_knows_the_capital_of_france() -> None:
     assert ids.stdout == " Paris.\n"
 
 
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_prompt_of_one_token_and_a_plan_for_a_larger_batch(folder: str, tmp_path: Path, backend: str) -> None:
+    """What the plan splits over the batch has fewer rows than ranks."""
+    file = tmp_path / "plan.json"
+    sizes = "batch=4,cache=512,live=512"
+    run(
+        "plan",
+        folder,
+        "--mesh",
+        "tp=2",
+        "--phase",
+        f"prefill:{sizes},seq=64",
+        "--phase",
+        f"decode:{sizes},seq=1",
+        "-o",
+        file,
+    )
+    assert "[even]" in file.read_text()
+    arguments = ["--prompt-ids", "5", "--max-new-tokens", 6, "--ignore-eos"]
+    wanted = run_json("generate", folder, *arguments)["tokens"]
+    assert run_json("generate", folder, *arguments, "--plan", file, "--backend", backend)["tokens"] == wanted
+
+
 # chat
 
 
@@ -193,6 +216,15 @@ def test_chat_keeps_the_caches_between_turns(talking: str) -> None:
         "generate", talking, "--prompt-ids", ",".join(map(str, second["prompt_ids"])), "--max-new-tokens", 4
     )
     assert alone["tokens"] == second["tokens"]
+
+
+def test_chat_with_questions_of_one_character(talking: str) -> None:
+    template = ["--max-new-tokens", 1, "--mesh", "tp=2"]
+    turns = run_json("chat", talking, *template, given="a\nb\nc\n")["turns"]
+    for turn in turns:
+        ids = ",".join(map(str, turn["prompt_ids"]))
+        alone = run_json("generate", talking, "--prompt-ids", ids, "--max-new-tokens", 1)
+        assert turn["tokens"] == alone["tokens"]
 
 
 def test_chat_prints_answers_as_lines(talking: str) -> None:

@@ -74,6 +74,26 @@ def test_a_killed_process_is_named_with_what_it_did(den: Callable[..., Den]) -> 
     assert str(made.verdict()) == f"rank 1 (process {pid}) was killed by SIGKILL while rank 1 rests"
 
 
+@pytest.mark.parametrize("first, second", [(0, 1), (1, 0), (2, 0)])
+def test_of_several_deaths_the_first_is_named_however_late_one_looks(
+    den: Callable[..., Den], first: int, second: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = den()
+    made.dog.started()
+    looked = made.dog._note
+
+    def late(limit_s: float) -> None:
+        time.sleep(0.3)
+        looked(limit_s)
+
+    monkeypatch.setattr(made.dog, "_note", late)
+    time.sleep(0.15)
+    made.send(first, signal.SIGKILL)
+    time.sleep(0.02)
+    made.send(second, signal.SIGKILL)
+    assert str(made.verdict()).startswith(made.members[first].name)
+
+
 def test_a_stopped_server_is_named(den: Callable[..., Den]) -> None:
     made = den()
     made.send(2, signal.SIGSTOP)

@@ -31,7 +31,7 @@ class Member:
         """Leave no zombie; the process has been killed."""
         self.exit_code()
 
-    def tail(self, count: int = TAIL_LINES) -> str:
+    def tail(self) -> str:
         """The last lines that were printed, indented, or nothing."""
         lines = [line for log in self.logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
-        return "".join(f"\n  | {line}" for line in lines[-count:])
+        return "".join(f"\n  | {line}" for line in lines[-TAIL_LINES:])

@@ -8,28 +8,27 @@ the others.
     stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
-One death makes others. All that have died within `SETTLE_S` of the first are weighed together, since a launcher may be
-seen alive a moment before it takes its ranks along. Named is the process that a launcher blames, else one that was killed
-from outside, of several the launcher that is nearest to the driver. A death goes before an exception, since peers raise when
-a connection breaks.
+One death makes others: a launcher takes its ranks along, and ends them all when one dies. Of those within `SETTLE_S` the
+first is named that did not end by itself: epoll gives deaths in the order in which they happened, however late this
+thread looks. Connections break a moment before a death is told, so a launcher that was killed comes first at any rate.
+A death counts before an exception, since peers raise when a connection breaks.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 import unitp.errors
 from unitp.errors import RankError, UnitpError
-from unitp.runtime.member import TAIL_LINES, Member
+from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
 from unitp.runtime.processes import Seen, end_all, look, marked
 from unitp.runtime.progress import Page
@@ -38,12 +37,8 @@ TICK_S = 0.1
 STARTING_TICK_S = 0.05
 GRACE_S = 0.7
 SETTLE_S = 0.1
-WORDS_S = 1.0
 IDLE_SHARE = 0.1
 PATIENCE = 10
-BLAMED = re.compile(r"\bPID (\d+) RUNNING AT\b")
-APPLICATION = "YOUR APPLICATION TERMINATED WITH THE EXIT STRING"
-"""How MPICH's launcher tells which process ended first, before it takes the others along; the second always, the first mostly."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -56,11 +51,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Watched(NamedTuple):
-    """A process under watch; `depth` counts the launchers above it; `member` if the driver started it itself."""
+    """A process under watch; `member` if the driver started it itself."""
 
     name: str
     seen: Seen
-    depth: int
     member: Member | None
     launcher: bool
 
@@ -91,10 +85,10 @@ class Watchdog:
         self._now: dict[str, Seen] = {}
         self._then: dict[str, Seen] = {}
         self._handles: dict[int, int] = {}
-        self._poller = select.poll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
-        self._poller.register(self._wake, select.POLLIN)
         self._ended: list[int] = []
+        self._poller = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self._poller.register(self._wake, select.EPOLLIN)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="unitp watchdog", daemon=True)
 
@@ -149,15 +143,21 @@ class Watchdog:
         finally:
             for handle in self._handles.values():
                 os.close(handle)
+            self._poller.close()
 
     def _wait(self) -> None:
         """Until something ends, the driver reports something, or a tick has passed."""
-        for fd, _ in self._poller.poll((STARTING_TICK_S if self._starting else TICK_S) * 1000):
+        self._note(STARTING_TICK_S if self._starting else TICK_S)
+
+    def _note(self, limit_s: float) -> None:
+        """Wait for events, and note who has ended, first to last."""
+        pids = {handle: pid for pid, handle in self._handles.items()}
+        for fd, _ in self._poller.poll(limit_s):
             if fd == self._wake:
                 os.eventfd_read(fd)
             else:
+                self._ended.append(pids[fd])
                 self._poller.unregister(fd)
-                self._ended += (pid for pid, handle in self._handles.items() if handle == fd)
 
     def _end(self, error: UnitpError) -> None:
         left = end_all(self.token)
@@ -174,16 +174,15 @@ class Watchdog:
         direct = {member.process.pid: member for member in self.members}
         for member in self.members:
             if member.process.pid not in self._watched and (seen := look(member.process.pid)):
-                self._watch(Watched(member.name, seen, 0, member, member.role == "launcher"))
+                self._watch(Watched(member.name, seen, member, member.role == "launcher"))
         for one in sorted(found.values(), key=lambda one: one.seen.started):
             above = self._watched.get(one.seen.parent)
             if one.seen.pid in direct or (above is not None and not above.launcher):
                 continue
-            depth = above.depth + 1 if above else 1
             if one.worker and one.number is not None:
-                self._watch(Watched(f"rank {one.number}", one.seen, depth, None, False))
+                self._watch(Watched(f"rank {one.number}", one.seen, None, False))
             elif above is not None and not one.worker:
-                self._watch(Watched(one.seen.command, one.seen, depth, None, True))
+                self._watch(Watched(one.seen.command, one.seen, None, True))
 
     def _watch(self, one: Watched) -> None:
         pid = one.seen.pid
@@ -192,7 +191,7 @@ class Watchdog:
                 self._handles[pid] = os.pidfd_open(pid)
             except OSError:
                 return  # it has just ended: whoever started it tells more
-            self._poller.register(self._handles[pid], select.POLLIN)
+            self._poller.register(self._handles[pid], select.EPOLLIN)
         self._watched[pid] = one
 
     # what can be wrong
@@ -203,12 +202,13 @@ class Watchdog:
         stopped = self._look_at_all(dead)
         if dead:
             time.sleep(SETTLE_S)
+            self._note(0.0)
             self._look_at_all(dead)
-            if blamed := self._blamed(dead):
-                dead = {pid: dead[pid] for pid in blamed}
-            order = {pid: at for at, pid in enumerate(self._ended)}  # a look comes later than an event
-            one, code = _cause([dead[pid] for pid in sorted(dead, key=lambda pid: order.get(pid, len(order)))])
-            return self._error(one, _how(code), log=code is None or code >= 0 or code == -signal.SIGABRT)
+            one, code = min(
+                (dead[pid] for pid in dict.fromkeys((*self._ended, *dead)) if pid in dead), key=_consequence
+            )
+            unseen = self._unseen(one) if self._starting else ""
+            return self._error(one, _how(code), unseen, log=code is None or code >= 0 or code == -signal.SIGABRT)
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
@@ -293,9 +293,19 @@ class Watchdog:
 
     # words
 
-    def _error(self, one: Watched, what: str, *, log: bool = False) -> RankError:
+    def _error(self, one: Watched, what: str, more: str = "", *, log: bool = False) -> RankError:
         tail = "" if not log else one.member.tail() if one.member else self._logs()
-        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{tail}")
+        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}")
+
+    def _unseen(self, one: Watched) -> str:
+        """Who may have ended before, so soon after it was born that it never came under watch."""
+        watched = self._watched.values()
+        absent = sorted(self.expected - {other.name for other in watched})
+        if one.member is None and one.seen.parent not in self._watched:
+            absent += [
+                f"what started {one.name} for {other.name}" for other in watched if other.launcher and other.member
+            ]
+        return f"; never seen alive, so it may have ended before: {', '.join(absent)}" if absent else ""
 
     def _doing(self, one: Watched) -> str:
         """What a process is at; for a launcher, what its ranks are at."""
@@ -303,37 +313,8 @@ class Watchdog:
             return self.place(one.name)
         return "; ".join(f"{name} was {self.place(name)}" for name in sorted(self.expected))
 
-    def _blamed(self, dead: Mapping[int, tuple[Watched, int | None]]) -> list[int]:
-        """Which of the dead a launcher says have brought the others down, before it ended them and itself.
-
-        It may name a process, or only say that it was none of the launchers.
-        """
-        if not any(one.launcher for one, _ in dead.values()):
-            return []
-        launchers = [pid for pid, one in self._watched.items() if one.launcher]
-        until = time.monotonic() + WORDS_S
-        while True:
-            words = self._logs(lines=100)
-            if (found := BLAMED.search(words)) and int(found[1]) in dead:
-                return [int(found[1])]
-            alive = [pid for pid in launchers if (now := look(pid)) is not None and now.alive]
-            if not alive or time.monotonic() > until:
-                return [pid for pid, (one, _) in dead.items() if not one.launcher] if APPLICATION in words else []
-            time.sleep(TICK_S / 4)
-
-    def _logs(self, lines: int = TAIL_LINES) -> str:
-        return "".join(member.tail(lines) for member in self.members)
-
-
-def _cause(dead: Sequence[tuple[Watched, int | None]]) -> tuple[Watched, int | None]:
-    """Which of several deaths made the others.
-
-    A launcher takes note of the first child that dies, and then ends the others: of its children one that is gone died
-    before one that is still a zombie.
-    """
-    first, code = min(dead, key=lambda item: (_outside(item[1]), item[0].depth))
-    noted = (item for item in dead if item[1] is None and item[0].depth and item[0].seen.parent == first.seen.parent)
-    return next(noted, (first, code))
+    def _logs(self) -> str:
+        return "".join(member.tail() for member in self.members)
 
 
 def _exit_code(one: Watched, now: Seen | None) -> int | None:
@@ -345,13 +326,15 @@ def _exit_code(one: Watched, now: Seen | None) -> int | None:
     return os.waitstatus_to_exitcode(now.status)
 
 
-def _outside(code: int | None) -> int:
-    """Sorts deaths by how likely they are a cause and no consequence: killed from outside, unknown, crashed, ended."""
-    if code is None:
-        return 1
-    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
+def _consequence(death: tuple[Watched, int | None]) -> int:
+    """Sorts deaths (of equal ones the first stays first) by how likely another made them.
+
+    Nobody in a session kills the launcher that the driver started; and who is killed does not end by itself.
+    """
+    one, code = death
+    if one.launcher and one.member is not None and code is not None and code < 0:
         return 0
-    return 2 if code < 0 else 3
+    return 1 if code is None or code < 0 else 2
 
 
 def _how(code: int | None) -> str:
