@@ -100,12 +100,12 @@ def test_the_efficiency_of_products_is_found_row_by_row(seed: int) -> None:
 def test_a_collective_is_predicted_at_the_sizes_that_were_measured(kind: str, ranks: int) -> None:
     noise, planted = noisy(ranks), Link(2e-5, 1e9, 5e-5)
     sizes = (2304, 36864, 147456, 589824, 1179648)
-    samples = [(float(n), noise(collective_seconds(Machine(), kind, ranks, n, planted))) for n in sizes]
+    samples = [(float(n), noise(collective_seconds(planted, kind, ranks, n))) for n in sizes]
     stretches = fit_stretches(kind, ranks, samples)
     assert len(stretches) == 1
     link = Link(0.0, 1.0, 0.0, {kind: stretches})
     for size, seconds in samples:
-        assert collective_seconds(Machine(), kind, ranks, size, link) == pytest.approx(seconds, rel=0.1)
+        assert collective_seconds(link, kind, ranks, size) == pytest.approx(seconds, rel=0.1)
 
 
 def test_a_bent_line_becomes_two_stretches() -> None:
@@ -115,7 +115,7 @@ def test_a_bent_line_becomes_two_stretches() -> None:
     assert 1.2e5 < stretches[0].up_to < 3e5
     link = Link(0.0, 1.0, 0.0, {"all_reduce": stretches})
     for size, seconds in samples:
-        assert collective_seconds(Machine(), "all_reduce", 2, size, link) == pytest.approx(seconds, rel=0.12)
+        assert collective_seconds(link, "all_reduce", 2, size) == pytest.approx(seconds, rel=0.12)
 
 
 # what is measured
@@ -170,7 +170,7 @@ def test_collectives_are_as_many_and_as_large_as_a_difference_says(parts: Parts)
         assert len(found) == d.times
         own = msgspec.structs.replace(Machine(), call_s=0.0, link_latency_s=0.0)
         each = predict(program, own).collectives_s / d.times
-        assert each == pytest.approx(collective_seconds(own, d.what, parts.ranks, d.bytes), rel=0.35)
+        assert each == pytest.approx(collective_seconds(own.link, d.what, parts.ranks, d.bytes), rel=0.35)
         less = lower(parts.graph, parts.plan, "main", {"rows": d.less_rows or d.rows}, (d.less,))
         assert not [i for _, i in per_call(less) if isinstance(i, Collective)]
         if d.what != "all_to_all":

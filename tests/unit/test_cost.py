@@ -36,9 +36,9 @@ ROUND = Machine(
 
 
 def test_an_operator_is_as_slow_as_arithmetic_or_memory():
-    assert operator_seconds(ROUND, flops=4e9, nbytes=1e8) == 4.0 + 1.0
-    assert operator_seconds(ROUND, flops=4e9, nbytes=7e8) == 7.0 + 1.0
-    assert copy_seconds(ROUND, 1e8) == 2.0 + 1.0
+    assert operator_seconds(ROUND.device(0), flops=4e9, nbytes=1e8) == 4.0 + 1.0
+    assert operator_seconds(ROUND.device(0), flops=4e9, nbytes=7e8) == 7.0 + 1.0
+    assert copy_seconds(ROUND.device(0), 1e8) == 2.0 + 1.0
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_an_operator_is_as_slow_as_arithmetic_or_memory():
 )
 def test_a_collective_is_rounds_of_a_ring_and_a_price_per_call(kind, rounds):
     # 4 ranks, 8 MB: three steps a round, each 0.5 s latency and 2 MB at 1 MB/s
-    assert collective_seconds(ROUND, kind, 4, 8e6) == rounds * 3 * (0.5 + 2.0) + 10.0
-    assert collective_seconds(ROUND, kind, 1, 8e6) == 0.0
+    assert collective_seconds(ROUND.link, kind, 4, 8e6) == rounds * 3 * (0.5 + 2.0) + 10.0
+    assert collective_seconds(ROUND.link, kind, 1, 8e6) == 0.0
 
 
 def test_an_all_reduce_costs_one_call_less_than_its_two_halves():
-    halves = sum(collective_seconds(ROUND, kind, 2, 1e6) for kind in ("reduce_scatter", "all_gather"))
-    assert halves - collective_seconds(ROUND, "all_reduce", 2, 1e6) == pytest.approx(ROUND.call_s)
+    halves = sum(collective_seconds(ROUND.link, kind, 2, 1e6) for kind in ("reduce_scatter", "all_gather"))
+    assert halves - collective_seconds(ROUND.link, "all_reduce", 2, 1e6) == pytest.approx(ROUND.call_s)
 
 
 CALIBRATED = Device(
@@ -91,9 +91,9 @@ def test_ranks_of_one_host_are_as_fast_as_with_so_many_or_the_nearest_fewer():
 
 def test_a_kind_of_collective_has_numbers_of_its_own_by_size():
     link = Link(0.5, 1e6, 10.0, {"all_gather": (Stretch(1.0, 1e6, 0.0, 1e6), Stretch(0.0, 2e6, 4.0))})
-    assert collective_seconds(ROUND, "all_gather", 2, 1e6, link) == 1.0 + 0.5
-    assert collective_seconds(ROUND, "all_gather", 2, 8e6, link) == 2.0 + 4.0
-    assert collective_seconds(ROUND, "all_to_all", 2, 8e6, link) == 0.5 + 4.0 + 10.0
+    assert collective_seconds(link, "all_gather", 2, 1e6) == 1.0 + 0.5
+    assert collective_seconds(link, "all_gather", 2, 8e6) == 2.0 + 4.0
+    assert collective_seconds(link, "all_to_all", 2, 8e6) == 0.5 + 4.0 + 10.0
 
 
 def test_the_slowest_of_links_is_so_kind_by_kind_and_size_by_size():

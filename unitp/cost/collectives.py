@@ -13,18 +13,17 @@ collective and of its size, where the link knows them.
 from __future__ import annotations
 
 from unitp.cost.link import Link
-from unitp.cost.machine import Machine
 
 ROUNDS = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1, "all_to_all": 1}
 
 
-def collective_seconds(machine: Machine, kind: str, ranks: int, nbytes: float, link: Link | None = None) -> float:
+def collective_seconds(link: Link, kind: str, ranks: int, nbytes: float) -> float:
     """Seconds of a collective of `kind` (a key of `ROUNDS`) for whole arrays of `nbytes`; none for a group of one.
 
-    `link`: between its ranks (`Machine.ring`); the machine's common one where none is given.
+    `link`: what holds it up between its ranks (`Machine.ring`).
     """
     if ranks == 1:
         return 0.0
-    over = (link or machine.link).of(kind, nbytes)
+    over = link.of(kind, nbytes)
     step = over.latency_s + nbytes / ranks / over.bytes_per_s
     return ROUNDS[kind] * (ranks - 1) * step + over.call_s

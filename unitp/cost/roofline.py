@@ -11,33 +11,27 @@ Where ranks are unlike, each does its own part at its own speed, and the operato
 from __future__ import annotations
 
 from unitp.cost.device import Device, at_rows
-from unitp.cost.machine import Machine
 
 
 def operator_seconds(
-    machine: Machine | Device, flops: float, nbytes: float, dtype: str = "float32", op: str = "", rows: float = 0.0
+    device: Device, flops: float, nbytes: float, dtype: str = "float32", op: str = "", rows: float = 0.0
 ) -> float:
     """Seconds of an operator that does `flops` operations and moves `nbytes` between memory and core.
 
     `op`: its name, for what the device knows of it; `rows`: of a contraction, how often each weight is used.
     """
-    speed = _device(machine).speed(op, dtype)
+    speed = device.speed(op, dtype)
     if speed.points and rows:
         return flops / float(at_rows(speed.points, rows)) + speed.operator_s
     return max(flops / speed.flops_per_s, nbytes / speed.bytes_per_s) + speed.operator_s
 
 
-def view_seconds(machine: Machine | Device, op: str) -> float:
+def view_seconds(device: Device, op: str) -> float:
     """Seconds of an operator that moves nothing."""
-    rate = _device(machine).operators.get(op)
+    rate = device.operators.get(op)
     return 0.0 if rate is None or rate.operator_s is None else rate.operator_s
 
 
-def copy_seconds(machine: Machine | Device, nbytes: float) -> float:
+def copy_seconds(device: Device, nbytes: float) -> float:
     """Seconds of a slice or any other copy of `nbytes`."""
-    device = _device(machine)
     return 2 * nbytes / device.memory_bytes_per_s + device.operator_s
-
-
-def _device(machine: Machine | Device) -> Device:
-    return machine if isinstance(machine, Device) else machine.device(0)

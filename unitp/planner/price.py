@@ -102,7 +102,7 @@ class Prices:
         value = after if isinstance(instruction, AllGather) else before
         whole = float(np.max(self.bytes(value.layout, value.shape, value.dtype)))
         ranks, link = self.mesh.axis_size(instruction.axis), self._links[instruction.axis]
-        return collective_seconds(self.machine, KINDS[type(instruction)], ranks, whole, link)
+        return collective_seconds(link, KINDS[type(instruction)], ranks, whole)
 
     def work(
         self,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from unitp.mesh import Mesh
 from unitp.program.instructions import Program
 
 Array = npt.NDArray[np.generic]
@@ -67,7 +65,3 @@ class Engine(Protocol):
     def stats(self) -> EngineStats: ...
 
     def close(self) -> None: ...
-
-
-EngineFunction = Callable[[int, Mesh, Progress], Engine]
-"""`connect(rank, mesh, progress)`: join the group of ranks (the environment of `cluster` is set) and return the engine."""

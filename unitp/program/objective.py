@@ -105,7 +105,7 @@ class _Pricing:
         whole = self.most(instruction.output if isinstance(instruction, AllGather) else instruction.input)
         size = self.program.mesh.axis_size(instruction.axis)
         link = self.link(instruction.axis)
-        return collective_seconds(self.machine, KINDS[type(instruction).__name__], size, whole, link)
+        return collective_seconds(link, KINDS[type(instruction).__name__], size, whole)
 
     def link(self, axis: str) -> Link:
         """The slowest link between neighbours along an axis."""

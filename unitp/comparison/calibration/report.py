@@ -16,7 +16,7 @@ def summary(machine: Machine) -> Iterator[str]:
         for ranks, busy in device.busy.items():
             yield f"{name}, {ranks} ranks: {_device(busy)}"
             for kind in KINDS:
-                took = [collective_seconds(machine, kind, ranks, 4.0 * rows * WIDTH) * 1e6 for rows in (1, 256)]
+                took = [collective_seconds(machine.link, kind, ranks, 4.0 * rows * WIDTH) * 1e6 for rows in (1, 256)]
                 yield f"  {kind} of 2 KiB {took[0]:.0f} us, of 576 KiB {took[1]:.0f} us"
 
 
