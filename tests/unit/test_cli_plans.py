@@ -6,50 +6,11 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from unitp import cli, plans
-from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-class Command:
-    """`unitp`, called in this process."""
-
-    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
-        self.capture = capture
-
-    def __call__(self, *arguments: str) -> Said:
-        code = 0
-        try:
-            cli.main(arguments)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Said(code, *self.capture.readouterr())
-
-
-@pytest.fixture
-def unitp(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-    return Command(capsys)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small model in a Hugging Face directory."""
-    return str(write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY, arrays(random_weights(TINY))))
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +28,7 @@ def plan_files(folder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
     return files[0], files[1]
 
 
-def test_pins_are_heeded_kept_and_shown(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+def test_pins_are_heeded_kept_and_shown(unitp: Any, folder: str, plan_files: tuple[str, str]) -> None:
     made = plans.load(plan_files[1])
     assert made.certificate.pins == ("blk.*.ffn_down.weight: S(0)@tp", "decode/add_*: R")
     assert unitp("plan", folder, "--mesh", "tp=2", "--pin", "blk.*: R", "--json").json["pins"] == ["blk.*: R"]
@@ -84,13 +45,13 @@ def test_pins_are_heeded_kept_and_shown(unitp: Command, folder: str, plan_files:
         ("blk.0.ffn_down.weight", "cannot read pin"),
     ],
 )
-def test_a_wrong_pin_is_an_error(unitp: Command, folder: str, pin: str, message: str) -> None:
+def test_a_wrong_pin_is_an_error(unitp: Any, folder: str, pin: str, message: str) -> None:
     said = unitp("plan", folder, "--mesh", "tp=2", "--pin", pin)
     assert (said.code, said.out) == (2, "")
     assert message in said.err.replace("\n", " ")
 
 
-def test_explain_tells_the_alternatives_of_a_place(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+def test_explain_tells_the_alternatives_of_a_place(unitp: Any, folder: str, plan_files: tuple[str, str]) -> None:
     said = unitp("explain", plan_files[0], "blk.*.ffn_down.weight", "--model", folder)
     assert said.code == 0
     assert "MatMul blk.*.ffn_down.weight in decode" in said.out
@@ -104,7 +65,7 @@ def test_explain_tells_the_alternatives_of_a_place(unitp: Command, folder: str, 
 
 
 def test_explain_without_a_name_tells_what_is_dear_and_what_is_contested(
-    unitp: Command, folder: str, plan_files: tuple[str, str]
+    unitp: Any, folder: str, plan_files: tuple[str, str]
 ) -> None:
     said = unitp("explain", plan_files[1], "--model", folder)
     assert "Where a call spends most" in said.out
@@ -116,7 +77,7 @@ def test_explain_without_a_name_tells_what_is_dear_and_what_is_contested(
 
 
 def test_explain_wants_a_place_that_is_there_and_a_model_that_is_known(
-    unitp: Command, folder: str, plan_files: tuple[str, str]
+    unitp: Any, folder: str, plan_files: tuple[str, str]
 ) -> None:
     said = unitp("explain", plan_files[0], "blk.0.ffn_dwn.weight", "--model", folder)
     assert said.code == 2
@@ -129,7 +90,7 @@ def test_explain_wants_a_place_that_is_there_and_a_model_that_is_known(
     assert (said.code, "--model MODEL" in said.err) == (2, True)
 
 
-def test_diff_tells_what_differs(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+def test_diff_tells_what_differs(unitp: Any, folder: str, plan_files: tuple[str, str]) -> None:
     said = unitp("diff", *plan_files, "--model", folder)
     assert said.code == 0
     assert "blk.*.ffn_down.weight" in said.out
@@ -142,7 +103,7 @@ def test_diff_tells_what_differs(unitp: Command, folder: str, plan_files: tuple[
     assert "The plans are the same." in unitp("diff", plan_files[0], plan_files[0], "--model", folder).out
 
 
-def test_show_draws_a_page(unitp: Command, folder: str, plan_files: tuple[str, str]) -> None:
+def test_show_draws_a_page(unitp: Any, folder: str, plan_files: tuple[str, str]) -> None:
     said = unitp("show", plan_files[0], "--model", folder, "--html", "plan.html")
     assert said.code == 0
     assert "drawn in plan.html" in said.out

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +21,7 @@ from unitp.planner import plan as plan_graph
 from unitp.planner.alternatives import Alternatives
 from unitp.planner.explain import describe, devices_text, repriced
 from unitp.report import html
-from unitp.testing.models import EAGER_TO_SPLIT, TINY, arrays, random_weights, tiny, write_huggingface
+from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 TWO = """
 name = "two boxes"
@@ -46,43 +45,11 @@ call_s = 0.0
 """
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-class Command:
-    """`unitp`, called in this process."""
-
-    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
-        self.capture = capture
-
-    def __call__(self, *arguments: str) -> Said:
-        code = 0
-        try:
-            cli.main(arguments)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Said(code, *self.capture.readouterr())
-
-
 @pytest.fixture
-def unitp(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
+def unitp(unitp: Any) -> Any:
+    """The command, in a folder that has the file of a machine."""
     Path("two.toml").write_text(TWO)
-    return Command(capsys)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small model in a Hugging Face directory."""
-    return str(write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY, arrays(random_weights(TINY))))
+    return unitp
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +64,7 @@ def files(folder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     return found
 
 
-def test_a_plan_names_its_machine_and_the_device_of_each_rank(unitp: Command, folder: str) -> None:
+def test_a_plan_names_its_machine_and_the_device_of_each_rank(unitp: Any, folder: str) -> None:
     said = unitp("plan", folder, "--mesh", "tp=2", "--machine", "two.toml", "-o", "p.json")
     assert said.code == 0, said.err
     assert "machine two boxes (slow: rank 0; fast: rank 1)" in said.out
@@ -109,7 +76,7 @@ def test_a_plan_names_its_machine_and_the_device_of_each_rank(unitp: Command, fo
 
 
 def test_a_profile_is_a_machine_too_and_so_is_the_setting(
-    unitp: Command, folder: str, monkeypatch: pytest.MonkeyPatch
+    unitp: Any, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "machine h100-nvlink" in unitp("plan", folder, "--mesh", "tp=2", "--machine", "h100-nvlink").out
     monkeypatch.setenv("UNITP_MACHINE", "a100-nvlink")
@@ -135,7 +102,7 @@ def test_a_profile_is_a_machine_too_and_so_is_the_setting(
     ],
 )
 def test_a_wrong_machine_is_an_error_with_all_that_is_wrong(
-    unitp: Command, folder: str, mesh: str, machine: str, messages: list[str]
+    unitp: Any, folder: str, mesh: str, machine: str, messages: list[str]
 ) -> None:
     Path("bad.toml").write_text(
         "speed = 1\n[devices.a]\nflops_per_s = { float32 = 1e9 }\nmemory_bytes_per_s = -1\noperator_s = 0\n"
@@ -148,7 +115,7 @@ def test_a_wrong_machine_is_an_error_with_all_that_is_wrong(
     assert not Path("p.json").exists()
 
 
-def test_machines_lists_profiles_and_reads_files(unitp: Command) -> None:
+def test_machines_lists_profiles_and_reads_files(unitp: Any) -> None:
     assert all(name in unitp("machines").out for name in profiles())
     told = unitp("machines", "--json").json["machines"]
     assert [m["name"] for m in told] == profiles()
@@ -162,7 +129,7 @@ def test_machines_lists_profiles_and_reads_files(unitp: Command) -> None:
 
 
 def test_show_and_explain_price_on_the_plans_own_machine_or_another(
-    unitp: Command, folder: str, files: dict[str, str]
+    unitp: Any, folder: str, files: dict[str, str]
 ) -> None:
     own = unitp("show", files["two"], "--model", folder)
     assert "machine two boxes (slow: rank 0; fast: rank 1)" in own.out
@@ -186,7 +153,7 @@ def test_show_and_explain_price_on_the_plans_own_machine_or_another(
         assert "its ranks are 3, the mesh has 2" in said.err
 
 
-def test_diff_prices_both_plans_on_one_machine(unitp: Command, folder: str, files: dict[str, str]) -> None:
+def test_diff_prices_both_plans_on_one_machine(unitp: Any, folder: str, files: dict[str, str]) -> None:
     apart = unitp("diff", files["default"], files["two"], "--model", folder, "--json").json
     assert any("unlike machines" in note for note in apart["notes"])
     one = unitp("diff", files["default"], files["two"], "--model", folder, "--machine", "two.toml", "--json").json
@@ -254,7 +221,7 @@ def test_ranks_of_a_class_are_told_in_runs() -> None:
     assert devices_text({"fast": [0, 1, 2, 5], "slow": [3]}) == "fast: ranks 0-2, 5; slow: rank 3"
 
 
-def test_an_unused_axis_is_told_with_both_times(unitp: Command, folder: str) -> None:
+def test_an_unused_axis_is_told_with_both_times(unitp: Any, folder: str) -> None:
     slow_links = Machine(call_s=0.1)
     made = plan_graph(tiny().graph, Mesh(tp=2), machine=slow_links)
     (idle,) = made.certificate.unused

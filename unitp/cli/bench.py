@@ -15,6 +15,7 @@ from unitp.cli.options import (
     options,
     read_machine,
     running_options,
+    token_options,
 )
 from unitp.cli.output import mebibytes, print_json, print_table, progress, say, table
 
@@ -29,22 +30,7 @@ TRACED = 3
 
 @click.command("bench")
 @options(model_argument, backend_option)
-@click.option(
-    "--prompt-tokens",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="How long each prompt is.",
-)
-@click.option(
-    "--new-tokens",
-    type=click.IntRange(min=2),
-    default=64,
-    show_default=True,
-    metavar="N",
-    help="How many tokens are made after it.",
-)
+@options(*token_options(new=64, least=2))
 @options(running_options, json_option)
 def command(
     model: str,

@@ -98,6 +98,19 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def token_options(*, new: int, least: int) -> tuple[Callable[[F], F], ...]:
+    """How long prompts are, and how many tokens are made after them: `new` by default, `least` at least."""
+
+    def count(flag: str, default: int, least: int, says: str) -> Callable[[F], F]:
+        kind = click.IntRange(min=least)
+        return click.option(flag, type=kind, default=default, show_default=True, metavar="N", help=says)
+
+    return (
+        count("--prompt-tokens", 256, 1, "How long each prompt is."),
+        count("--new-tokens", new, least, "How many tokens are made after it."),
+    )
+
+
 launch_options = options(threads_option, port_option, stall_option, verbose_option)
 running_options = options(
     mesh_option, machine_option, plan_option, dtype_option, context_option, unused_option, launch_options

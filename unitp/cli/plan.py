@@ -21,7 +21,6 @@ from unitp.cli.options import (
     writable,
 )
 from unitp.cli.output import print_json, progress, say
-from unitp.cost.bytes import parse_bytes
 
 
 @click.command("plan")
@@ -85,13 +84,14 @@ def command(
         priced_on.require_fits(wanted)
     chosen = [parse_phase(text) for text in phases] or None
     path = writable(output) if output else None
-    limit = parse_bytes(memory_limit) if memory_limit else None
     from unitp import plans
     from unitp.api import plan
     from unitp.cli.show import print_description
+    from unitp.cost.bytes import parse_bytes
     from unitp.frontends import load
     from unitp.planner.explain import describe
 
+    limit = parse_bytes(memory_limit) if memory_limit else None
     with progress() as tell:
         tell(f"loading {model}")
         loaded = load(model)

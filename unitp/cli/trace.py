@@ -15,6 +15,7 @@ from unitp.cli.options import (
     options,
     read_machine,
     running_options,
+    token_options,
     writable,
 )
 from unitp.cli.output import print_json, progress, say
@@ -23,22 +24,7 @@ from unitp.cli.output import print_json, progress, say
 @click.command("trace")
 @options(model_argument, backend_option)
 @click.option("-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where the trace is written.")
-@click.option(
-    "--prompt-tokens",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="How long each prompt is.",
-)
-@click.option(
-    "--new-tokens",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="How many tokens are made after it.",
-)
+@options(*token_options(new=4, least=1))
 @options(running_options, json_option)
 def command(
     model: str,

@@ -15,13 +15,13 @@ import numpy as np
 
 from unitp.cost import Machine
 from unitp.cost.record import record
-from unitp.errors import MeshError, PlanError, UnitpError
+from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates
 from unitp.planner.limited import Limited, NoFitError
-from unitp.planner.outline import instead, shape_of
+from unitp.planner.outline import FEW, instead, shape_of
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
@@ -33,9 +33,6 @@ from unitp.program.lower import lower
 from unitp.program.memory import Memory, peaks
 
 __all__ = ["Objective", "default_phases", "plan"]
-
-FEW = 500
-"""A problem of no more variables is solved again, with a choice of what is made for several readers, to prove its plan."""
 
 Objective = Literal["time", "memory"]
 
@@ -70,22 +67,25 @@ def plan(
     candidates = Candidates(graph, mesh, roles, [machine])
     _require_use(candidates, allow_unused)
     prices = Prices(machine, mesh)
-    problem = Problem(graph, mesh, chosen, candidates, prices)
-    apply_pins(problem, pins)
+    problem = _posed(chosen, candidates, prices, pins)
     budgets = _budgets(mesh, machine, memory_limit)
-    problem.relax()
     try:
         found = _solve(problem, budgets, objective, deadline)
-        if objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW):
-            problem = Problem(graph, mesh, chosen, candidates, prices, copies=problem.worth_copying())
-            apply_pins(problem, pins)
-            problem.relax()
+        worth = objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW)
+        if worth and time.perf_counter() < deadline:  # once more, with a choice of what is made for several readers
+            problem = _posed(chosen, candidates, prices, pins, problem.worth_copying())
             found = _solve(problem, budgets, objective, deadline)
     except NoFitError as error:
         free = [axis for axis in mesh.sizes if axis not in roles]
 
         def fits(larger: Mesh) -> bool:
-            return not machine.ranks and _fits(graph, larger, chosen, roles, machine, pins, memory_limit)
+            if machine.ranks:
+                return False  # nobody knows what more ranks would be
+            try:
+                posed = _posed(chosen, Candidates(graph, larger, roles, [machine]), Prices(machine, larger), pins)
+            except PlanError:  # a pin that cannot be heeded there
+                return False
+            return _fits(posed, memory_limit)
 
         raise no_room(error, graph.name, mesh, budgets, free, fits) from None
     elapsed = time.perf_counter() - begun
@@ -107,14 +107,28 @@ def plan(
     return _read(problem, found.choice, certificate, model)
 
 
+def _posed(
+    phases: Sequence[Phase],
+    candidates: Candidates,
+    prices: Prices,
+    pins: Sequence[str],
+    copies: Mapping[tuple[str, str, str], int] | None = None,
+) -> Problem:
+    """The problem that heeds pins, with prices that no program is below."""
+    problem = Problem(candidates.graph, candidates.mesh, phases, candidates, prices, copies=copies)
+    apply_pins(problem, pins)
+    problem.relax()
+    return problem
+
+
 def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float) -> Found:
     shape = shape_of(problem)
     found = search(problem.unary, problem.pairs, shape, problem.memo, deadline=deadline)
     found = found.judged(problem.value(found.choice))
+    if objective == "time" and not np.isfinite(budgets).any():
+        return found
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
-    if objective == "memory":
-        return limited.least(found)
-    return limited.solve(found) if np.isfinite(budgets).any() else found
+    return limited.least(found) if objective == "memory" else limited.solve(found)
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
@@ -122,24 +136,11 @@ def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[flo
     return [min(limit, machine.device(rank).memory_bytes) for rank in range(mesh.size)]
 
 
-def _fits(
-    graph: Graph,
-    mesh: Mesh,
-    phases: Sequence[Phase],
-    roles: Mapping[str, str],
-    machine: Machine,
-    pins: Sequence[str],
-    memory_limit: int | None,
-) -> bool:
-    """Whether a plan that is found quickly fits on a mesh."""
-    problem = Problem(graph, mesh, phases, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
-    try:
-        apply_pins(problem, pins)
-    except UnitpError:
-        return False
-    shape, budgets = shape_of(problem), _budgets(mesh, machine, memory_limit)
+def _fits(problem: Problem, memory_limit: int | None) -> bool:
+    """Whether a plan that is found quickly fits."""
+    shape, budgets = shape_of(problem), _budgets(problem.mesh, problem.prices.machine, memory_limit)
+    found = search(problem.unary, problem.pairs, shape, problem.memo, deadline=0.0)
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice))
-    found = search(problem.unary, problem.pairs, shape, problem.memo, exact=0, deadline=0.0)
     return all(peak <= most for peak, most in zip(limited.smallest(found).peaks, budgets, strict=True))
 
 
@@ -161,6 +162,11 @@ def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
 
 def _require_sizes(graph: Graph, mesh: Mesh, phases: Sequence[Phase], roles: Mapping[str, str]) -> None:
     for phase in phases:
+        if not 0 < phase.weight < np.inf:
+            raise PlanError(
+                f"phase {phase.name} has weight {phase.weight}, wanted is a number above 0",
+                hint="What counts for nothing cannot be planned: leave it out, or give it a small weight.",
+            )
         if missing := [s for s in graph.symbols if s not in phase.sizes]:
             raise PlanError(f"phase {phase.name} gives no size for {', '.join(missing)}")
         for axis, symbol in roles.items():

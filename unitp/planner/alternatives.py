@@ -27,7 +27,7 @@ from unitp.layout import Layout
 from unitp.planner.candidates import Candidates
 from unitp.planner.elimination import Table, TooWideError
 from unitp.planner.marginals import Marginals, MarginalsGiven
-from unitp.planner.outline import instead
+from unitp.planner.outline import FEW, instead
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.pins import matches, operands, readers, written
 from unitp.planner.places import Places, pattern
@@ -35,9 +35,6 @@ from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem, Variable
 from unitp.planner.unused import unused
 from unitp.plans import Plan, Unused, require
-
-FEW = 500
-"""Variables up to which it is looked for what is made once for several readers."""
 
 ROUNDING = 1e-11
 """Of the objective: differences below are none."""

@@ -10,7 +10,6 @@ is only known from the lowered program (`unitp.program.memory`), by which every 
 from __future__ import annotations
 
 from collections import Counter
-from math import prod
 
 import numpy as np
 
@@ -140,5 +139,5 @@ class Footprint:
         return self._bytes(layout, sized(type_, phase), type_.dtype, rank)
 
     def _bytes(self, layout: Layout, shape: tuple[int, ...], dtype: str, rank: int) -> float:
-        local = layout.bind(shape, self.mesh).local_shape(shape, rank, self.mesh)
-        return float(prod(local) * np.dtype(dtype).itemsize)
+        found = self.problem.prices.bytes(layout.bind(shape, self.mesh), shape, dtype)
+        return float(np.broadcast_to(found, self.mesh.size)[rank])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from unitp.planner.elimination import Elimination, Pairs, Table, TooWideError, e
 from unitp.planner.footprint import Footprint
 from unitp.planner.memo import Memo
 from unitp.planner.milp import Program, Row, entries, highest
+from unitp.planner.outline import layers
 from unitp.planner.problem import Problem
 from unitp.planner.search import ROUNDING, Found
 from unitp.program.memory import Memory
@@ -84,15 +85,33 @@ class Limited:
         self, problem: Problem, shape: Shape, budgets: Sequence[float], judge: Judge, deadline: float = np.inf
     ) -> None:
         self.problem, self.judge, self.deadline = problem, judge, deadline
-        self.shape = _joined(problem, shape)
+        self.phases = shape
         self.budgets = np.array(budgets, float)
-        self.footprint = Footprint(problem)
-        self.apart = Apart(problem.unary, problem.pairs, self.shape, WIDE)
         self.points: dict[tuple[int, ...], Point] = {}
         self.watched: dict[tuple[int, str, int], Watch] = {}
         self.bound = -np.inf
         self.prices: Table = np.zeros(0)
         self.unary: list[Table] = list(problem.unary)
+        self._held: dict[tuple[int, str], float] = {}
+
+    # made where some budget binds
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        return Footprint(self.problem)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """All phases as one block where that is narrow: then there is nothing to agree on."""
+        try:
+            Elimination([len(u) for u in self.problem.unary], self.problem.pairs, NARROW)
+        except TooWideError:
+            return self.phases
+        return Shape(self.phases.shared, [[i for block in self.phases.blocks for i in block]])
+
+    @cached_property
+    def apart(self) -> Apart:
+        return Apart(self.problem.unary, self.problem.pairs, self.shape, WIDE)
 
     # what is asked for
 
@@ -180,16 +199,18 @@ class Limited:
 
     def _least_held(self, rank: int, phase: str) -> float:
         """The fewest bytes that a rank can hold."""
-        row, memo = self.footprint.held(rank, phase), Memo()
-        unary = [
-            row.unary[i] if i in row.unary else memo.times(memo.make("finite", (own,), partial(_finite, own)), 1.0)
-            for i, own in enumerate(self.unary)
-        ]
-        pairs = {
-            k: row.pairs.get(k, memo.make("none", (t,), partial(np.zeros, t.shape)))
-            for k, t in self.problem.pairs.items()
-        }
-        return Apart(unary, pairs, self.shape, WIDE).wishes(unary, pairs, memo)[1]
+        if (rank, phase) not in self._held:
+            row, memo = self.footprint.held(rank, phase), Memo()
+            unary = [
+                row.unary[i] if i in row.unary else memo.make("finite", (own,), partial(_finite, own))
+                for i, own in enumerate(self.problem.unary)
+            ]
+            pairs = {
+                k: row.pairs.get(k, memo.make("none", (t,), partial(np.zeros, t.shape)))
+                for k, t in self.problem.pairs.items()
+            }
+            self._held[rank, phase] = Apart(unary, pairs, self.shape, WIDE).wishes(unary, pairs, memo)[1]
+        return self._held[rank, phase]
 
     def _least_peak(self, rank: int, phase: str) -> float:
         """Bytes that no plan can be below."""
@@ -327,7 +348,7 @@ class Limited:
 
     def _bisect(self, first: Point, last: Point, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> None:
         """Try cuts between two choices, of which one fits, about as many as halve the layers down to one."""
-        shared = self._places()
+        shared = layers(self.problem)
         low, high = 0, len(shared)
         while high - low > max(len(shared) // 64, 1) and time.perf_counter() < self.deadline:
             cut = (low + high) // 2
@@ -337,30 +358,6 @@ class Limited:
                 low = cut
             else:
                 high = cut
-
-    def _places(self) -> list[list[int]]:
-        """What phases share, in the order in which it is read; a parameter and what follows from it alone stay together."""
-        order = {node.name: at for at, node in enumerate(self.problem.graph.nodes)}
-        inside, head = set(self.shape.shared), {i: i for i in self.shape.shared}
-
-        def of(i: int) -> int:
-            while head[i] != i:
-                i = head[i]
-            return i
-
-        first: dict[int, int] = {}
-        for a, b in self.problem.pairs:
-            if a in inside and b in inside:
-                head[of(a)] = of(b)
-        for a, b in self.problem.pairs:
-            for i, j in ((a, b), (b, a)):
-                if i in inside and j not in inside:
-                    at = order.get(self.problem.variables[j].name, len(order))
-                    first[of(i)] = min(first.get(of(i), len(order)), at)
-        groups: dict[int, list[int]] = {}
-        for i in self.shape.shared:
-            groups.setdefault(of(i), []).append(i)
-        return [groups[i] for i in sorted(groups, key=lambda i: first.get(i, len(order)))]
 
     def _exhaust(self) -> bool:
         """Solve over all choices, where there are few, until what is found fits.
@@ -389,15 +386,6 @@ class Limited:
                 return True
             program.forbid(dict(enumerate(outcome.choice)))
         return False
-
-
-def _joined(problem: Problem, shape: Shape) -> Shape:
-    """All phases as one block where that is narrow: then there is nothing to agree on."""
-    try:
-        Elimination([len(u) for u in problem.unary], problem.pairs, NARROW)
-    except TooWideError:
-        return shape
-    return Shape(shape.shared, [[i for block in shape.blocks for i in block]])
 
 
 def _mean(row: Row, wishes: Sequence[Mapping[int, int]]) -> float:

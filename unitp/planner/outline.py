@@ -1,4 +1,4 @@
-"""How a planning problem falls apart by phases, and its best choice under other prices of single choices."""
+"""How a planning problem falls apart, by phases and by layers, and its best choice under other prices of single choices."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from unitp.planner.descent import Shape
 from unitp.planner.elimination import Table
 from unitp.planner.problem import SHARED, Problem
 from unitp.planner.search import search
+
+FEW = 500
+"""In a problem of no more variables it is looked for what is made once for several readers, though that is not narrow."""
 
 
 def shape_of(problem: Problem) -> Shape:
@@ -24,3 +27,28 @@ def instead(problem: Problem) -> Callable[[Sequence[Table]], tuple[list[int], fl
         return choice, problem.value(choice)
 
     return best
+
+
+def layers(problem: Problem) -> list[list[int]]:
+    """What phases share, in the order in which it is read; a parameter and what follows from it alone stay together."""
+    order = {node.name: at for at, node in enumerate(problem.graph.nodes)}
+    head = {i: i for i, v in enumerate(problem.variables) if v.phase == SHARED}
+
+    def of(i: int) -> int:
+        while head[i] != i:
+            i = head[i]
+        return i
+
+    for a, b in problem.pairs:
+        if a in head and b in head:
+            head[of(a)] = of(b)
+    first: dict[int, int] = {}
+    for a, b in problem.pairs:
+        for i, j in ((a, b), (b, a)):
+            if i in head and j not in head:
+                at = order.get(problem.variables[j].name, len(order))
+                first[of(i)] = min(first.get(of(i), len(order)), at)
+    groups: dict[int, list[int]] = {}
+    for i in head:
+        groups.setdefault(of(i), []).append(i)
+    return [groups[i] for i in sorted(groups, key=lambda i: first.get(i, len(order)))]
