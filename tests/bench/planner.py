@@ -34,6 +34,7 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.planner.candidates import ROLES
 from unitp.plans import Certificate, Phase, Plan
+from unitp.testing.megatron import MEGATRON, by_sequence
 
 SIZES = {"batch": 16, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}
 PREFILL = Phase("prefill", SIZES, 1.0)
@@ -42,17 +43,6 @@ PHASES = (PREFILL, DECODE)
 LAYERS = (4, 8, 16, 32, 64)
 LINEAR = 1.15
 """The largest exponent of time over layers that counts as linear: fixed costs push it below 1, noise above."""
-
-MEGATRON = (
-    "blk.*.attn_[qkv].weight: x=R, y=S(2)@tp",
-    "blk.*.ffn_gate.weight: x=R, y=S(2)@tp",
-    "blk.*.ffn_up.weight: x=R, y=S(2)@tp",
-    "blk.*.attn_output.weight: x=S(2)@tp, y=P@tp",
-    "blk.*.ffn_down.weight: x=S(2)@tp, y=P@tp",
-)
-"""Columns, then rows: two all-reduces a layer."""
-WHOLE = ("add_*: x0=R, x1=R", "*_norm.weight: x=R, y=R")
-BY_SEQUENCE = ("prefill/add_*: x0=S(1)@tp, x1=S(1)@tp", "prefill/blk.*_norm.weight: x=S(1)@tp, y=S(1)@tp")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -112,8 +102,8 @@ ROWS = (
     Row("405b", "llama-3.1-405b", Mesh(dp=8, tp=16), dict(ROLES), 10.0, 0.01),
     *(Row(f"growth {n}", EIGHT, Mesh(dp=2, tp=4), dict(ROLES), layers=n) for n in LAYERS),
     Row("megatron free", EIGHT, Mesh(tp=8), {}, machine="h100-nvlink"),
-    Row("megatron", EIGHT, Mesh(tp=8), {}, machine="h100-nvlink", pins=(*MEGATRON, *WHOLE)),
-    Row("megatron sp", EIGHT, Mesh(tp=8), {}, machine="h100-nvlink", pins=(*MEGATRON, *BY_SEQUENCE)),
+    Row("megatron", EIGHT, Mesh(tp=8), {}, machine="h100-nvlink", pins=MEGATRON),
+    Row("megatron sp", EIGHT, Mesh(tp=8), {}, machine="h100-nvlink", pins=by_sequence("prefill")),
 )
 
 

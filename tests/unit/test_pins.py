@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import msgspec
 import pytest
 
 import unitp
@@ -12,7 +11,7 @@ from unitp import plans
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
 from unitp.frontends.llama import LlamaConfig, decoder_graph
-from unitp.graph.graph import Attribute, Dim, Graph, Node, State, TensorType
+from unitp.graph.graph import Graph, Node
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
@@ -22,6 +21,7 @@ from unitp.plans import Phase, Plan
 from unitp.program.check import check
 from unitp.program.lower import lower
 from unitp.program.objective import predicted_seconds
+from unitp.testing.megatron import MEGATRON, by_sequence
 from unitp.testing.models import random_weights, tiny
 
 
@@ -199,50 +199,16 @@ NVLINK = Machine(
     call_s=5e-6,
     held_byte_s=5e-14,
 )
-MEGATRON = (
-    "blk.*.attn_[qkv].weight: x=R, y=S(2)@tp",
-    "blk.*.ffn_gate.weight: x=R, y=S(2)@tp",
-    "blk.*.ffn_up.weight: x=R, y=S(2)@tp",
-    "blk.*.attn_output.weight: x=S(2)@tp, y=P@tp",
-    "blk.*.ffn_down.weight: x=S(2)@tp, y=P@tp",
-)
-"""Columns, then rows."""
-WHOLE = ("add_*: x0=R, x1=R", "*_norm.weight: x=R, y=R")
-BY_SEQUENCE = ("add_*: x0=S(1)@tp, x1=S(1)@tp", "blk.*_norm.weight: x=S(1)@tp, y=S(1)@tp")
-
-
-def of_sizes(graph: Graph, sizes: dict[str, int]) -> Graph:
-    """The graph with its symbols bound: then every dim may be split, that of the sequence too."""
-
-    def size(dim: Dim) -> Dim:
-        return sizes[dim] if isinstance(dim, str) else dim
-
-    def bound(type_: TensorType) -> TensorType:
-        return TensorType(type_.dtype, tuple(size(d) for d in type_.shape))
-
-    def attribute(value: Attribute) -> Attribute:
-        if isinstance(value, tuple):
-            return tuple(sizes.get(v, v) if isinstance(v, str) else v for v in value)
-        return sizes.get(value, value) if isinstance(value, str) else value
-
-    return msgspec.structs.replace(
-        graph,
-        inputs={name: bound(type_) for name, type_ in graph.inputs.items()},
-        states=tuple(State(s.input, s.output, bound(s.type)) for s in graph.states),
-        nodes=tuple(
-            Node(n.op, n.inputs, n.outputs, {k: attribute(v) for k, v in n.attrs.items()}) for n in graph.nodes
-        ),
-    )
 
 
 @cache
 def llama() -> Graph:
-    return of_sizes(decoder_graph("llama", LLAMA, random_weights(LLAMA)), SIZES)
+    return decoder_graph("llama", LLAMA, random_weights(LLAMA))
 
 
 @cache
 def at_eight(*pins: str) -> Plan:
-    return plan_graph(llama(), Mesh(tp=8), [Phase("prefill", {})], machine=NVLINK, pins=pins)
+    return plan_graph(llama(), Mesh(tp=8), [Phase("prefill", SIZES)], machine=NVLINK, pins=pins)
 
 
 def collectives(plan: Plan) -> dict[str, int]:
@@ -250,22 +216,22 @@ def collectives(plan: Plan) -> dict[str, int]:
 
 
 def test_megatrons_plan_is_built_with_pins_and_beaten_or_met() -> None:
-    made = at_eight(*MEGATRON, *WHOLE)
+    made = at_eight(*MEGATRON)
     assert collectives(made)["AllReduce"] == 2 * LLAMA.layers + 1, "two a layer, and one for the embedding"
     assert at_eight().certificate.objective_s <= made.certificate.objective_s * (1 + 1e-12)
 
 
 def test_megatrons_plan_by_sequence_is_built_with_pins_and_beaten_or_met() -> None:
-    made = at_eight(*MEGATRON, *BY_SEQUENCE)
+    made = at_eight(*by_sequence())
     found = collectives(made)
     assert found["ReduceScatter"] == 2 * LLAMA.layers, "sums are scattered instead"
     assert found["AllGather"] >= 2 * LLAMA.layers
     assert found.get("AllReduce", 0) <= 1, "of the embedding"
     assert at_eight().certificate.objective_s <= made.certificate.objective_s * (1 + 1e-12)
-    assert made.certificate.objective_s < at_eight(*MEGATRON, *WHOLE).certificate.objective_s
+    assert made.certificate.objective_s < at_eight(*MEGATRON).certificate.objective_s
 
 
-@pytest.mark.parametrize("pins", [(), (*MEGATRON, *WHOLE), (*MEGATRON, *BY_SEQUENCE)])
+@pytest.mark.parametrize("pins", [(), MEGATRON, by_sequence()])
 def test_a_pinned_plan_is_as_slow_as_its_program(pins: tuple[str, ...]) -> None:
     made = at_eight(*pins)
     program = lower(llama(), made, "prefill")

@@ -29,6 +29,10 @@ class TensorType(msgspec.Struct, frozen=True, array_like=True):
     dtype: str
     shape: tuple[Dim, ...]
 
+    def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape where the symbols have these sizes."""
+        return tuple(sizes[d] if isinstance(d, str) else d for d in self.shape)
+
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 

@@ -17,7 +17,7 @@ from unitp.graph.graph import Node
 from unitp.layout import Layout
 from unitp.planner.elimination import Table
 from unitp.planner.milp import Row
-from unitp.planner.problem import SHARED, Problem, sized
+from unitp.planner.problem import SHARED, Problem
 from unitp.plans import Phase
 from unitp.program.memory import VIEWS, attention_bytes
 
@@ -73,7 +73,7 @@ class Footprint:
     def _most(self, name: str, layouts: tuple[Layout, ...], rank: int) -> Table:
         """Bytes of a parameter or cache in each layout, in the phase in which it is largest."""
         type_ = self.graph.types[name]
-        shapes = dict.fromkeys(sized(type_, phase) for phase in self.phases)
+        shapes = dict.fromkeys(type_.sized(phase.sizes) for phase in self.phases)
         key = ("most", tuple(shapes), type_.dtype, layouts, rank)
         if key not in self._tables:
             rows = [[self._bytes(lay, shape, type_.dtype, rank) for lay in layouts] for shape in shapes]
@@ -83,7 +83,7 @@ class Footprint:
     def _copy(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], share: int, rank: int) -> Table:
         """Bytes of what a reader adds to what is held: nothing where it reads a parameter, or a view of it, as it is."""
         type_ = self.graph.types[value]
-        shape = sized(type_, self.phases[0])
+        shape = type_.sized(self.phases[0].sizes)
         free = value in self._parameters or value in self._views
         key = ("copy", shape, type_.dtype, left, wanted, share, free, rank)
         if key not in self._tables:
@@ -94,7 +94,7 @@ class Footprint:
 
     def _need(self, node: Node, phase: Phase, rank: int) -> Table:
         names = (*node.inputs, *node.outputs)
-        types = [(sized(self.graph.types[n], phase), self.graph.types[n].dtype) if n else None for n in names]
+        types = [(self.graph.types[n].sized(phase.sizes), self.graph.types[n].dtype) if n else None for n in names]
         pattern = tuple(names.index(n) for n in names), tuple(n in self._kept for n in names)
         assignments, sides = self.problem.choices(node.name, phase.name)
         key = ("need", node.op, tuple(types), pattern, id(sides), rank)
@@ -129,14 +129,14 @@ class Footprint:
     def _space(self, node: Node, phase: Phase, wanted: tuple[Layout | None, ...], rank: int) -> int:
         if node.op != "Attention" or wanted[0] is None or wanted[1] is None:
             return 0
-        queries, keys = (sized(self.graph.types[n], phase) for n in node.inputs[:2])
+        queries, keys = (self.graph.types[n].sized(phase.sizes) for n in node.inputs[:2])
         b, h, s, _ = wanted[0].bind(queries, self.mesh).local_shape(queries, rank, self.mesh)
         t = wanted[1].bind(keys, self.mesh).local_shape(keys, rank, self.mesh)[2]
         return attention_bytes(b, h, s, t, np.dtype(self.graph.types[node.inputs[0]].dtype).itemsize)
 
     def _of(self, name: str, layout: Layout, phase: Phase, rank: int) -> float:
         type_ = self.graph.types[name]
-        return self._bytes(layout, sized(type_, phase), type_.dtype, rank)
+        return self._bytes(layout, type_.sized(phase.sizes), type_.dtype, rank)
 
     def _bytes(self, layout: Layout, shape: tuple[int, ...], dtype: str, rank: int) -> float:
         found = self.problem.prices.bytes(layout.bind(shape, self.mesh), shape, dtype)

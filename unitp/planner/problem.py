@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from unitp.graph.graph import Dim, Graph, Node, TensorType
+from unitp.graph.graph import Graph, Node, TensorType
 from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.mesh import Mesh
@@ -245,11 +245,11 @@ class Problem:
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
         """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
-        phase = max(self.phases, key=lambda p: prod(sized(type_, p)))
+        phase = max(self.phases, key=lambda p: prod(type_.sized(p.sizes)))
         homes = self._layouts_of(name, type_, [p.name for p in self.phases])
         made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
         number = self._variable(made or Variable(kind, name, SHARED, layouts=homes))
-        sizes = sized(type_, phase)
+        sizes = type_.sized(phase.sizes)
         kept = [(lay, *more) for lay, more in _choices(self.variables[number])]
         key = ("held", sizes, type_.dtype, tuple(kept))
         if key not in self._tables:
@@ -436,11 +436,11 @@ class Problem:
         return self._tables[key]
 
     def _typed(self, name: str, phase: Phase) -> TensorType:
-        return TensorType(self.graph.types[name].dtype, sized(self.graph.types[name], phase))
+        return TensorType(self.graph.types[name].dtype, self.graph.types[name].sized(phase.sizes))
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
         type_ = self.graph.types[value]
-        shape = sized(type_, phase)
+        shape = type_.sized(phase.sizes)
         near = ("convert", shape, type_.dtype, id(left), id(wanted))
         if near not in self._tables:
             key = ("convert", shape, type_.dtype, left, wanted)
@@ -452,7 +452,7 @@ class Problem:
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         type_ = self.graph.types[value]
-        shape = sized(type_, self.phases[0])
+        shape = type_.sized(self.phases[0].sizes)
         near = ("copy", shape, type_.dtype, id(left), id(wanted))
         if near not in self._tables:
             key = ("copy", shape, type_.dtype, left, wanted)
@@ -478,12 +478,3 @@ class Problem:
 def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
     """The layout of each choice, and its copies."""
     return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)
-
-
-def sized(type_: TensorType, phase: Phase) -> tuple[int, ...]:
-    """The shape of a value in a phase."""
-
-    def size(dim: Dim) -> int:
-        return phase.sizes[dim] if isinstance(dim, str) else dim
-
-    return tuple(size(d) for d in type_.shape)

@@ -71,7 +71,7 @@ class _Path:
     def __init__(self, problem: Problem, value: str, phase: Phase) -> None:
         type_ = problem.graph.types[value]
         self.dtype, self.mesh = type_.dtype, problem.mesh
-        self.shape = tuple(phase.sizes[d] if isinstance(d, str) else d for d in type_.shape)
+        self.shape = type_.sized(phase.sizes)
 
     def steps(self, source: Layout, target: Layout) -> Iterator[tuple[Instruction, Value, Value]]:
         at = source.bind(self.shape, self.mesh)

@@ -72,7 +72,7 @@ def _check_given(program: Program, graph: Graph, floats: str) -> None:
                 raise ProgramError(f'"{name}" is no {what} of {graph.name}')
             value, type_ = program.values[name], types[name]
             dtype = floats if type_.dtype == "float32" else type_.dtype
-            shape = tuple(program.sizes[d] if isinstance(d, str) else d for d in type_.shape)
+            shape = type_.sized(program.sizes)
             if (value.dtype, value.shape) != (dtype, shape):
                 have = f"{value.dtype}{list(value.shape)}"
                 raise ProgramError(f'{what} "{name}" is {have}, the graph gives {dtype}{list(shape)}')

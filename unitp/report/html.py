@@ -108,7 +108,7 @@ def tensors(plan: Plan, graph: Graph, phase: Phase) -> list[Tensors]:
         alike[key] = alike.get(key, 0) + 1
     found = []
     for (kind, what, type_, layout), count in alike.items():
-        shape = tuple(phase.sizes[d] if isinstance(d, str) else d for d in type_.shape)
+        shape = type_.sized(phase.sizes)
         size = np.dtype(type_.dtype).itemsize * count
         bound = layout.bind(shape, plan.mesh)
         most = max(prod(bound.local_shape(shape, rank, plan.mesh)) for rank in range(plan.mesh.size))

@@ -303,7 +303,7 @@ class Session:
         for rank in range(mesh.size):
             made = []
             for state in self.graph.states:
-                shape = tuple(wanted[d] if isinstance(d, str) else d for d in state.type.shape)
+                shape = state.type.sized(wanted)
                 layout: Layout = self.plan.states[state.input].bind(shape, mesh)
                 made.append(StatePart(state.input, layout.local_shape(shape, rank, mesh), self._wide(state.type.dtype)))
             messages[rank] = Allocate(tuple(made))

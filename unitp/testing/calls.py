@@ -36,7 +36,7 @@ class SimulatedCalls:
         """The outputs of a call, which leaves its rows in the caches."""
         program = self._program(sizes, outputs)
         for state in self.graph.states:
-            shape = tuple(sizes[d] if isinstance(d, str) else d for d in state.type.shape)
+            shape = state.type.sized(sizes)
             if state.input not in self.states or self.states[state.input].shape != shape:
                 self.states[state.input] = np.zeros(shape)
         found = simulate(program, inputs, self.parameters, self.states)

@@ -251,7 +251,7 @@ class Space:
         for state in self.graph.states:
             sizes = [np.zeros(self.mesh.size, np.int64)]
             for phase in self.phases:
-                shape = [phase.sizes[d] if isinstance(d, str) else d for d in state.type.shape]
+                shape = state.type.sized(phase.sizes)
                 layout = base.states[state.input].bind(shape, self.mesh)
                 parts = [prod(layout.local_shape(shape, rank, self.mesh)) for rank in range(self.mesh.size)]
                 sizes.append(np.array(parts) * np.dtype(state.type.dtype).itemsize)

@@ -28,7 +28,7 @@ def numbers(graph: Graph, seed: int = 0, sizes: Mapping[str, int] | None = None)
     types = {**graph.inputs, **{p.name: p.type for p in graph.parameters}, **{s.input: s.type for s in graph.states}}
     made: dict[str, Array] = {}
     for name, type_ in types.items():
-        shape = tuple((sizes or {})[d] if isinstance(d, str) else d for d in type_.shape)
+        shape = type_.sized(sizes or {})
         if type_.dtype == "float32":
             made[name] = rng.normal(size=shape)
         elif type_.dtype == "bool":
