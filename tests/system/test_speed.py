@@ -1,5 +1,5 @@
-"""What is promised of speed before anything runs: planning takes less than a second, and a session starts in about the time in
-which two processes import its framework at once.
+"""What is promised of speed before anything runs: planning takes less than a second, explaining a plan less than two, and a
+session starts in about the time in which two processes import its framework at once.
 
 Each figure is the best of a few rounds, since what else the machine does only ever adds to it.
 """
@@ -38,7 +38,26 @@ plan = unitp.plan(model, mesh=unitp.Mesh.parse(sys.argv[1]))
 print(read - begun, time.perf_counter() - read, plan.certificate.elapsed_s)
 """
 
+EXPLAINING = """
+import sys, time
+import unitp
+from unitp.planner.alternatives import Alternatives
+model = unitp.load("smollm2-135m")
+plan = unitp.plan(model, mesh=unitp.Mesh(tp=2))
+begun = time.perf_counter()
+explained = Alternatives(plan, model.graph)
+assert explained.at(sys.argv[1]) if sys.argv[1:] else explained.expensive() and explained.contested()
+print(time.perf_counter() - begun)
+"""
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+
+def figures(script: str, *arguments: str) -> list[float]:
+    """What a script prints, in a process that has done nothing before."""
+    command = [sys.executable, "-c", script, *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return [float(word) for word in answer.stdout.split()]
 
 
 def best(measure: Callable[[], float], enough: float) -> float:
@@ -51,18 +70,20 @@ def best(measure: Callable[[], float], enough: float) -> float:
 
 @pytest.mark.parametrize("mesh", ["tp=2", "dp=2,tp=2"])
 def test_thirty_layers_are_planned_in_less_than_a_second(mesh: str) -> None:
-    """In a process that has planned nothing before. Reading the model's file takes another part of a second."""
+    """Reading the model's file takes another part of a second."""
 
     def planning(which: int) -> float:
-        answer = subprocess.run(
-            [sys.executable, "-c", PLANNING, mesh], capture_output=True, text=True, check=True, timeout=60
-        )
-        reading, taken, stated = map(float, answer.stdout.split())
+        reading, taken, stated = figures(PLANNING, mesh)
         assert 0 < stated <= taken
         return (reading, taken)[which]
 
     assert best(lambda: planning(1), 1.0) < 1.0
     assert best(lambda: planning(0), 1.0) < 1.0
+
+
+@pytest.mark.parametrize("place", [["blk.7.ffn_down.weight"], []], ids=["tensor", "whole"])
+def test_thirty_layers_are_explained_in_two_seconds(place: list[str]) -> None:
+    assert best(lambda: figures(EXPLAINING, *place)[0], 2.0) < 2.0
 
 
 def bare_imports(backend: str) -> float:
