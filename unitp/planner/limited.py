@@ -13,14 +13,14 @@ solved over all choices, and exactly: what that finds and does not fit after all
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 
 import msgspec
 import numpy as np
 
 from unitp.planner.descent import ROUNDS, TRIED, Apart, Shape, shortened
-from unitp.planner.elimination import Elimination, Pairs, Table, TooWideError, evaluate
+from unitp.planner.elimination import Elimination, Table, TooWideError, evaluate
 from unitp.planner.footprint import Footprint
 from unitp.planner.memo import Memo
 from unitp.planner.milp import Program, Row, entries, highest
@@ -38,8 +38,11 @@ WIDE = 50_000_000
 SMALL = 20_000
 """Columns of a program over all choices that is worth solving."""
 
-MIXED = (2, 1, 1)
-"""So many choices that do not fit are mixed with the best that does, again while that helps."""
+MIXED = (2, 1, 1, 1)
+"""So many choices that do not fit are mixed with the best that does, again while that helps or meets others."""
+
+APART = (0.98, 1.02)
+"""Times the price at which two choices cost the same: what makes the one better, and what the other."""
 
 CLOSE = 1e-4
 """A gap that is not worth more work."""
@@ -112,6 +115,10 @@ class Limited:
     @cached_property
     def apart(self) -> Apart:
         return Apart(self.problem.unary, self.problem.pairs, self.shape, WIDE)
+
+    @cached_property
+    def _layers(self) -> list[list[int]]:
+        return layers(self.problem)
 
     # what is asked for
 
@@ -239,15 +246,21 @@ class Limited:
 
     # the bound
 
-    def _priced(self, prices: Iterable[float], memo: Memo) -> tuple[list[Table], dict[tuple[int, int], Table]]:
-        """The problem where each byte held on a rank that is watched has a price."""
+    def _priced(
+        self, prices: Iterable[float], memo: Memo, cheap: Collection[int] = ()
+    ) -> tuple[list[Table], dict[tuple[int, int], Table]]:
+        """The problem where each byte held on a rank that is watched has a price: a lower one of `cheap` variables' bytes,
+        a higher one of all others where there are some.
+        """
         unary, pairs = list(self.unary), dict(self.problem.pairs)
         for watch, price in zip(self.watched.values(), prices, strict=False):
             if price:
+                below, above = (float(price) * part for part in (APART if cheap else (1.0, 1.0)))
                 for i, table in watch.row.unary.items():
-                    unary[i] = memo.add(unary[i], memo.times(table, float(price)))
-                for key, table in watch.row.pairs.items():
-                    pairs[key] = memo.add(pairs[key], memo.times(table, float(price)))
+                    unary[i] = memo.add(unary[i], memo.times(table, below if i in cheap else above))
+                for (a, b), table in watch.row.pairs.items():
+                    factor = below if a in cheap or b in cheap else above
+                    pairs[a, b] = memo.add(pairs[a, b], memo.times(table, factor))
         return unary, pairs
 
     def _frugal(self, careful: bool = False) -> Point:
@@ -320,41 +333,42 @@ class Limited:
     # choices
 
     def _mix(self) -> None:
-        """Between a choice that fits and one that is cheaper and does not: the first layers of one, the last of the other.
-
-        What phases share is cut in two at a node, each phase is solved anew for it, and bisection finds the cut that just fits.
-        """
-        unary, pairs = self._priced(self.prices, Memo())
+        """Between a choice that fits and one that is cheaper and does not: some layers like the one, the others like the other."""
         for most in MIXED:
-            if (best := self._best()) is None:
+            best, known = self._best(), len(self.points)
+            if best is None:
                 return
+            unary, pairs = self._priced(self.prices, Memo())
             over = [p for p in self.points.values() if p.cost < best.cost and not self._fits(p)]
             over.sort(key=lambda p: evaluate(unary, pairs, p.choice))
             for point in over[:most]:
-                memo = Memo()
-                priced = self._priced(self._secant(point, best), memo)
-                for first, last in ((point, best), (best, point)):
-                    self._bisect(first, last, *priced, memo)
-            if self._best() is best:
+                prices, memo = self._secant(point, best), Memo()
+                for shared in (self._layers, self._layers[::-1]):
+                    self._bisect(point, best, shared, prices, memo)
+            if self._best() is best and len(self.points) == known:
                 return
 
-    def _secant(self, over: Point, fits: Point) -> list[float]:
-        """The prices of bytes at which two choices would cost the same, by each row that tells them apart."""
-        found = []
-        for watch in self.watched.values():
-            saved = watch.row.value(over.choice) - watch.row.value(fits.choice)
-            found.append((fits.cost - over.cost) / saved if saved > 0 else 0.0)
-        return found
+    def _secant(self, over: Point, fits: Point) -> Table:
+        """The prices of bytes at which two choices cost the same, in the proportions of those of the bound."""
+        rows = [watch.row for watch in self.watched.values()]
+        saved = np.array([row.value(over.choice) - row.value(fits.choice) for row in rows])
+        prices = np.append(self.prices, np.zeros(len(rows) - len(self.prices)))
+        if prices @ saved <= 0:
+            prices = np.where(saved > 0, 1.0, 0.0)
+        return prices * (fits.cost - over.cost) / max(float(prices @ saved), 1.0)
 
-    def _bisect(self, first: Point, last: Point, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> None:
-        """Try cuts between two choices, of which one fits, about as many as halve the layers down to one."""
-        shared = layers(self.problem)
+    def _bisect(self, over: Point, fits: Point, shared: Sequence[Sequence[int]], prices: Table, memo: Memo) -> None:
+        """Bytes are cheap in the first layers, whose parameters are as in `over`, and dear in the others, as in `fits`.
+
+        Phases are solved for that, and bisection finds how many layers just fit, as far as 64 of them can be told apart.
+        """
         low, high = 0, len(shared)
         while high - low > max(len(shared) // 64, 1) and time.perf_counter() < self.deadline:
             cut = (low + high) // 2
-            start = {i: (first if at < cut else last).choice[i] for at, group in enumerate(shared) for i in group}
-            met = self._meet(self.apart.given(unary, pairs, memo, start))
-            if self._fits(met) == self._fits(last):
+            cheap = {i for group in shared[:cut] for i in group}
+            start = {i: (over if i in cheap else fits).choice[i] for i in self.shape.shared}
+            met = self._meet(self.apart.given(*self._priced(prices, memo, cheap), memo, start))
+            if self._fits(met):
                 low = cut
             else:
                 high = cut
