@@ -1,13 +1,13 @@
 """The least choice whose peak memory fits every rank: Lagrange for the bound, mixed plans for the choice.
 
     bound    max over l >= 0 of  min over choices of  cost + sum_r l_r (held_r - budget_r + least need_r)
-    value    the best choice that was lowered and fits; among those that Lagrange meets, mixed variable by variable
+    value    the best choice that was lowered and fits; those that Lagrange meets, and mixtures of them
 
 For given l the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.descent`);
 its multipliers and l, of the few ranks and phases whose budget binds, move together (where phases are one block, l alone,
 by cutting planes). Choices on either side of a budget
-differ in whole layers, so a program over what they chose (`unitp.planner.milp`) comes close to it; a small problem is
-solved over all choices, and exactly: what that finds and does not fit after all is forbidden, and it is solved again.
+are mixed: bytes are cheap in some layers and dear in the others, and bisection finds how many. A small problem is solved
+over all choices (`unitp.planner.milp`), and exactly: what that finds and does not fit after all is forbidden, and it is solved again.
 """
 
 from __future__ import annotations
