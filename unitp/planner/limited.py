@@ -5,9 +5,9 @@
 
 For given l the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.descent`);
 its multipliers and l, of the few ranks and phases whose budget binds, move together (where phases are one block, l alone,
-by cutting planes). Choices on either side of a budget
-are mixed: bytes are cheap in some layers and dear in the others, and bisection finds how many. A small problem is solved
-over all choices (`unitp.planner.milp`), and exactly: what that finds and does not fit after all is forbidden, and it is solved again.
+by cutting planes). Choices on either side of a budget are mixed: bytes are cheap in some layers and dear in the others, and
+bisection finds how many. A small problem is solved over all choices (`unitp.planner.milp`), and exactly: what that finds and
+does not fit after all is forbidden, and it is solved again.
 """
 
 from __future__ import annotations
