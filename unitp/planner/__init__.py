@@ -19,7 +19,7 @@ from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner.candidates import ROLES, Candidates
+from unitp.planner.candidates import ROLES, Candidates, parameter_bytes
 from unitp.planner.limited import Limited, NoFitError
 from unitp.planner.outline import FEW, instead, shape_of
 from unitp.planner.pins import apply as apply_pins
@@ -87,7 +87,8 @@ def plan(
                 return False
             return _fits(posed, memory_limit)
 
-        raise no_room(error, graph.name, mesh, budgets, free, fits) from None
+        weights = parameter_bytes(graph)
+        raise no_room(error, graph.name, mesh, budgets, free, weights, fits) from None
     elapsed = time.perf_counter() - begun
     certificate = Certificate(
         objective_s=found.value,

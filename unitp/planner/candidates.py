@@ -71,7 +71,7 @@ class Candidates:
         self.graph, self.mesh, self.roles = graph, mesh, roles
         self.axes = tuple(name for name, size in mesh.axes if size > 1)
         sized = [axis for axis in self.axes if axis not in roles]
-        self._weighing = Weighing(machines, mesh, sized, _parameter_bytes(graph)) if sized else None
+        self._weighing = Weighing(machines, mesh, sized, parameter_bytes(graph)) if sized else None
         self._families: dict[tuple[str, ...], dict[Weights | None, int]] = {}
         types = graph.types
         self.rules: dict[str, Rule] = {
@@ -206,6 +206,7 @@ def _terms(node: Node, rule: Rule) -> Iterator[tuple[str, int, Term]]:
                 yield value, dim, term
 
 
-def _parameter_bytes(graph: Graph) -> int:
+def parameter_bytes(graph: Graph) -> int:
+    """Bytes of all parameters, once each."""
     types = (p.type for p in graph.parameters)
     return sum(prod(map(int, t.shape)) * np.dtype(t.dtype).itemsize for t in types)
