@@ -19,7 +19,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import log, prod
+from math import log
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ from unitp.frontends.huggingface import from_config
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.candidates import ROLES
+from unitp.planner.candidates import ROLES, parameter_bytes
 from unitp.plans import Certificate, Phase, Plan
 from unitp.testing.megatron import MEGATRON, by_sequence
 
@@ -113,10 +113,6 @@ def graph_of(name: str, layers: int | None = None) -> Graph:
     return from_config(config, where=name, name=name, why="no weights are needed").graph
 
 
-def weight_bytes(graph: Graph) -> int:
-    return sum(prod(map(int, p.type.shape)) * np.dtype(p.type.dtype).itemsize for p in graph.parameters)
-
-
 def measured(row: Row) -> tuple[Line, Plan]:
     """Plan a row once."""
     machine = load_machine(row.machine) if row.machine else Machine()
@@ -126,7 +122,7 @@ def measured(row: Row) -> tuple[Line, Plan]:
     begun, cpu = time.perf_counter(), time.process_time()
     graph = graph_of(row.model, row.layers)
     read = time.perf_counter()
-    more: dict[str, Any] = {"memory_limit": int(row.limit * weight_bytes(graph))} if row.limit else {}
+    more: dict[str, Any] = {"memory_limit": int(row.limit * parameter_bytes(graph))} if row.limit else {}
     made = plan(graph, row.mesh, row.phases, roles=row.roles, machine=machine, pins=row.pins, **more)
     ended = time.perf_counter()
     line = Line(row, ended - begun, time.process_time() - cpu, read - begun, ended - read, made.certificate)

@@ -87,8 +87,7 @@ def plan(
                 return False
             return _fits(posed, memory_limit)
 
-        weights = parameter_bytes(graph)
-        raise no_room(error, graph.name, mesh, budgets, free, weights, fits) from None
+        raise no_room(error, graph.name, mesh, budgets, free, parameter_bytes(graph), fits) from None
     elapsed = time.perf_counter() - begun
     certificate = Certificate(
         objective_s=found.value,

@@ -334,11 +334,11 @@ class Limited:
 
     def _mix(self) -> None:
         """Between a choice that fits and one that is cheaper and does not: some layers like the one, the others like the other."""
+        unary, pairs = self._priced(self.prices, Memo())
         for most in MIXED:
             best, known = self._best(), len(self.points)
             if best is None:
                 return
-            unary, pairs = self._priced(self.prices, Memo())
             over = [p for p in self.points.values() if p.cost < best.cost and not self._fits(p)]
             over.sort(key=lambda p: evaluate(unary, pairs, p.choice))
             for point in over[:most]:
