@@ -20,6 +20,14 @@ class UnitpError(Exception):
         self.hint = hint
         super().__init__(f"{message}\n{hint}" if hint else message)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For copies, notes included: an error that is raised several times would collect the tracebacks of all."""
+        return _made, (type(self), self.message, self.hint), self.__dict__
+
+
+def _made(kind: type[UnitpError], message: str, hint: str) -> UnitpError:
+    return kind(message, hint=hint)
+
 
 class ModelError(UnitpError):
     """A model cannot be found, read or understood: unknown name, corrupt file, unsupported config key."""

@@ -131,9 +131,9 @@ def test_any_legal_plan_serves_every_size(mesh: str, seed: int) -> None:
 
 def conversation(decided: Plan, batch: int, context: int, turns: list[list[list[int]]], head: Head) -> list[Array]:
     """What a decoder answers to several turns of unlike lengths."""
-    decoder = Decoder(graph(), SimulatedCalls(graph(), decided, parameters()), context)
-    decoder.begin(batch)
-    rows = [decoder.feed(turn, head) for turn in turns]
+    decoder, calls = Decoder(graph(), context), SimulatedCalls(graph(), decided, parameters())
+    held: list[list[int]] = [[] for _ in range(batch)]
+    rows = [decoder.feed(calls.execute, held, turn, head) for turn in turns]
     return [array for turn in rows for row in turn for array in row.values()]
 
 

@@ -64,12 +64,11 @@ class Vocabulary:
         self.types = {"logits": TensorType("float32", ("batch", "take", 1000))}
 
 
-def decoder(batch: int, context: int = 256) -> tuple[Decoder, Recorder]:
+def decoder(batch: int, context: int = 256) -> tuple[Decoder, Recorder, list[list[int]]]:
+    """A decoder, what carries out its calls, and what the caches hold."""
     cache = -(-context // 128) * 128
-    recorder = Recorder(batch, cache)
-    made = Decoder(Vocabulary(), recorder, context)  # type: ignore[arg-type]
-    made.begin(batch)
-    return made, recorder
+    made = Decoder(Vocabulary(), context)  # type: ignore[arg-type]
+    return made, Recorder(batch, cache), [[] for _ in range(batch)]
 
 
 def truth(tokens: list[int]) -> list[int]:
@@ -82,37 +81,28 @@ prompts = st.lists(st.lists(st.integers(1, 999), max_size=120), min_size=1, max_
 @given(prompts, st.data())
 def test_every_position_sees_exactly_what_came_before_it(rounds: list[list[int]], data: st.DataObject) -> None:
     batch = data.draw(st.integers(1, 3))
-    made, _ = decoder(batch)
+    made, recorder, held = decoder(batch)
     said: list[list[int]] = [[] for _ in range(batch)]
     for turn in rounds[:2]:
         new = [turn[: data.draw(st.integers(0, len(turn)))] for _ in range(batch)]
-        rows = made.feed(new, ALL_LOGITS)
+        rows = made.feed(recorder.execute, held, new, ALL_LOGITS)
         for row, fresh in enumerate(new):
             said[row] += fresh
             expected = truth(said[row])[len(said[row]) - len(fresh) :]
             assert (rows[row]["logits"][:, 0].astype(int).tolist() if fresh else []) == expected
-    assert made.held == said
+    assert held == said
 
 
 def test_the_last_position_is_that_of_each_sequence() -> None:
-    made, recorder = decoder(3)
+    made, recorder, held = decoder(3)
     new = [[1] * 200, [2, 3], [4] * 31]
-    rows = made.feed(new, LAST_LOGITS)
+    rows = made.feed(recorder.execute, held, new, LAST_LOGITS)
     assert [int(row["logits"][0, 0]) for row in rows] == [truth(tokens)[-1] for tokens in new]
     assert recorder.widths == [256]
 
 
-def test_what_caches_hold_of_a_prompt_is_reused() -> None:
-    made, _ = decoder(2)
-    made.feed([[1, 2, 3, 4], [5, 6]], LAST_LOGITS)
-    made.reuse([[1, 2, 9], [5, 6]])
-    assert made.held == [[1, 2], [5]]
-    made.reuse([[1], [5, 6], [7]])
-    assert made.held == [[], [], []]
-
-
 def test_bad_prompts_are_all_told() -> None:
-    made, _ = decoder(2, context=20)
+    made, _, _ = decoder(2, context=20)
     with pytest.raises(InputError) as caught:
         made.require([[1] * 21, [], [5, 1000, -3]])
     text = str(caught.value)

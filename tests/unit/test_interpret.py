@@ -60,7 +60,9 @@ def engine_of(graph: Graph, arrays, primitives=P, overrides=None, progress=None,
     for parameter in graph.parameters:
         engine.load(parameter.name, arrays[parameter.name])
     for state in graph.states:
-        engine.allocate(state.input, tuple(capacity if isinstance(d, str) else d for d in state.type.shape), "float64")
+        engine.allocate(
+            0, state.input, tuple(capacity if isinstance(d, str) else d for d in state.type.shape), "float64"
+        )
     return engine
 
 
@@ -246,12 +248,12 @@ def cache(read_before: bool = False) -> Graph:
 def test_states_are_kept_between_calls_and_shared_by_programs(read_before):
     graph, calls = cache(read_before), Calls()
     engine = engine_of(graph, {}, calls, capacity=0)
-    engine.allocate("past", (2, 2, 8, 3), "float64")
+    engine.allocate(0, "past", (2, 2, 8, 3), "float64")
     for seq in (1, 2):
         sizes = {"batch": 2, "cache": 8, "seq": seq, "live": 6}
         engine.compile(str(seq), program_of(graph, sizes))
     wanted, rng = np.zeros((2, 2, 8, 3)), np.random.default_rng(1)
-    buffer = engine._states["past"]
+    buffer = engine._states(0)["past"]
     kept = []
     for seq, at in ((2, [0, 1]), (1, [2, 3]), (2, [3, 4])):
         before = wanted.sum(2)
@@ -262,17 +264,18 @@ def test_states_are_kept_between_calls_and_shared_by_programs(read_before):
         assert np.array_equal(seen, wanted[:, :, :6])
         assert np.allclose(old, before if read_before else new.sum(2), rtol=1e-14, atol=1e-14)
         kept.append((seen, seen.copy()))
-    assert engine._states["past"] is buffer
+    assert engine._states(0)["past"] is buffer
     assert all(np.array_equal(a, b) for a, b in kept), "an output was changed by a later call"
-    engine.reset()
+    engine.reset(0)
     seen, _ = engine.run("1", {"new": np.ones((2, 2, 1, 3)), "at": np.zeros(2, np.int64)}).values()
     assert seen.sum() == 12
 
 
-def test_compile_wants_the_states_first():
+def test_a_run_wants_a_bank_with_the_states_that_it_reads():
     engine = EagerEngine(P, Overrides(), Alone(), 0, Mesh())
-    with pytest.raises(InputError, match="states past were not allocated"):
-        engine.compile("a", program_of(cache(), {"batch": 1, "cache": 4, "seq": 1, "live": 4}))
+    engine.compile("a", program_of(cache(), {"batch": 1, "cache": 4, "seq": 1, "live": 4}))
+    with pytest.raises(InputError, match="bank 3 has no state past"):
+        engine.run("a", {"new": np.ones((1, 2, 1, 3)), "at": np.zeros(1, np.int64)}, 3)
 
 
 # ranks

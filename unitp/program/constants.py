@@ -7,7 +7,7 @@ that is MatMul's right operand is stored as the backend's `pack` wants it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Set
 
 from unitp.errors import ProgramError
 from unitp.program.overrides import Overrides
@@ -22,6 +22,7 @@ class Constants:
     def __init__(self, primitives: Primitives, overrides: Overrides) -> None:
         self._primitives, self._pack = primitives, overrides.pack
         self._values: dict[Key, Tensor] = {}
+        self._operands: set[Key] = set()
 
     def put(self, name: str, value: Tensor) -> None:
         """Keep this rank's part of a parameter."""
@@ -41,6 +42,12 @@ class Constants:
             self._values[key] = make()
         return self._values[key]
 
+    def retain(self, keys: Set[Key]) -> None:
+        """Let go what was derived, but for these keys; parameters and operands stay."""
+        derived = [k for k in self._values if not (isinstance(k, str) or k in keys or k in self._operands)]
+        for key in derived:
+            del self._values[key]
+
     def operand(self, name: str, transposed: bool) -> Tensor:
         """A two-dimensional parameter (or its transpose) as MatMul's right operand."""
 
@@ -51,4 +58,6 @@ class Constants:
             operand, self._values[name] = self._pack(self._primitives, weight, transposed)
             return operand
 
-        return self.keep(("operand", name, transposed), packed)
+        key = ("operand", name, transposed)
+        self._operands.add(key)
+        return self.keep(key, packed)

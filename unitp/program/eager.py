@@ -13,7 +13,7 @@ import numpy as np
 
 from unitp.errors import InputError
 from unitp.mesh import Mesh
-from unitp.program.constants import Constants
+from unitp.program.constants import Constants, Key
 from unitp.program.engine import Array, EngineStats, Progress
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
@@ -26,12 +26,21 @@ __all__ = ["Alone", "CountedCollectives", "EagerEngine", "Tally"]
 
 
 class Prepared(Protocol):
-    """A program, ready to run: a `Runner`, or what a backend makes of one."""
+    """A program, ready to run: a `Runner`, or what a backend makes of one. `keys`: the derived constants that it reads."""
 
     program: Program
     aliases: set[str]
+    keys: frozenset[Key]
 
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+class Bank:
+    """One set of all states: their local shapes and dtypes, and those that were made (None where this rank holds nothing)."""
+
+    def __init__(self) -> None:
+        self.types: dict[str, tuple[tuple[int, ...], str]] = {}
+        self.states: dict[str, Tensor] = {}
 
 
 class EagerEngine:
@@ -52,50 +61,70 @@ class EagerEngine:
         self._rank, self._mesh, self._progress = rank, mesh, progress
         self._keep = keep or (lambda array: primitives.from_numpy(np.array(array, order="C")))
         self._constants = Constants(primitives, overrides)
-        self._states: dict[str, Tensor] = {}
-        self._state_types: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._banks: dict[int, Bank] = {}
         self._runners: dict[str, Prepared] = {}
 
     def load(self, name: str, array: Array) -> None:
         self._constants.put(name, self._keep(array) if array.size else None)
 
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        """The state is made when a program that reads it is compiled: packing weights has the room until then."""
-        self._state_types[name] = (shape, dtype)
-        self._states.pop(name, None)
+    def allocate(self, bank: int, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """The state is made when it is first needed: packing weights has the room until then."""
+        made = self._banks.setdefault(bank, Bank())
+        made.types[name] = (shape, dtype)
+        made.states.pop(name, None)
 
-    def reset(self) -> None:
-        for name, state in self._states.items():
+    def free(self, bank: int) -> None:
+        del self._banks[bank]
+
+    def reset(self, bank: int) -> None:
+        made = self._banks[bank]
+        for name, state in made.states.items():
             if state is not None:
-                shape, dtype = self._state_types[name]
-                self._states[name] = self._written(state, self._p.full(shape, 0, dtype))
+                shape, dtype = made.types[name]
+                made.states[name] = self._written(state, self._p.full(shape, 0, dtype))
 
     def compile(self, key: str, program: Program) -> None:
         if program.mesh != self._mesh:
             raise InputError(f"a program for the mesh {program.mesh} was given to ranks on {self._mesh}")
-        if missing := [old for old, _ in program.states if old not in self._state_types]:
-            raise InputError(f"states {', '.join(missing)} were not allocated before the program that reads them")
         runner = Runner(program, self._rank, self._p, self._overrides, self._collectives, self._progress)
         runner.fold(self._constants)
-        for name, (shape, dtype) in self._state_types.items():
-            if name not in self._states:
-                self._states[name] = None if 0 in shape else self._p.full(shape, 0, dtype)
         self._runners[key] = runner
 
-    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
+    def forget(self, key: str) -> None:
+        del self._runners[key]
+        self._constants.retain({used for runner in self._runners.values() for used in runner.keys})
+
+    def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
         runner = self._runners[key]
         program, p = runner.program, self._p
         store = {name: p.from_numpy(array) if array.size else None for name, array in inputs.items()}
         if missing := [name for name in program.inputs if name not in store]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
-        results = runner.run(store | self._states)
+        states = self._states(bank)
+        if missing := [old for old, _ in program.states if old not in states]:
+            raise InputError(f"bank {bank} has no state {', '.join(missing)}, which the program reads")
+        results = runner.run(store | states)
         outputs = {name: self._output(runner, name, results[name]) for name in program.outputs}
-        made = {old: results[new] for old, new in program.states if results[new] is not self._states[old]}
+        made = {old: results[new] for old, new in program.states if results[new] is not states[old]}
         if len(made) > 1:  # one may be a view of a state that another is written into
             made = {old: None if x is None else p.from_numpy(np.array(p.to_numpy(x))) for old, x in made.items()}
         for old, value in made.items():
-            self._states[old] = self._written(self._states[old], value)
+            states[old] = self._written(states[old], value)
         return outputs
+
+    def _states(self, bank: int) -> dict[str, Tensor]:
+        """The states of a bank, by the names that are read; made where they are not yet."""
+        if bank not in self._banks:
+            return {}
+        made = self._banks[bank]
+        for name, (shape, dtype) in made.types.items():
+            if name not in made.states:
+                made.states[name] = None if 0 in shape else self._state(shape, dtype)
+        return made.states
+
+    def _state(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        """A new state."""
+        return self._p.full(shape, 0, dtype)
 
     def _written(self, state: Tensor, value: Tensor) -> Tensor:
         """`value` copied into `state`, which stays a tensor of its own."""

@@ -47,17 +47,29 @@ class Engine(Protocol):
     def load(self, name: str, array: Array) -> None:
         """Keep this rank's part of a parameter (the array may be reused by the caller afterwards)."""
 
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        """Make a zeroed state of this local shape, known by the name of the value that is read."""
+    def allocate(self, bank: int, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """Make a zeroed state of this local shape, known by the name of the value that is read, in a bank: one set of all
+        states. A session has a bank for each group of sequences that are fed together.
+        """
 
-    def reset(self) -> None:
-        """Zero all states in place."""
+    def free(self, bank: int) -> None:
+        """Let the states of a bank go."""
+
+    def reset(self, bank: int) -> None:
+        """Zero the states of a bank in place."""
 
     def compile(self, key: str, program: Program) -> None:
-        """Prepare a program. May be called between runs; parameters and states are shared by all programs."""
+        """Prepare a program for every bank whose states have its shapes, of which there is one. May be called between runs;
+        parameters are shared by all programs.
+        """
 
-    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        """Run a compiled program and return this rank's parts of its outputs."""
+    def forget(self, key: str) -> None:
+        """Let a program go, with what only it needs."""
+
+    def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
+        """Run a compiled program on the states of a bank and return this rank's parts of its outputs. Where a program has no
+        states, no bank is needed.
+        """
 
     def all_reduce_probe(self, value: float) -> float:
         """Sum `value` over all ranks of the mesh (axis by axis): what `unitp doctor` checks."""

@@ -67,6 +67,7 @@ class Runner:
         self._results = [(name, self._slot(name)) for name in dict.fromkeys(results)]
         self.initial: Slots = [None] * len(self.slots)
         self.aliases = _aliases(program)
+        self.keys = frozenset(self.constants.values())
 
     # running
 

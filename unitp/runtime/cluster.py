@@ -1,9 +1,9 @@
 """The processes of a session, from the driver's side: started, joined, asked in step, and ended without a trace.
 
-Requests go to all ranks that they concern before any reply is awaited, and replies are read as they come. Whatever
-goes wrong (a broken connection, an exception in a rank, a word of the watchdog) comes out of `ask` as one error,
-after every process is ended. A `KeyboardInterrupt` leaves the connection in order: the next `ask` reads the late
-replies first.
+Once the ranks are ready, the courier alone talks to them. Requests go to all ranks that they concern before any reply is
+awaited, and replies are read as they come. Whatever goes wrong (a broken connection, an exception in a rank, a word of
+the watchdog) comes out of `exchange` as one error, after every process is ended; a request that ranks refuse in step
+(`Refused`) leaves them ready for the next.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
+from typing import TypeVar
 
 from unitp.errors import RankError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plugins.spec import Process
 from unitp.runtime.arrays import Inbox, Outbox
+from unitp.runtime.courier import Courier, Errand
 from unitp.runtime.environment import FOLDER_PREFIX, for_process
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member
@@ -36,11 +39,14 @@ from unitp.runtime.wire import Channel, WireError, encode, for_driver, greet
 HOST = "127.0.0.1"
 CLOSE_S = 5.0
 LEAVE_S = 2.0
+TICK_MS = 500
+
+Made = TypeVar("Made")
 
 
 class Cluster:
-    """All processes of one session. `start` them, `ask` ranks, `close`. `place(name)` says in words what a process is
-    doing.
+    """All processes of one session. `start` them, have things `done` with the ranks, `close`. `place(name)` says in words
+    what a process is doing.
     """
 
     def __init__(self, mesh: Mesh, limits: Limits, place: Callable[[str], str], *, verbose: bool = False) -> None:
@@ -58,9 +64,9 @@ class Cluster:
         self._poller = select.poll()
         self._waiting: set[str] = set()
         self._replies: dict[str, Reply] = {}
-        self._torn = False
-        self._closed = False
+        self._closing = self._closed = False
         self._driver = os.getpid()
+        self._courier: Courier | None = None
 
     # start
 
@@ -81,6 +87,7 @@ class Cluster:
             self._accept(listener, engine)
         self._collect()
         self.watchdog.started()
+        self._courier = Courier()
 
     def _launch(self, process: Process, number: int, address: str, python: str, threads: int) -> None:
         """Start one process with its pages and logs."""
@@ -157,37 +164,46 @@ class Cluster:
 
     # ask
 
+    @property
+    def courier(self) -> Courier:
+        """The thread that talks to the ranks. Raises RankError where they are gone, InputError in a fork of the driver."""
+        if self._courier is None or self._closing:
+            raise RankError("the session was closed", hint="Launch it again.")
+        self._courier.require_own_process()
+        return self._courier
+
+    def do(self, work: Callable[[Errand[Made]], Made]) -> Made:
+        """Have the courier do something, and wait for it."""
+        return self.courier.do(work)
+
     def ask(self, messages: Mapping[int, object]) -> dict[int, Reply]:
         """Send each rank its message (or frame) and return the replies by rank."""
-        if self._torn or self._closed:
-            raise RankError("the session was closed, or interrupted while it sent a request", hint="Launch it again.")
-        if self._waiting:
-            self._collect()
-        if self.watchdog.error is not None:
-            raise self.watchdog.error
-        self.watchdog.working(True)
-        frames = {f"rank {rank}": m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
-        self._send(frames)
-        replies = self._collect()
-        return {rank: replies[f"rank {rank}"] for rank in messages}
-
-    def _send(self, frames: Mapping[str, bytearray]) -> None:
-        """Send all frames. An interruption between two of them is the one thing from which a session does not
-        recover.
-        """
-        self._waiting.update(frames)
-        self._torn = True
-        for name, frame in frames.items():
-            try:
-                self._channels[name].send_frame(frame)
-            except WireError:
-                raise self.watchdog.report(name, None) from None
-        self._torn = False
+        return self.do(lambda _: self.exchange(messages))
 
     def ask_all(self, message: object) -> list[Reply]:
         """The same message to all ranks."""
         frame = encode(message)
         return list(self.ask(dict.fromkeys(range(self.mesh.size), frame)).values())
+
+    def exchange(self, messages: Mapping[int, object]) -> dict[int, Reply]:
+        """As `ask`, by the courier itself. Raises InputError where ranks refuse; they are ready for other requests then."""
+        if self.watchdog.error is not None:
+            raise copy(self.watchdog.error)
+        self._require_open()
+        self.watchdog.working(True)
+        frames = {f"rank {rank}": m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
+        self._waiting.update(frames)
+        for name, frame in frames.items():
+            try:
+                self._channels[name].send_frame(frame)
+            except WireError:
+                raise copy(self.watchdog.report(name, None)) from None
+        replies = self._collect()
+        return {rank: replies[f"rank {rank}"] for rank in messages}
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise RankError("the session was closed", hint="Launch it again.")
 
     def _collect(self) -> dict[str, Reply]:
         """The replies of all that are waited for."""
@@ -200,9 +216,10 @@ class Cluster:
 
     def _ready(self) -> list[int]:
         """Wait until a connection has something to read. Raises the watchdog's error when there is one."""
-        while not (ready := self._poller.poll(500)):
+        while not (ready := self._poller.poll(TICK_MS)):
             if self.watchdog.failed.is_set() and self.watchdog.error is not None:
-                raise self.watchdog.error
+                raise copy(self.watchdog.error)
+            self._require_open()
         return [fd for fd, _ in ready]
 
     def _read(self, name: str) -> None:
@@ -212,9 +229,10 @@ class Cluster:
             channel.read()
             message = channel.take()
         except WireError:
-            raise self.watchdog.report(name, None) from None
+            self._require_open()
+            raise copy(self.watchdog.report(name, None)) from None
         if isinstance(message, Failed):
-            raise self.watchdog.report(name, message)
+            raise copy(self.watchdog.report(name, message))
         if message is not None:
             self._replies[name] = message
             self._waiting.discard(name)
@@ -234,10 +252,12 @@ class Cluster:
         """
         if self._closed or os.getpid() != self._driver:
             return
-        self._closed = True
+        self._closed = self._closing = True
         try:
+            if self._courier is not None:
+                self._courier.close(limit_s=2 * TICK_MS / 1000)
             self.watchdog.stop()
-            if self.watchdog.error is None and not self._waiting and not self._torn:
+            if self.watchdog.error is None and not self._waiting:
                 self._say_goodbye()
             if self.forwarder is not None:
                 self.forwarder.stop()  # before the connections: processes that notice their end remove the folder

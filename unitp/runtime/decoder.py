@@ -8,8 +8,8 @@ a power of two from 128 on. So the number of different programs is bounded, howe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,44 +70,24 @@ def live_rows(needed: int, cache: int) -> int:
     return min(max(power_of_two(needed), SMALLEST_LIVE), cache)
 
 
-class Executor(Protocol):
-    """Runs the program for these sizes and returns whole outputs."""
-
-    def execute(
-        self, sizes: dict[str, int], outputs: tuple[str, ...], inputs: dict[str, Array]
-    ) -> dict[str, Array]: ...
+Execute = Callable[[dict[str, int], tuple[str, ...], dict[str, Array]], dict[str, Array]]
+"""Runs the program for these sizes and outputs on whole arrays, and returns whole outputs."""
 
 
 class Decoder:
-    """The caches of one session: what they hold, and calls that add to it."""
+    """The sizes of a language model's caches, and how tokens become calls."""
 
-    def __init__(self, graph: Graph, executor: Executor, context: int) -> None:
-        self.executor, self.context = executor, context
+    def __init__(self, graph: Graph, context: int) -> None:
+        self.context = context
         self.vocab = int(graph.types["logits"].shape[-1])
         self.cache = -(-context // SMALLEST_LIVE) * SMALLEST_LIVE
         self.positions = positions(graph) or self.cache
-        self.held: list[list[int]] = []
 
-    @property
-    def batch(self) -> int:
-        return len(self.held)
-
-    def begin(self, batch: int) -> None:
-        """Forget what the caches hold."""
-        self.held = [[] for _ in range(batch)]
-
-    def reuse(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Keep of the caches what the prompts begin with, all but the last token of each."""
-        if len(prompts) != self.batch:
-            self.begin(len(prompts))
-        for held, prompt in zip(self.held, prompts, strict=True):
-            same = next(
-                (i for i, (a, b) in enumerate(zip(held, prompt, strict=False)) if a != b), min(len(held), len(prompt))
-            )
-            del held[min(same, len(prompt) - 1) :]
-
-    def feed(self, tokens: Sequence[Sequence[int]], head: Head) -> list[dict[str, Array]]:
-        """Add tokens to each sequence (unlike numbers of them; some may get none), chunk by chunk.
+    def feed(
+        self, execute: Execute, held: Sequence[list[int]], tokens: Sequence[Sequence[int]], head: Head
+    ) -> list[dict[str, Array]]:
+        """Add tokens to each sequence (unlike numbers of them; some may get none), chunk by chunk, and to `held`, which says
+        what the caches that `execute` works on hold.
 
         Returns, per sequence, its outputs [positions, ...]: of the last position or of all; none for a sequence that
         got no token.
@@ -115,24 +95,26 @@ class Decoder:
         left = [list(new) for new in tokens]
         found: list[list[dict[str, Array]]] = [[] for _ in left]
         while any(left):
-            past = max(len(held) for held, new in zip(self.held, left, strict=True) if new)
+            past = max(len(row) for row, new in zip(held, left, strict=True) if new)
             width = chunk_width(max(map(len, left)), past, self.cache)
             now = [new[:width] for new in left]
             left = [new[width:] for new in left]
-            outputs = self._call(now, width, head)
+            outputs = self._call(execute, held, now, width, head)
             for row, (new, rest) in enumerate(zip(now, left, strict=True)):
                 if new and not (head.last and rest):
                     taken = 1 if head.last else len(new)
                     found[row].append({name: array[row, :taken] for name, array in outputs.items()})
         return [_joined(rows) for rows in found]
 
-    def _call(self, now: Sequence[Sequence[int]], width: int, head: Head) -> dict[str, Array]:
+    def _call(
+        self, execute: Execute, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int, head: Head
+    ) -> dict[str, Array]:
         """One call of `width` tokens; a sequence with fewer is padded on the right."""
-        self._make_room(now, width)
-        ids = np.zeros((self.batch, width), np.int64)
+        self._make_room(held, now, width)
+        ids = np.zeros((len(held), width), np.int64)
         for row, new in enumerate(now):
             ids[row, : len(new)] = new
-        past = np.array([len(held) for held in self.held], np.int64)
+        past = np.array([len(row) for row in held], np.int64)
         counts = np.array([len(new) for new in now], np.int64)
         steps = np.arange(width, dtype=np.int64)
         take = np.maximum(counts - 1, 0)[:, None] if head.last else np.broadcast_to(steps, ids.shape)
@@ -144,23 +126,23 @@ class Decoder:
             "logits_index": take,
         }
         sizes = {
-            "batch": self.batch,
+            "batch": len(held),
             "seq": width,
             "cache": self.cache,
             "live": live_rows(int(past.max()) + width, self.cache),
             "take": take.shape[1],
             "candidates": head.candidates,
         }
-        outputs = self.executor.execute(sizes, head.outputs, inputs)
-        for held, new in zip(self.held, now, strict=True):
-            held.extend(new)
+        outputs = execute(sizes, head.outputs, inputs)
+        for known, new in zip(held, now, strict=True):
+            known.extend(new)
         return outputs
 
-    def _make_room(self, now: Sequence[Sequence[int]], width: int) -> None:
+    def _make_room(self, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int) -> None:
         """Padding of a sequence that gets nothing and is near the end of its cache costs it the last rows."""
-        for held, new in zip(self.held, now, strict=True):
+        for row, new in zip(held, now, strict=True):
             if not new:
-                del held[self.cache - width :]
+                del row[self.cache - width :]
 
     def require(self, prompts: Sequence[Sequence[int]], past: int = 0) -> None:
         """Raise InputError with everything that is wrong with token ids: none, out of range, too many."""

@@ -1,22 +1,28 @@
 """Token by token: an iterator that asks the ranks for candidates, decides in the driver, and feeds the decision back.
 
-Each step is one request, so a generation that is dropped or interrupted needs no cancelling: the session stays
-usable, and the caches hold the tokens that were fed. Programs are prepared outside of what is timed.
+Several may be open on one session: each has a lease of its own rows. What a step has to feed follows from what its rows hold,
+
+    feed(sequence) = (prompt + tokens made)[held:]
+
+so a step that was interrupted is simply taken up again, and no token is lost. Programs are prepared outside of what is timed.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
+from unitp.errors import InputError
 from unitp.program.engine import Array
+from unitp.runtime.banks import Bank, Lease
+from unitp.runtime.courier import Abandoned, Courier, Errand
 from unitp.runtime.decoder import LAST_LOGITS, Decoder, Head
-from unitp.runtime.sampling import Sampling, choose
-
-Clock = Callable[[], float]
+from unitp.runtime.sampling import NotFinite, Sampling, choose
 
 
 class Timing(msgspec.Struct):
@@ -36,37 +42,80 @@ class Timing(msgspec.Struct):
         return self.decode_tokens / self.decode_s if self.decode_s else 0.0
 
 
+class Feeder(Protocol):
+    """What a generation needs of its session."""
+
+    @property
+    def courier(self) -> Courier: ...
+
+    @property
+    def preparing_s(self) -> float:
+        """Seconds spent on programs so far."""
+
+    def feed(
+        self, errand: Errand[list[int | None] | None], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
+    ) -> list[dict[str, Array]]:
+        """By the courier: feed tokens to a bank's rows. Raises Abandoned between two calls where nobody waits any more."""
+
+    def not_finite(self, bank: Bank, tokens: Sequence[Sequence[int]], head: Head, where: str) -> Exception:
+        """By the courier: the error that names the first operator whose output is not finite when these tokens are fed."""
+
+
 class Generation:
     """Iterates over steps; each gives a token per sequence, or None for a sequence that has ended.
 
     `tokens`: what was made so far, the stop token included; `finish_reasons`: "stop", "length", or None while it goes
-    on.
+    on. Its rows of the caches are free again when it has ended, is closed or dropped. It may be used from several threads.
     """
 
     def __init__(
         self,
+        session: Feeder,
         decoder: Decoder,
+        lease: Lease,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         sampling: Sampling,
         stop_ids: frozenset[int],
-        preparing: Clock,
     ) -> None:
         self.prompts = [list(prompt) for prompt in prompts]
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.finish_reasons: list[str | None] = [None] * len(prompts)
         self.timing = Timing()
-        self._decoder, self._sampling, self._preparing = decoder, sampling, preparing
         self.stop_ids = stop_ids
+        self._session, self._lease, self._sampling = session, lease, sampling
         self._limits = [min(max_new_tokens, decoder.context - len(prompt)) for prompt in prompts]
         self._head = _head(sampling, decoder.vocab)
-        self._steps = self._run()
+        self._steps = 0
+        self._closed = False
+        self._turn = threading.Lock()
+        self._step: Errand[list[int | None] | None] | None = None
+        for sequence, limit in enumerate(self._limits):
+            if limit == 0:
+                self.finish_reasons[sequence] = "length"
+        if None not in self.finish_reasons:
+            lease.close()
 
     def __iter__(self) -> Iterator[list[int | None]]:
         return self
 
     def __next__(self) -> list[int | None]:
-        return next(self._steps)
+        courier = self._session.courier
+        with self._turn:
+            if self._closed and (self._step is not None or None in self.finish_reasons):
+                raise InputError(
+                    "the generation was closed before it ended", hint="Begin another: session.generate(...)."
+                )
+            made = self._next(courier)
+        if made is None:
+            raise StopIteration
+        return made
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.close()
 
     def stop(self, sequence: int) -> None:
         """End a sequence from outside, as a stop string does: it counts as stopped, even if it was just cut by
@@ -74,39 +123,70 @@ class Generation:
         """
         self.finish_reasons[sequence] = "stop"
 
-    def _run(self) -> Iterator[list[int | None]]:
-        for sequence, limit in enumerate(self._limits):
-            if limit == 0:
-                self.finish_reasons[sequence] = "length"
-        step = 0
-        feed = [p[len(held) :] for p, held in zip(self.prompts, self._decoder.held, strict=True)]
-        while None in self.finish_reasons:
-            yield self._step(feed, step)
-            feed = [[made[-1]] if not end else [] for made, end in zip(self.tokens, self.finish_reasons, strict=True)]
-            step += 1
+    def close(self) -> None:
+        """Give the rows back. Iterating any further raises InputError, unless all sequences have ended."""
+        self._closed = True
+        self._lease.close()
 
-    def _step(self, feed: Sequence[Sequence[int]], step: int) -> list[int | None]:
-        """Feed tokens and decide on the next of each sequence that goes on."""
-        begun, prepared = time.perf_counter(), self._preparing()
-        rows = self._decoder.feed(feed, self._head)
-        chosen = [None if end else self._choose(rows[i], i, step) for i, end in enumerate(self.finish_reasons)]
-        elapsed = time.perf_counter() - begun - (self._preparing() - prepared)
+    def _next(self, courier: Courier) -> list[int | None] | None:
+        """The next step's tokens, None at the end. After an interruption, those of the step that was under way."""
+        while True:
+            step = self._step = self._step or Errand(self._advance)
+            courier.wait(step)
+            self._step = None
+            try:
+                return step.result()
+            except Abandoned:
+                continue
+
+    # by the courier
+
+    def _advance(self, errand: Errand[list[int | None] | None]) -> list[int | None] | None:
+        """Feed what is missing, and decide on the next token of each sequence that goes on."""
+        if None not in self.finish_reasons:
+            self._lease.close()
+            return None
+        bank, begun, prepared = self._lease.bank, time.perf_counter(), self._session.preparing_s
+        feed = self._missing(bank)
+        rows = self._session.feed(errand, bank, feed, self._head)
+        try:
+            chosen = [None if end else self._choose(rows[i], i) for i, end in enumerate(self.finish_reasons)]
+        except NotFinite as problem:
+            bank.spoil()
+            raise self._session.not_finite(bank, self._missing(bank), self._head, str(problem)) from None
+        elapsed = time.perf_counter() - begun - (self._session.preparing_s - prepared)
         for sequence, token in enumerate(chosen):
             if token is not None:
                 self._take(sequence, token)
-        if step == 0:
+        if self._steps == 0:
             self.timing.prefill_tokens += sum(map(len, feed))
             self.timing.prefill_s += elapsed
         else:
             self.timing.decode_tokens += sum(map(len, feed))
             self.timing.decode_s += elapsed
+        self._steps += 1
+        if None not in self.finish_reasons:
+            self._lease.close()
         return chosen
 
-    def _choose(self, row: dict[str, Array], sequence: int, step: int) -> int:
+    def _missing(self, bank: Bank) -> list[list[int]]:
+        """The tokens that the rows do not hold yet; of each sequence that goes on the last one at least."""
+        feed: list[list[int]] = []
+        for prompt, made, held, end in zip(self.prompts, self.tokens, bank.held, self.finish_reasons, strict=True):
+            if end:
+                feed.append([])
+                continue
+            del held[len(prompt) + len(made) - 1 :]
+            past = len(held) - len(prompt)
+            feed.append(made[past:] if past >= 0 else prompt[past:] + made)
+        return feed
+
+    def _choose(self, row: dict[str, Array], sequence: int) -> int:
         if self._head is LAST_LOGITS:
-            logits = row["logits"][0]
-            return choose(logits, np.arange(logits.size), self._sampling, sequence, step)
-        return choose(row["top_values"][0], row["top_ids"][0], self._sampling, sequence, step)
+            values, ids = row["logits"][0], np.arange(row["logits"].shape[-1])
+        else:
+            values, ids = row["top_values"][0], row["top_ids"][0]
+        return choose(values, ids, self._sampling, sequence, self._steps)
 
     def _take(self, sequence: int, token: int) -> None:
         made = self.tokens[sequence]
@@ -137,3 +217,13 @@ class Tokens:
         if token is None:
             raise StopIteration
         return token
+
+    def __enter__(self) -> Tokens:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the row back; see `Generation.close`."""
+        self.generation.close()

@@ -22,6 +22,7 @@ from unitp.plans import Plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
 from unitp.program.instructions import Program
+from unitp.runtime.capacity import rows_for
 from unitp.runtime.cluster import HOST, Cluster
 from unitp.runtime.decoder import is_decoder, positions
 from unitp.runtime.describe import ask_interpreter
@@ -40,6 +41,7 @@ def launch(
     *,
     dtype: str = "float32",
     context: int | None = None,
+    sequences: int | None = None,
     python: str | None = None,
     port: int = 0,
     threads: int = 1,
@@ -50,6 +52,8 @@ def launch(
     """A session of `backend` that holds `model` as `plan` says. Use it in a `with` statement.
 
     `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
+    `sequences`: how many sequences may be open at once (default: 16, or fewer where the plan's memory limit wants that);
+    caches are made as they are needed.
     `python`: the interpreter of the ranks (default: what `unitp.toml` names, else this one). `port`: the first port that
     is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (default: the backend's
     start limit). `verbose`: what ranks print goes to standard error, each line with the name of its rank. `say`: is told
@@ -58,12 +62,13 @@ def launch(
     graph = model if isinstance(model, Graph) else model.graph
     spec = discover.backend(backend) if isinstance(backend, str) else backend
     size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
+    rows = rows_for(graph, plan, size, sequences) if is_decoder(graph) else 1
     limits = limits or Limits(start_s=spec.start_limit_s)
     programs: dict[int, Program] = {}
     say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
     cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose)
     stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
-    session = Session(graph, plan, spec, dtype, cluster, programs, size, stop_ids)
+    session = Session(graph, plan, spec, dtype, cluster, programs, size, rows, stop_ids)
     say(f"loading {count(len(graph.parameters), 'parameter')}")
     try:
         session.load()

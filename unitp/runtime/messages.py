@@ -64,7 +64,16 @@ class StatePart(msgspec.Struct, frozen=True):
 
 
 class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
+    """Make a bank: one set of all states."""
+
+    bank: int
     states: tuple[StatePart, ...]
+
+
+class Free(msgspec.Struct, frozen=True, tag="free"):
+    """Let banks go."""
+
+    banks: tuple[int, ...]
 
 
 class Compile(msgspec.Struct, frozen=True, tag="compile"):
@@ -76,16 +85,25 @@ class Compile(msgspec.Struct, frozen=True, tag="compile"):
     wanted: tuple[str, ...]
 
 
+class Forget(msgspec.Struct, frozen=True, tag="forget"):
+    """Let a program go."""
+
+    key: str
+
+
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """`traced`: the reply tells when each instruction began."""
+    """Run a program on the states of a bank. `traced`: the reply tells when each instruction began."""
 
     key: str
     inputs: dict[str, ArrayPart]
+    bank: int
     traced: bool = False
 
 
 class Reset(msgspec.Struct, frozen=True, tag="reset"):
-    """Zero all states."""
+    """Zero the states of a bank."""
+
+    bank: int
 
 
 class Probe(msgspec.Struct, frozen=True, tag="probe"):
@@ -102,7 +120,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Leave the group of ranks and end."""
 
 
-Request = Start | Load | Allocate | Compile | Run | Reset | Probe | Measure | Close
+Request = Start | Load | Allocate | Free | Compile | Forget | Run | Reset | Probe | Measure | Close
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):

@@ -24,6 +24,10 @@ Values = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
 
+class NotFinite(RankError):  # noqa: N818  (what the values are)
+    """Values from which no token can be chosen."""
+
+
 class Sampling(msgspec.Struct, frozen=True):
     """How tokens are chosen; the default is greedy."""
 
@@ -47,16 +51,22 @@ class Sampling(msgspec.Struct, frozen=True):
             raise InputError("; ".join(found))
 
     def candidates(self, vocab: int) -> int:
-        """How many of the largest values are needed to decide: 1 for greedy, `top_k`, or all."""
+        """How many of the largest values are asked for: 1 for greedy, else enough for `top_k`, or all.
+
+        It is a power of two or all, so that there are few programs, however many different `top_k` are asked for.
+        """
         if self.temperature == 0.0:
             return 1
-        return min(self.top_k or vocab, vocab)
+        return min(1 << (self.top_k - 1).bit_length(), vocab) if self.top_k else vocab
 
 
 def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: int) -> int:
-    """The next token of `sequence` (its place in the batch) at `step` (0: the first new token), from candidates [n]."""
-    if np.isnan(values).any():
-        raise RankError(f"the model's output is not a number at new token {step} of sequence {sequence}")
+    """The next token of `sequence` (its place in the batch) at `step` (0: the first new token), from candidates [n].
+
+    Raises NotFinite where the largest of them is not a number, or infinite.
+    """
+    if not np.isfinite(values.max()):  # NaN is the maximum where there is one; below it, minus infinity is a mask
+        raise NotFinite(f"the model's output is {values.max()} at new token {step} of sequence {sequence}")
     order = np.lexsort((ids, -values))
     values, ids = values[order].astype(np.float64), ids[order]
     if sampling.temperature == 0.0:

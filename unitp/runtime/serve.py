@@ -26,6 +26,8 @@ from unitp.runtime.messages import (
     Compile,
     Done,
     Failed,
+    Forget,
+    Free,
     Load,
     Measure,
     Measured,
@@ -87,11 +89,11 @@ class Worker:
 
     def carry_out(self, request: Request) -> Reply:
         match request:
-            case Run(key, inputs, traced):
-                return self.run(key, {name: self.inbox.get(part) for name, part in inputs.items()}, traced)
-            case Reset():
+            case Run(key, inputs, bank, traced):
+                return self.run(key, {name: self.inbox.get(part) for name, part in inputs.items()}, bank, traced)
+            case Reset(bank):
                 self.page.enter(Activity.ALLOCATING)
-                self.engine.reset()
+                self.engine.reset(bank)
             case Compile(key, number, program, wanted):
                 self.page.enter(Activity.COMPILING, number)
                 self.numbers[key], self.wanted[key] = number, wanted
@@ -101,10 +103,17 @@ class Worker:
                 for number, part in enumerate(parts):
                     self.page.enter(Activity.LOADING, number)
                     self.engine.load(part.parameter.name, slice_of(part))
-            case Allocate(states):
+            case Forget(key):
+                self.engine.forget(key)
+                del self.numbers[key], self.wanted[key]
+            case Allocate(bank, states):
                 self.page.enter(Activity.ALLOCATING)
                 for state in states:
-                    self.engine.allocate(state.name, state.shape, state.dtype)
+                    self.engine.allocate(bank, state.name, state.shape, state.dtype)
+            case Free(banks):
+                for bank in banks:
+                    self.engine.free(bank)
+                give_back_memory()
             case Probe(value):
                 self.page.enter(Activity.PROBING)
                 return Answer(float(self.engine.all_reduce_probe(value)))
@@ -118,18 +127,18 @@ class Worker:
                 raise WireError("Start came twice")
         return Done()
 
-    def run(self, key: str, inputs: dict[str, Array], traced: bool = False) -> Reply:
+    def run(self, key: str, inputs: dict[str, Array], bank: int, traced: bool = False) -> Reply:
         self.page.enter(Activity.RUNNING, self.numbers[key])
-        outputs, trace = self.traced(key, inputs) if traced else (self.engine.run(key, inputs), None)
+        outputs, trace = self.traced(key, inputs, bank) if traced else (self.engine.run(key, inputs, bank), None)
         self.outbox.clear()
         return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]}, trace)
 
-    def traced(self, key: str, inputs: dict[str, Array]) -> tuple[dict[str, Array], Trace]:
+    def traced(self, key: str, inputs: dict[str, Array], bank: int) -> tuple[dict[str, Array], Trace]:
         """A run, and when its instructions began."""
         self.progress.record()
         begun = time.monotonic_ns()
         try:
-            outputs = self.engine.run(key, inputs)
+            outputs = self.engine.run(key, inputs, bank)
         finally:
             ended, marks = time.monotonic_ns(), self.progress.recorded()
         return outputs, Trace(begun, ended, tuple(marks))

@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 
 class SimulatedCalls:
-    """`unitp.runtime.decoder.Executor` for a graph under a plan. `programs`: those that ran, by their sizes and outputs."""
+    """`execute` is a `unitp.runtime.decoder.Execute` for a graph under a plan. `programs`: those that ran, by their sizes and outputs."""
 
     def __init__(self, graph: Graph, plan: Plan, parameters: dict[str, Array] | None = None) -> None:
         self.graph, self.plan = graph, plan

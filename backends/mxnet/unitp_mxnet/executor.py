@@ -67,9 +67,13 @@ class SegmentEngine(EagerEngine):
             runner.fold(_Promised(self._constants, tape))
             names = (*program.inputs, *(old for old, _ in program.states))
             results = runner.run({name: self._promise(program, name, tape) for name in names})
-        self._runners[key] = Segments(
-            program, runner.aliases, tape, results, self._compiled, self._rank, self._progress
-        )
+        self._runners[key] = Segments(runner, tape, results, self._compiled, self._progress)
+
+    def forget(self, key: str) -> None:
+        super().forget(key)
+        used = {s for runner in self._runners.values() if isinstance(runner, Segments) for s in runner.structures}
+        for structure in self._compiled.keys() - used:
+            del self._compiled[structure]
 
     def _promise(self, program: Program, name: str, tape: Recording) -> Tensor:
         shape = local_shape(program, name, self._rank)

@@ -21,7 +21,7 @@ import numpy as np
 
 from unitp.errors import RankError, UnitpError
 from unitp.program.engine import Progress, Silent
-from unitp.program.instructions import Program
+from unitp.program.interpret import Runner
 from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
 
 Attrs = tuple[tuple[str, str], ...]
@@ -128,20 +128,21 @@ class Step(NamedTuple):
 
 
 class Segments:
-    """A recording, compiled: `run` it on arrays. `ops` are the compiled segments of this engine, by structure."""
+    """A recording of `runner`, compiled: `run` it on arrays. `ops` are the compiled segments of this engine, by structure, of
+    which this has `structures`.
+    """
 
     def __init__(
         self,
-        program: Program,
-        aliases: set[str],
+        runner: Runner,
         recording: Recording,
         results: Mapping[str, Tensor],
         ops: dict[Structure, Compiled],
-        rank: int,
         progress: Progress | None,
     ) -> None:
-        self.program, self.aliases = program, aliases
-        self._ops, self._rank, self._progress = ops, rank, progress if progress is not None else Silent()
+        self.program, self.aliases, self.keys = runner.program, runner.aliases, runner.keys
+        self.structures: set[Structure] = set()
+        self._ops, self._rank, self._progress = ops, runner.rank, progress if progress is not None else Silent()
         self._recording = recording
         self._results = {n: recording.number(x) if x is not None else None for n, x in results.items()}
         needed = self._needed()
@@ -236,6 +237,7 @@ class Segments:
         places = {number: place for place, number in enumerate((*inputs, *group))}
         body = tuple((calls[n].what, tuple(places[i] for i in calls[n].inputs), calls[n].attrs) for n in group)
         key = (tuple(types[n] for n in inputs), body, tuple(places[n] for n in outputs))
+        self.structures.add(key)
         if key not in self._ops:
             symbols = [variable(place, type) for place, type in enumerate(key[0])]
             for op, read, attrs in body:

@@ -1,9 +1,9 @@
 """The engine of a rank: programs are cut into segments (`unitp_tensorflow.segments`), and each structure of them is one
 tf.function, traced once around the interpreter that other backends run eagerly.
 
-Parameters and states are arguments, so that all layers share a function; states are variables, written in place. What
-follows from parameters alone is computed once, eagerly. TensorFlow runs a segment in one call, so what the watchdog can
-name is the segment, by its first instruction.
+Parameters and states are arguments, so that all layers, and all banks of states, share a function; states are variables,
+written in place. What follows from parameters alone is computed once, eagerly. TensorFlow runs a segment in one call, so
+what the watchdog can name is the segment, by its first instruction.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Traced(NamedTuple):
 class Step(NamedTuple):
     """A segment of a program: its function, what that is given, and where what it gives goes.
 
-    `given` has parameters and states in their places; `holes` are the places of arguments that come from slots.
+    `given` has parameters in their places; `holes` are the places of arguments that come from slots, states among them.
     """
 
     at: int
@@ -67,11 +67,8 @@ class TensorflowEngine(EagerEngine):
         self._prepared: dict[str, Prepared] = {}
         self._done: Counter[Call] = Counter()
 
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        self._count()
-        self._prepared.clear()  # they hold the states that these replace
-        self._state_types[name] = (shape, dtype)
-        self._states[name] = None if 0 in shape else tf.Variable(tf.zeros(shape, dtype), trainable=False)
+    def _state(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        return tf.Variable(tf.zeros(shape, dtype), trainable=False)
 
     def _written(self, state: Tensor, value: Tensor) -> Tensor:
         if len(state.shape) > 1:
@@ -85,17 +82,34 @@ class TensorflowEngine(EagerEngine):
         assert isinstance(runner, Runner)
         before = self._tracings.functions
         self._prepared[key] = Prepared(
-            runner, self._rank, self._states, self._collectives, self._traced, self._tracings
+            runner, self._rank, self._alike(program), self._collectives, self._traced, self._tracings
         )
         self._tracings.programs += self._tracings.functions > before
 
-    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        prepared = self._prepared[key]
+    def _alike(self, program: Program) -> dict[str, Tensor]:
+        """The states of a bank whose shapes are the program's."""
+        wanted = {old: local_shape(program, old, self._rank) for old, _ in program.states}
+        for number, bank in self._banks.items():
+            if wanted == {old: bank.types[old][0] for old in wanted if old in bank.types}:
+                return self._states(number)
+        if wanted:
+            raise InputError(f"there is no bank with states of the program's shapes: {wanted}")
+        return {}
+
+    def forget(self, key: str) -> None:
+        self._count()
+        super().forget(key)
+        del self._prepared[key]
+        for structure in self._traced.keys() - {s for prepared in self._prepared.values() for s in prepared.structures}:
+            del self._traced[structure]
+
+    def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
+        prepared, states = self._prepared[key], self._states(bank)
         if missing := [name for name in prepared.feeds if name not in inputs]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
-        results = prepared.run({name: tf.constant(inputs[name]) for name in prepared.feeds}, self._page)
+        results = prepared.run({name: tf.constant(inputs[name]) for name in prepared.feeds}, states, self._page)
         for old, new in prepared.replaced:
-            self._states[old].assign(results[new])
+            states[old].assign(results[new])
         return {name: self._output(prepared.runner, name, results[name]) for name in prepared.runner.program.outputs}
 
     def stats(self) -> EngineStats:
@@ -127,7 +141,10 @@ class Tracings:
 
 
 class Prepared:
-    """A program as calls of traced functions."""
+    """A program as calls of traced functions, made with the `states` of a bank, for every bank like it.
+
+    `structures` are those of its segments; `replaced`, the states whose new value is none that was written in place.
+    """
 
     def __init__(
         self,
@@ -140,25 +157,22 @@ class Prepared:
     ) -> None:
         self.runner, self._rank, self._collectives, self._tracings = runner, rank, collectives, tracings
         program = runner.program
-        self._states = {old: states[old] for old, _ in program.states if states[old] is not None}
-        self._states |= {
-            new: self._states[old] for old, new in program.states if new in runner.in_place and old in self._states
-        }
-        self._initial = runner.initial.copy()
-        for name, state in self._states.items():
-            self._initial[runner.slots[name]] = state
+        held = [(old, new) for old, new in program.states if states[old] is not None]
+        self._variables = {old: old for old, _ in held} | {new: old for old, new in held if new in runner.in_place}
         self.feeds = tuple(name for name in program.inputs if self._type(name) is not None)
-        self.replaced = tuple(
-            (old, new) for old, new in program.states if old in self._states and new not in self._states
-        )
-        self._steps = [self._step(segment, traced) for segment in segments(runner)]
+        self.replaced = tuple((old, new) for old, new in held if new not in self._variables)
+        cut = segments(runner)
+        self._steps = [self._step(segment, states, traced) for segment in cut]
+        self.structures = {segment.key for segment in cut}
         self.calls = [call for step in self._steps for call in step.traced.calls]
         self.runs = 0
 
-    def run(self, feeds: dict[str, Tensor], progress: Progress | None) -> dict[str, Tensor]:
-        values, slots = self._initial.copy(), self.runner.slots
+    def run(self, feeds: dict[str, Tensor], states: dict[str, Tensor], progress: Progress | None) -> dict[str, Tensor]:
+        values, slots = self.runner.initial.copy(), self.runner.slots
         for name, value in feeds.items():
             values[slots[name]] = value
+        for name, old in self._variables.items():
+            values[slots[name]] = states[old].handle
         call = tf.raw_ops.StatefulPartitionedCall  # 31 us a call; through the function's own interface 270
         for step in self._steps:
             if progress is not None:
@@ -177,19 +191,20 @@ class Prepared:
             for slot in step.dead:
                 values[slot] = None
         self.runs += 1
-        program = self.runner.program
-        return {name: values[slots[name]] for name in (*program.outputs, *(new for _, new in self.replaced))}
+        found = {name: values[slots[name]] for name in self.runner.program.outputs}
+        found |= {new: values[slots[new]] for _, new in self.replaced}
+        return found | {name: states[old] for name, old in self._variables.items() if name in found}
 
     # building
 
-    def _step(self, segment: Segment, traced: dict[Hashable, Traced]) -> Step:
+    def _step(self, segment: Segment, states: dict[str, Tensor], traced: dict[Hashable, Traced]) -> Step:
         slots = self.runner.slots
-        held = {name: self._held(name) for name in segment.inputs}
+        held = {name: self._held(name, states) for name in segment.inputs}
         fed = [name for name in segment.inputs if held[name] is not None]
         if segment.key not in traced:
             traced[segment.key] = self._trace(segment, {name: held[name] for name in fed})
         function = traced[segment.key]
-        given = [None if isinstance(held[name], tf.TensorSpec) else _flat(held[name]) for name in fed]
+        given = [None if isinstance(held[name], tf.TensorSpec | tf.Variable) else _flat(held[name]) for name in fed]
         holes = tuple((place, slots[name]) for place, name in enumerate(fed) if given[place] is None)
         gives = tuple(slots[segment.outputs[place]] for place in function.gives)
         given += function.function.captured_inputs
@@ -197,21 +212,22 @@ class Prepared:
 
     def _trace(self, segment: Segment, held: dict[str, Tensor]) -> Traced:
         """Make the function of a segment. All ranks trace the same structures in the same order."""
-        slots = self.runner.slots
+        slots, variables = self.runner.slots, self._variables
         if isinstance(self._collectives, Collectives):
             self._collectives.begin()
         gives: list[int] = []
+        stored = {name: x if isinstance(x, Stored) else None for name, x in held.items()}
 
         def body(*given: Tensor) -> list[Tensor]:
             self._tracings.functions += 1
-            values = [None] * len(slots)
-            for name, x in zip(held, given, strict=True):
-                values[slots[name]] = held[name]._replace(weight=x) if isinstance(held[name], Stored) else x
+            values: list[Tensor] = [None] * len(slots)
+            for (name, packed), tensor in zip(stored.items(), given, strict=True):
+                values[slots[name]] = tensor if packed is None else packed._replace(weight=tensor)
             for part in segment.parts:
                 if part.step is not None:
                     part.step(values)
             found = [
-                (place, values[slots[name]]) for place, name in enumerate(segment.outputs) if name not in self._states
+                (place, values[slots[name]]) for place, name in enumerate(segment.outputs) if name not in variables
             ]
             gives[:] = [place for place, x in found if x is not None]
             return [tf.convert_to_tensor(x) for _, x in found if x is not None]
@@ -221,9 +237,11 @@ class Prepared:
         calls = self._collectives.calls if isinstance(self._collectives, Collectives) else []
         return Traced(function, [x.dtype for x in function.outputs], tuple(gives), calls)
 
-    def _held(self, name: str) -> Tensor:
+    def _held(self, name: str, states: dict[str, Tensor]) -> Tensor:
         """A constant or state, or the type of what comes from a slot; None where this rank holds nothing."""
-        known = self._initial[self.runner.slots[name]]
+        if name in self._variables:
+            return states[self._variables[name]]
+        known = self.runner.initial[self.runner.slots[name]]
         return known if known is not None or name not in self.runner.program.values else self._type(name)
 
     def _type(self, name: str) -> Tensor:
@@ -232,10 +250,8 @@ class Prepared:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """A constant or state as a function's argument."""
-    if isinstance(x, Stored):
-        return x.weight
-    return x.handle if isinstance(x, tf.Variable) else x
+    """A constant as a function's argument."""
+    return x.weight if isinstance(x, Stored) else x
 
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:

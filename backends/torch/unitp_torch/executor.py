@@ -15,9 +15,13 @@ from unitp_torch.overrides import overrides
 class TorchEngine(EagerEngine):
     """Without autograd: tensors made in inference mode carry no history."""
 
-    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
+    def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
         with torch.inference_mode():
-            return super().run(key, inputs)
+            return super().run(key, inputs, bank)
+
+    def reset(self, bank: int) -> None:
+        with torch.inference_mode():  # states were made in it
+            super().reset(bank)
 
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:

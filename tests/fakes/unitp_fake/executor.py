@@ -1,4 +1,8 @@
-"""Ranks that walk through a program without computing: outputs are counters of the calls. A server just serves."""
+"""Ranks that walk through a program and answer by what their states hold; a server just serves.
+
+A row of a bank of states holds the ids that were fed to it, by place. What a decoder answers at a place is a function of the
+whole row up to there (`unitp_fake.answers`), so that a foreign write changes what is said. Other graphs get a count of calls.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ import numpy as np
 from unitp.mesh import Mesh
 from unitp.program.engine import Array, EngineStats, Progress
 from unitp.program.instructions import Program
-from unitp.program.rank import local_shape
+from unitp.program.rank import intervals, local_shape
+from unitp_fake.answers import scores
 
 if "FAKE_SERVES" in os.environ:
     signal.pause()
@@ -43,30 +48,41 @@ def taken() -> None:
 
 
 class FakeEngine:
-    """`unitp.program.engine.Engine` that sleeps a millisecond per instruction."""
+    """`unitp.program.engine.Engine` that sleeps a millisecond per instruction, and says words of `vocab`."""
 
-    def __init__(self, rank: int, mesh: Mesh, progress: Progress) -> None:
+    def __init__(self, rank: int, mesh: Mesh, progress: Progress, vocab: int = 97) -> None:
         self.rank, self.mesh, self.progress = rank, mesh, progress
         self.programs: dict[str, Program] = {}
         self.loaded: dict[str, tuple[int, ...]] = {}
         self.pause = float(os.environ.get("FAKE_SLEEP", "0.001"))
+        self.vocab = vocab
+        self.banks: dict[int, Array] = {}
         self.calls = 0
 
     def load(self, name: str, array: Array) -> None:
         misbehave(self.rank, "load")
         self.loaded[name] = array.shape
 
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    def allocate(self, bank: int, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """All states of a decoder have a dim of rows and one of places; the ids are kept once for all of them."""
         self.loaded[name] = shape
+        self.banks[bank] = np.full((shape[0], shape[2] if len(shape) == 4 else 1), -1, np.int64)
 
-    def reset(self) -> None:
+    def free(self, bank: int) -> None:
+        del self.banks[bank]
+
+    def reset(self, bank: int) -> None:
+        self.banks[bank][:] = -1
         self.calls = 0
+
+    def forget(self, key: str) -> None:
+        del self.programs[key]
 
     def compile(self, key: str, program: Program) -> None:
         misbehave(self.rank, "compile")
         self.programs[key] = program
 
-    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
+    def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
         program = self.programs[key]
         for number in range(len(program.instructions)):
             self.progress.at(number)
@@ -75,10 +91,31 @@ class FakeEngine:
             if self.pause:
                 time.sleep(self.pause)
         self.calls += 1
-        return {
-            name: np.full(local_shape(program, name, self.rank), self.calls, program.values[name].dtype)
-            for name in program.outputs
-        }
+        if "write_indices" not in inputs:
+            return {
+                name: np.full(local_shape(program, name, self.rank), self.calls, program.values[name].dtype)
+                for name in program.outputs
+            }
+        answers = self.answers(program, inputs, self.banks[bank])
+        return {name: self.mine(program, name, answers) for name in program.outputs}
+
+    def answers(self, program: Program, inputs: dict[str, Array], rows: Array) -> dict[str, Array]:
+        """Feed the rows; the outputs for them, by the names that the graph gives them."""
+        ids, starts = inputs["input_ids"], inputs["write_indices"]
+        for row, start, new in zip(rows, starts.tolist(), ids, strict=True):
+            row[start : start + len(new)] = new
+        places = [start + inputs["logits_index"][row] for row, start in enumerate(starts.tolist())]
+        logits = np.array(
+            [[scores(row[: p + 1].tolist(), self.vocab) for p in at] for row, at in zip(rows, places, strict=True)]
+        )
+        order = np.argsort(-logits, axis=-1, kind="stable")
+        return {"logits": logits, "top_values": np.take_along_axis(logits, order, -1), "top_ids": order}
+
+    def mine(self, program: Program, name: str, answers: dict[str, Array]) -> Array:
+        """This rank's part of an output, where its rows are all that it was given."""
+        whole = next(array for known, array in answers.items() if name.startswith(known))
+        bounds = intervals(program, name, self.rank)
+        return whole[:, : bounds[1][1], bounds[2][0] : bounds[2][1]].astype(program.values[name].dtype)
 
     def all_reduce_probe(self, value: float) -> float:
         return value * self.mesh.size

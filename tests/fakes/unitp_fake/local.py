@@ -1,0 +1,65 @@
+"""A cluster in this process: `unitp.runtime.cluster.Cluster` as sessions see it, with workers and their messages, without
+processes. `before` is called before each exchange, by the courier.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from unitp.mesh import Mesh
+from unitp.program.engine import Engine
+from unitp.runtime.arrays import Inbox, Outbox
+from unitp.runtime.courier import Courier, Errand
+from unitp.runtime.messages import Reply, Request
+from unitp.runtime.progress import Page, PageProgress
+from unitp.runtime.serve import DRIVER_ARRAYS, Worker, rank_arrays
+from unitp.runtime.wire import HEADER, encode
+
+Made = TypeVar("Made")
+
+
+class LocalCluster:
+    """`join(rank, mesh, progress)` makes the engine of a rank."""
+
+    def __init__(self, mesh: Mesh, join: Callable[[int, Mesh, PageProgress], Engine]) -> None:
+        self.mesh = mesh
+        self.folder = Path(tempfile.mkdtemp(prefix="local-"))
+        self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
+        self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
+        self.before: Callable[[], None] = lambda: None
+        self.exchanges = 0
+        self.courier = Courier()
+        self.workers = [self._worker(rank, join) for rank in range(mesh.size)]
+        self._requests, self._replies = msgspec.msgpack.Decoder(Request), msgspec.msgpack.Decoder(Reply)
+
+    def _worker(self, rank: int, join: Callable[[int, Mesh, PageProgress], Engine]) -> Worker:
+        page = Page(self.folder / f"rank{rank}.page", create=True)
+        progress = PageProgress(page)
+        return Worker(rank, None, join(rank, self.mesh, progress), page, self.folder, progress)  # type: ignore[arg-type]
+
+    def do(self, work: Callable[[Errand[Made]], Made]) -> Made:
+        return self.courier.do(work)
+
+    def ask_all(self, message: object) -> list[Reply]:
+        return list(self.do(lambda _: self.exchange(dict.fromkeys(range(self.mesh.size), message))).values())
+
+    def exchange(self, messages: Mapping[int, object]) -> dict[int, Reply]:
+        self.exchanges += 1
+        self.before()
+        frames = {rank: m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
+        replies = {}
+        for rank, frame in frames.items():
+            request = self._requests.decode(bytes(frame[HEADER:]))
+            replies[rank] = self._replies.decode(encode(self.workers[rank].carry_out(request))[HEADER:])
+        return replies
+
+    def close(self) -> None:
+        self.courier.close(5.0)
+        for file in self.folder.iterdir():
+            file.unlink()
+        self.folder.rmdir()

@@ -1,0 +1,195 @@
+"""Who owns which rows of the caches. A session has so many rows, one for each sequence that is open at a time.
+
+A *bank* is one set of all states, with a row for each of the sequences that are fed together. It is leased: whoever holds the
+lease alone runs programs on it, and its rows are free again when the lease is closed or forgotten. What a bank held stays
+until its rows are needed, so that the next conversation that begins alike finds it. Ranks are told by the session: a bank
+that is not `made` is allocated, one that is `dirty` is zeroed, and the `doomed` are let go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from unitp.errors import InputError
+
+Tokens = list[int]
+
+
+class Bank:
+    """`number` is how ranks know it, 0 is none. `sizes`: of the symbolic dims of states. `held`: the tokens of each row.
+
+    `dirty`: there is something in it that nobody may see, so it is zeroed before it is used.
+    """
+
+    def __init__(self, number: int, sizes: Mapping[str, int], rows: int, *, made: bool) -> None:
+        self.number, self.sizes, self.rows = number, dict(sizes), rows
+        self.held: list[Tokens] = [[] for _ in range(rows)]
+        self.made = self.dirty = made
+
+    def spoil(self) -> None:
+        """Whatever it holds is of no use."""
+        self.held = [[] for _ in range(self.rows)]
+        self.dirty = self.made
+
+    def shared(self, prompts: Sequence[Tokens]) -> int:
+        """How many tokens need not be computed again, since rows begin as these prompts do."""
+        return sum(_alike(held, prompt) for held, prompt in zip(self.held, prompts, strict=True))
+
+    def keep(self, prompts: Sequence[Tokens]) -> None:
+        """Hold no more than what these prompts begin with."""
+        for held, prompt in zip(self.held, prompts, strict=True):
+            del held[_alike(held, prompt) :]
+
+
+def _alike(held: Tokens, prompt: Tokens) -> int:
+    """How many tokens are the same from the start; the last of a prompt is always fed, for what follows it."""
+    most = min(len(held), len(prompt) - 1)
+    return next((i for i in range(most) if held[i] != prompt[i]), most)
+
+
+class Lease:
+    """The right to a bank, until it is closed or forgotten."""
+
+    def __init__(self, bank: Bank, returned: deque[Bank]) -> None:
+        self.bank = bank
+        self._returned: deque[Bank] | None = returned
+
+    def close(self) -> None:
+        """Give the rows back. It may be called twice, and from any thread."""
+        returned, self._returned = self._returned, None
+        if returned is not None:
+            returned.append(self.bank)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Banks:
+    """The rows of a session. `spared` is a bank that others take last."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.spared: Bank | None = None
+        self.doomed: list[int] = []
+        self._open: list[Bank] = []
+        self._idle: list[Bank] = []
+        self._returned: deque[Bank] = deque()
+        self._number = 0
+
+    def lease(self, sizes: Mapping[str, int], rows: int, prompts: Sequence[Tokens] = ()) -> Lease:
+        """A bank for so many sequences; of those that are idle one that begins as `prompts` do, if they are given.
+
+        Raises InputError where there are not enough free rows.
+        """
+        self._take_back()
+        self._require(rows)
+        alike = [bank for bank in self._idle if bank.sizes == sizes]
+        best = max(alike, key=lambda bank: bank.shared(prompts), default=None) if prompts else None
+        if best is not None and best.shared(prompts):
+            self._idle.remove(best)
+            best.keep(prompts)
+            return self._opened(best)
+        return self._opened(self._vacant(sizes, rows))
+
+    def again(self, bank: Bank) -> Lease | None:
+        """The same bank with what it holds, or None where its rows are somebody else's by now."""
+        self._take_back()
+        if bank not in self._idle:
+            return None
+        self._idle.remove(bank)
+        return self._opened(bank)
+
+    def _opened(self, bank: Bank) -> Lease:
+        self._open.append(bank)
+        return Lease(bank, self._returned)
+
+    def _take_back(self) -> None:
+        """Banks whose leases have ended are idle, those that ended last at the end."""
+        while self._returned:
+            bank = self._returned.popleft()
+            self._open.remove(bank)
+            self._idle.append(bank)
+
+    def _require(self, rows: int) -> None:
+        taken = sum(bank.rows for bank in self._open)
+        if taken + rows <= self.rows:
+            return
+        open_ = f"; {taken} of them are taken by what is open" if taken else ""
+        raise InputError(
+            f"{rows} {'sequence needs a row' if rows == 1 else 'sequences need a row each'} of the caches, "
+            f"and the session has {self.rows}{open_}",
+            hint=f"Launch it with sequences={taken + rows}"
+            + (", or end or drop a generation that is open." if taken else "."),
+        )
+
+    def _vacant(self, sizes: Mapping[str, int], rows: int) -> Bank:
+        """An empty bank: an idle one of the same sizes, else a new one, for which idle ones go until it has room."""
+        idle = sorted(self._idle, key=lambda bank: bank is self.spared)
+        reused = next((bank for bank in idle if bank.sizes == sizes and bank is not self.spared), None)
+        while reused is None and sum(bank.rows for bank in (*self._open, *self._idle)) + rows > self.rows:
+            bank = idle.pop(0)
+            if bank.sizes == sizes:
+                reused = bank
+            else:
+                self._idle.remove(bank)
+                self.doomed += [bank.number] if bank.made else []
+        if reused is None:
+            self._number += 1
+            return Bank(self._number, sizes, rows, made=False)
+        self._idle.remove(reused)
+        return Bank(reused.number, sizes, rows, made=reused.made)
+
+
+class LastRun:
+    """What `run` leaves for a run that keeps it; generations leave it alone."""
+
+    def __init__(self, banks: Banks) -> None:
+        self._banks = banks
+        self._bank: Bank | None = None
+        self._problem = ""
+
+    @property
+    def length(self) -> int:
+        """How many tokens its longest row holds."""
+        return max(map(len, self._bank.held), default=0) if self._bank is not None else 0
+
+    def forget(self) -> None:
+        """The next run finds zeros."""
+        self._bank, self._problem, self._banks.spared = None, "", None
+
+    @contextmanager
+    def states(self, sizes: Mapping[str, int], rows: int, keep: bool, *, by_tokens: bool = False) -> Iterator[Bank]:
+        """The bank of a run: what the last one left, or (without `keep`, or where none was) zeros.
+
+        `by_tokens`: the run knows what its rows hold. Raises InputError where nothing is left to keep. A run that fails
+        leaves nothing.
+        """
+        lease = self._kept(sizes, by_tokens) if keep and (self._bank or self._problem) else None
+        if lease is None:
+            self.forget()
+            lease = self._banks.lease(sizes, rows)
+        bank, self._bank, self._problem = lease.bank, None, "the last run failed, or was interrupted"
+        if not by_tokens:
+            bank.held = [[] for _ in bank.held]
+        try:
+            yield bank
+        finally:
+            lease.close()
+        self._bank, self._problem, self._banks.spared = bank, "", bank
+
+    def _kept(self, sizes: Mapping[str, int], by_tokens: bool) -> Lease:
+        bank, problem = self._bank, self._problem
+        if bank is not None and bank.sizes != sizes:
+            problem = f"the last run had {_sizes(bank.sizes)}, this one has {_sizes(sizes)}"
+        elif bank is not None and by_tokens and not all(bank.held):
+            problem = "the last run was given its places in the caches, and what they hold is not known"
+        elif bank is not None and (lease := self._banks.again(bank)) is not None:
+            return lease
+        problem = problem or "its rows of the caches were needed for other sequences (launch with more of them)"
+        raise InputError(f"there is nothing to keep: {problem}", hint="Run without keep, or reset the session.")
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{symbol}={n}" for symbol, n in sizes.items())
