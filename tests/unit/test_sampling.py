@@ -143,15 +143,27 @@ def test_draws_are_uniform_over_steps_sequences_and_seeds() -> None:
         assert distance < 2.23 / np.sqrt(2000), name
 
 
-def test_what_is_no_number_is_an_error() -> None:
-    with pytest.raises(RankError, match="not a number at new token 4 of sequence 1"):
-        choose(np.array([1.0, np.nan]), np.arange(2), Sampling(), 1, 4)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(1.0), Sampling(1.0, top_k=2), Sampling(1.0, top_p=0.5)], ids=str
+)
+def test_nothing_is_chosen_from_what_is_not_finite(value: float, sampling: Sampling) -> None:
+    for values in ([1.0, value, 0.5], [value, 1.0, 0.5], [value] * 3):
+        with pytest.raises(RankError, match=f"the model's output is {value} at new token 4 of sequence 1"):
+            choose(np.array(values), np.arange(3), sampling, 1, 4)
+    with pytest.raises(RankError, match="output is -inf"):
+        choose(np.full(3, -np.inf), np.arange(3), sampling, 1, 4)
+
+
+def test_a_masked_token_is_never_chosen() -> None:
+    values = np.array([-np.inf, 1.0, -np.inf, 0.5])
+    assert {choose(values, np.arange(4), Sampling(5.0, seed=1), 0, step) for step in range(100)} == {1, 3}
 
 
 def test_candidates_that_are_needed() -> None:
     assert Sampling().candidates(100) == 1
     assert Sampling(top_k=9).candidates(100) == 1
-    assert Sampling(1.0, top_k=9).candidates(100) == 9
+    assert Sampling(1.0, top_k=9).candidates(100) == 16
     assert Sampling(1.0).candidates(100) == 100
     assert Sampling(1.0, top_k=500).candidates(100) == 100
 

@@ -74,7 +74,7 @@ def command(
     request.require_prompts(ids)
     speller = request.model.speller
     with progress() as tell:
-        session = request.launch(tell)
+        session = request.launch(tell, len(ids))
     with session:
         generation = session.generation(ids, max_new_tokens, sampling=sampling, ignore_eos=ignore_eos)
         stream = TextGeneration(generation, speller, stop)

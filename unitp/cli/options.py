@@ -258,8 +258,10 @@ class Request:
         else:
             bind(self.model.graph, arrays)
 
-    def launch(self, say: Callable[[str], None]) -> Session:
+    def launch(self, say: Callable[[str], None], sequences: int = 1) -> Session:
+        """A session that can have so many sequences open at once."""
+        from unitp.runtime.capacity import enough_for
         from unitp.runtime.launch import launch
 
-        chosen = self.settings.launch_options(self.backend)
+        chosen = self.settings.launch_options(self.backend) | {"sequences": enough_for(sequences)}
         return launch(self.model, self.plan, self.backend, dtype=self.dtype, context=self.context, say=say, **chosen)

@@ -44,7 +44,7 @@ def command(
     request = Request(model, backend=backend, **running)
     request.require_inputs(arrays)
     with progress() as tell:
-        session = request.launch(tell)
+        session = request.launch(tell, len(arrays.get("input_ids", ())))
     with session:
         outputs = session.run(arrays)
     with path.open("wb") as file:  # np.savez would add .npz to a name without it

@@ -19,6 +19,7 @@ from unitp.frontends.tokenizer import IdStreams
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backend as find_backend
+from unitp.runtime.capacity import enough_for
 from unitp.runtime.launch import check, count, launch
 from unitp.runtime.session import Session
 
@@ -111,7 +112,8 @@ def compare(
         oracle = of_prompts(model, prompts, max_new_tokens, context, launch_options("numpy"))
         judged = {}
         for name in backends:
-            session = _start(model, plan, name, dtype, context, say, options[name])
+            several = {"sequences": enough_for(len(prompts)), **options[name]}
+            session = _start(model, plan, name, dtype, context, say, several)
             judged[name] = _on_prompts(session, model, oracle, prompts, dtype, max_new_tokens)
     worst = max(oracle.errors.values(), default=0.0)
     return Comparison(model.name, str(plan.mesh), dtype, worst, judged)

@@ -50,6 +50,11 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
     )
 
 
+def enough_for(sequences: int) -> int | None:
+    """What to ask for, to run so many sequences at once: more than by default, or that."""
+    return sequences if sequences > DEFAULT_SEQUENCES else None
+
+
 def caches(graph: Graph, plan: Plan, context: int, rows: int, rank: int) -> int:
     """Bytes of the states of `rows` sequences on a rank."""
     total = 0

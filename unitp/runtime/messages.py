@@ -96,7 +96,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
 
     key: str
     inputs: dict[str, ArrayPart]
-    bank: int
+    bank: int = 0
     traced: bool = False
 
 
