@@ -15,6 +15,7 @@ from unitp.errors import InputError
 from unitp.mesh import Mesh
 from unitp.program.constants import Constants
 from unitp.program.engine import Array, EngineStats, Progress
+from unitp.program.guards import Guards, require
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.overrides import Overrides
@@ -30,6 +31,7 @@ class Prepared(Protocol):
 
     program: Program
     aliases: set[str]
+    guards: Guards
 
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
@@ -89,6 +91,7 @@ class EagerEngine:
         if missing := [name for name in program.inputs if name not in store]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
         results = runner.run(store | self._states)
+        require(program, runner.guards, self._rank, results, p)
         outputs = {name: self._output(runner, name, results[name]) for name in program.outputs}
         made = {old: results[new] for old, new in program.states if results[new] is not self._states[old]}
         if len(made) > 1:  # one may be a view of a state that another is written into

@@ -57,7 +57,11 @@ class Engine(Protocol):
         """Prepare a program. May be called between runs; parameters and states are shared by all programs."""
 
     def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        """Run a compiled program and return this rank's parts of its outputs."""
+        """Run a compiled program and return this rank's parts of its outputs.
+
+        An InputError says that the call cannot be answered for what it was given, and that this rank is in step with the
+        others and serves on. After anything else it does not.
+        """
 
     def all_reduce_probe(self, value: float) -> float:
         """Sum `value` over all ranks of the mesh (axis by axis): what `unitp doctor` checks."""

@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from unitp.errors import RankError, UnitpError
+from unitp.errors import InputError, RankError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plugins.spec import Process
 from unitp.runtime.arrays import Inbox, Outbox
 from unitp.runtime.environment import FOLDER_PREFIX, for_process
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member
-from unitp.runtime.messages import Close, Failed, Reply, Start
+from unitp.runtime.messages import Close, Failed, Refused, Reply, Start
 from unitp.runtime.processes import end_all
 from unitp.runtime.progress import Page
 from unitp.runtime.serve import DRIVER_ARRAYS, rank_arrays
@@ -169,6 +169,9 @@ class Cluster:
         frames = {f"rank {rank}": m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
         self._send(frames)
         replies = self._collect()
+        if refused := [reply for reply in replies.values() if isinstance(reply, Refused)]:
+            first = min(refused, key=lambda reply: reply.order)
+            raise InputError(first.message, hint=first.hint)
         return {rank: replies[f"rank {rank}"] for rank in messages}
 
     def _send(self, frames: Mapping[str, bytearray]) -> None:

@@ -1,6 +1,6 @@
 """What driver and workers say to each other: every request gets one reply, in order.
 
-    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Answer, Measured, or Failed,
+    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Refused, Answer, Measured, or Failed,
                        after which it waits for its end
     driver -> worker   Start, once; then requests
 
@@ -124,6 +124,17 @@ class Arrays(msgspec.Struct, frozen=True, tag="arrays"):
     trace: Trace | None = None
 
 
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The call cannot be answered for what it was given (an InputError); the rank has carried it out and serves on.
+
+    Other ranks may say the same of other elements: that with the smallest `order` tells of the first.
+    """
+
+    message: str
+    hint: str = ""
+    order: tuple[int, ...] = ()
+
+
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """The sum of a probe."""
 
@@ -152,4 +163,4 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     trace: str
 
 
-Reply = Hello | Done | Arrays | Answer | Measured | Failed
+Reply = Hello | Done | Arrays | Refused | Answer | Measured | Failed

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitp.errors import UnitpError
+from unitp.errors import InputError, UnitpError
 from unitp.graph.weights import read
 from unitp.program.engine import Array, Engine
 from unitp.program.instructions import decode
@@ -32,6 +32,7 @@ from unitp.runtime.messages import (
     Memory,
     ParameterPart,
     Probe,
+    Refused,
     Reply,
     Request,
     Reset,
@@ -120,7 +121,10 @@ class Worker:
 
     def run(self, key: str, inputs: dict[str, Array], traced: bool = False) -> Reply:
         self.page.enter(Activity.RUNNING, self.numbers[key])
-        outputs, trace = self.traced(key, inputs) if traced else (self.engine.run(key, inputs), None)
+        try:
+            outputs, trace = self.traced(key, inputs) if traced else (self.engine.run(key, inputs), None)
+        except InputError as error:  # all ranks are in step: see `unitp.program.engine.Engine.run`
+            return Refused(error.message, error.hint, getattr(error, "order", ()))
         self.outbox.clear()
         return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]}, trace)
 

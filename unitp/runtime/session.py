@@ -29,6 +29,7 @@ from unitp.runtime import wire
 from unitp.runtime.cluster import Cluster
 from unitp.runtime.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, is_decoder, require_prompts
 from unitp.runtime.generate import Generation, Tokens
+from unitp.runtime.indices import require_places
 from unitp.runtime.inputs import bind, token_lists, token_rows
 from unitp.runtime.messages import (
     Allocate,
@@ -144,6 +145,7 @@ class Session:
             raise InputError(
                 f'"{unknown[0]}" is no output of {self.graph.name}', hint=did_you_mean(unknown[0], self.graph.outputs)
             )
+        require_places(self.graph, wanted, arrays, sizes)
         if not keep:
             self.reset()
         return self.execute(sizes, wanted, arrays)

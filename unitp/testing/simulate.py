@@ -19,6 +19,7 @@ import numpy.typing as npt
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backend
 from unitp.program.constants import Constants
+from unitp.program.guards import PlaceError, require
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.overrides import Overrides
@@ -97,16 +98,22 @@ def simulate(
     parameters: Mapping[str, Array],
     states: Mapping[str, Array] | None = None,
 ) -> Simulated:
-    """Run `program` on whole arrays (cut here as its layouts say). Raises what the first failing rank raised."""
+    """Run `program` on whole arrays (cut here as its layouts say).
+
+    Raises what the first failing rank raised; PlaceError as a session does, when all ranks have run.
+    """
     mesh = program.mesh
     meetings = {(a, g): _Meeting(len(g)) for a, _ in mesh.axes for g in mesh.groups(a)}
     results: list[dict[str, Array]] = [{} for _ in range(mesh.size)]
     failures: list[Exception] = []
+    refused: list[PlaceError] = []
 
     def work(rank: int) -> None:
         collectives = ThreadCollectives(rank, mesh, meetings)
         try:
             results[rank] = _run(program, rank, collectives, {**inputs, **parameters, **(states or {})})
+        except PlaceError as error:
+            refused.append(error)
         except Exception as error:  # noqa: BLE001  (raised again by `simulate`)
             failures.append(error)
             collectives.close()
@@ -118,6 +125,8 @@ def simulate(
         thread.join()
     if failures:
         raise failures[0]
+    if refused:
+        raise min(refused, key=lambda error: error.order)
     outputs = {name: _joined(program, name, [r[name] for r in results]) for name in program.outputs}
     after = {old: _joined(program, new, [r[new] for r in results]) for old, new in program.states}
     spread = max((s for _, s in (*outputs.values(), *after.values())), default=0.0)
@@ -135,7 +144,9 @@ def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Map
     store = {name: _cut(program, name, rank, given[name]) for name in program.inputs}
     store |= {name: _cut(program, name, rank, whole) for name, whole in states.items()}
     found = runner.run(store)
-    return {name: _filled(program, name, rank, value) for name, value in found.items()}
+    require(program, runner.guards, rank, found, primitives)
+    left = (*program.outputs, *(new for _, new in program.states))
+    return {name: _filled(program, name, rank, found[name]) for name in left}
 
 
 def _filled(program: Program, name: str, rank: int, value: Array | None) -> Array:

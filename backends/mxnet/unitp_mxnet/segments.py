@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitp.errors import RankError, UnitpError
+from unitp.errors import InputError, RankError, UnitpError
 from unitp.program.engine import Progress, Silent
+from unitp.program.guards import guards
 from unitp.program.instructions import Program
 from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
 
@@ -140,7 +141,7 @@ class Segments:
         rank: int,
         progress: Progress | None,
     ) -> None:
-        self.program, self.aliases = program, aliases
+        self.program, self.aliases, self.guards = program, aliases, guards(program)
         self._ops, self._rank, self._progress = ops, rank, progress if progress is not None else Silent()
         self._recording = recording
         self._results = {n: recording.number(x) if x is not None else None for n, x in results.items()}
@@ -161,9 +162,9 @@ class Segments:
             at(step.at)
             try:
                 made = step.fn(*[values[n] for n in step.inputs])
-            except UnitpError:
-                raise
             except Exception as error:
+                if isinstance(error, UnitpError) and not isinstance(error, InputError):
+                    raise
                 raise RankError(f"rank {self._rank} failed in {step.name}: {type(error).__name__}: {error}") from error
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = made

@@ -23,6 +23,7 @@ from unitp.errors import InputError, RankError
 from unitp.mesh import Mesh
 from unitp.program.eager import EagerEngine
 from unitp.program.engine import Array, Engine, EngineStats, Progress
+from unitp.program.guards import require
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.rank import local_shape
@@ -94,9 +95,11 @@ class TensorflowEngine(EagerEngine):
         if missing := [name for name in prepared.feeds if name not in inputs]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
         results = prepared.run({name: tf.constant(inputs[name]) for name in prepared.feeds}, self._page)
+        runner = prepared.runner
+        require(runner.program, runner.guards, self._rank, results, primitives)
         for old, new in prepared.replaced:
             self._states[old].assign(results[new])
-        return {name: self._output(prepared.runner, name, results[name]) for name in prepared.runner.program.outputs}
+        return {name: self._output(runner, name, results[name]) for name in runner.program.outputs}
 
     def stats(self) -> EngineStats:
         """`collective_s` is what the collectives of all runs take alone, in a chain: inside a function nobody sees them."""
@@ -177,8 +180,8 @@ class Prepared:
             for slot in step.dead:
                 values[slot] = None
         self.runs += 1
-        program = self.runner.program
-        return {name: values[slots[name]] for name in (*program.outputs, *(new for _, new in self.replaced))}
+        names = (*self.runner.program.outputs, *(new for _, new in self.replaced), *self.runner.watched)
+        return {name: values[slots[name]] for name in names}
 
     # building
 
