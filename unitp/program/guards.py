@@ -40,7 +40,9 @@ class PlaceError(InputError):
 def guards(program: Program) -> Guards:
     """What has to be looked at; the same on all ranks."""
     found: Guards = {}
-    spans: dict[str, Span | None] = {n: None for n in program.inputs if _integer(program, n)}  # None: the driver has looked
+    spans: dict[str, Span | None] = {
+        n: None for n in program.inputs if _integer(program, n)
+    }  # None: the driver has looked
     for number, instruction in enumerate(program.instructions):
         if not isinstance(instruction, Local):
             if instruction.input in spans:

@@ -79,7 +79,5 @@ def _first_rows(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ..
 register(Operator("Attention", attention, arity=(3, 7), flops=4, space=("b", "h", "s", "t", "e"), places=_valid_keys))
 register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4, traffic="output", places=_positions))  # a few rows
 register(
-    Operator(
-        "TensorScatter", scatter, arity=(3, 3), space=("b", "g", "s", "e"), traffic="update", places=_first_rows
-    )
+    Operator("TensorScatter", scatter, arity=(3, 3), space=("b", "g", "s", "e"), traffic="update", places=_first_rows)
 )

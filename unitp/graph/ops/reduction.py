@@ -95,7 +95,5 @@ register(Operator("ReduceMean", _reduce("inner")))
 register(Operator("TopK", topk, outputs=2, dtypes=_value_and_index, flops=4, selected=_selected(1)))
 register(Operator("ArgMax", argmax, dtypes=_index, selected=_selected(0)))
 register(
-    Operator(
-        "TopKPart", topk_part, outputs=2, dtypes=_value_and_index, flops=4, internal=True, selected=_selected(1)
-    )
+    Operator("TopKPart", topk_part, outputs=2, dtypes=_value_and_index, flops=4, internal=True, selected=_selected(1))
 )
