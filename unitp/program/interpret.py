@@ -83,17 +83,18 @@ class Runner:
             made = partial(self._fold_value, name, constants, scratch)
             self.initial[self.slots[name]] = constants.keep(key, made)
 
-    def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, store: Mapping[str, Tensor], steps: Sequence[tuple[int, Step]] | None = None) -> dict[str, Tensor]:
         """From inputs and states (by the names that are read) to outputs, new states, and places to look at (`guards`).
 
-        Whatever an instruction raises, the rank is out of step then: it is no InputError that comes out.
+        `steps`: other ones for the parts of the program, by number. Whatever an instruction raises, the rank is out of step
+        then: it is no InputError that comes out.
         """
         values = self.initial.copy()
         for name, slot in self._fed:
             values[slot] = store[name]
         at, number = self._progress.at, 0
         try:
-            for number, step in self._steps:
+            for number, step in self._steps if steps is None else steps:
                 at(number)
                 step(values)
         except Exception as error:

@@ -1,6 +1,7 @@
 """What driver and workers say to each other: every request gets one reply, in order.
 
-    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Refused, Answer, Measured, or Failed,
+    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Refused, Checked, Answer,
+                       Measured, or Failed,
                        after which it waits for its end
     driver -> worker   Start, once; then requests
 
@@ -15,7 +16,7 @@ import msgspec
 from unitp.graph.graph import Parameter
 from unitp.layout import Interval
 from unitp.mesh import Mesh
-from unitp.program.engine import EngineStats
+from unitp.program.engine import EngineStats, NotFinite
 
 
 class ArrayPart(msgspec.Struct, frozen=True, array_like=True):
@@ -84,6 +85,13 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     traced: bool = False
 
 
+class Check(msgspec.Struct, frozen=True, tag="check"):
+    """As Run, instruction by instruction, in search of numbers that are none. Outputs are not sent."""
+
+    key: str
+    inputs: dict[str, ArrayPart]
+
+
 class Reset(msgspec.Struct, frozen=True, tag="reset"):
     """Zero all states."""
 
@@ -102,7 +110,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Leave the group of ranks and end."""
 
 
-Request = Start | Load | Allocate | Compile | Run | Reset | Probe | Measure | Close
+Request = Start | Load | Allocate | Compile | Run | Check | Reset | Probe | Measure | Close
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -135,6 +143,12 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     order: tuple[int, ...] = ()
 
 
+class Checked(msgspec.Struct, frozen=True, tag="checked"):
+    """The first instruction of this rank whose output is not finite; None where all are."""
+
+    found: NotFinite | None
+
+
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """The sum of a probe."""
 
@@ -163,4 +177,4 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     trace: str
 
 
-Reply = Hello | Done | Arrays | Refused | Answer | Measured | Failed
+Reply = Hello | Done | Arrays | Refused | Checked | Answer | Measured | Failed

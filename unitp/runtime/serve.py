@@ -22,6 +22,8 @@ from unitp.runtime.messages import (
     Allocate,
     Answer,
     Arrays,
+    Check,
+    Checked,
     Close,
     Compile,
     Done,
@@ -90,6 +92,10 @@ class Worker:
         match request:
             case Run(key, inputs, traced):
                 return self.run(key, {name: self.inbox.get(part) for name, part in inputs.items()}, traced)
+            case Check(key, inputs):
+                self.page.enter(Activity.RUNNING, self.numbers[key])
+                arrays = {name: self.inbox.get(part) for name, part in inputs.items()}
+                return Checked(self.engine.first_not_finite(key, arrays))
             case Reset():
                 self.page.enter(Activity.ALLOCATING)
                 self.engine.reset()

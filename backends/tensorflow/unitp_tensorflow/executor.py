@@ -61,7 +61,7 @@ class Step(NamedTuple):
 
 class TensorflowEngine(EagerEngine):
     def __init__(self, collectives: CountedCollectives, rank: int, mesh: Mesh, progress: Progress | None) -> None:
-        super().__init__(primitives, overrides, collectives, rank, mesh, None)
+        super().__init__(primitives, overrides, collectives, rank, mesh, progress)
         self._page = progress
         self._traced: dict[Hashable, Traced] = {}
         self._tracings = Tracings()
