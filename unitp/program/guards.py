@@ -58,9 +58,9 @@ def guards(program: Program) -> Guards:
         if record.selected is not None:
             spans |= {instruction.outputs[n]: span for n, span in record.selected(instruction.attrs, shapes).items()}
         elif record.moved is not None and all(name in spans for name in instruction.inputs):
-            parts = {spans[name] for name in instruction.inputs}
-            if len(parts) == 1:
-                spans |= {name: min(parts) for name in instruction.outputs if _integer(program, name)}
+            first, *others = (spans[name] for name in instruction.inputs)
+            if all(other == first for other in others):
+                spans |= {name: first for name in instruction.outputs if _integer(program, name)}
     return found
 
 

@@ -151,7 +151,7 @@ def _largest(x: Array, k: int) -> Array:
 def _descending(x: Array) -> Array:
     """The stable order from the largest down; NaN is larger than any number."""
     if x.dtype.kind == "f" and (nan := np.isnan(x)).any():
-        return np.lexsort((np.negative(x), ~nan), -1)
+        return np.asarray(np.lexsort((np.negative(x), ~nan), -1))
     return np.argsort(np.negative(x) if x.dtype.kind == "f" else np.invert(x), -1, kind="stable")
 
 
