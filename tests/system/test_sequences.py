@@ -134,6 +134,27 @@ def test_threads_and_a_fork_beside_them(split: Session) -> None:
     assert wrong == []
 
 
+def test_closing_under_a_thread_ends_its_call(tiny: Graph) -> None:
+    errors: list[Exception] = []
+    with launch(tiny, plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT), context=CONTEXT) as session:
+        begun = threading.Event()
+
+        def work() -> None:
+            try:
+                while True:
+                    list(session.generate(PROMPTS[7], 20))
+                    begun.set()
+            except UnitpError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [str(error).partition("\n")[0] for error in errors] == ["the session was closed"]
+
+
 # what thousands of calls leave
 
 

@@ -47,6 +47,16 @@ class Node(msgspec.Struct, frozen=True):
     def name(self) -> str:
         return self.outputs[0]
 
+    def bound(self, sizes: Mapping[str, int]) -> Node:
+        """The node with the symbols among its attributes as numbers."""
+
+        def bind(value: Attribute) -> Attribute:
+            if isinstance(value, tuple):
+                return tuple(sizes[v] if isinstance(v, str) else v for v in value)
+            return sizes.get(value, value) if isinstance(value, str) else value
+
+        return msgspec.structs.replace(self, attrs={key: bind(value) for key, value in self.attrs.items()})
+
     def __str__(self) -> str:
         attrs = "".join(f", {key}={value!r}" for key, value in self.attrs.items())
         return f"{', '.join(self.outputs)} = {self.op}({', '.join(name or '-' for name in self.inputs)}{attrs})"

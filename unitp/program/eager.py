@@ -14,7 +14,9 @@ import numpy as np
 from unitp.errors import InputError
 from unitp.mesh import Mesh
 from unitp.program.constants import Constants, Key
-from unitp.program.engine import Array, EngineStats, Progress
+from unitp.program.engine import Array, EngineStats, NotFinite, Progress
+from unitp.program.finite import Look
+from unitp.program.guards import Guards, require
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.overrides import Overrides
@@ -31,6 +33,7 @@ class Prepared(Protocol):
     program: Program
     aliases: set[str]
     keys: frozenset[Key]
+    guards: Guards
 
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
@@ -96,21 +99,45 @@ class EagerEngine:
 
     def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
         runner = self._runners[key]
-        program, p = runner.program, self._p
-        store = {name: p.from_numpy(array) if array.size else None for name, array in inputs.items()}
+        results = runner.run(self._fed(runner.program, inputs, bank))
+        require(runner.program, runner.guards, self._rank, results, self._p)
+        outputs = {name: self._output(runner, name, results[name]) for name in runner.program.outputs}
+        self._replace(runner.program, results, bank)
+        return outputs
+
+    def first_not_finite(self, key: str, inputs: dict[str, Array], bank: int = 0) -> NotFinite | None:
+        runner = self._plain(key)
+        look = Look(runner, self._p, self._constants)
+        self._replace(runner.program, runner.run(self._fed(runner.program, inputs, bank), look.steps()), bank)
+        return look.found
+
+    def _plain(self, key: str) -> Runner:
+        """A program as instructions that are carried out one by one, whatever the backend makes of it."""
+        prepared = self._runners[key]
+        if isinstance(prepared, Runner):
+            return prepared
+        runner = Runner(prepared.program, self._rank, self._p, self._overrides, self._collectives, self._progress)
+        runner.fold(self._constants)
+        return runner
+
+    def _fed(self, program: Program, inputs: Mapping[str, Array], bank: int) -> dict[str, Tensor]:
+        """Inputs and states as tensors, by name."""
+        store = {name: self._p.from_numpy(array) if array.size else None for name, array in inputs.items()}
         if missing := [name for name in program.inputs if name not in store]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
         states = self._states(bank)
         if missing := [old for old, _ in program.states if old not in states]:
             raise InputError(f"bank {bank} has no state {', '.join(missing)}, which the program reads")
-        results = runner.run(store | states)
-        outputs = {name: self._output(runner, name, results[name]) for name in program.outputs}
+        return store | states
+
+    def _replace(self, program: Program, results: Mapping[str, Tensor], bank: int) -> None:
+        """Write the new states that a run has left elsewhere into the old ones."""
+        p, states = self._p, self._states(bank)
         made = {old: results[new] for old, new in program.states if results[new] is not states[old]}
         if len(made) > 1:  # one may be a view of a state that another is written into
             made = {old: None if x is None else p.from_numpy(np.array(p.to_numpy(x))) for old, x in made.items()}
         for old, value in made.items():
             states[old] = self._written(states[old], value)
-        return outputs
 
     def _states(self, bank: int) -> dict[str, Tensor]:
         """The states of a bank, by the names that are read; made where they are not yet."""

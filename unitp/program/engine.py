@@ -41,6 +41,17 @@ class EngineStats(msgspec.Struct, frozen=True):
     functions: int = 0
 
 
+class NotFinite(msgspec.Struct, frozen=True):
+    """The first instruction of a rank whose output has NaN or an infinity: its number and text, its operator (of a
+    collective: its kind), and `what` is not finite, of what it reads too.
+    """
+
+    instruction: int
+    text: str
+    operator: str
+    what: str
+
+
 class Engine(Protocol):
     """Carries out programs on one rank. Arrays that cross this border are NumPy arrays and local parts."""
 
@@ -69,6 +80,15 @@ class Engine(Protocol):
     def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
         """Run a compiled program on the states of a bank and return this rank's parts of its outputs. Where a program has no
         states, no bank is needed.
+
+        An InputError says that the call cannot be answered for what it was given, and that this rank is in step with the
+        others and serves on. After anything else it does not.
+        """
+
+    def first_not_finite(self, key: str, inputs: dict[str, Array], bank: int = 0) -> NotFinite | None:
+        """Run a compiled program instruction by instruction and tell the first whose output is not finite.
+
+        A run before with the same inputs does not matter: states are left as `run` leaves them. All ranks have to do it.
         """
 
     def all_reduce_probe(self, value: float) -> float:

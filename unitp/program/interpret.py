@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from unitp.errors import RankError, UnitpError
+from unitp.errors import InputError, RankError, UnitpError
 from unitp.program import decompositions
 from unitp.program.constants import Constants, Key
 from unitp.program.engine import Progress, Silent
 from unitp.program.exchange import Exchange
+from unitp.program.guards import guarded, guarded_update, guards, watched
 from unitp.program.instructions import Instruction, Local, Program, reads, writes
 from unitp.program.overrides import Implementation, Overrides, bound
 from unitp.program.primitives import Collectives, Primitives, Tensor
@@ -57,12 +58,14 @@ class Runner:
         self._writer = {name: i for i, instruction in enumerate(program.instructions) for name in writes(instruction)}
         self._keys = _constant_keys(program)
         self.in_place = _in_place(program)
+        self.guards = guards(program)
+        self.watched = watched(program, self.guards)
         self.slots: dict[str, int] = {}
         self.constants: dict[str, Key] = {}
         self.operands: dict[str, tuple[str, bool]] = {}
         self.parts = self._build()
         self._steps = [(part.number, part.step) for part in self.parts if part.step is not None]
-        results = (*program.outputs, *(new for _, new in program.states))
+        results = (*program.outputs, *(new for _, new in program.states), *self.watched)
         self._fed = [(name, self._slot(name)) for name in (*program.inputs, *(old for old, _ in program.states))]
         self._results = [(name, self._slot(name)) for name in dict.fromkeys(results)]
         self.initial: Slots = [None] * len(self.slots)
@@ -81,19 +84,23 @@ class Runner:
             made = partial(self._fold_value, name, constants, scratch)
             self.initial[self.slots[name]] = constants.keep(key, made)
 
-    def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From inputs and states (by the names that are read) to outputs and new states."""
+    def run(self, store: Mapping[str, Tensor], steps: Sequence[tuple[int, Step]] | None = None) -> dict[str, Tensor]:
+        """From inputs and states (by the names that are read) to outputs, new states, and places to look at (`guards`).
+
+        `steps`: other ones for the parts of the program, by number. Whatever an instruction raises, the rank is out of step
+        then: it is no InputError that comes out.
+        """
         values = self.initial.copy()
         for name, slot in self._fed:
             values[slot] = store[name]
         at, number = self._progress.at, 0
         try:
-            for number, step in self._steps:
+            for number, step in self._steps if steps is None else steps:
                 at(number)
                 step(values)
-        except UnitpError:
-            raise
         except Exception as error:
+            if isinstance(error, UnitpError) and not isinstance(error, InputError):
+                raise
             raise self._failed(number, error) from error
         return {name: values[slot] for name, slot in self._results}
 
@@ -147,7 +154,7 @@ class Runner:
             inputs, outputs = [self._slot(name) for name in names], [self._slot(name) for name in made]
             step = _step(fn, inputs, outputs, [self._slot(n) for n in dead[number]]) if fn is not None else None
             parts.append(Part(number, names, made, step))
-        for name in (*self.program.outputs, *(new for _, new in self.program.states)):
+        for name in (*self.program.outputs, *(new for _, new in self.program.states), *self.watched):
             if name in self._keys:
                 self._constant(name)
         return parts
@@ -187,16 +194,20 @@ class Runner:
         ctx = context(self.program, instruction, self.rank)
         if all(0 in shape for shape in ctx.outputs):
             return None
+        places = self.guards.get(self._writer[instruction.outputs[0]])
         if instruction.outputs[0] in self.in_place:
             update, dim = self._p.update, int(instruction.attrs.get("axis", -2)) % len(ctx.outputs[0])  # type: ignore[arg-type]
+            if places:
+                return guarded_update(self._p, dim, places[0])
             return lambda past, rows, starts: update(past, rows, starts, dim)
         hollow = any(shape is not None and 0 in shape for shape in ctx.inputs)
         override = None if hollow else self._overrides.get(instruction.op, ctx.dtype)
-        return _bound(override or decompositions.get(instruction.op), self._p, ctx, instruction.inputs)
+        fn = _bound(override or decompositions.get(instruction.op), self._p, ctx, instruction.inputs)
+        return guarded(self._p, fn, instruction, places) if places else fn
 
     def _last_reads(self) -> list[list[str]]:
         """For each instruction the values that nobody reads after it."""
-        keep = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states)}
+        keep = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states), *self.watched}
         out: list[list[str]] = []
         for instruction in reversed(self.program.instructions):
             names = (*reads(instruction), *writes(instruction))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from unitp.errors import InputError, PlanError
-from unitp.graph.graph import Attribute, Dim, Graph, Node, TensorType
+from unitp.graph.graph import Dim, Graph, Node, TensorType
 from unitp.graph.ops import infer, layouts, rule_of
 from unitp.graph.ops.expansions import expand
 from unitp.layout import Layout, Split
@@ -139,15 +139,10 @@ class _Lowering:
 
     def concrete(self, node: Node) -> Node:
         """The node with its symbols bound and, in the float64 mode, its casts widened."""
-
-        def bind(key: str, value: Attribute) -> Attribute:
-            if isinstance(value, tuple):
-                return tuple(self.size(v) for v in value)
-            if key == "to" and value == "float32":
-                return self.dtype
-            return self.sizes.get(value, value) if isinstance(value, str) else value
-
-        return msgspec.structs.replace(node, attrs={key: bind(key, value) for key, value in node.attrs.items()})
+        found = node.bound(self.sizes)
+        if found.attrs.get("to") == "float32":
+            return msgspec.structs.replace(found, attrs={**found.attrs, "to": self.dtype})
+        return found
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.values[self.held[name]].shape

@@ -66,7 +66,10 @@ class Primitives(Protocol):
         """As `numpy.take_along_axis`."""
 
     def topk(self, x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
-        """The k largest along `dim`, largest first, and their int64 places; of equal values the lowest place comes first."""
+        """The k largest along `dim`, largest first, and their int64 places; of equal values the lowest place comes first.
+
+        NaN is larger than any number, so that it is seen.
+        """
 
     # in place
     def update(self, x: Tensor, rows: Tensor, starts: Tensor, dim: int) -> Tensor:

@@ -175,6 +175,9 @@ class LastRun:
             bank.held = [[] for _ in bank.held]
         try:
             yield bank
+        except BaseException:
+            bank.spoil()  # ranks may have written something
+            raise
         finally:
             lease.close()
         self._bank, self._problem, self._banks.spared = bank, "", bank

@@ -21,7 +21,7 @@ from copy import copy
 from pathlib import Path
 from typing import TypeVar
 
-from unitp.errors import RankError, UnitpError
+from unitp.errors import InputError, RankError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plugins.spec import Process
 from unitp.runtime.arrays import Inbox, Outbox
@@ -29,7 +29,7 @@ from unitp.runtime.courier import Courier, Errand
 from unitp.runtime.environment import FOLDER_PREFIX, for_process
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member
-from unitp.runtime.messages import Close, Failed, Reply, Start
+from unitp.runtime.messages import Close, Failed, Refused, Reply, Start
 from unitp.runtime.processes import end_all
 from unitp.runtime.progress import Page
 from unitp.runtime.serve import DRIVER_ARRAYS, rank_arrays
@@ -199,6 +199,9 @@ class Cluster:
             except WireError:
                 raise copy(self.watchdog.report(name, None)) from None
         replies = self._collect()
+        if refused := [reply for reply in replies.values() if isinstance(reply, Refused)]:
+            first = min(refused, key=lambda reply: reply.order)
+            raise InputError(first.message, hint=first.hint)
         return {rank: replies[f"rank {rank}"] for rank in messages}
 
     def _require_open(self) -> None:

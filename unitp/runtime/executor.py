@@ -7,8 +7,9 @@ used last; one that was let go is made again when it is needed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from unitp.errors import RankError
@@ -16,7 +17,7 @@ from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.plans import Plan
 from unitp.program.check import check
-from unitp.program.engine import Array
+from unitp.program.engine import Array, NotFinite
 from unitp.program.instructions import Program, encode
 from unitp.program.lower import lower
 from unitp.runtime import wire
@@ -25,6 +26,8 @@ from unitp.runtime.cluster import Cluster
 from unitp.runtime.messages import (
     Allocate,
     Arrays,
+    Check,
+    Checked,
     Compile,
     Forget,
     Free,
@@ -85,7 +88,7 @@ class Executor:
         if bank is not None:
             self._ready(bank)
         parts = self.prepare(sizes, outputs)
-        frames = self._frames(parts, inputs, bank)
+        frames = self._frames(parts, inputs, bank, partial(Run, traced=self._calls is not None))
         begun = time.monotonic_ns()
         replies = self.cluster.exchange(frames)
         if self._calls is not None:
@@ -93,7 +96,19 @@ class Executor:
             self._calls.append(TracedCall(parts.program, begun, time.monotonic_ns(), tuple(traces)))
         return parts.join([self._arrays(rank, replies[rank]) for rank in range(self.plan.mesh.size)])
 
-    def _frames(self, parts: Parts, inputs: Mapping[str, Array], bank: Bank | None) -> dict[int, object]:
+    def first_not_finite(
+        self, sizes: Mapping[str, int], outputs: tuple[str, ...], inputs: Mapping[str, Array], bank: Bank | None = None
+    ) -> NotFinite | None:
+        """As `execute`, instruction by instruction: the first whose output is not finite on any rank."""
+        if bank is not None:
+            self._ready(bank)
+        replies = self.cluster.exchange(self._frames(self.prepare(sizes, outputs), inputs, bank, Check))
+        found = [reply.found for reply in replies.values() if isinstance(reply, Checked) and reply.found]
+        return min(found, key=lambda one: one.instruction, default=None)
+
+    def _frames(
+        self, parts: Parts, inputs: Mapping[str, Array], bank: Bank | None, request: Callable[..., Run | Check]
+    ) -> dict[int, object]:
         """The request to each rank, with its slices of the inputs."""
         program, outbox, number = parts.program, self.cluster.outbox, bank.number if bank is not None else 0
         outbox.clear()
@@ -103,7 +118,7 @@ class Executor:
                 name: outbox.put(inputs[name][cut].astype(program.values[name].dtype, copy=False))
                 for name, cut in cuts.items()
             }
-            frames |= dict.fromkeys(ranks, wire.encode(Run(parts.key, part, number, self._calls is not None)))
+            frames |= dict.fromkeys(ranks, wire.encode(request(parts.key, part, number)))
         return frames
 
     def _arrays(self, rank: int, reply: Reply) -> dict[str, Array]:

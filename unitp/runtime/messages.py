@@ -1,6 +1,7 @@
 """What driver and workers say to each other: every request gets one reply, in order.
 
-    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Answer, Measured, or Failed,
+    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Refused, Checked, Answer,
+                       Measured, or Failed,
                        after which it waits for its end
     driver -> worker   Start, once; then requests
 
@@ -15,7 +16,7 @@ import msgspec
 from unitp.graph.graph import Parameter
 from unitp.layout import Interval
 from unitp.mesh import Mesh
-from unitp.program.engine import EngineStats
+from unitp.program.engine import EngineStats, NotFinite
 
 
 class ArrayPart(msgspec.Struct, frozen=True, array_like=True):
@@ -100,6 +101,14 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     traced: bool = False
 
 
+class Check(msgspec.Struct, frozen=True, tag="check"):
+    """As Run, instruction by instruction, in search of numbers that are none. Outputs are not sent."""
+
+    key: str
+    inputs: dict[str, ArrayPart]
+    bank: int = 0
+
+
 class Reset(msgspec.Struct, frozen=True, tag="reset"):
     """Zero the states of a bank."""
 
@@ -120,7 +129,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Leave the group of ranks and end."""
 
 
-Request = Start | Load | Allocate | Free | Compile | Forget | Run | Reset | Probe | Measure | Close
+Request = Start | Load | Allocate | Free | Compile | Forget | Run | Check | Reset | Probe | Measure | Close
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -140,6 +149,23 @@ class Trace(msgspec.Struct, frozen=True, array_like=True):
 class Arrays(msgspec.Struct, frozen=True, tag="arrays"):
     arrays: dict[str, ArrayPart]
     trace: Trace | None = None
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The call cannot be answered for what it was given (an InputError); the rank has carried it out and serves on.
+
+    Other ranks may say the same of other elements: that with the smallest `order` tells of the first.
+    """
+
+    message: str
+    hint: str = ""
+    order: tuple[int, ...] = ()
+
+
+class Checked(msgspec.Struct, frozen=True, tag="checked"):
+    """The first instruction of this rank whose output is not finite; None where all are."""
+
+    found: NotFinite | None
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
@@ -170,4 +196,4 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     trace: str
 
 
-Reply = Hello | Done | Arrays | Answer | Measured | Failed
+Reply = Hello | Done | Arrays | Refused | Checked | Answer | Measured | Failed

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from unitp.errors import UnitpError
+from unitp.errors import InputError, UnitpError
 from unitp.graph.weights import read
 from unitp.program.engine import Array, Engine
 from unitp.program.instructions import decode
@@ -21,7 +22,10 @@ from unitp.runtime.arrays import Inbox, Outbox
 from unitp.runtime.messages import (
     Allocate,
     Answer,
+    ArrayPart,
     Arrays,
+    Check,
+    Checked,
     Close,
     Compile,
     Done,
@@ -34,6 +38,7 @@ from unitp.runtime.messages import (
     Memory,
     ParameterPart,
     Probe,
+    Refused,
     Reply,
     Request,
     Reset,
@@ -90,7 +95,10 @@ class Worker:
     def carry_out(self, request: Request) -> Reply:
         match request:
             case Run(key, inputs, bank, traced):
-                return self.run(key, {name: self.inbox.get(part) for name, part in inputs.items()}, bank, traced)
+                return self.run(key, self.received(inputs), bank, traced)
+            case Check(key, inputs, bank):
+                self.page.enter(Activity.RUNNING, self.numbers[key])
+                return Checked(self.engine.first_not_finite(key, self.received(inputs), bank))
             case Reset(bank):
                 self.page.enter(Activity.ALLOCATING)
                 self.engine.reset(bank)
@@ -127,9 +135,15 @@ class Worker:
                 raise WireError("Start came twice")
         return Done()
 
+    def received(self, inputs: Mapping[str, ArrayPart]) -> dict[str, Array]:
+        return {name: self.inbox.get(part) for name, part in inputs.items()}
+
     def run(self, key: str, inputs: dict[str, Array], bank: int, traced: bool = False) -> Reply:
         self.page.enter(Activity.RUNNING, self.numbers[key])
-        outputs, trace = self.traced(key, inputs, bank) if traced else (self.engine.run(key, inputs, bank), None)
+        try:
+            outputs, trace = self.traced(key, inputs, bank) if traced else (self.engine.run(key, inputs, bank), None)
+        except InputError as error:  # all ranks are in step: see `unitp.program.engine.Engine.run`
+            return Refused(error.message, error.hint, getattr(error, "order", ()))
         self.outbox.clear()
         return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]}, trace)
 

@@ -20,7 +20,7 @@ from unitp.errors import InputError, RankError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.spec import BackendSpec
-from unitp.program.engine import Array, EngineStats
+from unitp.program.engine import Array, EngineStats, NotFinite
 from unitp.program.instructions import Program
 from unitp.runtime.banks import Bank, Banks, LastRun
 from unitp.runtime.cluster import Cluster
@@ -28,6 +28,7 @@ from unitp.runtime.courier import Courier, Errand
 from unitp.runtime.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, Execute, Head, is_decoder, require_prompts
 from unitp.runtime.executor import Executor, TracedCall
 from unitp.runtime.generate import Generation, Tokens
+from unitp.runtime.indices import require_places
 from unitp.runtime.inputs import bind, token_lists, token_rows
 from unitp.runtime.messages import Answer, Measure, Measured, Memory, Probe
 from unitp.runtime.phases import choose_phase
@@ -59,7 +60,7 @@ class Session:
         self.stop_ids = frozenset(stop_ids)
         self.context, self.sequences = context, sequences
         self._banks = Banks(sequences if self.decoder else 1)
-        self._executor = Executor(graph, plan, dtype, cluster, programs, self._banks)
+        self.executor = Executor(graph, plan, dtype, cluster, programs, self._banks)
         self._last = LastRun(self._banks)
         self._finalizer = weakref.finalize(self, cluster.close)
 
@@ -79,7 +80,7 @@ class Session:
 
     def load(self) -> None:
         """Have every rank read its slices of the parameters."""
-        self.cluster.do(lambda _: self._executor.load())
+        self.cluster.do(lambda _: self.executor.load())
 
     # running
 
@@ -110,16 +111,17 @@ class Session:
             raise InputError(
                 f'"{unknown[0]}" is no output of {self.graph.name}', hint=did_you_mean(unknown[0], self.graph.outputs)
             )
+        require_places(self.graph, wanted, arrays, sizes)
         return self.cluster.do(lambda _: self._run(sizes, wanted, arrays, keep))
 
     def _run(
         self, sizes: dict[str, int], outputs: tuple[str, ...], arrays: dict[str, Array], keep: bool
     ) -> dict[str, Array]:
         if not self.graph.states:
-            return self._executor.execute(sizes, outputs, arrays)
-        kept = {symbol: sizes[symbol] for symbol in self._executor.symbols}
+            return self.executor.execute(sizes, outputs, arrays)
+        kept = {symbol: sizes[symbol] for symbol in self.executor.symbols}
         with self._last.states(kept, sizes["batch"] if self.decoder else 1, keep) as bank:
-            return self._executor.execute(sizes, outputs, arrays, bank)
+            return self.executor.execute(sizes, outputs, arrays, bank)
 
     def _run_tokens(self, decoder: Decoder, ids: npt.ArrayLike, keep: bool, last: bool) -> dict[str, Array]:
         prompts = token_rows(ids)
@@ -197,7 +199,7 @@ class Session:
         self, sizes: Mapping[str, int], outputs: tuple[str, ...], inputs: Mapping[str, Array]
     ) -> dict[str, Array]:
         """Run the program of a graph without states for these sizes on whole arrays, as they are."""
-        return self.cluster.do(lambda _: self._executor.execute(sizes, outputs, inputs))
+        return self.cluster.do(lambda _: self.executor.execute(sizes, outputs, inputs))
 
     def _all_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Sizes for all symbols: those of the inputs, the decoder's cache, and for the rest those of the nearest
@@ -217,7 +219,7 @@ class Session:
     @property
     def preparing_s(self) -> float:
         """Seconds spent on lowering and compiling so far."""
-        return self._executor.preparing_s
+        return self.executor.preparing_s
 
     def feed(
         self, errand: Errand[Any], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
@@ -230,14 +232,29 @@ class Session:
         """By the courier: feed the tokens again, checked, and return the error that names the first operator whose output is
         not finite.
         """
-        return RankError(where)
+        found: list[NotFinite] = []
+
+        def checked(sizes: dict[str, int], outputs: tuple[str, ...], inputs: dict[str, Array]) -> dict[str, Array]:
+            first = None if found else self.executor.first_not_finite(sizes, outputs, inputs, bank)
+            found.extend([first] if first else [])
+            return self.executor.execute(sizes, outputs, inputs, bank)
+
+        assert self.decoder is not None  # it has generations
+        self.decoder.feed(checked, bank.held, tokens, head)
+        bank.spoil()
+        if not found:
+            return RankError(f"{where}, though all operators gave finite numbers when they ran again")
+        return RankError(
+            f"{where}; the first operator whose output is not finite is {found[0].operator}: {found[0].what}",
+            hint=f"It is instruction {found[0].instruction}, {found[0].text}. Look at what it reads; if float32 overflows, take float64.",
+        )
 
     def _on(self, bank: Bank, errand: Errand[Any]) -> Execute:
         """Calls on a bank, as long as somebody waits for them."""
 
         def execute(sizes: dict[str, int], outputs: tuple[str, ...], inputs: dict[str, Array]) -> dict[str, Array]:
             errand.require_owner()
-            return self._executor.execute(sizes, outputs, inputs, bank)
+            return self.executor.execute(sizes, outputs, inputs, bank)
 
         return execute
 
@@ -246,11 +263,11 @@ class Session:
     @property
     def programs(self) -> tuple[Program, ...]:
         """The programs that the ranks have: one for each bucket of sizes that occurred, those used last."""
-        return tuple(self._executor.programs.values())
+        return tuple(self.executor.programs.values())
 
     def tracing(self) -> AbstractContextManager[list[TracedCall]]:
         """Inside, every call of a program is noted with the times of its instructions on every rank."""
-        return self._executor.tracing()
+        return self.executor.tracing()
 
     def probe(self, value: float = 1.0) -> list[float]:
         """The sum of `value` over all ranks, as each rank finds it by the backend's own collectives."""

@@ -6,11 +6,11 @@ not reach breaks the barrier and fails the run, instead of hanging.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, reduce
 from importlib import import_module
 from threading import Barrier, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +19,9 @@ import numpy.typing as npt
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backend
 from unitp.program.constants import Constants
+from unitp.program.engine import NotFinite
+from unitp.program.finite import Look
+from unitp.program.guards import PlaceError, require
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.overrides import Overrides
@@ -26,6 +29,7 @@ from unitp.program.primitives import Primitives
 from unitp.program.rank import intervals, local_shape
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 PATIENCE_S = 30.0
 
 
@@ -97,16 +101,44 @@ def simulate(
     parameters: Mapping[str, Array],
     states: Mapping[str, Array] | None = None,
 ) -> Simulated:
-    """Run `program` on whole arrays (cut here as its layouts say). Raises what the first failing rank raised."""
-    mesh = program.mesh
+    """Run `program` on whole arrays (cut here as its layouts say).
+
+    Raises what the first failing rank raised; PlaceError as a session does, when all ranks have run.
+    """
+    given = {**inputs, **parameters, **(states or {})}
+    results = _together(program.mesh, lambda rank, collectives: _run(program, rank, collectives, given))
+    outputs = {name: _joined(program, name, [r[name] for r in results]) for name in program.outputs}
+    after = {old: _joined(program, new, [r[new] for r in results]) for old, new in program.states}
+    spread = max((s for _, s in (*outputs.values(), *after.values())), default=0.0)
+    return Simulated({n: a for n, (a, _) in outputs.items()}, {n: a for n, (a, _) in after.items()}, spread)
+
+
+def first_not_finite(program: Program, given: Mapping[str, Array]) -> NotFinite | None:
+    """A checked run of `program` on whole arrays (inputs, parameters and states): what the ranks find first of all."""
+
+    def look(rank: int, collectives: ThreadCollectives) -> NotFinite | None:
+        runner, constants, store = _prepared(program, rank, collectives, given)
+        look = Look(runner, numpy_primitives(), constants)
+        runner.run(store, look.steps())
+        return look.found
+
+    found = filter(None, _together(program.mesh, look))
+    return min(found, key=lambda one: one.instruction, default=None)
+
+
+def _together(mesh: Mesh, run: Callable[[int, ThreadCollectives], T]) -> list[T]:
+    """What `run` gives on each rank, a thread each."""
     meetings = {(a, g): _Meeting(len(g)) for a, _ in mesh.axes for g in mesh.groups(a)}
-    results: list[dict[str, Array]] = [{} for _ in range(mesh.size)]
+    results: dict[int, T] = {}
     failures: list[Exception] = []
+    refused: list[PlaceError] = []
 
     def work(rank: int) -> None:
         collectives = ThreadCollectives(rank, mesh, meetings)
         try:
-            results[rank] = _run(program, rank, collectives, {**inputs, **parameters, **(states or {})})
+            results[rank] = run(rank, collectives)
+        except PlaceError as error:
+            refused.append(error)
         except Exception as error:  # noqa: BLE001  (raised again by `simulate`)
             failures.append(error)
             collectives.close()
@@ -118,14 +150,24 @@ def simulate(
         thread.join()
     if failures:
         raise failures[0]
-    outputs = {name: _joined(program, name, [r[name] for r in results]) for name in program.outputs}
-    after = {old: _joined(program, new, [r[new] for r in results]) for old, new in program.states}
-    spread = max((s for _, s in (*outputs.values(), *after.values())), default=0.0)
-    return Simulated({n: a for n, (a, _) in outputs.items()}, {n: a for n, (a, _) in after.items()}, spread)
+    if refused:
+        raise min(refused, key=lambda error: error.order)
+    return [results[rank] for rank in range(mesh.size)]
 
 
 def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Mapping[str, Array]) -> dict[str, Array]:
     """One rank: its parts of outputs and new states."""
+    runner, _, store = _prepared(program, rank, collectives, given)
+    found = runner.run(store)
+    require(program, runner.guards, rank, found, numpy_primitives())
+    left = (*program.outputs, *(new for _, new in program.states))
+    return {name: _filled(program, name, rank, found[name]) for name in left}
+
+
+def _prepared(
+    program: Program, rank: int, collectives: ThreadCollectives, given: Mapping[str, Array]
+) -> tuple[Runner, Constants, dict[str, Array | None]]:
+    """A rank of a program with its constants, and its parts of inputs and states."""
     primitives, overrides = numpy_primitives(), Overrides()
     runner, constants = Runner(program, rank, primitives, overrides, collectives), Constants(primitives, overrides)
     for name in program.parameters:
@@ -134,8 +176,7 @@ def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Map
     states = {name: given.get(name, np.zeros(program.values[name].shape)) for name, _ in program.states}
     store = {name: _cut(program, name, rank, given[name]) for name in program.inputs}
     store |= {name: _cut(program, name, rank, whole) for name, whole in states.items()}
-    found = runner.run(store)
-    return {name: _filled(program, name, rank, value) for name, value in found.items()}
+    return runner, constants, store
 
 
 def _filled(program: Program, name: str, rank: int, value: Array | None) -> Array:

@@ -232,13 +232,16 @@ def topk(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _largest(x: NumpyArray, k: int, dim: int) -> NumpyArray:
-    """Places of the k largest along `dim`, row by row: all that reach the k-th value, in order, then stably sorted."""
+    """Places of the k largest along `dim`, row by row: NaN, then all that reach the last value, in order, stably sorted."""
     rows = np.moveaxis(x, dim, -1)
     out = np.empty((*rows.shape[:-1], k), "int64")
     for at in np.ndindex(rows.shape[:-1]):
         row = -rows[at]
-        reaching = np.flatnonzero(row <= np.partition(row, k - 1)[k - 1])
-        out[at] = reaching[np.argsort(row[reaching], kind="stable")[:k]]
+        first = np.flatnonzero(np.isnan(row))[:k]
+        if more := k - len(first):
+            reaching = np.flatnonzero(row <= np.partition(row, more - 1)[more - 1])
+            first = np.append(first, reaching[np.argsort(row[reaching], kind="stable")[:more]])
+        out[at] = first
     return np.moveaxis(out, -1, dim)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitp.errors import RankError, UnitpError
+from unitp.errors import InputError, RankError, UnitpError
 from unitp.program.engine import Progress, Silent
 from unitp.program.interpret import Runner
 from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
@@ -140,7 +140,7 @@ class Segments:
         ops: dict[Structure, Compiled],
         progress: Progress | None,
     ) -> None:
-        self.program, self.aliases, self.keys = runner.program, runner.aliases, runner.keys
+        self.program, self.aliases, self.keys, self.guards = runner.program, runner.aliases, runner.keys, runner.guards
         self.structures: set[Structure] = set()
         self._ops, self._rank, self._progress = ops, runner.rank, progress if progress is not None else Silent()
         self._recording = recording
@@ -162,9 +162,9 @@ class Segments:
             at(step.at)
             try:
                 made = step.fn(*[values[n] for n in step.inputs])
-            except UnitpError:
-                raise
             except Exception as error:
+                if isinstance(error, UnitpError) and not isinstance(error, InputError):
+                    raise
                 raise RankError(f"rank {self._rank} failed in {step.name}: {type(error).__name__}: {error}") from error
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = made

@@ -135,10 +135,10 @@ def topk(x: Array, k: int, dim: int) -> tuple[Array, Array]:
 
 
 def _largest(x: Array, k: int) -> Array:
-    """Places of the k largest along the last dim: all above the k-th value, then the first that equal it. NaN comes last."""
+    """Places of the k largest along the last dim: all above the k-th value, then the first that equal it."""
     size = x.shape[-1]
     parted = np.partition(x, size - k, -1)
-    if k == size or (x.dtype.kind == "f" and np.isnan(parted[..., -1]).any()):
+    if k == size or (x.dtype.kind == "f" and np.isnan(parted[..., size - k :]).any()):
         return _descending(x)[..., :k]
     edge = parted[..., size - k, None]
     above, level = x > edge, x == edge
@@ -149,7 +149,9 @@ def _largest(x: Array, k: int) -> Array:
 
 
 def _descending(x: Array) -> Array:
-    """The stable order from the largest down."""
+    """The stable order from the largest down; NaN is larger than any number."""
+    if x.dtype.kind == "f" and (nan := np.isnan(x)).any():
+        return np.asarray(np.lexsort((np.negative(x), ~nan), -1))
     return np.argsort(np.negative(x) if x.dtype.kind == "f" else np.invert(x), -1, kind="stable")
 
 

@@ -23,6 +23,7 @@ from unitp.errors import InputError, RankError
 from unitp.mesh import Mesh
 from unitp.program.eager import EagerEngine
 from unitp.program.engine import Array, Engine, EngineStats, Progress
+from unitp.program.guards import require
 from unitp.program.instructions import Program
 from unitp.program.interpret import Runner
 from unitp.program.rank import local_shape
@@ -60,7 +61,7 @@ class Step(NamedTuple):
 
 class TensorflowEngine(EagerEngine):
     def __init__(self, collectives: CountedCollectives, rank: int, mesh: Mesh, progress: Progress | None) -> None:
-        super().__init__(primitives, overrides, collectives, rank, mesh, None)
+        super().__init__(primitives, overrides, collectives, rank, mesh, progress)
         self._page = progress
         self._traced: dict[Hashable, Traced] = {}
         self._tracings = Tracings()
@@ -108,9 +109,11 @@ class TensorflowEngine(EagerEngine):
         if missing := [name for name in prepared.feeds if name not in inputs]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
         results = prepared.run({name: tf.constant(inputs[name]) for name in prepared.feeds}, states, self._page)
+        runner = prepared.runner
+        require(runner.program, runner.guards, self._rank, results, primitives)
         for old, new in prepared.replaced:
             states[old].assign(results[new])
-        return {name: self._output(prepared.runner, name, results[name]) for name in prepared.runner.program.outputs}
+        return {name: self._output(runner, name, results[name]) for name in runner.program.outputs}
 
     def stats(self) -> EngineStats:
         """`collective_s` is what the collectives of all runs take alone, in a chain: inside a function nobody sees them."""
@@ -191,8 +194,8 @@ class Prepared:
             for slot in step.dead:
                 values[slot] = None
         self.runs += 1
-        found = {name: values[slots[name]] for name in self.runner.program.outputs}
-        found |= {new: values[slots[new]] for _, new in self.replaced}
+        names = (*self.runner.program.outputs, *(new for _, new in self.replaced), *self.runner.watched)
+        found = {name: values[slots[name]] for name in names}
         return found | {name: states[old] for name, old in self._variables.items() if name in found}
 
     # building

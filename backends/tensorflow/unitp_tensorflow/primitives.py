@@ -121,15 +121,28 @@ def take_along(x: Tensor, ids: Tensor, dim: int) -> Tensor:
 
 def topk(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
     """`tf.math.top_k` is along the last dim, and puts the lower index first among equals, as does `tf.argmax`."""
-    if k == 1:
-        return tf.reduce_max(x, dim, keepdims=True), tf.expand_dims(tf.argmax(x, dim), dim)
     last = len(x.shape) - 1
     perm = [d for d in range(last + 1) if d != dim] + [dim]
-    back = np.argsort(perm).tolist()
-    values, ids = tf.math.top_k(x if dim == last else tf.transpose(x, perm), k)
+    rows = x if dim == last else tf.transpose(x, perm)
+    order = _ordered(rows) if x.dtype.is_floating else rows
+    ids = tf.argmax(order, last)[..., None] if k == 1 else tf.cast(tf.math.top_k(order, k).indices, "int64")
+    values = tf.gather(rows, ids, batch_dims=last)
     if dim != last:
+        back = np.argsort(perm).tolist()
         values, ids = tf.transpose(values, back), tf.transpose(ids, back)
-    return values, tf.cast(ids, "int64")
+    return values, ids
+
+
+def _ordered(x: Tensor) -> Tensor:
+    """Integers in the order of the floats `x`, NaN the largest: TensorFlow's kernels take NaN as anything.
+
+    They are the floats' bits, of negative ones with all but the sign turned; -0 becomes the 0 that it equals.
+    """
+    whole = tf.int64 if x.dtype == tf.float64 else tf.int32
+    zero, nan = tf.constant(0, x.dtype), tf.constant(np.nan, x.dtype)
+    bits = tf.bitcast(tf.where(tf.math.is_nan(x), nan, tf.where(tf.equal(x, zero), zero, x)), whole)
+    negative = tf.bitwise.right_shift(bits, 8 * whole.size - 1)
+    return tf.bitwise.bitwise_xor(bits, tf.bitwise.bitwise_and(negative, whole.max))
 
 
 # in place

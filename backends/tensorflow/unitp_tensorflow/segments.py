@@ -36,7 +36,7 @@ class Segment(NamedTuple):
 def segments(runner: Runner) -> list[Segment]:
     """The program of `runner`, cut into segments; equal keys mean equal functions."""
     program, parts = runner.program, runner.parts
-    results = {*program.outputs, *(new for _, new in program.states)}
+    results = {*program.outputs, *(new for _, new in program.states), *runner.watched}
     bounds = _bounds([_key(program, part, runner) for part in parts])
     last = {name: number for number, part in enumerate(parts) for name in part.reads}
     kept = {*results, *runner.constants, *runner.operands, *(old for old, _ in program.states)}
@@ -56,7 +56,7 @@ def _key(program: Program, part: Part, runner: Runner) -> Hashable:
     instruction = program.instructions[part.number]
     values = tuple(program.values[name] for name in (*reads(instruction), *part.writes))
     operands = tuple(runner.operands[name][1] if name in runner.operands else None for name in part.reads)
-    return recipe(instruction), values, operands, part.writes[0] in runner.in_place
+    return recipe(instruction), values, operands, part.writes[0] in runner.in_place, runner.guards.get(part.number)
 
 
 def _structure(runner: Runner, body: Sequence[Part], inputs: Sequence[str], outputs: Sequence[str]) -> Hashable:

@@ -6,7 +6,7 @@ import torch
 
 from unitp.mesh import Mesh
 from unitp.program.eager import EagerEngine
-from unitp.program.engine import Array, Engine, Progress
+from unitp.program.engine import Array, Engine, NotFinite, Progress
 from unitp.program.transport import Alone, CountedCollectives
 from unitp_torch import primitives
 from unitp_torch.overrides import overrides
@@ -22,6 +22,10 @@ class TorchEngine(EagerEngine):
     def reset(self, bank: int) -> None:
         with torch.inference_mode():  # states were made in it
             super().reset(bank)
+
+    def first_not_finite(self, key: str, inputs: dict[str, Array], bank: int = 0) -> NotFinite | None:
+        with torch.inference_mode():
+            return super().first_not_finite(key, inputs, bank)
 
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:

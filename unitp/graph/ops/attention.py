@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
+from unitp.graph.ops.places import Place
 from unitp.graph.ops.registry import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Operand, Rule, Shape, Term, parse
 
@@ -55,9 +56,28 @@ def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
     """`b g t e, b g s e, b -> b g t e`, whole: t s."""
     if whole(attrs, "axis", -2) not in (-2, 2):
         raise GraphError("TensorScatter is known along dim 2 of four only")
+    held, update = ((s or ())[2:3] for s in inputs[:2])
+    if all(isinstance(n, int) for n in (*held, *update)) and update > held:
+        raise GraphError(f"TensorScatter of {update[0]} rows into {held[0]}")
     return parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")
 
 
-register(Operator("Attention", attention, arity=(3, 7), flops=4, space=("b", "h", "s", "t", "e")))
-register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4, traffic="output"))  # of its tables, a few rows
-register(Operator("TensorScatter", scatter, arity=(3, 3), space=("b", "g", "s", "e"), traffic="update"))
+def _valid_keys(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+    given = len(inputs) > 6 and inputs[6] is not None
+    return (Place(6, "number of valid keys", 1, int((inputs[1] or ())[2])),) if given else ()
+
+
+def _positions(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+    return (Place(3, "position", 0, int((inputs[1] or ())[0]) - 1),)
+
+
+def _first_rows(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+    held, update = inputs[0] or (), inputs[1] or ()
+    return (Place(2, "row to write from", 0, int(held[2]) - int(update[2])),)
+
+
+register(Operator("Attention", attention, arity=(3, 7), flops=4, space=("b", "h", "s", "t", "e"), places=_valid_keys))
+register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4, traffic="output", places=_positions))  # a few rows
+register(
+    Operator("TensorScatter", scatter, arity=(3, 3), space=("b", "g", "s", "e"), traffic="update", places=_first_rows)
+)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.norm import positive
+from unitp.graph.ops.places import Place, index
 from unitp.graph.ops.registry import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
@@ -43,6 +44,15 @@ def gather_elements(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Seque
     return Rule(factors, (source, out), (out,))
 
 
-register(Operator("Gather", gather, arity=(2, 2), traffic="output"))
-register(Operator("GatherND", gather_nd, arity=(2, 2), traffic="output"))
-register(Operator("GatherElements", gather_elements, arity=(2, 2), traffic="output"))
+def _along(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+    data = inputs[0] or ()
+    return (index(1, data[positive(whole(attrs, "axis", 0), len(data))]),)
+
+
+def _after_batch(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+    return (index(1, (inputs[0] or ())[1]),)
+
+
+register(Operator("Gather", gather, arity=(2, 2), traffic="output", places=_along))
+register(Operator("GatherND", gather_nd, arity=(2, 2), traffic="output", places=_after_batch))
+register(Operator("GatherElements", gather_elements, arity=(2, 2), traffic="output", places=_along))

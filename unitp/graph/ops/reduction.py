@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from unitp.errors import GraphError
 from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
+from unitp.graph.ops.places import SelectedFunction, Span
 from unitp.graph.ops.registry import Attrs, Operator, RuleFunction, register, whole
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
 
@@ -78,9 +79,21 @@ def _value_and_index(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
     return (dtypes[0], "int64")
 
 
+def _selected(output: int) -> SelectedFunction:
+    """Output number `output` holds places along the dim of the input."""
+
+    def selected(attrs: Attrs, inputs: Sequence[Shape | None]) -> dict[int, Span]:
+        shape = inputs[0] or ()
+        return {output: (0, int(shape[positive(whole(attrs, "axis", -1), len(shape))]) - 1)}
+
+    return selected
+
+
 register(Operator("ReduceSum", _reduce("sum")))
 register(Operator("ReduceMax", _reduce("max")))
 register(Operator("ReduceMean", _reduce("inner")))
-register(Operator("TopK", topk, outputs=2, dtypes=_value_and_index, flops=4))
-register(Operator("ArgMax", argmax, dtypes=_index))
-register(Operator("TopKPart", topk_part, outputs=2, dtypes=_value_and_index, flops=4, internal=True))
+register(Operator("TopK", topk, outputs=2, dtypes=_value_and_index, flops=4, selected=_selected(1)))
+register(Operator("ArgMax", argmax, dtypes=_index, selected=_selected(0)))
+register(
+    Operator("TopKPart", topk_part, outputs=2, dtypes=_value_and_index, flops=4, internal=True, selected=_selected(1))
+)

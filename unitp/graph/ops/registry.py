@@ -15,6 +15,7 @@ import msgspec
 
 from unitp.errors import GraphError, did_you_mean
 from unitp.graph.graph import Attribute, Node, TensorType
+from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
 from unitp.graph.ops.rule import Rule, Shape, parse
 
 Attrs = Mapping[str, Attribute]
@@ -25,6 +26,7 @@ DtypeFunction = Callable[[Attrs, Sequence[str]], tuple[str, ...]]
 class Operator(msgspec.Struct, frozen=True):
     """`arity`: fewest and most inputs. `flops`: per point of the iteration space, which is that of `space` (factors), of all
     factors (contractions) or of the output. `traffic`: which operands move through memory (a look-up reads what it returns).
+    `places`, `moved`, `selected`: see `unitp.graph.ops.places`.
     """
 
     name: str
@@ -36,6 +38,9 @@ class Operator(msgspec.Struct, frozen=True):
     space: tuple[str, ...] = ()
     traffic: Literal["all", "output", "update", "none"] = "all"
     internal: bool = False
+    places: PlacesFunction | None = None
+    moved: MovedFunction | None = None
+    selected: SelectedFunction | None = None
 
 
 _TABLE: dict[str, Operator] = {}

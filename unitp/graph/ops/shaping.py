@@ -6,9 +6,12 @@ import itertools
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+
 from unitp.errors import GraphError
 from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
+from unitp.graph.ops.places import Array, reshaped
 from unitp.graph.ops.reduction import dims_of
 from unitp.graph.ops.registry import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
@@ -215,11 +218,40 @@ def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     )
 
 
-register(Operator("Reshape", reshape, traffic="none"))
-register(Operator("Transpose", transpose))
-register(Operator("Concat", concat, arity=(1, 64)))
-register(Operator("Split", split, outputs=2))
-register(Operator("Slice", slice_, traffic="none"))
-register(Operator("Unsqueeze", unsqueeze, traffic="none"))
-register(Operator("Squeeze", squeeze, traffic="none"))
-register(Operator("Expand", expand))
+# what they make of arrays, for places that pass through them
+
+
+def _transposed(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    perm = attrs.get("perm")
+    return (inputs[0].transpose([int(p) for p in perm] if isinstance(perm, tuple) else None),)
+
+
+def _concatenated(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    return (np.concatenate(inputs, whole(attrs, "axis")),)
+
+
+def _parted(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    dim = positive(whole(attrs, "axis"), inputs[0].ndim)
+    return tuple(np.split(inputs[0], [outputs[0][dim]], dim))
+
+
+def _sliced(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    x, starts = inputs[0], attrs["starts"]
+    cut = [slice(None)] * x.ndim
+    for dim, start in zip(dims_of(attrs, x.ndim), starts, strict=True):  # type: ignore[arg-type]
+        cut[dim] = slice(int(start), int(start) + outputs[0][dim])
+    return (x[tuple(cut)],)
+
+
+def _expanded(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    return (np.broadcast_to(inputs[0], outputs[0]),)
+
+
+register(Operator("Reshape", reshape, traffic="none", moved=reshaped))
+register(Operator("Transpose", transpose, moved=_transposed))
+register(Operator("Concat", concat, arity=(1, 64), moved=_concatenated))
+register(Operator("Split", split, outputs=2, moved=_parted))
+register(Operator("Slice", slice_, traffic="none", moved=_sliced))
+register(Operator("Unsqueeze", unsqueeze, traffic="none", moved=reshaped))
+register(Operator("Squeeze", squeeze, traffic="none", moved=reshaped))
+register(Operator("Expand", expand, moved=_expanded))

@@ -1,0 +1,72 @@
+"""Operands whose numbers are places in a dim (an index, a position, a length), and what happens to them on their way.
+
+One meaning for all operators, ONNX's: an index from -n to n - 1, where a negative one counts from the end once. A place that
+is written to, a position and a length cannot be counted from the end. What is not legal is an error, wherever ranks cut
+the dim. A record declares three things, each a function of attributes and (concrete) shapes:
+
+    places     the operands that are places, and which numbers are legal there
+    moved      what an operator that only moves elements makes of arrays: a place stays a place on its way through it
+    selected   the outputs that are places by construction (of top-k), and from where to where
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.graph.graph import Attribute, Dim
+
+Array = npt.NDArray[Any]
+Attrs = Mapping[str, Attribute]
+Shape = tuple[Dim, ...]
+Span = tuple[int, int]
+"""The smallest and the largest number."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """An operand of places: `low` to `high` are legal, both included. `what` they are called in errors."""
+
+    operand: int
+    what: str
+    low: int
+    high: int
+
+    @property
+    def legal(self) -> str:
+        return f"{self.low} to {self.high}" if self.low <= self.high else "none"
+
+    @property
+    def harmless(self) -> int:
+        """A legal number that stands in for one that is not."""
+        return max(self.low, 0)
+
+    def strange(self, found: Array) -> Array:
+        """Where numbers are not legal."""
+        return np.asarray((found < self.low) | (found > self.high))
+
+
+PlacesFunction = Callable[[Attrs, Sequence[Shape | None]], tuple[Place, ...]]
+MovedFunction = Callable[[Attrs, Sequence[Array], Sequence[tuple[int, ...]]], tuple[Array, ...]]
+"""Of attributes, inputs and the shapes of outputs."""
+SelectedFunction = Callable[[Attrs, Sequence[Shape | None]], Mapping[int, Span]]
+"""By the number of the output."""
+
+
+def index(operand: int, size: Dim) -> Place:
+    """An index into `size` rows."""
+    return Place(operand, "index", -int(size), int(size) - 1)
+
+
+def refused(subject: str, number: object, at: Sequence[int], place: Place, op: str, name: str) -> str:
+    """What is said of a number of `subject` that is not legal where operator `op`, known as `name`, takes it as a place."""
+    where = f" at [{', '.join(map(str, at))}]" if at else ""
+    return f'{subject} has {number}{where}, but as {place.what} of {op} "{name}" legal are {place.legal}'
+
+
+def reshaped(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    """What keeps its elements in their order (`MovedFunction`)."""
+    return (inputs[0].reshape(outputs[0]),)
