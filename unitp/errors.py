@@ -6,8 +6,12 @@ The command line prints the message alone, without a traceback, and leaves with 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import partial
+from traceback import walk_tb
+from types import CodeType
 
 
 class UnitpError(Exception):
@@ -61,6 +65,25 @@ class RankError(UnitpError):
     """A rank (or server, scheduler, launcher) died, hangs, or raised while a session was at work."""
 
     exit_code = 3
+
+
+def from_signal(error: BaseException) -> bool:
+    """Whether a signal handler of this process raised `error` (a user's time limit), and not what it interrupted.
+
+    For the few places that call strangers' code, which may raise anything.
+    """
+    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__))
+
+
+def _code(handler: object) -> CodeType | None:
+    """The code of a function, method, partial or object that can be called; None where it is not Python's."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    for found in (handler, getattr(handler, "__func__", None), vars(type(handler)).get("__call__")):
+        if isinstance(code := getattr(found, "__code__", None), CodeType):
+            return code
+    return None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from unitp.errors import ModelError
+from unitp.errors import ModelError, from_signal
 from unitp.frontends.model import Model
 
 
@@ -53,7 +53,10 @@ def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = Tru
         return environment.from_string(model.decoder.chat_template).render(**given)
     except ModelError:
         raise
-    except Exception as error:  # noqa: BLE001  (a template is a stranger's code: it can raise anything)
+    except Exception as error:
+        # a template is a stranger's code: it can raise anything
+        if from_signal(error):
+            raise
         raise ModelError(f"the chat template of {model.name} failed: {type(error).__name__}: {error}") from None
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from unitp.errors import ModelError
+from unitp.errors import ModelError, from_signal
 from unitp.frontends.fields import Fields
 
 
@@ -163,7 +163,10 @@ def _from_json(source: JsonTokenizer) -> PackageTokenizer:
         return PackageTokenizer(fast)
     except OSError as error:
         raise ModelError(f"cannot read {source.path}: {error.strerror}") from None
-    except Exception as error:  # noqa: BLE001  (the package raises bare Exception for anything it cannot parse)
+    except Exception as error:
+        # the package raises bare Exception for anything it cannot parse
+        if from_signal(error):
+            raise
         raise ModelError(f"{source.path} is no tokenizer: {error}") from None
 
 
@@ -204,7 +207,10 @@ def _byte_level(given: Fields, path: str) -> PackageTokenizer:
     merges = [m.partition(" ")[::2] for m in given.texts("tokenizer.ggml.merges")]
     try:
         model = models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=way == "llama3")
-    except Exception as error:  # noqa: BLE001  (the package raises bare Exception for a vocabulary that contradicts itself)
+    except Exception as error:
+        # the package raises bare Exception for a vocabulary that contradicts itself
+        if from_signal(error):
+            raise
         raise ModelError(f"the tokenizer in {path} is corrupt: {error}") from None
     fast = Fast(model)
     _pre_tokenize(fast, way)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pluggy
 
-from unitp.errors import BackendError, did_you_mean
+from unitp.errors import BackendError, did_you_mean, from_signal
 from unitp.plugins import hookspecs
 from unitp.plugins.spec import BackendSpec
 
@@ -45,7 +45,10 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         try:
             plugins.register(point.load(), point.name)
-        except Exception as error:  # noqa: BLE001  (whatever a stranger's module raises is that plug-in's fault: it is reported)
+        except Exception as error:
+            # whatever a stranger's module raises is that plug-in's fault: it is reported
+            if from_signal(error):
+                raise
             broken.append(Broken(point.name, _owner(point.name), f"{type(error).__name__}: {error}"))
     return plugins, tuple(broken)
 
@@ -64,7 +67,9 @@ def registry() -> Registry:
                 failed.append(Broken(name, _owner(name), problem))
             elif spec is not None:
                 found[spec.name] = spec
-        except Exception as error:  # noqa: BLE001  (as above)
+        except Exception as error:  # as above
+            if from_signal(error):
+                raise
             failed.append(Broken(name, _owner(name), f"{type(error).__name__}: {error}"))
     return Registry(dict(sorted(found.items())), tuple(failed))
 

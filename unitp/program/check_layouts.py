@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from unitp.errors import GraphError, ProgramError
+from unitp.errors import GraphError
 from unitp.graph.graph import Node, TensorType
 from unitp.graph.ops import Rule, Term, infer, rule_of
 from unitp.layout import Layout, Reduction, Split
@@ -26,7 +26,6 @@ from unitp.program.instructions import (
     reads,
     writes,
 )
-from unitp.program.text import at
 
 Conversion = AllReduce | AllGather | ReduceScatter | AllToAll | Slice | Mask
 REDUCED = ("sum", "max", "mask")
@@ -47,7 +46,7 @@ class Layouts:
         key = msgspec.msgpack.encode((_nameless(instruction), around))
         if key not in self._right:
             if isinstance(instruction, Local):
-                found = self._local(instruction, number)
+                found = self._local(instruction)
             else:
                 found = self._converted(instruction)
             if found:
@@ -64,7 +63,7 @@ class Layouts:
 
     # operators
 
-    def _local(self, local: Local, number: int) -> str:
+    def _local(self, local: Local) -> str:
         values = self.program.values
         shapes = [values[n].shape if n else None for n in local.inputs]
         types = {n: TensorType(values[n].dtype, values[n].shape) for n in local.inputs if n}
@@ -73,10 +72,6 @@ class Layouts:
             found = infer(Node(local.op, local.inputs, local.outputs, local.attrs), types)
         except GraphError as error:
             return str(error)
-        except Exception as error:
-            # rules read attributes as they come, and may be a plug-in's
-            where = at(self.program, number)
-            raise ProgramError(f"{where}: the rule of {local.op} fails: {type(error).__name__}: {error}") from error
         if [s is None for s in shapes] != [terms is None for terms in rule.inputs]:
             return f"{local.op} does not take its inputs so: {', '.join(n or '-' for n in local.inputs)}"
         if len(rule.outputs) != len(local.outputs):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from unitp.errors import InputError, RankError, UnitpError
+from unitp.errors import InputError, RankError, UnitpError, from_signal
 from unitp.program import decompositions
 from unitp.program.constants import Constants, Key
 from unitp.program.engine import Progress, Silent
@@ -99,7 +99,7 @@ class Runner:
                 at(number)
                 step(values)
         except Exception as error:
-            if isinstance(error, UnitpError) and not isinstance(error, InputError):
+            if (isinstance(error, UnitpError) and not isinstance(error, InputError)) or from_signal(error):
                 raise
             raise self._failed(number, error) from error
         return {name: values[slot] for name, slot in self._results}
@@ -130,9 +130,9 @@ class Runner:
             fn = self._function(instruction)
             try:
                 made: Any = fn(*inputs) if fn else None
-            except UnitpError:
-                raise
             except Exception as error:
+                if isinstance(error, UnitpError) or from_signal(error):
+                    raise
                 raise self._failed(number, error) from error
             outputs = writes(instruction)
             scratch.update(zip(outputs, made if len(outputs) > 1 and fn else (made,) * len(outputs), strict=True))

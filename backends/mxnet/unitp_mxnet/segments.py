@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitp.errors import InputError, RankError, UnitpError
+from unitp.errors import InputError, RankError, UnitpError, from_signal
 from unitp.program.engine import Progress, Silent
 from unitp.program.interpret import Runner
 from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
@@ -163,7 +163,7 @@ class Segments:
             try:
                 made = step.fn(*[values[n] for n in step.inputs])
             except Exception as error:
-                if isinstance(error, UnitpError) and not isinstance(error, InputError):
+                if (isinstance(error, UnitpError) and not isinstance(error, InputError)) or from_signal(error):
                     raise
                 raise RankError(f"rank {self._rank} failed in {step.name}: {type(error).__name__}: {error}") from error
             if len(step.outputs) == 1:

@@ -20,7 +20,7 @@ def attention(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
         )
     q, k = (tuple(s or ()) for s in inputs[:2])
     heads, groups = q[1], k[1]
-    if not (isinstance(heads, int) and isinstance(groups, int)) or heads % groups:
+    if not (isinstance(heads, int) and isinstance(groups, int)) or groups < 1 or heads % groups:
         raise GraphError(f"Attention has {heads} query heads over {groups} KV heads, which must divide them")
     head = "h/r" if heads != groups else "h"
     given = list(inputs[:3])
@@ -38,10 +38,10 @@ def attention(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
 
 
 def _mask_terms(mask: Shape, rule: Rule) -> Operand:
-    names = ("b", "h", "s", "t")[4 - len(mask) :]
-    for name, size in zip(names, mask, strict=True):
-        if size not in (1, rule.factors[name].size):
-            raise GraphError(f"Attention's mask {mask} does not broadcast over batch, heads, queries, keys")
+    names = ("b", "h", "s", "t")[max(4 - len(mask), 0) :]
+    fits = (size in (1, rule.factors[name].size) for name, size in zip(names, mask, strict=False))
+    if len(mask) > 4 or not all(fits):
+        raise GraphError(f"Attention's mask {mask} does not broadcast over batch, heads, queries, keys")
     return tuple(Term((n,)) if rule.factors[n].size == size else Term() for n, size in zip(names, mask, strict=True))
 
 
@@ -56,10 +56,11 @@ def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
     """`b g t e, b g s e, b -> b g t e`, whole: t s."""
     if whole(attrs, "axis", -2) not in (-2, 2):
         raise GraphError("TensorScatter is known along dim 2 of four only")
-    held, update = ((s or ())[2:3] for s in inputs[:2])
-    if all(isinstance(n, int) for n in (*held, *update)) and update > held:
-        raise GraphError(f"TensorScatter of {update[0]} rows into {held[0]}")
-    return parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")
+    rule = parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")
+    held, update = rule.factors["t"].size, rule.factors["s"].size
+    if isinstance(held, int) and isinstance(update, int) and update > held:
+        raise GraphError(f"TensorScatter of {update} rows into {held}")
+    return rule
 
 
 def _valid_keys(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:

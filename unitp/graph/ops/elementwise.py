@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.graph import Dim
+from unitp.graph.graph import DTYPES, Dim
 from unitp.graph.ops.places import reshaped
 from unitp.graph.ops.registry import Attrs, Operator, register
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
@@ -45,7 +45,10 @@ def _to_bool(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _cast(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
-    return (str(attrs["to"]),)
+    to = attrs.get("to")
+    if to not in DTYPES:
+        raise GraphError(f"attribute to is {to!r}, wanted is one of {', '.join(DTYPES)}")
+    return (str(to),)
 
 
 def _second(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:

@@ -8,16 +8,13 @@ from unitp.errors import GraphError
 from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import SelectedFunction, Span
-from unitp.graph.ops.registry import Attrs, Operator, RuleFunction, register, whole
+from unitp.graph.ops.registry import Attrs, Operator, RuleFunction, register, whole, wholes
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
 
 
 def dims_of(attrs: Attrs, rank: int, key: str = "axes") -> tuple[int, ...]:
     """The dims that an attribute names, counted from the front."""
-    axes = attrs[key]
-    if not isinstance(axes, tuple):
-        raise GraphError(f"{key} must be a tuple of dims, got {axes!r}")
-    return tuple(positive(int(a), rank) for a in axes)
+    return tuple(positive(axis, rank) for axis in wholes(attrs, key))
 
 
 def _reduce(kind: Kind) -> RuleFunction:
@@ -46,7 +43,7 @@ def _select(k: Dim, attrs: Attrs, shape: Shape, keep: bool, outputs: int) -> Rul
 def topk(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b v -> b c, b c`, inner: v, whole: c. Of equal values the lowest index comes first."""
     shape = tuple(inputs[0] or ())
-    k = attrs["k"]
+    k = attrs.get("k")
     size = shape[positive(whole(attrs, "axis", -1), len(shape))]
     if isinstance(k, int) and isinstance(size, int) and not 1 <= k <= size:
         raise GraphError(f"TopK of {k} among {size}")
@@ -67,6 +64,8 @@ def topk_part(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
     """
     shape = tuple(inputs[0] or ())
     dim = positive(whole(attrs, "axis", -1), len(shape))
+    if outputs and len(outputs[0]) != len(shape):
+        raise GraphError(f"TopKPart of {shape} leaves {outputs[0]}")
     rule = _select(outputs[0][dim] if outputs else 1, attrs, shape, True, 2)
     return Rule({n: Factor(f.size, "free") for n, f in rule.factors.items()}, rule.inputs, rule.outputs)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from unitp.errors import GraphError, did_you_mean
-from unitp.graph.graph import Attribute, Node, TensorType
+from unitp.graph.graph import Attribute, Dim, Node, TensorType
 from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
 from unitp.graph.ops.rule import Rule, Shape, parse
 
@@ -60,6 +60,22 @@ def real(attrs: Attrs, name: str, default: float) -> float:
     if not isinstance(value, int | float):
         raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
     return float(value)
+
+
+def wholes(attrs: Attrs, name: str) -> tuple[int, ...]:
+    """An attribute that is a tuple of whole numbers."""
+    value = attrs.get(name)
+    if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of whole numbers")
+    return value  # type: ignore[return-value]
+
+
+def dims(attrs: Attrs, name: str) -> tuple[Dim, ...]:
+    """An attribute that is a tuple of sizes or bounds: numbers or symbols."""
+    value = attrs.get(name)
+    if not isinstance(value, tuple):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of numbers or symbols")
+    return value
 
 
 def register(operator: Operator) -> None:
@@ -110,12 +126,17 @@ def _rule(op: str, attrs: bytes, inputs: tuple[Shape | None, ...], outputs: tupl
 
 
 def rule_of(op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None) -> Rule:
-    """The factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input."""
+    """The factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input.
+
+    Raises GraphError for attributes and shapes that the operator does not take.
+    """
     known = operator(op)
     fewest, most = known.arity
     if not fewest <= len(inputs) <= most:
         wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         raise GraphError(f"{op} has {len(inputs)} inputs, wanted {wanted}")
+    if None in inputs[:fewest]:
+        raise GraphError(f"input {inputs.index(None)} of {op} is absent")
     key = msgspec.msgpack.encode(attrs, order="deterministic")
     return _rule(op, key, tuple(inputs), tuple(outputs) if known.internal and outputs is not None else None)
 

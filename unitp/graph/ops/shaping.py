@@ -13,7 +13,7 @@ from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import Array, reshaped
 from unitp.graph.ops.reduction import dims_of
-from unitp.graph.ops.registry import Attrs, Operator, register, whole
+from unitp.graph.ops.registry import Attrs, Operator, dims, register, whole, wholes
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 
 Group = tuple[list[int], list[int]]
@@ -21,9 +21,9 @@ Group = tuple[list[int], list[int]]
 
 def reshape(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b (h e) -> b h e`: dims are matched from the left until their products agree, each such group refined to common factors."""
-    source, target = tuple(inputs[0] or ()), attrs["shape"]
-    if not isinstance(target, tuple):
-        raise GraphError(f"Reshape's shape must be a tuple, got {target!r}")
+    source, target = tuple(inputs[0] or ()), dims(attrs, "shape")
+    if any(isinstance(size, int) and size < 1 for size in (*source, *target)):
+        raise GraphError(f"cannot reshape {source} to {target}")
     factors: dict[str, Factor] = {}
     left: list[Term] = [Term()] * len(source)
     right: list[Term] = [Term()] * len(target)
@@ -119,12 +119,12 @@ def _assign(sizes: list[Dim], common: list[int]) -> list[list[int]]:
 
 def transpose(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     x = tuple(inputs[0] or ())
-    perm = attrs.get("perm", tuple(reversed(range(len(x)))))
-    if not isinstance(perm, tuple) or sorted(int(p) for p in perm) != list(range(len(x))):
+    perm = wholes(attrs, "perm") if "perm" in attrs else tuple(reversed(range(len(x))))
+    if sorted(perm) != list(range(len(x))):
         raise GraphError(f"Transpose of {len(x)} dims by {perm}")
     terms = [Term((f"d{i}",)) for i in range(len(x))]
     factors = {f"d{i}": Factor(size) for i, size in enumerate(x)}
-    return Rule(factors, (tuple(terms),), (tuple(terms[int(p)] for p in perm),))
+    return Rule(factors, (tuple(terms),), (tuple(terms[p] for p in perm),))
 
 
 def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tuple[dict[str, Factor], Operand]:
@@ -155,9 +155,9 @@ def concat(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 
 
 def split(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    shape, sizes = tuple(inputs[0] or ()), attrs["split"]
+    shape, sizes = tuple(inputs[0] or ()), wholes(attrs, "split")
     dim = positive(whole(attrs, "axis"), len(shape))
-    if not isinstance(sizes, tuple) or len(sizes) != 2 or sum(int(s) for s in sizes) != shape[dim]:
+    if len(sizes) != 2 or min(sizes) < 0 or sum(sizes) != shape[dim]:
         raise GraphError(f"Split of {shape} along dim {dim} into {sizes}: two parts that sum to it are wanted")
     factors, operand = _fixed(shape, {dim}, shape, "x")
     outs = []
@@ -171,23 +171,25 @@ def split(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape]
 def slice_(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """Sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol."""
     shape = tuple(inputs[0] or ())
-    dims, starts, ends = dims_of(attrs, len(shape)), attrs["starts"], attrs["ends"]
-    if not isinstance(starts, tuple) or not isinstance(ends, tuple) or not len(dims) == len(starts) == len(ends):
-        raise GraphError("Slice wants as many starts and ends as axes")
+    axes, starts, ends = dims_of(attrs, len(shape)), wholes(attrs, "starts"), dims(attrs, "ends")
+    if not len(set(axes)) == len(axes) == len(starts) == len(ends):
+        raise GraphError("Slice wants as many starts and ends as axes, each once")
     sizes = list(shape)
-    for dim, a, b in zip(dims, starts, ends, strict=True):
-        sizes[dim] = b if a == 0 else int(b) - int(a)
-        size = shape[dim]
-        if isinstance(b, int) and isinstance(size, int) and not 0 <= int(a) < b <= size:
+    for dim, a, b in zip(axes, starts, ends, strict=True):
+        size, last = shape[dim], b if isinstance(b, int) else a + 1
+        if not 0 <= a < last <= (size if isinstance(size, int) else last) or (a and isinstance(b, str)):
             raise GraphError(f"Slice {a}:{b} of dim {dim} with size {size}")
-    factors, operand = _fixed(shape, set(dims), shape, "x")
-    more, out = _fixed(shape, set(dims), sizes, "o")
+        sizes[dim] = b if isinstance(b, str) else b - a
+    factors, operand = _fixed(shape, set(axes), shape, "x")
+    more, out = _fixed(shape, set(axes), sizes, "o")
     return Rule(factors | more, (operand,), (out,))
 
 
 def unsqueeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shape = tuple(inputs[0] or ())
-    added = dims_of(attrs, len(shape) + len(attrs["axes"]))  # type: ignore[arg-type]
+    added = dims_of(attrs, len(shape) + len(wholes(attrs, "axes")))
+    if len(set(added)) < len(added):
+        raise GraphError(f"Unsqueeze adds dims {added}, one of them twice")
     factors, operand = _fixed(shape, set(), shape, "x")
     rest = iter(operand)
     return Rule(
@@ -206,8 +208,8 @@ def squeeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
 
 
 def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    shape, target = tuple(inputs[0] or ()), attrs["shape"]
-    if not isinstance(target, tuple) or len(shape) > len(target):
+    shape, target = tuple(inputs[0] or ()), dims(attrs, "shape")
+    if len(shape) > len(target):
         raise GraphError(f"Expand of {shape} to {target}")
     shift = len(target) - len(shape)
     if any(s not in (1, target[i + shift]) for i, s in enumerate(shape)):
@@ -222,8 +224,7 @@ def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 
 
 def _transposed(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    perm = attrs.get("perm")
-    return (inputs[0].transpose([int(p) for p in perm] if isinstance(perm, tuple) else None),)
+    return (inputs[0].transpose(wholes(attrs, "perm") if "perm" in attrs else None),)
 
 
 def _concatenated(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
@@ -236,10 +237,10 @@ def _parted(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, 
 
 
 def _sliced(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    x, starts = inputs[0], attrs["starts"]
+    x = inputs[0]
     cut = [slice(None)] * x.ndim
-    for dim, start in zip(dims_of(attrs, x.ndim), starts, strict=True):  # type: ignore[arg-type]
-        cut[dim] = slice(int(start), int(start) + outputs[0][dim])
+    for dim, start in zip(dims_of(attrs, x.ndim), wholes(attrs, "starts"), strict=True):
+        cut[dim] = slice(start, start + outputs[0][dim])
     return (x[tuple(cut)],)
 
 
