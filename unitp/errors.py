@@ -1,13 +1,16 @@
 """One exception tree. Every error a user can cause is a `UnitpError` that says what, where, seen and wanted, how to mend it.
 
 The command line prints the message alone, without a traceback, and leaves with `exit_code`:
-2 for bad input (nothing was started or is left behind), 3 for a fault at run time (a rank died, hangs or raised).
+2 for bad input (nothing was started or is left behind), 3 for a fault at run time (a rank died, hangs or raised; the host lacks something).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from os import PathLike
 
 
 class UnitpError(Exception):
@@ -53,6 +56,44 @@ class RankError(UnitpError):
     """A rank (or server, scheduler, launcher) died, hangs, or raised while a session was at work."""
 
     exit_code = 3
+
+
+class HostError(UnitpError):
+    """The host refused something: a disk is full, a folder cannot be written, there are no more file descriptors."""
+
+    exit_code = 3
+
+
+REMEDIES = {
+    errno.ENOSPC: "The disk is full: free some of it, or write elsewhere (TMPDIR names the folder of sessions).",
+    errno.EDQUOT: "The quota of the disk is used up: free some of it, or write elsewhere (TMPDIR names the folder of sessions).",
+    errno.EFBIG: "A file may not be so large: raise the limit (ulimit -f), or write elsewhere.",
+    errno.EMFILE: "Too many files are open in one process: raise the limit (ulimit -n), or close some.",
+    errno.ENFILE: "Too many files are open on this host: end what is not needed, or raise fs.file-max.",
+    errno.ENOMEM: "There is no memory left: end what is not needed, or use a smaller model or more ranks.",
+    errno.EAGAIN: "No more processes or threads can be started: raise the limit (ulimit -u), or end some.",
+    errno.EACCES: "Ask for permission, or name another place.",
+    errno.EPERM: "Ask for permission, or name another place.",
+    errno.EROFS: "The disk can only be read: name another place.",
+    errno.EBADF: "It is closed: give it somewhere to go, as in > /dev/null.",
+}
+
+
+def host_error(error: OSError, name: str = "") -> HostError:
+    """What the operating system refused, in words: the number of the error, the file (or `name`) and what to do."""
+    known = errno.errorcode.get(error.errno or 0)
+    about = f"{error.strerror} ({known})" if known else str(error)
+    where = str(error.filename or name) if known else name
+    return HostError(f"{where}: {about}" if where else about, hint=REMEDIES.get(error.errno or 0, ""))
+
+
+@contextmanager
+def at_host(name: str | PathLike[str]) -> Iterator[None]:
+    """What the operating system refuses meanwhile is a HostError about `name`."""
+    try:
+        yield
+    except OSError as error:
+        raise host_error(error, str(name)) from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

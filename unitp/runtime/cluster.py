@@ -14,7 +14,6 @@ import select
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,9 @@ from unitp.errors import RankError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plugins.spec import Process
 from unitp.runtime.arrays import Inbox, Outbox
-from unitp.runtime.environment import FOLDER_PREFIX, for_process
+from unitp.runtime.environment import for_process
+from unitp.runtime.folder import new_folder
+from unitp.runtime.interpreter import command
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Close, Failed, Reply, Start
@@ -46,7 +47,7 @@ class Cluster:
     def __init__(self, mesh: Mesh, limits: Limits, place: Callable[[str], str], *, verbose: bool = False) -> None:
         self.mesh, self.limits = mesh, limits
         self.token = secrets.token_hex(16)
-        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self.folder = new_folder()
         self.members: list[Member] = []
         self.pages: dict[str, Page] = {}
         self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
@@ -74,7 +75,7 @@ class Cluster:
             for process in processes:
                 number = counts.setdefault(process.role, 0)
                 counts[process.role] += 1
-                self._launch(process, number, address, python, threads)
+                self._launch(process, number, address, engine, python, threads)
             self.watchdog.start()
             if self.forwarder is not None:
                 self.forwarder.start({log.stem: log for member in self.members for log in member.logs})
@@ -82,8 +83,12 @@ class Cluster:
         self._collect()
         self.watchdog.started()
 
-    def _launch(self, process: Process, number: int, address: str, python: str, threads: int) -> None:
-        """Start one process with its pages and logs."""
+    def _launch(
+        self, process: Process, number: int, address: str, engine: str, python: str, threads: int
+    ) -> None:
+        """Start one process with its pages and logs, in the session's folder: files in the driver's current folder that
+        libraries look for (ucx.conf) are not meant for it.
+        """
         alone = not process.argv
         if process.role == "worker":
             names = [f"rank{rank}" for rank in process.ranks]
@@ -104,10 +109,16 @@ class Cluster:
             folder=str(self.folder),
             threads=threads,
         )
-        command = [*process.argv, python, "-m", "unitp.worker", "--role", process.role, "--connect", address]
+        worker = command(python, "--role", process.role, "--connect", address, engine=engine)
         with open(logs[0], "ab") as log:
             started = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*process.argv, *worker],
+                env=environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
 

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-TAIL_LINES = 8
+FIRST_LINES = 4
+LAST_LINES = 8
 PATIENCE_S = 5.0
 
 
@@ -32,6 +33,9 @@ class Member:
         self.exit_code()
 
     def tail(self) -> str:
-        """The last lines that were printed, indented, or nothing."""
+        """The first and the last lines that were printed, indented, or nothing: a cause comes first, its effects follow."""
         lines = [line for log in self.logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
-        return "".join(f"\n  | {line}" for line in lines[-TAIL_LINES:])
+        left_out = len(lines) - FIRST_LINES - LAST_LINES
+        if left_out > 1:
+            lines[FIRST_LINES:-LAST_LINES] = [f"... {left_out} lines ..."]
+        return "".join(f"\n  | {line}" for line in lines)
