@@ -182,7 +182,9 @@ def _read(path: Path, *, named: bool, own: Path | None) -> dict[str, Any]:
             _require_variables(table["env"], f"{path}: [backends.{backend}.env]")
             if path != own:
                 hint = f"Move it to {own}." if own else "Set HOME, and write it to ~/.config/unitp/unitp.toml."
-                raise InputError(f"{path}: [backends.{backend}.env] may stand in your own settings file only", hint=hint)
+                raise InputError(
+                    f"{path}: [backends.{backend}.env] may stand in your own settings file only", hint=hint
+                )
     return file
 
 

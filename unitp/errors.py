@@ -7,10 +7,10 @@ The command line prints the message alone, without a traceback, and leaves with 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from os import PathLike
 
 
 class UnitpError(Exception):
@@ -72,11 +72,15 @@ REMEDIES = {
     errno.ENFILE: "Too many files are open on this host: end what is not needed, or raise fs.file-max.",
     errno.ENOMEM: "There is no memory left: end what is not needed, or use a smaller model or more ranks.",
     errno.EAGAIN: "No more processes or threads can be started: raise the limit (ulimit -u), or end some.",
-    errno.EACCES: "Ask for permission, or name another place.",
-    errno.EPERM: "Ask for permission, or name another place.",
-    errno.EROFS: "The disk can only be read: name another place.",
     errno.EBADF: "It is closed: give it somewhere to go, as in > /dev/null.",
 }
+SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MISTAKES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def remedy(text: str) -> str:
+    """What to do where `text`, which a library printed, complains of a shortage; nothing where it does not."""
+    return next((REMEDIES[number] for number in SHORTAGES if os.strerror(number) in text), "")
 
 
 def host_error(error: OSError, name: str = "") -> HostError:
@@ -88,12 +92,25 @@ def host_error(error: OSError, name: str = "") -> HostError:
 
 
 @contextmanager
-def at_host(name: str | PathLike[str]) -> Iterator[None]:
+def at_host(name: str | os.PathLike[str]) -> Iterator[None]:
     """What the operating system refuses meanwhile is a HostError about `name`."""
     try:
         yield
     except OSError as error:
         raise host_error(error, str(name)) from error
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str], what: str = "", mistake: type[UnitpError] = InputError) -> Iterator[None]:
+    """Meanwhile `what` is written to `path`. Raises `mistake` for a path that cannot be written, HostError where the host
+    lacks something.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in MISTAKES:
+            raise mistake(f"cannot write {f'{what} ' if what else ''}{os.fspath(path)}: {error.strerror}") from None
+        raise host_error(error, os.fspath(path)) from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from unitp.testing.surroundings import HOSTILE, Surroundings
-from unitp.cpus import BINDING
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.plugins.discover import backend
-from unitp.runtime.environment import KEPT, THREADS, chosen
 from unitp.runtime.launch import launch
 from unitp.testing.models import EAGER_TO_SPLIT
+from unitp.testing.surroundings import Surroundings
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -55,5 +50,3 @@ def test_every_backend_starts_in_surroundings_that_are_all_wrong(
             assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
             assert os.readlink(f"/proc/{pid}/cwd") != str(surroundings.folder)
     assert surroundings.executed == []
-
-

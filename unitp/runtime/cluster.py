@@ -83,9 +83,7 @@ class Cluster:
         self._collect()
         self.watchdog.started()
 
-    def _launch(
-        self, process: Process, number: int, address: str, engine: str, python: str, threads: int
-    ) -> None:
+    def _launch(self, process: Process, number: int, address: str, engine: str, python: str, threads: int) -> None:
         """Start one process with its pages and logs, in the session's folder: files in the driver's current folder that
         libraries look for (ucx.conf) are not meant for it.
         """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FIRST_LINES = 4
-LAST_LINES = 8
+LAST_LINES = 6
 PATIENCE_S = 5.0
 
 
@@ -33,9 +33,13 @@ class Member:
         self.exit_code()
 
     def tail(self) -> str:
-        """The first and the last lines that were printed, indented, or nothing: a cause comes first, its effects follow."""
-        lines = [line for log in self.logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
-        left_out = len(lines) - FIRST_LINES - LAST_LINES
-        if left_out > 1:
-            lines[FIRST_LINES:-LAST_LINES] = [f"... {left_out} lines ..."]
-        return "".join(f"\n  | {line}" for line in lines)
+        """The first and the last lines of each log, indented, or nothing: a cause comes first, its effects follow."""
+        texts = [log.read_text(errors="replace") for log in self.logs if log.exists()]
+        return "".join(f"\n  | {line}" for text in texts for line in _ends(text.splitlines()))
+
+
+def _ends(lines: list[str]) -> list[str]:
+    left_out = len(lines) - FIRST_LINES - LAST_LINES
+    if left_out < 2:
+        return lines
+    return [*lines[:FIRST_LINES], f"... {left_out} more lines ...", *lines[-LAST_LINES:]]

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import msgspec
 
 import unitp.errors
-from unitp.errors import RankError, UnitpError, host_error
+from unitp.errors import RankError, UnitpError, host_error, remedy
 from unitp.runtime.folder import SHARED_MEMORY, room
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
@@ -244,7 +244,9 @@ class Watchdog:
             where = "" if failed.message.startswith(name) else f"{name}: "
             error: UnitpError = known(f"{where}{failed.message}", hint=failed.hint)
         else:
-            error = RankError(f"{name} raised {failed.kind} while {self.place(name)}: {failed.message}", hint=failed.hint)
+            error = RankError(
+                f"{name} raised {failed.kind} while {self.place(name)}: {failed.message}", hint=failed.hint
+            )
         error.add_note(failed.trace)
         return error
 
@@ -297,18 +299,19 @@ class Watchdog:
 
     # words
 
-    def _error(
-        self, one: Watched, what: str, more: str = "", *, log: bool = False, hint: str = ""
-    ) -> RankError:
+    def _error(self, one: Watched, what: str, more: str = "", *, log: bool = False, hint: str = "") -> RankError:
         tail = "" if not log else one.member.tail() if one.member else self._logs()
         return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}", hint=hint)
 
     def _lacking(self, code: int | None) -> str:
-        """What a bus error comes from, and what to do: a mapped file had no room for a page that was written."""
-        if code != -signal.SIGBUS and "Bus error" not in self._logs():  # the latter is how MPICH tells it
-            return ""
-        places = room([SHARED_MEMORY, *{log.parent for member in self.members for log in member.logs}])
-        return f"A file in memory had no room to grow: {places}. Free some, or give it more (docker run --shm-size=256m)."
+        """What the host may have lacked, and what to do: room for a page of a mapped file that was written (a bus error), or
+        what the logs say.
+        """
+        logs = self._logs()
+        if code == -signal.SIGBUS or "Bus error" in logs:  # the latter is how MPICH tells it
+            places = room([SHARED_MEMORY, *{log.parent for member in self.members for log in member.logs}])
+            return f"A file in memory had no room to grow: {places}. Free some, or give it more (docker run --shm-size=256m)."
+        return remedy(logs)
 
     def _unseen(self, one: Watched) -> str:
         """Who may have ended before, so soon after it was born that it never came under watch."""
