@@ -93,10 +93,14 @@ def host_error(error: OSError, name: str = "") -> HostError:
 
 @contextmanager
 def at_host(name: str | os.PathLike[str]) -> Iterator[None]:
-    """What the operating system refuses meanwhile is a HostError about `name`."""
+    """What the operating system refuses meanwhile is a HostError about `name`. A TimeoutError of the caller's own, which has no
+    number, comes out as itself.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno is None:
+            raise
         raise host_error(error, str(name)) from error
 
 
@@ -108,6 +112,8 @@ def writing(path: str | os.PathLike[str], what: str = "", mistake: type[UnitpErr
     try:
         yield
     except OSError as error:
+        if error.errno is None:
+            raise
         if error.errno in MISTAKES:
             raise mistake(f"cannot write {f'{what} ' if what else ''}{os.fspath(path)}: {error.strerror}") from None
         raise host_error(error, os.fspath(path)) from error

@@ -58,7 +58,8 @@ def standard_streams() -> Iterator[None]:
     before = sys.stdin, sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            with suppress(OSError):  # it writes what was there before
+                stream.reconfigure(errors="replace")
     results, remarks = Stream(sys.stdout, dropped=False), Stream(sys.stderr, dropped=True)
     sys.stdout, sys.stderr = results, remarks
     try:

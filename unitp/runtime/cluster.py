@@ -52,7 +52,11 @@ class Cluster:
         self.pages: dict[str, Page] = {}
         self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
         self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
-        self.watchdog = Watchdog(self.token, self.members, self.pages, mesh.size, limits, place)
+        try:
+            self.watchdog = Watchdog(self.token, self.members, self.pages, mesh.size, limits, place)
+        except OSError:
+            self.folder.rmdir()
+            raise
         self.forwarder = Forwarder() if verbose else None
         self._channels: dict[str, Channel[Reply]] = {}
         self._names: dict[int, str] = {}
