@@ -1,5 +1,7 @@
 """The proof that tests leave nothing: what a test marked `system` starts inherits a mark of that test; afterwards no process
 with it may be alive, and no folder of a session may be left.
+
+Ranks inherit little, but know the folder of their session, whose path has the mark in it, too.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def marked_by(mark: str) -> dict[int, dict[str, str]]:
             raw = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             continue
-        seen = look(pid) if f"{MARK}={mark}".encode() in raw else None
+        seen = look(pid) if mark.encode() in raw else None
         if seen is not None and seen.alive and pid != os.getpid():
             pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0"))
             found[pid] = {name: value for name, _, value in pairs}
@@ -65,6 +67,14 @@ class Zoo:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whoever runs the tests may have settings of their own."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def ctrl_c_counts() -> None:
     """A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests of Ctrl-C would hang."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -73,7 +83,8 @@ def ctrl_c_counts() -> None:
 
 def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Zoo]:
     """Marks what is started meanwhile, and proves afterwards that neither a process nor a folder is left."""
-    mark = uuid.uuid4().hex
+    mark = uuid.uuid4().hex[:12]
+    folder = folder.with_name(mark)
     folder.mkdir()
     monkeypatch.setenv(MARK, mark)
     monkeypatch.setenv("TMPDIR", str(folder))

@@ -1,4 +1,5 @@
-"""Settings: a flag wins over the environment (`UNITP_BACKEND`), that over `unitp.toml`, that over the default.
+"""Settings: a flag wins over the environment (`UNITP_BACKEND`), that over `unitp.toml` in the current folder, that over the
+user's own `~/.config/unitp/unitp.toml`, that over the default.
 
     backend = "torch"
     mesh = "tp=2"
@@ -6,7 +7,11 @@
     [backends.mxnet]
     python = "/opt/mxnet/bin/python"        # the interpreter of its ranks; UNITP_BACKENDS_MXNET_PYTHON
 
-`UNITP_CONFIG` names another file than `unitp.toml` in the current folder. An empty variable is as good as none.
+    [backends.mxnet.env]                    # in the user's own file only
+    LD_PRELOAD = "/opt/lib/libjemalloc.so"  # a variable of its ranks, which get no other than unitp lists
+
+`UNITP_CONFIG` names another file than `unitp.toml` in the current folder, XDG_CONFIG_HOME another place than `~/.config`. An
+empty variable is as good as none. A project's file cannot set variables of ranks: whoever enters a folder has not read it.
 """
 
 from __future__ import annotations
@@ -66,20 +71,38 @@ def settings(
     """All settings. Flags that are None were not given. Raises InputError for an unknown or ill-typed one."""
     env = os.environ if environment is None else environment
     _require_known(env)
-    path = Path(env.get(FILE) or "unitp.toml")
-    file = _read(path, named=bool(env.get(FILE)))
+    files = _files(env)
     found = {}
     for name, default in DEFAULTS.items():
         if flags and flags.get(name) is not None:
             origin, value = "flag", _checked(name, flags[name], f"--{name.replace('_', '-')}")
         elif env.get(variable := variable_of(name)):
             origin, value = variable, _checked(name, _parsed(name, env[variable], variable), variable)
-        elif name in file:
-            origin, value = str(path), _checked(name, file[name], str(path))
+        elif path := next((path for path, file in files.items() if name in file), ""):
+            origin, value = path, _checked(name, files[path][name], path)
         else:
             origin, value = "default", default
         found[name] = Setting(name, value, origin)
-    return found | {s.name: s for s in _interpreters(file, env, str(path))}
+    return found | {s.name: s for s in (*_interpreters(files, env), *_variables(files))}
+
+
+def own_file(env: Mapping[str, str]) -> Path | None:
+    """The user's own settings file, whether it is there or not; None where there is no home."""
+    home = env.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(home):  # so the specification of XDG wants it
+        home = os.path.join(env["HOME"], ".config") if env.get("HOME") else ""
+    return Path(home, "unitp", "unitp.toml") if home else None
+
+
+def _files(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What the settings files say, by path; the first one counts most."""
+    project, own = Path(env.get(FILE) or "unitp.toml"), own_file(env)
+    files = {}
+    if own is None or project.absolute() != own:
+        files[str(project)] = _read(project, named=bool(env.get(FILE)), own=own)
+    if own is not None:
+        files[str(own)] = _read(own, named=False, own=own)
+    return files
 
 
 def python_of(backend: str, found: Mapping[str, Setting]) -> str | None:
@@ -88,18 +111,38 @@ def python_of(backend: str, found: Mapping[str, Setting]) -> str | None:
     return str(setting.value) if setting else None
 
 
+def variables_of(backend: str, found: Mapping[str, Setting]) -> dict[str, str]:
+    """The environment variables that the user's own settings file adds to a backend's ranks."""
+    start = f"backends.{backend}.env."
+    return {name.removeprefix(start): str(found[name].value) for name in found if name.startswith(start)}
+
+
 def variable_of(name: str) -> str:
     """The environment variable of a setting."""
     return f"UNITP_{name.replace('.', '_').upper()}"
 
 
-def _interpreters(file: Mapping[str, Any], env: Mapping[str, str], path: str) -> list[Setting]:
-    found = {backend: (table["python"], path) for backend, table in file.get("backends", {}).items()}
+def _interpreters(files: Mapping[str, dict[str, Any]], env: Mapping[str, str]) -> list[Setting]:
+    found = {
+        backend: (table["python"], path)
+        for path, file in reversed(list(files.items()))
+        for backend, table in file.get("backends", {}).items()
+        if "python" in table
+    }
     for variable, value in env.items():
         if value and (match := re.fullmatch(r"UNITP_BACKENDS_(\w+)_PYTHON", variable)):
             found[match[1].lower()] = (value, variable)
     names = {backend: f"backends.{backend}.python" for backend in sorted(found)}
     return [Setting(name, found[backend][0], found[backend][1]) for backend, name in names.items()]
+
+
+def _variables(files: Mapping[str, dict[str, Any]]) -> list[Setting]:
+    return [
+        Setting(f"backends.{backend}.env.{name}", value, path)
+        for path, file in files.items()
+        for backend, table in sorted(file.get("backends", {}).items())
+        for name, value in table.get("env", {}).items()
+    ]
 
 
 def _require_known(env: Mapping[str, str]) -> None:
@@ -112,7 +155,7 @@ def _require_known(env: Mapping[str, str]) -> None:
                 raise InputError(f"{variable} is no setting", hint=f'Did you mean "{near[0]}"?')
 
 
-def _read(path: Path, *, named: bool) -> dict[str, Any]:
+def _read(path: Path, *, named: bool, own: Path | None) -> dict[str, Any]:
     if not path.is_file() and not named:
         return {}
     try:
@@ -130,9 +173,32 @@ def _read(path: Path, *, named: bool) -> dict[str, Any]:
     if not isinstance(tables, dict) or any(not isinstance(t, dict) for t in tables.values()):
         raise InputError(f'{path}: write [backends.NAME] and python = "..." below it')
     for backend, table in tables.items():
-        if set(table) != {"python"} or not isinstance(table["python"], str):
-            raise InputError(f'{path}: a table [backends.{backend}] has one setting, python = "..."')
+        if not table or not set(table) <= {"python", "env"} or not isinstance(table.get("python", ""), str):
+            raise InputError(
+                f'{path}: a table [backends.{backend}] has one setting, python = "..."',
+                hint=f"In your own settings file it may have a table [backends.{backend}.env] as well.",
+            )
+        if "env" in table:
+            _require_variables(table["env"], f"{path}: [backends.{backend}.env]")
+            if path != own:
+                hint = f"Move it to {own}." if own else "Set HOME, and write it to ~/.config/unitp/unitp.toml."
+                raise InputError(
+                    f"{path}: [backends.{backend}.env] may stand in your own settings file only", hint=hint
+                )
     return file
+
+
+def _require_variables(table: Any, where: str) -> None:
+    """Raise InputError for what cannot be the environment variables of a process."""
+    if not isinstance(table, dict):
+        raise InputError(f'{where}: write NAME = "value" below it')
+    for name, value in table.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise InputError(f'{where}: "{name}" is no name of a variable')
+        if not isinstance(value, str) or "\0" in value:
+            raise InputError(f'{where}: {name} is "{value}", wanted is text in quotes')
+        if name.startswith("UNITP_"):
+            raise InputError(f"{where}: {name} is unitp's own")
 
 
 def _parsed(name: str, text: str, where: str) -> Any:

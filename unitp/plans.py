@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from unitp.errors import MeshError, PlanError, did_you_mean
+from unitp.errors import MeshError, PlanError, did_you_mean, writing
 from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import rule_of
 from unitp.layout import Layout, Reduction, Split
@@ -168,11 +168,9 @@ def encode(plan: Plan) -> bytes:
 
 
 def save(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write the plan. Raises PlanError where that cannot be done."""
-    try:
+    """Write the plan. Raises PlanError where that cannot be done, HostError where the disk is full."""
+    with writing(path, "the plan", PlanError):
         Path(path).write_bytes(encode(plan))
-    except OSError as error:
-        raise PlanError(f"cannot write the plan {path}: {error.strerror}") from None
 
 
 def load(path: str | os.PathLike[str]) -> Plan:

@@ -1,4 +1,4 @@
-"""The entry of a worker: `python -m unitp.worker --role worker --connect 127.0.0.1:4711`, and `... describe`.
+"""A worker: `--role worker --connect 127.0.0.1:4711`, and `describe`. Interpreters are given `unitp.entry`, which leads here.
 
 It connects before it imports a framework, so that the driver knows from the start who is there, and ends as soon as
 the driver's end of the connection is closed, whatever it is doing then: a killed driver leaves nothing behind. A
@@ -56,8 +56,8 @@ def serve(role: str, host: str, port: int) -> None:
         channel.socket.settimeout(None)
         channel.send(Hello(os.environ[TOKEN], role, number, os.getpid()))
         start = channel.receive()
-    except (OSError, WireError):
-        leave(folder)
+    except (ConnectionError, TimeoutError, WireError):
+        leave(folder)  # the driver is gone; whatever else the system refuses is told in the log
     if not isinstance(start, Start):
         raise WireError(f"the driver began with {type(start).__name__} instead of Start")
     threading.Thread(target=end_with_driver, args=(channel, folder), name="end with the driver", daemon=True).start()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 import rich_click as click
 from click.exceptions import Abort, Exit
 
-from unitp.errors import InputError, UnitpError, did_you_mean
+from unitp.cli.streams import standard_streams
+from unitp.errors import InputError, UnitpError, did_you_mean, host_error
 
 VERBS = {
     "doctor": "What is installed, what is missing, and the command that mends it.",
@@ -68,27 +68,43 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Errors of unitp's own are a message and an exit code, never a traceback."""
+    with standard_streams():
+        code = call(arguments)
+    if code:
+        sys.exit(code)
+
+
+def call(arguments: Sequence[str] | None) -> int:
+    """Carry out a verb, to the last character of its results; returns the exit code."""
     try:
-        group(arguments, prog_name="unitp", standalone_mode=False)
+        code = _returned(arguments)
         sys.stdout.flush()
+        return code
     except UnitpError as error:
-        fail(error)
-    except Exit as end:
-        sys.exit(end.exit_code)
+        return fail(error)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, Abort):
-        sys.exit(INTERRUPTED)
-    except (
-        BrokenPipeError
-    ):  # whoever read standard output has seen enough; click leaves with 1 where it notices, so do we
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read standard output has seen enough; click leaves with 1 where it notices
+        return 1
+    except OSError as error:
+        return fail(host_error(error))
 
 
-def fail(error: UnitpError) -> None:
-    """Print what is wrong and how to mend it, and leave."""
+def _returned(arguments: Sequence[str] | None) -> int:
+    try:
+        group(arguments, prog_name="unitp", standalone_mode=False)
+    except Exit as end:
+        return int(end.exit_code)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def fail(error: UnitpError) -> int:
+    """Print what is wrong and how to mend it; returns the exit code."""
     from rich.markup import escape
 
     from unitp.cli.output import errors
@@ -96,4 +112,4 @@ def fail(error: UnitpError) -> None:
     errors().print(f"[bold red]Error:[/bold red] {escape(error.message)}", highlight=False)
     if error.hint:
         errors().print(escape(error.hint), highlight=False)
-    sys.exit(error.exit_code)
+    return error.exit_code

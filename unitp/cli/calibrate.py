@@ -7,6 +7,7 @@ import rich_click as click
 
 from unitp.cli.options import Settings, backend_option, json_option, launch_options, options, writable
 from unitp.cli.output import print_json, progress_bar, say
+from unitp.errors import writing
 
 
 @click.command("calibrate")
@@ -46,7 +47,8 @@ def command(
     find(name)
     with progress_bar(f"calibrating {name}") as tell:
         found = calibrate(name, ranks, quick=quick, tell=tell, **settings.launch_options(name))
-    path.write_text(found.text, "utf-8")
+    with writing(path):
+        path.write_text(found.text, "utf-8")
     if as_json:
         print_json({"output": output, "backend": name, "ranks": ranks, **_about(found.machine)})
         return

@@ -12,7 +12,7 @@ from unitp.config import ABOUT, settings
 
 @click.group("config", no_args_is_help=True)
 def command() -> None:
-    """Every setting and where it comes from: a flag, then UNITP_*, then unitp.toml, then the default."""
+    """Every setting and where it comes from: a flag, then UNITP_*, then unitp.toml, then your own file, then the default."""
 
 
 @command.command("show")
@@ -26,6 +26,7 @@ def show(origin: bool, as_json: bool) -> None:
         return
     rows = table("setting", "value", *(["origin"] if origin else []), "what it is")
     for name, setting in found.items():
-        about = ABOUT.get(name, "the interpreter of this backend's ranks")
+        more = "an environment variable" if ".env." in name else "the interpreter"
+        about = ABOUT.get(name, f"{more} of this backend's ranks")
         rows.add_row(*map(escape, (name, str(setting.value), *([setting.origin] if origin else []), about)))
     print_table(rows)

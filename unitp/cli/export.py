@@ -10,7 +10,7 @@ import rich_click as click
 from unitp.cli.options import json_option, plan_argument, writable
 from unitp.cli.output import errors, print_json, say
 from unitp.cli.show import graph_of, model_option
-from unitp.errors import ModelError, PlanError
+from unitp.errors import ModelError, PlanError, writing
 
 if TYPE_CHECKING:
     from unitp.report.export import Export, Group
@@ -65,10 +65,8 @@ def command(plan_file: str, to: str, output: str, phase: str, strict: bool, mode
     made = export(plan, graph, to, phase=phase, suffix=path.suffix)
     lost, failed = grouped(made.lost), strict and bool(made.lost)
     if not failed:
-        try:
+        with writing(path, mistake=PlanError):
             path.write_bytes(made.data)
-        except OSError as error:
-            raise PlanError(f"cannot write {path}: {error.strerror}") from None
     _explain(to, made, lost)
     if as_json:
         print_json({"format": to, "output": "" if failed else output, "lost": lost, "limits": made.limits})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, reduce
 from pathlib import Path
@@ -156,12 +157,16 @@ def parse_phase(text: str) -> Phase:
 
 
 def writable(path: str) -> Path:
-    """A path to write results to. Raises InputError where its folder is missing or it is one itself: before the work, not after."""
+    """A path to write results to. Raises InputError where its folder is missing, it is one itself, or there is no permission:
+    before the work, not after.
+    """
     found = Path(path)
     if found.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
     if not found.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {found.parent}")
+    if not os.access(found if found.exists() else found.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: there is no permission")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +32,10 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """One JSON object on standard output; characters that it cannot show are escaped."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    shown = text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8")
+    sys.stdout.write((text if shown == text else json.dumps(json.loads(text), indent=2)) + "\n")
 
 
 @contextmanager

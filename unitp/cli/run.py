@@ -9,7 +9,7 @@ import rich_click as click
 
 from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options, writable
 from unitp.cli.output import print_json, progress, say
-from unitp.errors import InputError
+from unitp.errors import InputError, writing
 
 
 @click.command("run")
@@ -47,7 +47,7 @@ def command(
         session = request.launch(tell, len(arrays.get("input_ids", ())))
     with session:
         outputs = session.run(arrays)
-    with path.open("wb") as file:  # np.savez would add .npz to a name without it
+    with writing(path), path.open("wb") as file:  # np.savez would add .npz to a name without it
         np.savez(file, **outputs)
     shapes = {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in outputs.items()}
     if as_json:

@@ -37,7 +37,11 @@ class Requirement(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True):
-    """`port_taken`: words by which its processes complain that somebody else took a port; the start is then tried again."""
+    """`port_taken`: words by which its processes complain that somebody else took a port; the start is then tried again.
+
+    `passes`: variables of the driver's environment that its processes get (`LC_*`: all that begin so). Beside them they get
+    what `cluster` sets, where the user and programs are found, and what the user's settings file adds; nothing else.
+    """
 
     name: str
     distribution: str
@@ -49,10 +53,11 @@ class BackendSpec(msgspec.Struct, frozen=True):
     engine: str
     start_limit_s: float = 60.0
     port_taken: tuple[str, ...] = ("ddress already in use",)
+    passes: tuple[str, ...] = ()
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process to start beside others. `argv` comes before `python -m unitp.worker ...`; roles other than "worker" serve.
+    """A process to start beside others. `argv` comes before the interpreter of a worker; roles other than "worker" serve.
 
     `ranks`: the ranks that live in or under this process (one; all of them under `mpiexec`; none for a server).
     """

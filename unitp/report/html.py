@@ -17,7 +17,7 @@ import numpy as np
 
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
-from unitp.errors import InputError
+from unitp.errors import writing
 from unitp.graph.graph import Graph, TensorType
 from unitp.layout import Layout
 from unitp.mesh import Mesh
@@ -90,12 +90,10 @@ def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
 
 
 def save(plan: Plan, graph: Graph, path: str | os.PathLike[str], machine: Machine | None = None) -> None:
-    """Write the page. Raises InputError where that cannot be done."""
+    """Write the page. Raises InputError where that cannot be done, HostError where the disk is full."""
     text = page(plan, graph, machine)
-    try:
+    with writing(path, "the page"):
         Path(path).write_text(text, "utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write the page {path}: {error.strerror}") from None
 
 
 def tensors(plan: Plan, graph: Graph, phase: Phase) -> list[Tensors]:

@@ -19,7 +19,7 @@ import msgspec
 
 from unitp.comparison.breakdown import class_of, spans
 from unitp.cost import Machine
-from unitp.errors import InputError
+from unitp.errors import InputError, writing
 from unitp.program.instructions import Local, Program, writes
 from unitp.program.objective import Prediction, predict
 from unitp.runtime.messages import Trace
@@ -39,11 +39,9 @@ def trace(calls: Sequence[TracedCall], machine: Machine, title: str = "unitp") -
 
 
 def save(calls: Sequence[TracedCall], machine: Machine, path: str | os.PathLike[str], title: str = "unitp") -> None:
-    """Write the trace. Raises InputError where that cannot be done."""
-    try:
+    """Write the trace. Raises InputError where that cannot be done, HostError where the disk is full."""
+    with writing(path, "the trace"):
         Path(path).write_bytes(msgspec.json.encode(trace(calls, machine, title)))
-    except OSError as error:
-        raise InputError(f"cannot write the trace {path}: {error.strerror}") from None
 
 
 def _names(calls: Sequence[TracedCall], title: str) -> Iterator[Event]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from unitp.errors import at_host
 from unitp.graph.graph import DTYPES
 from unitp.runtime.messages import ArrayPart
 from unitp.runtime.wire import WireError
@@ -37,6 +38,7 @@ class Outbox:
         self._next = 0
 
     def put(self, array: Array) -> ArrayPart:
+        """The array as a part of the message. Raises HostError where the file cannot grow."""
         name = array.dtype.name
         if array.nbytes <= self.inline:
             return ArrayPart(name, array.shape, bytearray(array.tobytes()))
@@ -48,7 +50,7 @@ class Outbox:
     def _room(self, size: int) -> mmap.mmap:
         if self._map is None or len(self._map) < size:
             size = 1 << (size - 1).bit_length()
-            with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            with at_host(self.path), open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a bus error later
                 self._map = mmap.mmap(file.fileno(), size)
         return self._map

@@ -14,7 +14,6 @@ import select
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -26,7 +25,9 @@ from unitp.mesh import Mesh
 from unitp.plugins.spec import Process
 from unitp.runtime.arrays import Inbox, Outbox
 from unitp.runtime.courier import Courier, Errand
-from unitp.runtime.environment import FOLDER_PREFIX, for_process
+from unitp.runtime.environment import for_process
+from unitp.runtime.folder import new_folder
+from unitp.runtime.interpreter import command
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Close, Failed, Refused, Reply, Start
@@ -52,12 +53,16 @@ class Cluster:
     def __init__(self, mesh: Mesh, limits: Limits, place: Callable[[str], str], *, verbose: bool = False) -> None:
         self.mesh, self.limits = mesh, limits
         self.token = secrets.token_hex(16)
-        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self.folder = new_folder()
         self.members: list[Member] = []
         self.pages: dict[str, Page] = {}
         self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
         self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
-        self.watchdog = Watchdog(self.token, self.members, self.pages, mesh.size, limits, place)
+        try:
+            self.watchdog = Watchdog(self.token, self.members, self.pages, mesh.size, limits, place)
+        except OSError:
+            self.folder.rmdir()
+            raise
         self.forwarder = Forwarder() if verbose else None
         self._channels: dict[str, Channel[Reply]] = {}
         self._names: dict[int, str] = {}
@@ -80,7 +85,7 @@ class Cluster:
             for process in processes:
                 number = counts.setdefault(process.role, 0)
                 counts[process.role] += 1
-                self._launch(process, number, address, python, threads)
+                self._launch(process, number, address, engine, python, threads)
             self.watchdog.start()
             if self.forwarder is not None:
                 self.forwarder.start({log.stem: log for member in self.members for log in member.logs})
@@ -89,8 +94,10 @@ class Cluster:
         self.watchdog.started()
         self._courier = Courier()
 
-    def _launch(self, process: Process, number: int, address: str, python: str, threads: int) -> None:
-        """Start one process with its pages and logs."""
+    def _launch(self, process: Process, number: int, address: str, engine: str, python: str, threads: int) -> None:
+        """Start one process with its pages and logs, in the session's folder: files in the driver's current folder that
+        libraries look for (ucx.conf) are not meant for it.
+        """
         alone = not process.argv
         if process.role == "worker":
             names = [f"rank{rank}" for rank in process.ranks]
@@ -111,10 +118,16 @@ class Cluster:
             folder=str(self.folder),
             threads=threads,
         )
-        command = [*process.argv, python, "-m", "unitp.worker", "--role", process.role, "--connect", address]
+        worker = command(python, "--role", process.role, "--connect", address, engine=engine)
         with open(logs[0], "ab") as log:
             started = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*process.argv, *worker],
+                env=environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
 

@@ -1,7 +1,8 @@
-"""What an interpreter can run: `python -m unitp.worker describe` answers in JSON, `ask_interpreter` asks another."""
+"""What an interpreter can run: `unitp.worker describe` answers in JSON, `ask_interpreter` asks another."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import msgspec
 
 from unitp.errors import BackendError
 from unitp.plugins import discover
+from unitp.runtime.environment import KEPT, chosen
+from unitp.runtime.interpreter import command
 
 PATIENCE_S = 60.0
 
@@ -64,7 +67,13 @@ def ask_interpreter(python: str) -> Description:
     """What another interpreter says of itself. Raises BackendError where it cannot be run or has no unitp."""
     try:
         done = subprocess.run(
-            [python, "-m", "unitp.worker", "describe"], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+            command(python, "describe"),
+            env=chosen(os.environ, KEPT),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BackendError(f"the interpreter {python} cannot be asked: {error}") from None

@@ -1,10 +1,16 @@
 """The environment variables of a session's processes: the mark by which they are found, who they are, how many
 threads they use.
+
+A process gets what is listed here and nothing else of the driver's environment: `KEPT`, what its backend lets through
+(`BackendSpec.passes`) or sets (`Process.env`), and what the user's own settings file adds. Schedulers, launchers, OpenMP
+and the frameworks read hundreds of variables, which were meant for another program or for the driver alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from unitp.errors import InputError
 
@@ -24,6 +30,28 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "TF_NUM_INTRAOP_THREADS",
 )
+
+KEPT = (
+    *("HOME", "USER", "LOGNAME", "TZ", "LANG", "LANGUAGE", "LC_*"),
+    *("PATH", "LD_LIBRARY_PATH", "PYTHONPATH"),
+    *("PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
+"""What every process keeps: who and where the user is, and where programs, libraries and modules are found."""
+
+SEARCH_PATHS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
+
+
+def chosen(base: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
+    """The variables of `base` with names like these (`LC_*`: all that begin so). Search paths lose the current folder."""
+    found = {name: base[name] for name in base if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    return found | {name: without_current_folder(found[name]) for name in SEARCH_PATHS if name in found}
+
+
+def without_current_folder(path: str) -> str:
+    """The folders of a search path by their full names. An entry that is empty, or `.`, means the current folder."""
+    here = os.readlink("/proc/self/cwd")  # os.getcwd() fails where it is deleted
+    given = [(entry, os.path.normpath(os.path.join(here, entry))) for entry in path.split(os.pathsep)]
+    return os.pathsep.join(full for entry, full in given if os.path.isabs(entry) or full != here)
 
 
 def number_of(environment: Mapping[str, str]) -> int | None:
@@ -51,12 +79,11 @@ def for_process(
     folder: str,
     threads: int,
 ) -> dict[str, str]:
-    """`base` without what would mislead a worker, the threads, what the backend wants (`own`), and the mark of the
+    """Of `base` what every process keeps, the threads, what the backend and the user want (`own`), and the mark of the
     session.
     """
-    kept = {name: value for name, value in base.items() if name not in (*LAUNCHERS, TOKEN, ROLE)}
-    kept |= {name: str(threads) for name in THREADS}
-    kept.setdefault("MALLOC_ARENA_MAX", "1")  # freed memory of one thread serves another: 6 to 10 MB a rank (glibc)
+    kept = chosen(base, KEPT) | {name: str(threads) for name in THREADS}
+    kept["MALLOC_ARENA_MAX"] = "1"  # freed memory of one thread serves another: 6 to 10 MB a rank (glibc)
     kept |= {"PYTHONUNBUFFERED": "1", "TMPDIR": folder, **own, TOKEN: token, ROLE: role, FOLDER: folder}
     if number is not None:
         kept[NUMBER] = str(number)

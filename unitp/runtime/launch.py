@@ -7,13 +7,16 @@ must be free.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import msgspec
 
 from unitp import plans
-from unitp.config import python_of, settings
-from unitp.errors import BackendError, InputError, RankError, did_you_mean
+from unitp.config import python_of, settings, variables_of
+from unitp.errors import BackendError, InputError, RankError, at_host, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.graph.weights import require_weights
@@ -26,6 +29,7 @@ from unitp.runtime.capacity import rows_for
 from unitp.runtime.cluster import HOST, Cluster
 from unitp.runtime.decoder import is_decoder, positions
 from unitp.runtime.describe import ask_interpreter
+from unitp.runtime.environment import chosen
 from unitp.runtime.places import Places
 from unitp.runtime.session import Session
 from unitp.runtime.watchdog import Limits
@@ -54,7 +58,7 @@ def launch(
     `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
     `sequences`: how many sequences may be open at once (default: 16, or fewer where the plan's memory limit wants that);
     caches are made as they are needed.
-    `python`: the interpreter of the ranks (default: what `unitp.toml` names, else this one). `port`: the first port that
+    `python`: the interpreter of the ranks (default: what the settings name, else this one). `port`: the first port that
     is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (default: the backend's
     start limit). `verbose`: what ranks print goes to standard error, each line with the name of its rank. `say`: is told
     what is being done, once everything that can be checked before is checked.
@@ -63,10 +67,11 @@ def launch(
     spec = discover.backend(backend) if isinstance(backend, str) else backend
     size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
     rows = rows_for(graph, plan, size, sequences) if is_decoder(graph) else 1
+    variables = variables_of(spec.name, settings())
     limits = limits or Limits(start_s=spec.start_limit_s)
     programs: dict[int, Program] = {}
     say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
-    cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose)
+    cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose, variables)
     stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
     session = Session(graph, plan, spec, dtype, cluster, programs, size, rows, stop_ids)
     say(f"loading {count(len(graph.parameters), 'parameter')}")
@@ -135,20 +140,27 @@ def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
 
 
 def _start(
-    mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, python: str, port: int, threads: int, verbose: bool
-) -> Cluster:
-    """The processes, started; tried again where somebody took one of the ports in between."""
+    mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, python: str, port: int, threads: int, verbose: bool,
+    variables: Mapping[str, str],
+) -> Cluster:  # fmt: skip
+    """The processes, started; tried again where somebody took one of the ports in between. What the user's settings say
+    (`variables`) counts more than what the backend sets, and that more than what it lets through.
+    """
     processes: Callable[[Mesh, Callable[[], int]], list[Process]] = discover.resolve(spec.cluster)
+    passed = chosen(os.environ, spec.passes)
     tries = 1 if port else TRIES
     while True:
         tries -= 1
         ports = Ports(port)
-        plan = processes(mesh, ports.next)
+        started = processes(mesh, ports.next)
+        plan = [msgspec.structs.replace(one, env={**passed, **one.env, **variables}) for one in started]
         control = ports.next() if port else 0
-        cluster = Cluster(mesh, limits, places, verbose=verbose)
+        with at_host(f"starting {spec.name}"):
+            cluster = Cluster(mesh, limits, places, verbose=verbose)
         places.pages = cluster.pages
         try:
-            cluster.start(plan, spec.engine, python, control, threads)
+            with at_host(f"starting {spec.name}"):
+                cluster.start(plan, spec.engine, python, control, threads)
         except BaseException as error:
             again = tries > 0 and isinstance(error, RankError) and cluster.collided(spec.port_taken)
             cluster.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 PERIOD_S = 0.2
@@ -47,6 +48,7 @@ def _forward(name: str, path: Path, place: int, last: bool) -> int:
         data = file.read()
     if not last:
         data = data[: data.rfind(b"\n") + 1]
-    for line in data.decode(errors="replace").splitlines():
-        sys.stderr.write(f"[{name}] {line}\n")
+    with suppress(OSError):  # a standard error that is full or closed is no reason to stop the work
+        for line in data.decode(errors="replace").splitlines() if sys.stderr else ():
+            sys.stderr.write(f"[{name}] {line}\n")
     return place + len(data)

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-TAIL_LINES = 8
+FIRST_LINES = 4
+LAST_LINES = 6
 PATIENCE_S = 5.0
 
 
@@ -32,6 +33,13 @@ class Member:
         self.exit_code()
 
     def tail(self) -> str:
-        """The last lines that were printed, indented, or nothing."""
-        lines = [line for log in self.logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
-        return "".join(f"\n  | {line}" for line in lines[-TAIL_LINES:])
+        """The first and the last lines of each log, indented, or nothing: a cause comes first, its effects follow."""
+        texts = [log.read_text(errors="replace") for log in self.logs if log.exists()]
+        return "".join(f"\n  | {line}" for text in texts for line in _ends(text.splitlines()))
+
+
+def _ends(lines: list[str]) -> list[str]:
+    left_out = len(lines) - FIRST_LINES - LAST_LINES
+    if left_out < 2:
+        return lines
+    return [*lines[:FIRST_LINES], f"... {left_out} more lines ...", *lines[-LAST_LINES:]]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unitp.runtime.environment import ROLE, TOKEN, number_of
+from unitp.runtime.interpreter import ENTRY
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -71,7 +72,7 @@ def marked(token: str) -> dict[int, Marked]:
             raw = Path(f"/proc/{entry}/environ").read_bytes()
             if wanted not in raw:
                 continue
-            worker = b"unitp.worker" in Path(f"/proc/{entry}/cmdline").read_bytes()
+            worker = ENTRY.encode() in Path(f"/proc/{entry}/cmdline").read_bytes()
         except OSError:
             continue  # it ended in between, or belongs to somebody else
         seen = look(int(entry))

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from unitp.errors import at_host
+
 HEARTBEAT, ACTIVITY, SUBJECT, INSTRUCTION, TURNS = range(5)
 SIZE = 64
 BEAT_S = 0.5
@@ -38,13 +40,16 @@ class Activity(enum.IntEnum):
 
 
 class Page:
-    """The page at `path`: eight signed 64-bit numbers. `create` makes the file (the driver), else it must exist."""
+    """The page at `path`: eight signed 64-bit numbers. `create` makes the file (the driver), else it must exist.
+
+    Raises HostError where there is no room for it.
+    """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         flags = os.O_RDWR | (os.O_CREAT if create else 0)
-        with open(os.open(path, flags, 0o600), "r+b") as file:
+        with at_host(path), open(os.open(path, flags, 0o600), "r+b") as file:
             if create:
-                file.truncate(SIZE)
+                os.posix_fallocate(file.fileno(), 0, SIZE)  # a full disk is an error here, not a bus error later
             self.numbers = memoryview(mmap.mmap(file.fileno(), SIZE)).cast("q")
 
     def enter(self, activity: Activity, subject: int = 0) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitp.errors import InputError, UnitpError
+from unitp.errors import InputError, UnitpError, remedy
 from unitp.graph.weights import read
 from unitp.program.engine import Array, Engine
 from unitp.program.instructions import decode
@@ -181,7 +181,7 @@ def failure(error: Exception) -> Failed:
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, UnitpError):
         return Failed(type(error).__name__, error.message, error.hint, trace)
-    return Failed(type(error).__name__, str(error), "", trace)
+    return Failed(type(error).__name__, str(error), remedy(str(error)), trace)
 
 
 def resident_bytes() -> dict[str, int]:

@@ -27,7 +27,8 @@ from typing import NamedTuple
 import msgspec
 
 import unitp.errors
-from unitp.errors import RankError, UnitpError
+from unitp.errors import RankError, UnitpError, host_error, remedy
+from unitp.runtime.folder import SHARED_MEMORY, room
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
 from unitp.runtime.processes import Seen, end_all, look, marked
@@ -137,6 +138,8 @@ class Watchdog:
                 if error is not None:
                     self._end(error)
                     return
+        except OSError as error:
+            self._end(host_error(error, "the watchdog"))
         except BaseException as error:
             self._end(RankError(f"the watchdog failed: {error!r}", hint="This is a fault of unitp: please report it."))
             raise
@@ -189,7 +192,7 @@ class Watchdog:
         if pid not in self._handles:
             try:
                 self._handles[pid] = os.pidfd_open(pid)
-            except OSError:
+            except ProcessLookupError:
                 return  # it has just ended: whoever started it tells more
             self._poller.register(self._handles[pid], select.EPOLLIN)
         self._watched[pid] = one
@@ -208,7 +211,8 @@ class Watchdog:
                 (dead[pid] for pid in dict.fromkeys((*self._ended, *dead)) if pid in dead), key=_consequence
             )
             unseen = self._unseen(one) if self._starting else ""
-            return self._error(one, _how(code), unseen, log=code is None or code >= 0 or code == -signal.SIGABRT)
+            log = code is None or code >= 0 or code == -signal.SIGABRT
+            return self._error(one, _how(code), unseen, log=log, hint=self._lacking(code))
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
@@ -240,7 +244,9 @@ class Watchdog:
             where = "" if failed.message.startswith(name) else f"{name}: "
             error: UnitpError = known(f"{where}{failed.message}", hint=failed.hint)
         else:
-            error = RankError(f"{name} raised {failed.kind} while {self.place(name)}: {failed.message}")
+            error = RankError(
+                f"{name} raised {failed.kind} while {self.place(name)}: {failed.message}", hint=failed.hint
+            )
         error.add_note(failed.trace)
         return error
 
@@ -293,9 +299,19 @@ class Watchdog:
 
     # words
 
-    def _error(self, one: Watched, what: str, more: str = "", *, log: bool = False) -> RankError:
+    def _error(self, one: Watched, what: str, more: str = "", *, log: bool = False, hint: str = "") -> RankError:
         tail = "" if not log else one.member.tail() if one.member else self._logs()
-        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}")
+        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}", hint=hint)
+
+    def _lacking(self, code: int | None) -> str:
+        """What the host may have lacked, and what to do: room for a page of a mapped file that was written (a bus error), or
+        what the logs say.
+        """
+        logs = self._logs()
+        if code == -signal.SIGBUS or "Bus error" in logs:  # the latter is how MPICH tells it
+            places = room([SHARED_MEMORY, *{log.parent for member in self.members for log in member.logs}])
+            return f"A file in memory had no room to grow: {places}. Free some, or give it more (docker run --shm-size=256m)."
+        return remedy(logs)
 
     def _unseen(self, one: Watched) -> str:
         """Who may have ended before, so soon after it was born that it never came under watch."""

@@ -18,6 +18,7 @@ SPEC = BackendSpec(
     cluster="unitp_fake.cluster:processes",
     engine="unitp_fake.executor:connect",
     start_limit_s=20.0,
+    passes=("FAKE", "FAKE_*"),
 )
 
 

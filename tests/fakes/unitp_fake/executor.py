@@ -35,6 +35,7 @@ def misbehave(rank: int, stage: str) -> None:
         "hang": lambda: time.sleep(1000),
         "exit": lambda: print("about to leave", flush=True) or os._exit(7),
         "taken": taken,
+        "bus": lambda: os.kill(os.getpid(), signal.SIGBUS),
     }
     actions[what]()
 
