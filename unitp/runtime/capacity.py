@@ -44,8 +44,8 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
     rank, need = needs_most(wanted or least)
     could = f"There is room for {fitting}." if fitting else "A smaller context needs less."
     raise InputError(
-        f"rank {rank} needs {need / 2**20:.0f} MiB with caches for {wanted or least} sequences of {context} tokens, "
-        f"and the plan's limit is {limit / 2**20:.0f} MiB",
+        f"rank {rank} needs {need / 2**20:.1f} MiB with caches for {wanted or least} sequences of {context} tokens, "
+        f"and the plan's limit is {limit / 2**20:.1f} MiB",
         hint=could,
     )
 
