@@ -18,6 +18,7 @@ from unitp.program.decompositions.attention import Run, allowed_keys, blocks_of,
 from unitp.program.overrides import Overrides, Prepared
 from unitp.program.primitives import Primitives
 from unitp.program.rank import Context
+from unitp_tensorflow.primitives import slice as slice_of
 
 Tensor = Any
 FLOATS = ("float32", "float64")
@@ -95,12 +96,15 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
 
 
 def _attend(run: Run, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """One run of query heads that share KV heads evenly."""
+    """One run of query heads that share KV heads evenly. `k` and `v` may be variables: a subscript of one would keep it alive
+    as long as the graph.
+    """
     batch, _, queries, size = q.shape
-    heads, groups = run.groups * run.share, slice(run.group, run.group + run.groups)
+    heads = run.groups * run.share
+    keys, values = (slice_of(x, 1, run.group, run.group + run.groups) for x in (k, v))
     rows = tf.reshape(q[:, run.head : run.head + heads], (batch, run.groups, run.share * queries, size))
-    scores = tf.matmul(rows, k[:, groups], transpose_b=True)
+    scores = tf.matmul(rows, keys, transpose_b=True)
     if bias is not None:
         scores = tf.reshape(tf.reshape(scores, (batch, heads, queries, -1)) + bias, scores.shape)
-    out = tf.matmul(tf.nn.softmax(scores), v[:, groups])
+    out = tf.matmul(tf.nn.softmax(scores), values)
     return tf.reshape(out, (batch, heads, queries, -1))
