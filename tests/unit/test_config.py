@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unitp.config import ABOUT, DEFAULTS, python_of, settings, variable_of
+from unitp.config import ABOUT, DEFAULTS, own_file, python_of, settings, variable_of, variables_of
 from unitp.errors import InputError
 
 
@@ -126,3 +126,66 @@ def test_variables_of_sessions_are_no_settings(folder: Path) -> None:
 def test_a_wrong_flag_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match="--stall-s: stall_s is -1"):
         settings({"stall_s": -1.0}, {})
+
+
+# the user's own file
+
+
+@pytest.fixture
+def own(folder: Path) -> Path:
+    """The folder of the user's own settings file, below a home."""
+    found = folder / "home" / ".config" / "unitp"
+    found.mkdir(parents=True)
+    return found / "unitp.toml"
+
+
+def test_the_users_own_file_counts_less_than_the_projects(folder: Path, own: Path) -> None:
+    own.write_text('backend = "torch"\nmesh = "tp=2"\n[backends.mxnet]\npython = "/own/python"\n')
+    environment = {"HOME": str(folder / "home")}
+    found = settings(environment=environment)
+    assert (found["backend"].value, found["backend"].origin) == ("torch", str(own))
+    assert python_of("mxnet", found) == "/own/python"
+    (folder / "unitp.toml").write_text('backend = "tensorflow"\n[backends.mxnet]\npython = "/project/python"\n')
+    found = settings(environment=environment)
+    assert (found["backend"].value, found["mesh"].value) == ("tensorflow", "tp=2")
+    assert python_of("mxnet", found) == "/project/python"
+
+
+def test_only_the_users_own_file_adds_variables(folder: Path, own: Path) -> None:
+    table = '[backends.torch.env]\nCUDA_HOME = "/opt/cuda"\nLD_PRELOAD = ""\n'
+    own.write_text(table)
+    environment = {"HOME": str(folder / "home")}
+    found = settings(environment=environment)
+    assert variables_of("torch", found) == {"CUDA_HOME": "/opt/cuda", "LD_PRELOAD": ""}
+    assert variables_of("numpy", found) == {}
+    assert found["backends.torch.env.CUDA_HOME"].origin == str(own)
+    for name, variables in (("unitp.toml", environment), ("other.toml", {**environment, "UNITP_CONFIG": "other.toml"})):
+        (folder / name).write_text(table)
+        with pytest.raises(InputError, match=rf"{name}: \[backends.torch.env\] may stand in your own") as caught:
+            settings(environment=variables)
+        assert str(own) in caught.value.hint
+        (folder / name).unlink()
+    assert variables_of("torch", settings(environment={**environment, "UNITP_CONFIG": str(own)})) != {}
+
+
+def test_xdg_names_another_place_and_none_is_needed(folder: Path) -> None:
+    assert own_file({"XDG_CONFIG_HOME": "/xdg", "HOME": "/home"}) == Path("/xdg/unitp/unitp.toml")
+    assert own_file({"XDG_CONFIG_HOME": "relative", "HOME": "/home"}) == Path("/home/.config/unitp/unitp.toml")
+    assert own_file({}) is None
+    assert settings(environment={})["backend"].origin == "default"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[backends.mxnet]\nenv = 3", 'write NAME = "value" below it'),
+        ("[backends.mxnet.env]\nX = 3", 'X is "3", wanted is text in quotes'),
+        ("[backends.mxnet.env]\n'a=b' = 'x'", '"a=b" is no name of a variable'),
+        ("[backends.mxnet.env]\nUNITP_SESSION = 'x'", "UNITP_SESSION is unitp's own"),
+    ],
+)
+def test_what_cannot_be_a_variable_is_said(folder: Path, own: Path, text: str, message: str) -> None:
+    own.write_text(text + "\n")
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        settings(environment={"HOME": str(folder / "home")})
+    assert str(own) in str(caught.value)

@@ -15,6 +15,7 @@ from unitp.config import DEFAULTS, variable_of
 from unitp.errors import RankError, UnitpError
 from unitp.plugins import hookspecs
 from unitp.plugins.spec import BackendSpec
+from unitp.runtime.environment import KEPT
 
 ROOT = Path(__file__).parents[2]
 DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -51,8 +52,21 @@ def test_a_setting_is_documented_with_its_flag_variable_and_default(name: str) -
 
 
 def test_where_settings_come_from_is_documented() -> None:
-    for word in ("unitp.toml", "UNITP_CONFIG", "[backends.mxnet]", "UNITP_BACKENDS_MXNET_PYTHON"):
+    for word in (
+        "unitp.toml",
+        "UNITP_CONFIG",
+        "~/.config/unitp/unitp.toml",
+        "XDG_CONFIG_HOME",
+        "[backends.torch.env]",
+        "[backends.mxnet]",
+        "UNITP_BACKENDS_MXNET_PYTHON",
+    ):
         assert word in COMMAND_LINE
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_variable_that_ranks_inherit_is_documented(name: str) -> None:
+    assert f"`{name}`" in COMMAND_LINE.partition("## What ranks inherit")[2].partition("##")[0]
 
 
 def test_exit_codes_are_documented() -> None:
