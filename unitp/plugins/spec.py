@@ -37,7 +37,10 @@ class Requirement(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True):
-    """`port_taken`: words by which its processes complain that somebody else took a port; the start is then tried again."""
+    """`port_taken`: words by which its processes complain that somebody else took a port; the start is then tried again.
+
+    `segments`: patterns of the names of files that its ranks make in `/dev/shm`, and may leave there where they are killed.
+    """
 
     name: str
     distribution: str
@@ -49,6 +52,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     engine: str
     start_limit_s: float = 60.0
     port_taken: tuple[str, ...] = ("ddress already in use",)
+    segments: tuple[str, ...] = ()
 
 
 class Process(msgspec.Struct, frozen=True):

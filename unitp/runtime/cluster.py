@@ -4,6 +4,9 @@ Requests go to all ranks that they concern before any reply is awaited, and repl
 goes wrong (a broken connection, an exception in a rank, a word of the watchdog) comes out of `ask` as one error,
 after every process is ended. A `KeyboardInterrupt` leaves the connection in order: the next `ask` reads the late
 replies first.
+
+What a fork of the driver inherits of a session it closes at once (`abandon`): a connection ends with the driver, however
+long its children live, and a child that ends does not end the session of its parent.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ from __future__ import annotations
 import os
 import secrets
 import select
-import shutil
 import socket
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,12 +27,13 @@ from unitp.mesh import Mesh
 from unitp.plugins.spec import Process
 from unitp.runtime.arrays import Inbox, Outbox
 from unitp.runtime.environment import FOLDER_PREFIX, for_process
+from unitp.runtime.leftovers import Leftovers
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Close, Failed, Reply, Start
-from unitp.runtime.processes import end_all
 from unitp.runtime.progress import Page
 from unitp.runtime.serve import DRIVER_ARRAYS, rank_arrays
+from unitp.runtime.supervisor import Supervisor
 from unitp.runtime.watchdog import Limits, Watchdog
 from unitp.runtime.wire import Channel, WireError, encode, for_driver, greet
 
@@ -43,16 +47,28 @@ class Cluster:
     doing.
     """
 
-    def __init__(self, mesh: Mesh, limits: Limits, place: Callable[[str], str], *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        limits: Limits,
+        place: Callable[[str], str],
+        *,
+        segments: Sequence[str] = (),
+        verbose: bool = False,
+    ) -> None:
         self.mesh, self.limits = mesh, limits
         self.token = secrets.token_hex(16)
+        began = time.time()
         self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self.leftovers = Leftovers(self.token, str(self.folder), began, tuple(segments))
+        self.supervisor: Supervisor | None = None
         self.members: list[Member] = []
         self.pages: dict[str, Page] = {}
         self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
         self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
         self.watchdog = Watchdog(self.token, self.members, self.pages, mesh.size, limits, place)
         self.forwarder = Forwarder() if verbose else None
+        self._listener: socket.socket | None = None
         self._channels: dict[str, Channel[Reply]] = {}
         self._names: dict[int, str] = {}
         self._poller = select.poll()
@@ -61,6 +77,7 @@ class Cluster:
         self._torn = False
         self._closed = False
         self._driver = os.getpid()
+        _clusters.add(self)
 
     # start
 
@@ -68,7 +85,10 @@ class Cluster:
         """Start the processes and return when every rank has joined its group. `port`: where the driver listens, or
         0.
         """
+        self.supervisor = Supervisor(python, self.leftovers)
+        self.watchdog.supervisor = self.supervisor.member
         with socket.create_server((HOST, port)) as listener:
+            self._listener = listener
             address = f"{HOST}:{listener.getsockname()[1]}"
             counts: dict[str, int] = {}
             for process in processes:
@@ -242,15 +262,36 @@ class Cluster:
             if self.forwarder is not None:
                 self.forwarder.stop()  # before the connections: processes that notice their end remove the folder
         finally:
-            for channel in self._channels.values():
-                channel.close()
-            deadline = time.monotonic() + LEAVE_S
-            while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            end_all(self.token)
-            for member in self.members:
-                member.reap()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            try:
+                self._end()
+            finally:
+                if self.supervisor is not None:
+                    self.supervisor.let_go()  # had that been interrupted, the supervisor would do the rest
+
+    def _end(self) -> None:
+        """Close the connections, wait a little for processes to leave, and clear what is left."""
+        for channel in self._channels.values():
+            channel.close()
+        deadline = time.monotonic() + LEAVE_S
+        while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.leftovers.clear()
+        for member in self.members:
+            member.reap()
+        if self.supervisor is not None:
+            self.supervisor.dismiss()
+
+    def abandon(self) -> None:
+        """Close what a fork of the driver inherited. The session is its parent's."""
+        if self._listener is not None:
+            self._listener.close()
+        for channel in self._channels.values():
+            channel.close()
+        for page in self.pages.values():
+            page.close()
+        if self.supervisor is not None:
+            self.supervisor.let_go()
+        self.watchdog.abandon()
 
     def _say_goodbye(self) -> None:
         """Ask the ranks to leave their group; those that do not within `CLOSE_S` are ended."""
@@ -268,3 +309,14 @@ class Cluster:
                         self._poller.unregister(fd)  # what it sends next is the end of the connection
         except UnitpError:
             return  # somebody is gone already: the rest is ended
+
+
+_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for cluster in _clusters:
+        cluster.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

@@ -51,14 +51,14 @@ def launch(
 
     `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
     `python`: the interpreter of the ranks (default: what `unitp.toml` names, else this one). `port`: the first port that
-    is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (default: the backend's
-    start limit). `verbose`: what ranks print goes to standard error, each line with the name of its rank. `say`: is told
-    what is being done, once everything that can be checked before is checked.
+    is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (by default a start may
+    take what the backend says, and longer where ranks share cores). `verbose`: what ranks print goes to standard error, each
+    line with the name of its rank. `say`: is told what is being done, once everything that can be checked before is checked.
     """
     graph = model if isinstance(model, Graph) else model.graph
     spec = discover.backend(backend) if isinstance(backend, str) else backend
     size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
-    limits = limits or Limits(start_s=spec.start_limit_s)
+    limits = (limits or Limits()).of_group(spec.start_limit_s, plan.mesh.size)
     programs: dict[int, Program] = {}
     say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
     cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose)
@@ -140,7 +140,7 @@ def _start(
         ports = Ports(port)
         plan = processes(mesh, ports.next)
         control = ports.next() if port else 0
-        cluster = Cluster(mesh, limits, places, verbose=verbose)
+        cluster = Cluster(mesh, limits, places, segments=spec.segments, verbose=verbose)
         places.pages = cluster.pages
         try:
             cluster.start(plan, spec.engine, python, control, threads)
