@@ -106,7 +106,7 @@ CHILDREN: dict[str, Callable[[], None]] = {"none": lambda: None, "fork": fork, "
 def drive(spec: BackendSpec, stage: str, children: str, expected: dict[str, Any]) -> None:
     graph = tiny_decoder()
     over = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()
     say("launching")
     if stage == "start":
         threading.Timer(FORK_AFTER_S, CHILDREN[children]).start()

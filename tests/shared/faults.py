@@ -17,17 +17,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from drivers import BORN_S, DRIVER, Driver
 from zoo import MARK, Surroundings, Zoo, marked_by
 
 LIMIT_S = 15.0
-BORN_S = 60.0
-DRIVER = Path(__file__).with_name("driver.py")
 TARGETS = {
     "numpy": ("rank 0", "rank 1", "mpiexec", "hydra_pmi_proxy"),
     "torch": ("rank 0", "rank 1"),
@@ -69,58 +67,6 @@ def draw(seed: int, number: int, backends: tuple[str, ...]) -> Fault:
     return Fault(backend, stage, what, target, after_s, pause_s, rng.choice(("none", "none", "fork", "pool")))
 
 
-class Driver:
-    """A driver in a process of its own, and what it has said so far."""
-
-    def __init__(self, fault: Fault, mark: str, folder: Path, expected: Path) -> None:
-        command = [sys.executable, str(DRIVER), fault.backend, fault.stage, "--children", fault.children]
-        environment = {**os.environ, MARK: mark, "TMPDIR": str(folder)}
-        self.process = subprocess.Popen(
-            [*command, "--expected", str(expected)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.said: list[str] = []
-        self.errors: list[str] = []
-        for stream, lines in ((self.process.stdout, self.said), (self.process.stderr, self.errors)):
-            threading.Thread(target=lambda s=stream, to=lines: to.extend(iter(s.readline, "")), daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def children(self) -> list[int]:
-        return [int(line.split()[1]) for line in self.said if line.startswith("child ")]
-
-    def wait_for(self, word: str) -> None:
-        deadline = time.monotonic() + BORN_S
-        while word + "\n" not in self.said:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"no {word} from the driver: {self.last_words()}")
-            time.sleep(0.01)
-
-    def finish(self) -> None:
-        """Have it make its last turn."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
-    def ends_within(self, limit_s: float) -> bool:
-        try:
-            self.process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return False
-        time.sleep(0.05)  # its last words may be under way
-        return True
-
-    def last_words(self) -> str:
-        return "".join(self.errors).strip() or f"exit code {self.process.poll()}"
-
-
 class Trial:
     """One fault, carried out. `outcome` is what came of it; raises AssertionError where that is wrong."""
 
@@ -132,17 +78,18 @@ class Trial:
 
     def outcome(self) -> str:
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            driver = Driver(self.fault, self.zoo.mark, Path(folder), self.expected)
+            words = ("--children", self.fault.children, "--expected", str(self.expected))
+            environment = {MARK: self.zoo.mark, "TMPDIR": folder}
             try:
-                driver.wait_for("launching" if self.fault.stage == "start" else "turn")
-                time.sleep(self.fault.after_s)
-                words = self._strike_and_judge(driver)
-                self._nothing_left(driver, Path(folder))
+                with Driver(self.fault.backend, self.fault.stage, *words, environment=environment) as driver:
+                    driver.wait_for("launching" if self.fault.stage == "start" else "turn")
+                    time.sleep(self.fault.after_s)
+                    outcome = self._strike_and_judge(driver)
+                    self._nothing_left(driver, Path(folder))
             finally:
                 for pid in marked_by(self.zoo.mark):
                     _send(pid, signal.SIGKILL)
-                driver.process.wait()
-        return words
+        return outcome
 
     def _strike_and_judge(self, driver: Driver) -> str:
         fault = self.fault

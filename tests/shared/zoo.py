@@ -11,8 +11,8 @@ from unitp.runtime.processes import Seen, look
 
 MARK = "UNITP_TEST"
 TEMPORARY = ("/tmp", "/var/tmp")
-MAKERS = ("hydra*", "mpi*", "ompi*", "pmi*", "ucx*", "unitp*", "torch*", "gloo*", "tf*", "tensorflow*", "mxnet*")
-"""Names of what MPI, the frameworks and unitp put into temporary folders whose names they do not take from TMPDIR."""
+MAKERS = ("hydra*", "mpi*", "ompi*", "pmi*", "ucx*", "torch*", "gloo*", "tf*", "tensorflow*", "mxnet*")
+"""Names of what MPI and the frameworks put into temporary folders whose names they do not take from TMPDIR."""
 
 
 def marked_by(mark: str) -> dict[int, dict[str, str]]:

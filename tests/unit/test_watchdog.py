@@ -18,7 +18,7 @@ from unitp.runtime.environment import TOKEN, for_process, number_of, own_number
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
 from unitp.runtime.processes import end_all, look, marked
-from unitp.runtime.progress import HEARTBEAT, Activity, Page, PageProgress
+from unitp.runtime.progress import Activity, Page, PageProgress
 from unitp.runtime.watchdog import Limits, Watchdog
 
 

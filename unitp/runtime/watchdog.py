@@ -15,8 +15,8 @@ A death counts before an exception, since peers raise when a connection breaks.
 
 Everything may be frozen and thawed (a laptop's lid, a cgroup's freezer, SIGSTOP), or this thread be kept from the processor.
 So patience is measured by a clock of its own, `_clock`, which goes on by no more than `STEP_S` from one look to the next:
-what nobody watched does not count against anyone. A longer step is a thaw; other processes have `THAW_S` to follow. Importing a framework on a busy machine silences a heartbeat for many seconds: before all ranks are
-ready only the start limit counts.
+what nobody watched does not count against anyone. A longer step is a thaw; others have `THAW_S` to follow. Importing a
+framework on a busy machine silences a heartbeat for many seconds: before all ranks are ready only the start limit counts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,6 +16,8 @@ from unitp.mesh import Mesh
 from unitp.program.engine import Array, EngineStats, Progress
 from unitp.program.instructions import Program
 from unitp.program.rank import local_shape
+
+HOARD: list[object] = []
 
 if "FAKE_SERVES" in os.environ:
     signal.pause()
@@ -30,8 +34,22 @@ def misbehave(rank: int, stage: str) -> None:
         "hang": lambda: time.sleep(1000),
         "exit": lambda: print("about to leave", flush=True) or os._exit(7),
         "taken": taken,
+        "grip": lambda: ctypes.PyDLL(None).sleep(1000),  # in C, and without letting Python's other threads run
+        "starve": starve,
     }
     actions[what]()
+
+
+def starve() -> None:
+    """Use up all memory that the process may have, and keep it."""
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+    size = 1 << 20
+    while size:
+        try:
+            HOARD.append(bytearray(size))
+        except MemoryError:
+            size //= 2
+    raise MemoryError
 
 
 def taken() -> None:
