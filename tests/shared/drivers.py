@@ -14,7 +14,7 @@ from typing import IO
 
 DRIVER = Path(__file__).with_name("driver.py")
 FAKES = Path(__file__).parents[1] / "fakes"
-BORN_S = 60.0
+BORN_S = 180.0
 
 
 class Driver:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drivers import BORN_S, DRIVER, Driver
-from zoo import MARK, Surroundings, Zoo, marked_by
+from zoo import MARK, Surroundings, Zoo, listening, marked_by
 
 LIMIT_S = 15.0
 TARGETS = {
@@ -108,7 +108,8 @@ class Trial:
         begun = time.monotonic()
         if fault.pause_s is not None:
             driver.finish()
-        assert driver.ends_within(LIMIT_S + (BORN_S if fault.stage == "start" else 0)), "no error, and no result"
+        works_on = fault.stage == "start" or fault.pause_s is not None
+        assert driver.ends_within(LIMIT_S + (BORN_S if works_on else 0)), "no error, and no result"
         return self._judge(driver, time.monotonic() - begun)
 
     def _judge(self, driver: Driver, took_s: float) -> str:
@@ -149,6 +150,8 @@ class Trial:
         while (left := self._alive(driver)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not left, f"left: {left}"
+        ports = [port for pid in driver.children if Path(f"/proc/{pid}/fd").exists() for port in listening(pid)]
+        assert not ports, f"children of the driver hold ports: {ports}"
         for pid in driver.children:
             _send(pid, signal.SIGKILL)
         deadline = time.monotonic() + LIMIT_S

@@ -29,6 +29,7 @@ from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
 from unitp.runtime import cluster as module
 from unitp.runtime import launch as launching
+from unitp.runtime import watchdog
 from unitp.runtime.launch import launch
 from unitp.runtime.messages import Hello
 from unitp.runtime.session import Session
@@ -121,8 +122,16 @@ def run_on(session: Session) -> None:
 
 @pytest.mark.parametrize("name,role,stage,sent", CASES)
 def test_a_killed_or_stopped_process_is_named(
-    name: str, role: str, stage: str, sent: signal.Signals, zoo: Any, tiny: Graph, request: pytest.FixtureRequest
+    name: str,
+    role: str,
+    stage: str,
+    sent: signal.Signals,
+    zoo: Any,
+    tiny: Graph,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(watchdog, "STOPPED_S", 0.2)  # of waiting for the end of a stop there is enough in other tests
     spec = request.getfixturevalue("fake") if name == "fake" else backend(name)
     assert not missing(spec, 2)
     blow = Blow(zoo, role, sent)
