@@ -8,14 +8,19 @@ STAMP := $(VENV)/.ready
 PACKAGES := -e backends/numpy -e '.[test,lint]' -e 'backends/numpy[mpi]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
 SOURCES := unitp $(wildcard backends/*/unitp_*)
 
+SEED ?= 7
+COUNT ?= 200
+FROM ?= 0
+
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all bench bench-planner bench-prediction bench-unlike lint format
+.PHONY: help setup demo test test-all faults bench bench-planner bench-prediction bench-unlike lint format
 
 help:
 	@echo "make demo       SmolLM2-135M on 2 ranks in NumPy, PyTorch, TensorFlow and MXNet: who agrees"
 	@echo "make test       lint, types, layers and tests (SmolLM2 at tp=2, the rest on a generated model)"
 	@echo "make test-all   the same with SmolLM2 at every width"
+	@echo "make faults     200 random faults on the four backends (SEED=7, COUNT=200, FROM=0): who is named, what is left"
 	@echo "make bench      speed, as ratios within one run"
 	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
 	@echo "make bench-prediction  predicted against measured time on a calibrated machine"
@@ -44,6 +49,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest
+
+faults: $(STAMP)
+	$(BIN)/python tests/shared/faults.py --seed $(SEED) --count $(COUNT) --from $(FROM)
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/speed.py

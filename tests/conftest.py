@@ -1,69 +1,19 @@
 """The proof that tests leave nothing: what a test marked `system` starts inherits a mark of that test; afterwards no process
-with it may be alive, and no folder of a session may be left.
+with it may be alive, and no folder of a session, segment of shared memory, temporary file or listening port may be left.
 
 Ranks inherit little, but know the folder of their session, whose path has the mark in it, too.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from unitp.runtime.processes import Seen, look
-
-MARK = "UNITP_TEST"
-
-
-def marked_by(mark: str) -> dict[int, dict[str, str]]:
-    """The environments of all live processes that a test started, by process number."""
-    found = {}
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        try:
-            raw = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            continue
-        seen = look(pid) if mark.encode() in raw else None
-        if seen is not None and seen.alive and pid != os.getpid():
-            pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0"))
-            found[pid] = {name: value for name, _, value in pairs}
-    return found
-
-
-class Zoo:
-    """The processes that were started under a mark."""
-
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
-
-    def find(self, name: str, limit_s: float = 20.0) -> Seen:
-        """The process called so ("rank 1", "server 0", "mpiexec", "hydra_pmi_proxy"), waiting for it to appear."""
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            for pid, environment in marked_by(self.mark).items():
-                seen = look(pid)
-                if seen is not None and name in self._names(seen, environment):
-                    return seen
-            time.sleep(0.005)
-        raise AssertionError(f"{name} did not appear")
-
-    def _names(self, seen: Seen, environment: dict[str, str]) -> tuple[str, ...]:
-        number = environment.get("UNITP_NUMBER", environment.get("PMI_RANK", ""))
-        role = environment.get("UNITP_ROLE", "")
-        return seen.command, f"{'rank' if role == 'worker' else role} {number}"
-
-    def left(self, limit_s: float = 5.0) -> list[str]:
-        """The processes that are still alive after a while."""
-        deadline = time.monotonic() + limit_s
-        while (alive := marked_by(self.mark)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return [f"{pid} {environment.get('UNITP_ROLE', '')}" for pid, environment in alive.items()]
+from zoo import MARK, Surroundings, Zoo
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,8 +32,8 @@ def ctrl_c_counts() -> None:
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Zoo]:
-    """Marks what is started meanwhile, and proves afterwards that neither a process nor a folder is left."""
-    mark = uuid.uuid4().hex[:12]
+    """Marks what is started meanwhile, and proves afterwards that nothing is left."""
+    mark, surroundings = uuid.uuid4().hex[:12], Surroundings()
     folder = folder.with_name(mark)
     folder.mkdir()
     monkeypatch.setenv(MARK, mark)
@@ -93,6 +43,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Zoo]:
     yield zoo
     assert zoo.left() == []
     assert list(folder.iterdir()) == []
+    assert surroundings.left() == []
 
 
 @pytest.fixture

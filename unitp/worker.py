@@ -27,7 +27,7 @@ from unitp.runtime.describe import describe
 from unitp.runtime.environment import FOLDER, FOLDER_PREFIX, TOKEN, own_number
 from unitp.runtime.messages import Done, Hello, Request, Start
 from unitp.runtime.progress import Activity, Page, PageProgress
-from unitp.runtime.serve import Worker, failure
+from unitp.runtime.serve import Reserve, Worker, report
 from unitp.runtime.wire import Channel, WireError, for_worker
 
 PATIENCE_S = 30.0
@@ -64,6 +64,7 @@ def serve(role: str, host: str, port: int) -> None:
     name = f"{'rank' if role == 'worker' else role}{number}"
     log_to(folder / f"{name}.log")
     page = Page(folder / f"{name}.page")
+    reserve = Reserve()
     page.keep_beating()
     try:
         if role == "worker":
@@ -74,9 +75,8 @@ def serve(role: str, host: str, port: int) -> None:
         else:
             page.enter(Activity.SERVING)
             importlib.import_module(start.engine.partition(":")[0])
-    except Exception as error:
-        channel.send(failure(error))
-        threading.Event().wait()  # the driver ends this process, through `end_with_driver`
+    except BaseException as error:
+        report(channel, error, reserve)
         raise
     sys.stdout.flush()
     sys.stderr.flush()

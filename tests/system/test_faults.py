@@ -10,8 +10,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers import Driver
 
 from unitp.errors import InputError, RankError
 from unitp.graph.graph import Graph
@@ -30,6 +29,7 @@ from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
 from unitp.runtime import cluster as module
 from unitp.runtime import launch as launching
+from unitp.runtime import watchdog
 from unitp.runtime.launch import launch
 from unitp.runtime.messages import Hello
 from unitp.runtime.session import Session
@@ -122,8 +122,16 @@ def run_on(session: Session) -> None:
 
 @pytest.mark.parametrize("name,role,stage,sent", CASES)
 def test_a_killed_or_stopped_process_is_named(
-    name: str, role: str, stage: str, sent: signal.Signals, zoo: Any, tiny: Graph, request: pytest.FixtureRequest
+    name: str,
+    role: str,
+    stage: str,
+    sent: signal.Signals,
+    zoo: Any,
+    tiny: Graph,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(watchdog, "STOPPED_S", 0.2)  # of waiting for the end of a stop there is enough in other tests
     spec = request.getfixturevalue("fake") if name == "fake" else backend(name)
     assert not missing(spec, 2)
     blow = Blow(zoo, role, sent)
@@ -230,61 +238,23 @@ def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
             stranger.close()
 
 
-DRIVER = """
-import sys
-sys.path.insert(0, {fakes!r})
-sys.path.insert(0, {here!r})
-from conftest import tiny_decoder
-from unitp.mesh import Mesh
-from unitp.planner import plan
-from unitp.plugins.discover import backend
-from unitp.runtime.launch import launch
-from unitp.testing.models import EAGER_TO_SPLIT
-
-graph = tiny_decoder()
-spec = __import__("unitp_fake").SPEC if {name!r} == "fake" else backend({name!r})
-print("launching", flush=True)
-with launch(graph, plan(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT), spec) as session:
-    while True:
-        for _ in session.generate([1, 2, 3], 500):
-            print("token", flush=True)
-"""
-
-
-def driver(name: str) -> subprocess.Popen[str]:
-    """A driver in a process of its own, decoding without end."""
-    here = Path(__file__).parent
-    code = DRIVER.format(fakes=str(here.parent / "fakes"), here=str(here), name=name)
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == word:
-            return
-    raise AssertionError(process.communicate()[1])
-
-
-@pytest.mark.parametrize("word", ["launching", "token"])
+@pytest.mark.parametrize("word", ["launching", "turn"])
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
 @pytest.mark.parametrize(
     "name", ["fake", "numpy", *(pytest.param(n, marks=pytest.mark.full) for n in ("torch", "tensorflow", "mxnet"))]
 )
 def test_a_killed_or_interrupted_driver_leaves_nothing(name: str, sent: signal.Signals, word: str, zoo: Any) -> None:
-    process = driver(name)
-    wait_for(process, word)
-    if word == "launching":
-        zoo.find("rank 0")
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode != 0
+    with Driver(name, "decode") as driver:
+        driver.wait_for(word)
+        if word == "launching":
+            zoo.find("rank 0")
+        driver.process.send_signal(sent)
+        assert driver.ends_within(30.0)
+    assert driver.process.returncode != 0
     assert zoo.left(20.0) == []
     if sent is signal.SIGINT:
-        assert errors.count("Traceback") == 1
-        assert errors.rstrip().endswith("KeyboardInterrupt")
+        assert driver.last_words().count("Traceback") == 1
+        assert driver.last_words().endswith("KeyboardInterrupt")
 
 
 def test_an_interrupted_call_leaves_the_session_usable(tiny: Graph, fake: BackendSpec) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from unitp.errors import InputError, ModelError, RankError, UnitpError
+from unitp.runtime import watchdog
 from unitp.runtime.environment import TOKEN, for_process, number_of, own_number
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
 from unitp.runtime.processes import end_all, look, marked
-from unitp.runtime.progress import HEARTBEAT, Activity, Page, PageProgress
+from unitp.runtime.progress import Activity, Page, PageProgress
 from unitp.runtime.watchdog import Limits, Watchdog
 
 
@@ -101,6 +102,16 @@ def test_a_stopped_server_is_named(den: Callable[..., Den]) -> None:
     assert "is stopped (SIGSTOP)" in str(made.verdict())
 
 
+def test_a_stop_that_does_not_last_is_forgiven(den: Callable[..., Den]) -> None:
+    made = den()
+    made.dog.started()
+    for place, sent in ((0, signal.SIGSTOP), (1, signal.SIGSTOP), (0, signal.SIGCONT), (1, signal.SIGCONT)):
+        made.send(place, sent)
+        time.sleep(0.2)
+    time.sleep(watchdog.STOPPED_S)
+    assert made.dog.error is None
+
+
 def test_a_death_counts_before_the_exception_that_it_causes(den: Callable[..., Den]) -> None:
     made = den()
     made.dog.started()
@@ -132,10 +143,15 @@ def test_a_process_that_leaves_is_shown_with_its_last_words(den: Callable[..., D
 
 
 def test_a_silent_heart_is_noticed(den: Callable[..., Den]) -> None:
-    made = den(heartbeat_s=1.0)
-    made.pages["rank 1"].numbers[HEARTBEAT] = time.monotonic_ns() - 10**10
-    assert "rank 1" in str(made.verdict())
-    assert "no sign of life for 10 s" in str(made.verdict())
+    made = den(heartbeat_s=0.5)
+    time.sleep(0.8)
+    assert made.dog.error is None  # ranks that start, and import a framework, may be silent
+    for name in ("rank 0", "server 0"):
+        made.pages[name].keep_beating(0.1)
+    made.dog.started()
+    error = str(made.verdict())
+    assert "rank 1" in error
+    assert "has given no sign of life for 1 s" in error
 
 
 def test_who_is_least_far_keeps_the_others_waiting(den: Callable[..., Den]) -> None:
@@ -152,6 +168,116 @@ def test_who_is_least_far_keeps_the_others_waiting(den: Callable[..., Den]) -> N
     time.sleep(0.3)
     assert made.dog.error is None
     assert "rank 1 has made no progress" in str(made.verdict())
+
+
+class Frozen:
+    """A watchdog that looks when it is told to, at a time that is made up: what happens while everything is frozen."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.now = 0.0
+        self.token = secrets.token_hex(8)
+        env = {**os.environ, TOKEN: self.token}
+        self.process = subprocess.Popen(["sleep", "100"], env=env, start_new_session=True)
+        self.page = Page(folder / "rank 0", create=True)
+        self.page.beat()
+        members = [Member("rank 0", "worker", self.process, [], ())]
+        pages = {"rank 0": self.page}
+        self.dog = Watchdog(self.token, members, pages, 1, limits, str, lambda: self.now)
+        self.pass_by(0.1)
+
+    def pass_by(self, seconds: float, step_s: float = 0.1, beating: bool = True) -> UnitpError | None:
+        """What is wrong first while so much time passes, with a look every `step_s`."""
+        error, end = None, self.now + seconds
+        while self.now < end - 1e-9 and error is None:
+            self.now += step_s
+            if beating:
+                self.page.beat()
+            error = self.dog._look()
+        return error
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> Iterator[Callable[..., Frozen]]:
+    all_made = []
+
+    def make(**limits: float) -> Frozen:
+        all_made.append(Frozen(tmp_path, Limits(**limits)))
+        return all_made[-1]
+
+    yield make
+    for made in all_made:
+        made.dog.stop()
+        made.process.kill()
+        made.process.wait()
+
+
+LONG_S = 100.0
+
+
+def thaw(made: Frozen) -> UnitpError | None:
+    """The first look after a long freeze of everything, before anybody else did anything."""
+    return made.pass_by(LONG_S, LONG_S, beating=False)
+
+
+def test_a_freeze_of_everything_is_no_silence(frozen: Callable[..., Frozen]) -> None:
+    made = frozen(heartbeat_s=5.0)
+    made.dog.started()
+    assert made.pass_by(3.0) is None
+    assert thaw(made) is None
+    assert made.pass_by(3.9, beating=False) is None
+    assert made.pass_by(10.0) is None
+    assert "no sign of life for 5 s" in str(made.pass_by(5.2, beating=False))
+
+
+def test_a_freeze_of_everything_is_no_stall(frozen: Callable[..., Frozen]) -> None:
+    made = frozen(stall_s=5.0)
+    made.dog.started()
+    made.dog.working(True)
+    assert made.pass_by(3.0) is None
+    assert thaw(made) is None
+    assert made.pass_by(0.9) is None
+    assert "no progress for 5 s" in str(made.pass_by(0.3))
+
+
+def test_a_freeze_of_everything_does_not_delay_a_start(frozen: Callable[..., Frozen]) -> None:
+    made = frozen(start_s=5.0)
+    assert made.pass_by(3.0) is None
+    assert thaw(made) is None
+    assert made.pass_by(0.8) is None
+    assert "did not start within 5 s" in str(made.pass_by(0.3))
+
+
+def test_who_is_thawed_a_little_later_is_forgiven_and_who_is_not_thawed_is_named(frozen: Callable[..., Frozen]) -> None:
+    made = frozen()
+    made.dog.started()
+    for later_s in (0.0, 1.0, 3.0):
+        made.process.send_signal(signal.SIGSTOP)
+        wait_for_state(made.process.pid, "T")
+        assert made.pass_by(0.2) is None  # it is frozen a little before the driver
+        assert thaw(made) is None
+        assert made.pass_by(later_s) is None
+        made.process.send_signal(signal.SIGCONT)
+        wait_for_state(made.process.pid, "S")
+        assert made.pass_by(10.0) is None
+    made.process.send_signal(signal.SIGSTOP)
+    wait_for_state(made.process.pid, "T")
+    assert thaw(made) is None
+    assert "rank 0" in str(made.pass_by(6.0))
+
+
+def wait_for_state(pid: int, state: str) -> None:
+    deadline = time.monotonic() + 5
+    while (seen := look(pid)) is None or seen.state != state:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_start_limit_grows_with_the_ranks_of_a_core() -> None:
+    cores = len(os.sched_getaffinity(0))
+    alone, crowded = Limits().of_group(60.0, 1), Limits().of_group(60.0, 4 * cores)
+    assert (alone.start_s, crowded.start_s) == (60.0, 240.0)
+    assert crowded.missing_s == 4 * alone.missing_s
+    assert Limits(start_s=5.0).of_group(60.0, 4 * cores) == Limits(start_s=5.0)
 
 
 def test_a_slow_start_is_ended(den: Callable[..., Den]) -> None:

@@ -182,14 +182,13 @@ class Settings:
 
     def launch_options(self, backend: str) -> dict[str, Any]:
         """How ranks of a backend are started."""
-        from unitp.plugins.discover import backend as find
         from unitp.runtime.watchdog import Limits
 
         return {
             "python": python_of(backend, self.all),
             "port": self.value("port"),
             "threads": self.value("threads"),
-            "limits": Limits(start_s=find(backend).start_limit_s, stall_s=self.value("stall_s")),
+            "limits": Limits(stall_s=self.value("stall_s")),
             "verbose": self.verbose,
         }
 

@@ -41,6 +41,8 @@ class BackendSpec(msgspec.Struct, frozen=True):
 
     `passes`: variables of the driver's environment that its processes get (`LC_*`: all that begin so). Beside them they get
     what `cluster` sets, where the user and programs are found, and what the user's settings file adds; nothing else.
+
+    `segments`: patterns of the names of files that its ranks make in `/dev/shm`, and may leave there where they are killed.
     """
 
     name: str
@@ -54,6 +56,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     start_limit_s: float = 60.0
     port_taken: tuple[str, ...] = ("ddress already in use",)
     passes: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
 
 
 class Process(msgspec.Struct, frozen=True):

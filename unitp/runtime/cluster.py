@@ -4,6 +4,9 @@ Once the ranks are ready, the courier alone talks to them. Requests go to all ra
 awaited, and replies are read as they come. Whatever goes wrong (a broken connection, an exception in a rank, a word of
 the watchdog) comes out of `exchange` as one error, after every process is ended; a request that ranks refuse in step
 (`Refused`) leaves them ready for the next.
+
+What a fork of the driver inherits of a session it closes at once (`abandon`): a connection ends with the driver, however
+long its children live, and a child that ends does not end the session of its parent.
 """
 
 from __future__ import annotations
@@ -11,10 +14,10 @@ from __future__ import annotations
 import os
 import secrets
 import select
-import shutil
 import socket
 import subprocess
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -28,12 +31,13 @@ from unitp.runtime.courier import Courier, Errand
 from unitp.runtime.environment import for_process
 from unitp.runtime.folder import new_folder
 from unitp.runtime.interpreter import command
+from unitp.runtime.leftovers import Leftovers
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Close, Failed, Refused, Reply, Start
-from unitp.runtime.processes import end_all
 from unitp.runtime.progress import Page
 from unitp.runtime.serve import DRIVER_ARRAYS, rank_arrays
+from unitp.runtime.supervisor import Supervisor
 from unitp.runtime.watchdog import Limits, Watchdog
 from unitp.runtime.wire import Channel, WireError, encode, for_driver, greet
 
@@ -50,10 +54,21 @@ class Cluster:
     what a process is doing.
     """
 
-    def __init__(self, mesh: Mesh, limits: Limits, place: Callable[[str], str], *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        limits: Limits,
+        place: Callable[[str], str],
+        *,
+        segments: Sequence[str] = (),
+        verbose: bool = False,
+    ) -> None:
         self.mesh, self.limits = mesh, limits
         self.token = secrets.token_hex(16)
+        began = time.time()
         self.folder = new_folder()
+        self.leftovers = Leftovers(self.token, str(self.folder), began, tuple(segments))
+        self.supervisor: Supervisor | None = None
         self.members: list[Member] = []
         self.pages: dict[str, Page] = {}
         self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
@@ -64,6 +79,7 @@ class Cluster:
             self.folder.rmdir()
             raise
         self.forwarder = Forwarder() if verbose else None
+        self._listener: socket.socket | None = None
         self._channels: dict[str, Channel[Reply]] = {}
         self._names: dict[int, str] = {}
         self._poller = select.poll()
@@ -72,6 +88,7 @@ class Cluster:
         self._closing = self._closed = False
         self._driver = os.getpid()
         self._courier: Courier | None = None
+        _clusters.add(self)
 
     # start
 
@@ -79,7 +96,10 @@ class Cluster:
         """Start the processes and return when every rank has joined its group. `port`: where the driver listens, or
         0.
         """
+        self.supervisor = Supervisor(python, self.leftovers)
+        self.watchdog.supervisor = self.supervisor.member
         with socket.create_server((HOST, port)) as listener:
+            self._listener = listener
             address = f"{HOST}:{listener.getsockname()[1]}"
             counts: dict[str, int] = {}
             for process in processes:
@@ -278,15 +298,36 @@ class Cluster:
             if self.forwarder is not None:
                 self.forwarder.stop()  # before the connections: processes that notice their end remove the folder
         finally:
-            for channel in self._channels.values():
-                channel.close()
-            deadline = time.monotonic() + LEAVE_S
-            while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            end_all(self.token)
-            for member in self.members:
-                member.reap()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            try:
+                self._end()
+            finally:
+                if self.supervisor is not None:
+                    self.supervisor.let_go()  # had that been interrupted, the supervisor would do the rest
+
+    def _end(self) -> None:
+        """Close the connections, wait a little for processes to leave, and clear what is left."""
+        for channel in self._channels.values():
+            channel.close()
+        deadline = time.monotonic() + LEAVE_S
+        while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.leftovers.clear()
+        for member in self.members:
+            member.reap()
+        if self.supervisor is not None:
+            self.supervisor.dismiss()
+
+    def abandon(self) -> None:
+        """Close what a fork of the driver inherited. The session is its parent's."""
+        if self._listener is not None:
+            self._listener.close()
+        for channel in self._channels.values():
+            channel.close()
+        for page in self.pages.values():
+            page.close()
+        if self.supervisor is not None:
+            self.supervisor.let_go()
+        self.watchdog.abandon()
 
     def _say_goodbye(self) -> None:
         """Ask the ranks to leave their group; those that do not within `CLOSE_S` are ended."""
@@ -304,3 +345,14 @@ class Cluster:
                         self._poller.unregister(fd)  # what it sends next is the end of the connection
         except UnitpError:
             return  # somebody is gone already: the rest is ended
+
+
+_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for cluster in _clusters:
+        cluster.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

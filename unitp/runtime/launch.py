@@ -59,16 +59,16 @@ def launch(
     `sequences`: how many sequences may be open at once (default: 16, or fewer where the plan's memory limit wants that);
     caches are made as they are needed.
     `python`: the interpreter of the ranks (default: what the settings name, else this one). `port`: the first port that
-    is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (default: the backend's
-    start limit). `verbose`: what ranks print goes to standard error, each line with the name of its rank. `say`: is told
-    what is being done, once everything that can be checked before is checked.
+    is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (by default a start may
+    take what the backend says, and longer where ranks share cores). `verbose`: what ranks print goes to standard error, each
+    line with the name of its rank. `say`: is told what is being done, once everything that can be checked before is checked.
     """
     graph = model if isinstance(model, Graph) else model.graph
     spec = discover.backend(backend) if isinstance(backend, str) else backend
     size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
     rows = rows_for(graph, plan, size, sequences) if is_decoder(graph) else 1
     variables = variables_of(spec.name, settings())
-    limits = limits or Limits(start_s=spec.start_limit_s)
+    limits = (limits or Limits()).of_group(spec.start_limit_s, plan.mesh.size)
     programs: dict[int, Program] = {}
     say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
     cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose, variables)
@@ -156,7 +156,7 @@ def _start(
         plan = [msgspec.structs.replace(one, env={**passed, **one.env, **variables}) for one in started]
         control = ports.next() if port else 0
         with at_host(f"starting {spec.name}"):
-            cluster = Cluster(mesh, limits, places, verbose=verbose)
+            cluster = Cluster(mesh, limits, places, segments=spec.segments, verbose=verbose)
         places.pages = cluster.pages
         try:
             with at_host(f"starting {spec.name}"):

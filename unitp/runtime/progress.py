@@ -50,7 +50,13 @@ class Page:
         with at_host(path), open(os.open(path, flags, 0o600), "r+b") as file:
             if create:
                 os.posix_fallocate(file.fileno(), 0, SIZE)  # a full disk is an error here, not a bus error later
-            self.numbers = memoryview(mmap.mmap(file.fileno(), SIZE)).cast("q")
+            self._map = mmap.mmap(file.fileno(), SIZE)
+        self.numbers = memoryview(self._map).cast("q")
+
+    def close(self) -> None:
+        """Map it no longer."""
+        self.numbers.release()
+        self._map.close()
 
     def enter(self, activity: Activity, subject: int = 0) -> None:
         """Say what comes now."""
@@ -79,21 +85,20 @@ class Page:
         return self.numbers[TURNS], self.numbers[INSTRUCTION]
 
     @property
-    def age(self) -> float:
-        """Seconds since the last heartbeat; 0 before the first."""
-        beat = self.numbers[HEARTBEAT]
-        return (time.monotonic_ns() - beat) / 1e9 if beat else 0.0
+    def heartbeat(self) -> int:
+        """When the process gave its last sign of life: another number each time."""
+        return self.numbers[HEARTBEAT]
 
     def beat(self) -> None:
         self.numbers[HEARTBEAT] = time.monotonic_ns()
 
-    def keep_beating(self) -> None:
+    def keep_beating(self, period_s: float = BEAT_S) -> None:
         """Start the thread of the heartbeat."""
 
         def run() -> None:
             while True:
                 self.beat()
-                time.sleep(BEAT_S)
+                time.sleep(period_s)
 
         threading.Thread(target=run, name="heartbeat", daemon=True).start()
 

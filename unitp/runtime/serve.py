@@ -7,10 +7,13 @@ disturbed by a broken connection before the driver has understood who was first.
 from __future__ import annotations
 
 import ctypes
+import mmap
+import os
 import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -50,6 +53,11 @@ from unitp.runtime.progress import Activity, Page, PageProgress
 from unitp.runtime.wire import Channel, WireError
 
 DRIVER_ARRAYS = "driver.arrays"
+NO_MEMORY = 112
+"""Exit code of a process that lacks the memory to tell what happened to it."""
+
+RESERVE = 1 << 24
+IDLE_S = 60.0
 LONG_S = 0.1
 """Requests that take longer may have used, and freed, much memory."""
 
@@ -176,7 +184,34 @@ def slice_of(part: ParameterPart) -> Array:
     return read(part.parameter.source, part.intervals, part.dtype)
 
 
-def failure(error: Exception) -> Failed:
+class Reserve:
+    """Address space (no memory, as it is never touched) that is given back to tell what happened where none is left."""
+
+    def __init__(self) -> None:
+        self._map = mmap.mmap(-1, RESERVE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def give_back(self) -> None:
+        self._map.close()
+
+
+def report(channel: Channel[Request], error: BaseException, reserve: Reserve) -> NoReturn:
+    """Tell the driver, which then ends this process. Where that cannot be told either, end at once: Python's own end may
+    wait for other ranks.
+    """
+    code = 1
+    try:
+        reserve.give_back()
+        channel.send(failure(error))
+        while True:
+            time.sleep(IDLE_S)
+    except MemoryError:
+        code = NO_MEMORY
+        raise
+    finally:
+        os._exit(code)
+
+
+def failure(error: BaseException) -> Failed:
     """What the driver is told of an exception."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, UnitpError):

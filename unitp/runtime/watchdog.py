@@ -2,9 +2,9 @@
 the others.
 
     dead      a watched process is gone or a zombie in /proc                    0.1 s
-    stopped   its state in /proc is T                                           0.1 s
+    stopped   its state in /proc stays T                                        `STOPPED_S`
     failed    a rank sent its exception, and nobody died within a grace period  0.7 s
-    silent    the heartbeat thread of a live process is quiet                   `Limits.heartbeat_s`
+    silent    the heartbeat thread of a rank that was ready is quiet            `Limits.heartbeat_s`
     stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
@@ -12,6 +12,11 @@ One death makes others: a launcher takes its ranks along, and ends them all when
 first is named that did not end by itself: epoll gives deaths in the order in which they happened, however late this
 thread looks. Connections break a moment before a death is told, so a launcher that was killed comes first at any rate.
 A death counts before an exception, since peers raise when a connection breaks.
+
+Everything may be frozen and thawed (a laptop's lid, a cgroup's freezer, SIGSTOP), or this thread be kept from the processor.
+So patience is measured by a clock of its own, `_clock`, which goes on by no more than `STEP_S` from one look to the next:
+what nobody watched does not count against anyone. A longer step is a thaw; others have `THAW_S` to follow. Importing a
+framework on a busy machine silences a heartbeat for many seconds: before all ranks are ready only the start limit counts.
 """
 
 from __future__ import annotations
@@ -33,22 +38,37 @@ from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
 from unitp.runtime.processes import Seen, end_all, look, marked
 from unitp.runtime.progress import Page
+from unitp.runtime.serve import NO_MEMORY
 
 TICK_S = 0.1
 STARTING_TICK_S = 0.05
 GRACE_S = 0.7
 SETTLE_S = 0.1
+STEP_S = 1.0
+STOPPED_S = 1.0
+THAW_S = 4.0
 IDLE_SHARE = 0.1
 PATIENCE = 10
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Patience, in seconds. `missing_s`: until a launcher must have started its ranks."""
+    """Patience, in seconds. `start_s`: until all ranks are ready (None: what the backend asks for, see `of_group`).
+    `missing_s`: until a launcher must have started its ranks.
+    """
 
-    start_s: float = 60.0
+    start_s: float | None = None
     stall_s: float = 120.0
     heartbeat_s: float = 30.0
     missing_s: float = 10.0
+
+    def of_group(self, start_s: float, ranks: int) -> Limits:
+        """The same, for so many ranks of a backend whose start takes at most `start_s` where each has a core of its own:
+        ranks that share a core start one after the other.
+        """
+        if self.start_s is not None:
+            return self
+        crowd = max(1.0, ranks / len(os.sched_getaffinity(0)))
+        return msgspec.structs.replace(self, start_s=start_s * crowd, missing_s=self.missing_s * crowd)
 
 
 class Watched(NamedTuple):
@@ -71,8 +91,10 @@ class Watchdog:
         ranks: int,
         limits: Limits,
         place: Callable[[str], str],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.token, self.members, self.pages, self.limits = token, members, pages, limits
+        self.supervisor: Member | None = None
         self.expected = {f"rank {rank}" for rank in range(ranks)}
         self.place = place
         self.error: UnitpError | None = None
@@ -81,7 +103,10 @@ class Watchdog:
         self._watched: dict[int, Watched] = {}
         self._reports: list[tuple[float, str, Failed | None]] = []
         self._starting = True
-        self._began = self._moved = time.monotonic()
+        self._time, self._looked, self._clock = now, now(), 0.0
+        self._moved, self._thawed = 0.0, -THAW_S
+        self._beats: dict[str, tuple[int, float]] = {}
+        self._halted: dict[int, float] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._now: dict[str, Seen] = {}
         self._then: dict[str, Seen] = {}
@@ -104,12 +129,12 @@ class Watchdog:
 
     def working(self, busy: bool) -> None:
         """Whether requests are under way, which the ranks should get on with."""
-        self._moved = time.monotonic()
+        self._moved = self._clock
         self.busy = busy
 
     def report(self, name: str, failed: Failed | None) -> UnitpError:
         """The connection of a process broke (None), or it sent its exception: returns the error, once all are ended."""
-        self._reports.append((time.monotonic(), name, failed))
+        self._reports.append((self._clock, name, failed))
         os.eventfd_write(self._wake, 1)
         self.failed.wait()
         assert self.error is not None  # set before the event
@@ -122,9 +147,19 @@ class Watchdog:
             os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+        self._close_handles()
+
+    def abandon(self) -> None:
+        """In a fork of the driver, where the thread does not run: close what was inherited."""
+        self._close_handles()
+
+    def _close_handles(self) -> None:
+        self._poller.close()
+        handles, self._handles = [*self._handles.values()], {}
+        wake, self._wake = self._wake, -1
+        for handle in (*handles, wake):
+            if handle >= 0:
+                os.close(handle)
 
     # the thread
 
@@ -132,9 +167,7 @@ class Watchdog:
         try:
             while not self._stopping:
                 self._wait()
-                if self._starting:
-                    self._look_around()
-                error = self._gone() or self._told() or self._silent() or self._stuck() or self._late()
+                error = self._look()
                 if error is not None:
                     self._end(error)
                     return
@@ -143,10 +176,17 @@ class Watchdog:
         except BaseException as error:
             self._end(RankError(f"the watchdog failed: {error!r}", hint="This is a fault of unitp: please report it."))
             raise
-        finally:
-            for handle in self._handles.values():
-                os.close(handle)
-            self._poller.close()
+
+    def _look(self) -> UnitpError | None:
+        """What is wrong now, if anything is."""
+        now = self._time()
+        step, self._looked = now - self._looked, now
+        self._clock += min(step, STEP_S)
+        if step > STEP_S:
+            self._thawed = self._clock
+        if self._starting:
+            self._look_around()
+        return self._gone() or self._told() or self._silent() or self._stuck() or self._late()
 
     def _wait(self) -> None:
         """Until something ends, the driver reports something, or a tick has passed."""
@@ -175,7 +215,7 @@ class Watchdog:
         """Take all workers and the launchers above them under watch; a fork may have become another program."""
         found = marked(self.token)
         direct = {member.process.pid: member for member in self.members}
-        for member in self.members:
+        for member in (*self.members, *filter(None, [self.supervisor])):
             if member.process.pid not in self._watched and (seen := look(member.process.pid)):
                 self._watch(Watched(member.name, seen, member, member.role == "launcher"))
         for one in sorted(found.values(), key=lambda one: one.seen.started):
@@ -216,25 +256,26 @@ class Watchdog:
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
-        """Add who is dead, with the exit code while a zombie still tells it; returns one that is stopped."""
-        stopped = None
+        """Add who is dead, with the exit code while a zombie still tells it; returns one that stays stopped."""
+        stopped, patient = None, self._clock - self._thawed < THAW_S
         for pid, one in self._watched.items():
             if pid in dead:
                 continue
             now = look(pid)
             if now is None or not now.alive or now.started != one.seen.started:
                 dead[pid] = one, _exit_code(one, now)
-            elif now.stopped:
-                stopped = stopped or one
-            else:
+            elif not now.stopped:
                 self._now[one.name] = now
+                self._halted.pop(pid, None)
+            elif self._clock - self._halted.setdefault(pid, self._clock) >= STOPPED_S and not patient:
+                stopped = stopped or one
         return stopped
 
     def _told(self) -> UnitpError | None:
         """A rank that sent its exception, or whose connection broke though it lives; deaths within the grace period
         come first.
         """
-        if not self._reports or time.monotonic() - self._reports[0][0] < GRACE_S:
+        if not self._reports or self._clock - self._reports[0][0] < GRACE_S:
             return None
         _, name, failed = self._reports[0]
         if failed is None:
@@ -251,18 +292,23 @@ class Watchdog:
         return error
 
     def _silent(self) -> RankError | None:
-        for one in self._watched.values():
-            page = self.pages.get(one.name)
-            if page is not None and page.age > self.limits.heartbeat_s:
-                return self._error(one, f"has given no sign of life for {page.age:.0f} s")
+        for one in () if self._starting else self._watched.values():
+            if one.name not in self.pages:
+                continue
+            beat = self.pages[one.name].heartbeat
+            last, since = self._beats.setdefault(one.name, (beat, self._clock))
+            if last != beat:
+                self._beats[one.name] = beat, self._clock
+            elif self._clock - since > self.limits.heartbeat_s:
+                return self._error(one, f"has given no sign of life for {self._clock - since:.0f} s")
         return None
 
     def _stuck(self) -> RankError | None:
         """No rank got any further. Of those that are least far, one that does not compute keeps the others waiting."""
         places = {name: page.place for name, page in self.pages.items() if name in self.expected}
         if places != self._places or not self.busy:
-            self._places, self._moved, self._then = places, time.monotonic(), dict(self._now)
-        waited = time.monotonic() - self._moved
+            self._places, self._moved, self._then = places, self._clock, dict(self._now)
+        waited = self._clock - self._moved
         if waited < self.limits.stall_s:
             return None
         last = [name for name in sorted(places) if places[name] == min(places.values())]
@@ -282,17 +328,17 @@ class Watchdog:
     def _late(self) -> RankError | None:
         if not self._starting:
             return None
-        waited = time.monotonic() - self._began
+        waited, limit = self._clock, self.limits.start_s
         if waited > self.limits.missing_s and (absent := self.expected - {one.name for one in self._watched.values()}):
             launchers = sorted({f"{one.name} (process {pid})" for pid, one in self._watched.items() if one.launcher})
             by = f" by {' or '.join(launchers)}" if launchers else ""
             return RankError(
                 f"{min(absent)} ended during start-up, before it could report, or was never started{by}{self._logs()}"
             )
-        if waited > self.limits.start_s:
+        if limit is not None and waited > limit:
             doing = "; ".join(f"{name}: {self.place(name)}" for name in sorted(self.expected))
             return RankError(
-                f"the session did not start within {self.limits.start_s:.0f} s ({doing}){self._logs()}",
+                f"the session did not start within {limit:.0f} s ({doing}){self._logs()}",
                 hint="On a busy machine, raise the start limit.",
             )
         return None
@@ -325,6 +371,8 @@ class Watchdog:
 
     def _doing(self, one: Watched) -> str:
         """What a process is at; for a launcher, what its ranks are at."""
+        if one.member is not None and one.member is self.supervisor:
+            return "watching over the driver"
         if not one.launcher:
             return self.place(one.name)
         return "; ".join(f"{name} was {self.place(name)}" for name in sorted(self.expected))
@@ -358,4 +406,6 @@ def _how(code: int | None) -> str:
         return "was killed, or ended by itself"
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
+    if code == NO_MEMORY:
+        return "ran out of memory (not even a report was possible)"
     return f"ended by itself (exit code {code})"

@@ -40,6 +40,7 @@ def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
         "UCX_NET_DEVICES": "lo",
         "FI_PROVIDER": "tcp",
         "FI_TCP_IFACE": "lo",
+        "HWLOC_XMLFILE": "",  # else Hydra's proxy writes the topology to /tmp, and leaves it there where it is killed
         "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
         "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "100" if crowded else "1000",
     }

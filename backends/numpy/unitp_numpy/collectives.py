@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +41,7 @@ class Collectives:
             if size > 1:
                 group = mesh.group_of(rank, axis)
                 self._groups[axis] = world.Split(color=group[0], key=group.index(rank))
+        _unname(world)
 
     def all_reduce(self, x: Array, axis: str, reduction: str) -> Array:
         send = np.asarray(x, order="C")
@@ -75,6 +78,18 @@ class Collectives:
         self._groups.clear()
         if MPI.Is_initialized() and not MPI.Is_finalized():
             MPI.Finalize()
+
+
+def _unname(world: MPI.Comm) -> None:
+    """Remove the name of the shared memory that all ranks have mapped by now, so that it is freed with the last of them,
+    however they end. MPICH keeps it until MPI_Finalize.
+    """
+    world.Barrier()
+    if world.rank == 0:
+        with open("/proc/self/maps") as maps:
+            names = set(re.findall(r"/dev/shm/mpich_\S+$", maps.read(), re.MULTILINE))
+        for name in names:
+            os.unlink(name)
 
 
 def _stacked(parts: Sequence[Array]) -> Array:

@@ -1,6 +1,6 @@
 """A backend without a framework, for tests of the runtime: two roles that only serve, ranks that misbehave on demand.
 
-FAKE says how, as "RANK:STAGE:WHAT": `1:join:raise`, `0:run:hang`, `1:run:exit`, `0:join:taken`.
+FAKE says how, as "RANK:STAGE:WHAT": `1:join:raise`, `0:run:hang`, `1:run:exit`, `0:join:taken`, `1:join:grip`, `0:run:starve`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ whole row up to there (`unitp_fake.answers`), so that a foreign write changes wh
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -19,6 +21,8 @@ from unitp.program.engine import Array, EngineStats, Progress
 from unitp.program.instructions import Program
 from unitp.program.rank import intervals, local_shape
 from unitp_fake.answers import scores
+
+HOARD: list[object] = []
 
 if "FAKE_SERVES" in os.environ:
     signal.pause()
@@ -36,8 +40,22 @@ def misbehave(rank: int, stage: str) -> None:
         "exit": lambda: print("about to leave", flush=True) or os._exit(7),
         "taken": taken,
         "bus": lambda: os.kill(os.getpid(), signal.SIGBUS),
+        "grip": lambda: ctypes.PyDLL(None).sleep(1000),  # in C, and without letting Python's other threads run
+        "starve": starve,
     }
     actions[what]()
+
+
+def starve() -> None:
+    """Use up all memory that the process may have, and keep it."""
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+    size = 1 << 20
+    while size:
+        try:
+            HOARD.append(bytearray(size))
+        except MemoryError:
+            size //= 2
+    raise MemoryError
 
 
 def taken() -> None:
