@@ -135,10 +135,10 @@ class Watchdog:
     def report(self, name: str, failed: Failed | None) -> UnitpError:
         """The connection of a process broke (None), or it sent its exception: returns the error, once all are ended."""
         self._reports.append((self._clock, name, failed))
-        os.eventfd_write(self._wake, 1)
-        self.failed.wait()
-        assert self.error is not None  # set before the event
-        return self.error
+        if not self._stopping:
+            os.eventfd_write(self._wake, 1)
+            self.failed.wait()
+        return self.error or RankError("the session was closed", hint="Launch it again.")
 
     def stop(self) -> None:
         """Watch no longer. Waits for an error that is just being made."""
@@ -147,6 +147,7 @@ class Watchdog:
             os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
+        self.failed.set()  # nobody waits for more
         self._close_handles()
 
     def abandon(self) -> None:
