@@ -22,7 +22,9 @@ from unitp.graph.ops import rule_of
 from unitp.layout import Layout, Reduction, Split
 from unitp.mesh import Mesh
 
-SCHEMA = 1
+SCHEMA = 2
+OLDER = {1: "in its objective, bound and gap, every byte held had a price"}
+"""Why plans of an older schema are not read."""
 ANEW = "Make it anew with `unitp plan`."
 
 
@@ -58,8 +60,13 @@ class Unused(msgspec.Struct, frozen=True):
 class Certificate(msgspec.Struct, frozen=True):
     """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
 
-    Both are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit`
-    bytes. `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,
+    `fastest_s`: the least objective that was found; plans within 0.1 % of it count as equal, and the one that holds least is
+    taken. `held_bytes` is what a rank holds of parameters, copies of them and states, the mean over ranks, and
+    `held_bound_bytes` what no such plan is below (0: not known). Plans that hold a parameter in several layouts are considered
+    where they are worth it (`unitp.planner.holding`); `any_bound_s` is what none of these is below either (0: not known).
+
+    All are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit` bytes.
+    `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,
     `bound_bytes` what no plan can be below, and the gap is theirs. `machine` is the hash of the cost model, `priced_on` what
     of its numbers is not as the defaults are (`unitp.cost.record`).
     """
@@ -77,6 +84,10 @@ class Certificate(msgspec.Struct, frozen=True):
     bound_bytes: int = 0
     priced_on: dict[str, Any] = {}
     unused: tuple[Unused, ...] = ()
+    fastest_s: float = 0.0
+    any_bound_s: float = 0.0
+    held_bytes: float = 0.0
+    held_bound_bytes: float = 0.0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -189,7 +200,8 @@ def decode(data: bytes, where: str = "plan") -> Plan:
         if not isinstance(head, dict) or "schema" not in head:
             raise PlanError(f"{where} is not a plan", hint=ANEW)
         if (schema := head["schema"]) != SCHEMA:
-            raise PlanError(f"{where} has plan schema {schema}, this unitp reads {SCHEMA}", hint=ANEW)
+            why = f": {OLDER[schema]}" if isinstance(schema, int) and schema in OLDER else ""
+            raise PlanError(f"{where} has plan schema {schema}, this unitp reads {SCHEMA}{why}", hint=ANEW)
         return _restore(msgspec.convert(head, _File), where)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise PlanError(f"{where} is not a plan: {error}", hint=ANEW) from None

@@ -116,9 +116,7 @@ def graph_of(name: str, layers: int | None = None) -> Graph:
 def measured(row: Row) -> tuple[Line, Plan]:
     """Plan a row once."""
     machine = load_machine(row.machine) if row.machine else Machine()
-    machine = (
-        msgspec.structs.replace(machine, link_bytes_per_s=2e7, call_s=5e-3, held_byte_s=0.0) if row.slow else machine
-    )
+    machine = msgspec.structs.replace(machine, link_bytes_per_s=2e7, call_s=5e-3) if row.slow else machine
     begun, cpu = time.perf_counter(), time.process_time()
     graph = graph_of(row.model, row.layers)
     read = time.perf_counter()

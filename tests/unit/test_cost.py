@@ -31,7 +31,6 @@ ROUND = Machine(
     link_latency_s=0.5,
     link_bytes_per_s=1e6,
     call_s=10.0,
-    held_byte_s=1e-9,
 )
 
 

@@ -189,7 +189,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place() -> None:
         ),
         ("[devices.cpu.matmul]\nfloat64 = [[1, 1e9]]", "devices.cpu.matmul.float32: missing"),
         ("[devices.cpu]\nmatmul = 3", "is not TOML"),
-        ('held_byte_s = "dear"', 'held_byte_s: "dear"'),
+        ("held_byte_s = 5e-12", "held_byte_s: bytes held have no price any more"),
     ],
 )
 def test_an_inconsistent_file_says_what_does_not_fit(change: str, told: str) -> None:

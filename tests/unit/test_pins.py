@@ -197,7 +197,6 @@ NVLINK = Machine(
     link_latency_s=1e-6,
     link_bytes_per_s=3e11,
     call_s=5e-6,
-    held_byte_s=5e-14,
 )
 
 

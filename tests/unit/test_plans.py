@@ -136,7 +136,7 @@ def test_a_changed_byte_is_a_plan_or_a_plan_error(at: int, byte: int) -> None:
         assert isinstance(plans.decode(bytes(data)), Plan)
 
 
-@pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 200_000, b'{"schema": 1}'])
+@pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 200_000, b'{"schema": 2}'])
 def test_other_files_are_no_plans(data: bytes) -> None:
     with pytest.raises(PlanError, match=r"x.json is not a plan") as caught:
         plans.decode(data, "x.json")
@@ -150,7 +150,11 @@ def edited(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"schema": 2}, "has plan schema 2, this unitp reads 1"),
+        ({"schema": 3}, "has plan schema 3, this unitp reads 2$"),
+        (
+            {"schema": 1},
+            "has plan schema 1, this unitp reads 2: in its objective, bound and gap, every byte held had a price",
+        ),
         ({"more": 1}, "unknown field `more`"),
         ({"mesh": {"tp": 0}}, "mesh axis tp has size 0"),
         ({"mesh": {"self": 2}}, "names an axis that is not on the mesh"),

@@ -9,8 +9,8 @@ import rich_click as click
 from rich.markup import escape
 
 from unitp.cli.options import json_option, machine_option, options, plan_argument, read_machine
-from unitp.cli.output import console, errors, print_json, print_table, progress, say, table
-from unitp.cli.show import known_graph, model_option
+from unitp.cli.output import console, errors, mebibytes, print_json, print_table, progress, say, table
+from unitp.cli.show import held_text, known_graph, model_option
 
 if TYPE_CHECKING:
     from unitp.planner.alternatives import Alternatives, Place
@@ -43,6 +43,8 @@ def command(plan_file: str, name: str | None, model: str | None, machine: str | 
         print_json(
             {
                 "objective_s": found.objective,
+                "fastest_s": found.fastest,
+                "held_bytes": found.held_bytes,
                 "exact": exact,
                 "same_prices": found.same_prices,
                 "pins": plan.certificate.pins,
@@ -70,7 +72,9 @@ def _print_place(place: Place, found: Alternatives) -> None:
     few = ", ".join(place.names[:3]) + (", ..." if len(place.names) > 3 else "")
     console().print(f"[bold]{escape(place.what)}[/bold] {where}{alike} ({escape(few)})", highlight=False)
     phases = [p.phase.name for p in found.plan.phases]
-    rows = table("", "choice", ">own", ">in", ">out", ">regret", *(f">{p}" for p in phases), ">others", "as a pin")
+    rows = table(
+        "", "choice", ">own", ">in", ">out", ">regret", ">held", *(f">{p}" for p in phases), ">others", "as a pin"
+    )
     for choice in place.alternatives:
         mark = "plan" if choice.chosen else "pinned" if choice.pinned_out else ""
         calls = [milliseconds(choice.phases[p]) if choice.phases else "-" for p in phases]
@@ -78,7 +82,8 @@ def _print_place(place: Place, found: Alternatives) -> None:
             mark,
             escape(choice.choice),
             *(milliseconds(s) for s in (choice.own_s, choice.in_s, choice.out_s)),
-            "impossible" if choice.total_s == float("inf") else "" if choice.chosen else milliseconds(choice.regret_s),
+            "impossible" if choice.total_s == float("inf") else milliseconds(choice.regret_s),
+            mebibytes(choice.held_bytes) if choice.phases else "-",
             *calls,
             str(choice.others or ""),
             escape(choice.pin),
@@ -88,7 +93,16 @@ def _print_place(place: Place, found: Alternatives) -> None:
 
 
 def _print_overview(found: Alternatives, left: Sequence[Unused]) -> None:
-    say(f"objective {found.objective:.4g} s. Where a call spends most:")
+    say(f"objective {found.objective:.4g} s, which is time alone")
+    say(
+        held_text(found.plan.certificate)
+        if found.same_prices
+        else f"holds {mebibytes(found.held_bytes)} per rank on average"
+    )
+    if (least := found.plan.certificate.any_bound_s) and found.same_prices:
+        say(f"no plan takes less than {least:.4g} s, not even one that holds weights in several layouts")
+    say("")
+    say("Where a call spends most:")
     rows = table("phase", ">alike", ">own", ">in", "place")
     for cost in found.expensive():
         rows.add_row(cost.phase, str(cost.count), milliseconds(cost.own_s), milliseconds(cost.in_s), escape(cost.what))

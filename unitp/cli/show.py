@@ -143,6 +143,20 @@ def print_description(plan: Plan, description: Description) -> None:
 def print_certificate(certificate: Certificate) -> None:
     """How good the plan is."""
     say(f"{_quality(certificate)} ({certificate.solver}, {certificate.elapsed_s:.2f} s)")
+    if certificate.held_bytes:
+        say(held_text(certificate))
+
+
+def held_text(certificate: Certificate) -> str:
+    """What a rank holds, what that costs, and how little it could be."""
+    parts = [f"holds {mebibytes(certificate.held_bytes)} of weights and caches per rank on average"]
+    if certificate.objective_s > certificate.fastest_s > 0.0:
+        parts.append(
+            f"{certificate.objective_s / certificate.fastest_s - 1:.3%} slower than the fastest plan, to hold less"
+        )
+    if certificate.held_bound_bytes:
+        parts.append(f"no plan as fast within 0.1% holds less than {mebibytes(certificate.held_bound_bytes)}")
+    return "; ".join(parts)
 
 
 def unused_text(unused: Unused) -> str:

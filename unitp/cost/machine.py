@@ -17,7 +17,7 @@ from unitp.cost.link import Link, Stretch
 from unitp.errors import MeshError
 from unitp.mesh import Mesh
 
-FORMULAS = 3
+FORMULAS = 4
 """Counts up when a formula of `unitp.cost` changes, so that plans priced by older ones are told apart."""
 
 
@@ -43,8 +43,6 @@ class Machine(msgspec.Struct, frozen=True):
     call_s              30e-6    what a collective costs a framework inside a real decode loop, whatever its size; else
                                  a ring all_reduce would cost as much as reduce_scatter + all_gather, and decode would
                                  take twice Megatron's collectives
-    held_byte_s         5e-12    per call and byte of a parameter or cache held: a tenth of reading it. Without it every
-                                 rank would keep everything and slice it at each call
     memory_bytes        inf      of each device; a plan needs no more
     name                         of the profile or file
     devices                      classes by name; with none, every rank is the device that the fields above describe
@@ -61,7 +59,6 @@ class Machine(msgspec.Struct, frozen=True):
     link_latency_s: float = 5e-6
     link_bytes_per_s: float = 2e9
     call_s: float = 30e-6
-    held_byte_s: float = 5e-12
     memory_bytes: float = inf
     name: str = ""
     devices: dict[str, Device] = {}

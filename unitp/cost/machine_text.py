@@ -51,7 +51,6 @@ class _Writer:
             yield f"ranks = [{', '.join(map(_text, machine.ranks))}]"
         if machine.ranks_per_node:
             yield f"ranks_per_node = {machine.ranks_per_node}"
-        yield self.entry("held_byte_s", machine.held_byte_s, "")
         devices = machine.devices or {"device": machine.device(0)}
         for name, device in devices.items():
             yield from self.device(device, f"devices.{_key(name)}")

@@ -1,8 +1,9 @@
 """The planner: the split of every operator and the layout of every tensor that minimise predicted time within memory.
 
-`plan` builds the candidates (`candidates`), prices them (`price`, `problem`) and takes the least choice (`search`): exactly
-by variable elimination where that is narrow enough, else by descent with a bound. A memory limit is a side constraint
-(`limited`). Every plan says what it costs, what no plan can cost less than, and how it was found.
+`plan` builds the candidates (`candidates`), prices them (`price`, `problem`) and takes the fastest choice (`search`): exactly
+by variable elimination where that is narrow enough, else by descent with a bound. Of choices that are as fast within 0.1 %,
+it takes the one that holds the fewest bytes (`frugal`, `holding`). A memory limit is a side constraint (`limited`). Every plan
+says what it costs, what no plan can cost less than, and how it was found.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from unitp.cost import Machine
@@ -20,13 +22,15 @@ from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates, parameter_bytes
+from unitp.planner.frugal import Frugal
+from unitp.planner.holding import WORTH, Pairs, Table, one_layout
 from unitp.planner.limited import Limited, NoFitError
 from unitp.planner.outline import FEW, instead, shape_of
 from unitp.planner.pins import apply as apply_pins
 from unitp.planner.price import Prices
 from unitp.planner.problem import SHARED, Problem
 from unitp.planner.room import no_room
-from unitp.planner.search import Found, search
+from unitp.planner.search import Found, Search
 from unitp.planner.unused import unused
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.program.lower import lower
@@ -51,8 +55,9 @@ def plan(
     objective: Objective = "time",
     time_limit: float | None = None,
 ) -> Plan:
-    """The best plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins` and fits.
+    """The fastest plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins` and fits.
 
+    Of plans within 0.1 % of its time, it is the one that holds the fewest bytes of parameters and states.
     `roles` says which symbol an axis splits (`dp`: batch); other axes split every dim. An axis that nothing can be split
     over is a MeshError, unless `allow_unused`. No rank needs more bytes than `memory_limit`, nor than its device of
     `machine` has. `objective="memory"`: as few bytes as can be on the rank that needs most, then time. After `time_limit`
@@ -93,6 +98,10 @@ def plan(
         objective_s=found.value,
         lower_bound_s=found.bound,
         gap=found.gap,
+        fastest_s=found.best,
+        any_bound_s=found.any_bound if np.isfinite(found.any_bound) else 0.0,
+        held_bytes=problem.held(found.choice) / mesh.size,
+        held_bound_bytes=found.least_held / mesh.size,
         solver=found.solver,
         elapsed_s=elapsed,
         machine=machine.hash,
@@ -123,12 +132,35 @@ def _posed(
 
 def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float) -> Found:
     shape = shape_of(problem)
-    found = search(problem.unary, problem.pairs, shape, problem.memo, deadline=deadline)
-    found = found.judged(problem.value(found.choice))
+    free, problem.pairs = problem.pairs, one_layout(problem)
+    search = Search(problem.unary, problem.pairs, shape, problem.memo, deadline=deadline)
+    fastest = _fastest(problem, search, free if objective == "time" else None)
+    found = Frugal(problem, search, fastest, deadline).found() if objective == "time" else fastest
     if objective == "time" and not np.isfinite(budgets).any():
         return found
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
-    return limited.least(found) if objective == "memory" else limited.solve(found)
+    return limited.least(found) if objective == "memory" else limited.solve(found, fastest)
+
+
+def _fastest(problem: Problem, search: Search, free: dict[tuple[int, int], Table] | None) -> Found:
+    """The fastest choice, which holds each parameter in one layout; in several where these are worth it, if `free` allows them.
+
+    `problem.pairs` then do so, too.
+    """
+
+    def least(pairs: Pairs, bound: float) -> Found:
+        found = search.least(problem.unary, pairs)
+        return msgspec.structs.replace(found.judged(problem.value(found.choice)), any_bound=min(bound, found.bound))
+
+    if free is None:
+        return least(problem.pairs, -np.inf)
+    bound = search.bound(problem.unary, free)
+    found = least(problem.pairs, bound)
+    if found.value > bound * (1 + WORTH):
+        other = least(free, bound)
+        if found.value > other.value * (1 + WORTH):
+            found, problem.pairs = other, free
+    return found
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
@@ -139,7 +171,9 @@ def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[flo
 def _fits(problem: Problem, memory_limit: int | None) -> bool:
     """Whether a plan that is found quickly fits."""
     shape, budgets = shape_of(problem), _budgets(problem.mesh, problem.prices.machine, memory_limit)
-    found = search(problem.unary, problem.pairs, shape, problem.memo, deadline=0.0)
+    problem.pairs = one_layout(problem)
+    search = Search(problem.unary, problem.pairs, shape, problem.memo, deadline=0.0)
+    found = search.least(problem.unary, problem.pairs)
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice))
     return all(peak <= most for peak, most in zip(limited.smallest(found).peaks, budgets, strict=True))
 

@@ -1,12 +1,14 @@
 """What a plan could have done instead: at every place all choices, what they cost there, and what they would cost in the end.
 
-    own      the operator's work (of a tensor: the price of holding it)
+    own      the operator's work
     in, out  converting what it reads, and what it makes, its neighbours being as the plan has them
-    total    the objective if this choice were forced and all else planned best for it (`unitp.planner.marginals`)
-    regret   total - the plan's objective: what the choice would cost downstream too
+    total    the objective if this choice were forced and all else planned fastest for it (`unitp.planner.marginals`)
+    regret   total - that of the fastest plan: what the choice would cost downstream too
+    held     bytes that a rank then holds, the mean over ranks; of plans as fast, those of the one that holds least
 
-Totals are exact where the plan could be found exactly, but for conversions that several readers share: these are counted
-once in a total, and not looked for. Else parameters and caches stay as they are (`exact` is False).
+All but the last are pure time. The plan may be up to 0.1 % slower than the fastest one, where it holds less: what it chose has
+a regret then, too. Totals are exact where the plan could be found exactly, but for conversions that several readers share: these
+are counted once in a total, and not looked for. Else parameters and caches stay as they are (`exact` is False).
 Pins hold for the rest of the plan; at the place asked about they are lifted, so that their price is seen.
 """
 
@@ -25,7 +27,8 @@ from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.planner.candidates import Candidates
-from unitp.planner.elimination import Table, TooWideError
+from unitp.planner.elimination import Table, TooWideError, evaluate
+from unitp.planner.holding import one_layout
 from unitp.planner.marginals import Marginals, MarginalsGiven
 from unitp.planner.outline import FEW, instead
 from unitp.planner.pins import apply as apply_pins
@@ -36,13 +39,17 @@ from unitp.planner.problem import SHARED, Problem, Variable
 from unitp.planner.unused import unused
 from unitp.plans import Plan, Unused, require
 
-ROUNDING = 1e-11
+ROUNDING = 1e-9
 """Of the objective: differences below are none."""
+
+TIE = 1e-10
+"""Of the objective: what all bytes that the plan holds cost together, so that of plans as fast the one that holds least is told."""
 
 
 class Alternative(msgspec.Struct, frozen=True):
     """One choice at a place. Seconds own, in and out are of one call; total and regret are of the objective (inf: impossible).
 
+    `held_bytes`: what a rank holds if it were forced, the mean over ranks.
     `pin` is the choice in the grammar of pins; `phases` the seconds of a call of each phase if it were forced; `others` how
     many choices elsewhere the best plan with it makes otherwise.
     """
@@ -56,6 +63,7 @@ class Alternative(msgspec.Struct, frozen=True):
     out_s: float
     total_s: float
     regret_s: float
+    held_bytes: float
     phases: dict[str, float]
     others: int
 
@@ -117,11 +125,16 @@ class Alternatives:
         self.choice = choice_of(self.problem, plan)
         self.edges = _edges(self.problem)
         self.problem.relax()
+        once = one_layout(self.problem)
+        if np.isfinite(evaluate(self.problem.unary, once, self.choice)):  # else it is a plan that has several
+            self.problem.pairs = once
         self.objective = self.problem.value(self.choice)
+        self.held_bytes = self.problem.held(self.choice) / plan.mesh.size
         self.places = Places(graph)
         self.twice: dict[int, float] = {}
-        for reader, _, price in self.problem.repeated(self.choice):
-            self.twice[reader] = self.twice.get(reader, 0.0) + price
+        for reader, home, price in self.problem.repeated(self.choice):
+            if home != SHARED:
+                self.twice[reader] = self.twice.get(reader, 0.0) + price
 
     @property
     def same_prices(self) -> bool:
@@ -131,6 +144,11 @@ class Alternatives:
     @cached_property
     def marginals(self) -> Marginals | MarginalsGiven:
         return self._marginals(self.problem.unary)
+
+    @cached_property
+    def fastest(self) -> float:
+        """The objective of the fastest plan."""
+        return min(self.objective, self.problem.value(self.marginals.least()))
 
     @property
     def exact(self) -> bool:
@@ -221,17 +239,19 @@ class Alternatives:
         return self.problem.value(choice, {number: self.free[number]})
 
     def _regret(self, total: float) -> float:
-        """What a total is above the objective; nothing where that is a matter of rounding."""
-        regret = total - self.objective
+        """What a total is above that of the fastest plan; nothing where that is a matter of rounding."""
+        regret = total - self.fastest
         return 0.0 if abs(regret) < ROUNDING * self.objective else regret
 
     def _marginals(self, unary: Sequence[Table]) -> Marginals | MarginalsGiven:
+        price = TIE * self.objective / max(self.problem.held(self.choice), 1.0)
+        unary, pairs = self.problem.holding.priced(unary, self.problem.pairs, price)
         try:
-            return Marginals(unary, self.problem.pairs)
+            return Marginals(unary, pairs)
         except TooWideError:
             phases = [p.name for p in self.problem.phases]
             blocks = [[i for i, v in enumerate(self.problem.variables) if v.phase == p] for p in phases]
-            return MarginalsGiven(unary, self.problem.pairs, blocks, self.choice)
+            return MarginalsGiven(unary, pairs, blocks, self.choice)
 
     def _costs(self, number: int, *, called: bool = False) -> tuple[Table, Table, Table]:
         """Own, in and out of every choice of a variable, as parts of the objective; `called`: without what is done at load."""
@@ -259,7 +279,8 @@ class Alternatives:
         for x, least in enumerate(totals):
             best = marginals.best(number, x) if np.isfinite(least) else None
             chosen = x == self.choice[number]
-            total = self.objective if chosen else self._total(number, best) if best else np.inf
+            total = self._total(number, best) if best else np.inf
+            total = min(total, self.objective) if chosen else total
             made.append(
                 Alternative(
                     choice=choice_text(variable, x),
@@ -271,6 +292,7 @@ class Alternatives:
                     out_s=float(out[x]),
                     total_s=float(total),
                     regret_s=self._regret(float(total)),
+                    held_bytes=problem.held(best) / problem.mesh.size if best else np.inf,
                     phases=problem.seconds(best) if best else {},
                     others=sum(a != b for a, b in zip(best, self.choice, strict=True)) - (x != self.choice[number])
                     if best

@@ -34,6 +34,9 @@ from unitp.planner.memo import Memo
 ROUNDS = 40
 """Steps of the multipliers at most."""
 
+LIMIT = 1_000_000
+"""Entries of the largest table of a block alone."""
+
 TRIED = (0, 2, 5, 9, 14, 20, 27, ROUNDS - 1)
 """The steps after which what blocks want is a start."""
 
@@ -63,18 +66,20 @@ def descend(
     unary: Sequence[Table],
     pairs: Pairs,
     shape: Shape,
-    limit: int = 1_000_000,
+    limit: int = LIMIT,
     *,
     memo: Memo | None = None,
     rounds: int = ROUNDS,
     deadline: float = inf,
+    apart: Apart | None = None,
 ) -> Descent:
     """The best of descents from what each block wants for itself, with up to `rounds` steps of the multipliers.
 
-    Where a block alone would exceed `limit` entries, its part of the bound is bounded from below in turn.
+    Where a block alone would exceed `limit` entries, its part of the bound is bounded from below in turn. `apart`: what an
+    earlier call on a problem of the same sizes and pairs left, whose multipliers are near the best where prices are.
     """
     memo = memo or Memo()
-    apart = Apart(unary, pairs, shape, limit)
+    apart = apart or Apart(unary, pairs, shape, limit)
     bounds: list[float] = []
     bound, best, seen = -inf, None, set()
     for number in range(rounds):

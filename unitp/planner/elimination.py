@@ -32,12 +32,13 @@ Order = tuple[list[tuple[int, tuple[int, ...]]], int, int]
 
 
 class Solution(msgspec.Struct, frozen=True):
-    """`width`: most neighbours of an eliminated variable; `largest`: entries of the largest table."""
+    """`width`: most neighbours of an eliminated variable; `largest`: entries of the largest table; `elimination`: in which order."""
 
     choice: list[int]
     value: float
     width: int
     largest: int
+    elimination: Elimination
 
 
 class TooWideError(Exception):
@@ -57,17 +58,24 @@ class InfeasibleError(PlanError):
         super().__init__(f"variables {few} allow no choice together")
 
 
-def minimise(unary: Sequence[Table], pairs: Pairs, limit: int = 1_000_000, *, memo: Memo | None = None) -> Solution:
+def minimise(
+    unary: Sequence[Table],
+    pairs: Pairs,
+    limit: int = 1_000_000,
+    *,
+    memo: Memo | None = None,
+    elimination: Elimination | None = None,
+) -> Solution:
     """The least choice, exactly. `memo`: what earlier calls left, of use where tables are the same objects.
 
-    Raises TooWideError, before any work is done, where a table would exceed `limit` entries, and InfeasibleError where
-    every choice is forbidden.
+    `elimination`: the order of an earlier call, where sizes and pairs are the same. Raises TooWideError, before any work is done,
+    where a table would exceed `limit` entries, and InfeasibleError where every choice is forbidden.
     """
-    elimination = Elimination([len(u) for u in unary], pairs, limit)
+    elimination = elimination or Elimination([len(u) for u in unary], pairs, limit)
     choice, value = elimination.run(unary, pairs, memo or Memo())
     if not np.isfinite(value):
         raise InfeasibleError(conflict(unary, pairs, limit))
-    return Solution(choice, value, elimination.width, elimination.largest)
+    return Solution(choice, value, elimination.width, elimination.largest, elimination)
 
 
 def elimination_order(sizes: Sequence[int], neighbours: Sequence[set[int]], limit: int) -> Order:

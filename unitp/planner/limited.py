@@ -3,6 +3,8 @@
     bound    max over l >= 0 of  min over choices of  cost + sum_r l_r (held_r - budget_r + least need_r)
     value    the best choice that was lowered and fits; those that Lagrange meets, and mixtures of them
 
+Of choices that fit and are as fast as the best of them (`unitp.planner.frugal`), the one that holds least is taken.
+
 For given l the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.descent`);
 its multipliers and l, of the few ranks and phases whose budget binds, move together (where phases are one block, l alone,
 by cutting planes). Choices on either side of a budget are mixed: bytes are cheap in some layers and dear in the others, and
@@ -22,6 +24,7 @@ import numpy as np
 from unitp.planner.descent import ROUNDS, TRIED, Apart, Shape, shortened
 from unitp.planner.elimination import Elimination, Table, TooWideError, evaluate
 from unitp.planner.footprint import Footprint
+from unitp.planner.frugal import TOLERANCE
 from unitp.planner.memo import Memo
 from unitp.planner.milp import Program, Row, entries, highest
 from unitp.planner.outline import layers
@@ -60,10 +63,11 @@ class NoFitError(Exception):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """A choice that was met: its cost, and what each rank needs by its programs."""
+    """A choice that was met: its cost, the bytes that all ranks hold, and what each rank needs by its programs."""
 
     choice: tuple[int, ...]
     cost: float
+    held: float
     needs: tuple[Memory, ...]
 
     @property
@@ -122,12 +126,13 @@ class Limited:
 
     # what is asked for
 
-    def solve(self, free: Found) -> Found:
-        """The best choice that fits, beginning from the best without limits. Raises NoFitError."""
+    def solve(self, free: Found, fastest: Found) -> Found:
+        """The best choice that fits, beginning from the best ones without limits. Raises NoFitError."""
         self.bound = free.bound
         first = self._meet(free.choice)
         if self._fits(first):
             return free
+        self._meet(fastest.choice)
         self._watch(first)
         self._require_room()
         self._narrow()
@@ -139,9 +144,8 @@ class Limited:
             if (found := self._best()) is None:
                 raise self._nothing(exact)
             if exact:
-                return Found(list(found.choice), found.cost, found.cost, "mixed-integer program, exact")
-        bound = found.cost if self._proves(found) else self.bound
-        return Found(list(found.choice), found.cost, bound, "Lagrange bound, layers mixed")
+                return self._chosen(found, found.cost, "mixed-integer program, exact")
+        return self._chosen(found, found.cost if self._proves(found) else self.bound, "Lagrange bound, layers mixed")
 
     def smallest(self, free: Found) -> Point:
         """A choice whose worst rank needs as little as can be found."""
@@ -158,10 +162,20 @@ class Limited:
             raise self._nothing(False)
         self.budgets = np.minimum(self.budgets, max(best.peaks))
         self._mix()
-        found = self._best() or best
+        fastest = self._best() or best
+        found = self._frugal_of(fastest)
         peak, least = int(max(found.peaks)), max(int(self._least_peak(rank, phase)) for rank, phase, _ in self.watched)
         how = "bytes priced above time, then layers mixed"
-        return Found(list(found.choice), found.cost, self.bound, how, peak, min(least, peak))
+        return Found(list(found.choice), found.cost, self.bound, how, peak, min(least, peak), fastest.cost)
+
+    def _chosen(self, fastest: Point, bound: float, solver: str) -> Found:
+        found = self._frugal_of(fastest)
+        return Found(list(found.choice), found.cost, bound, solver, fastest=fastest.cost)
+
+    def _frugal_of(self, fastest: Point) -> Point:
+        """Of what was met, fits and is as fast, what holds least."""
+        near = (p for p in self.points.values() if self._fits(p) and p.cost <= fastest.cost * (1 + TOLERANCE))
+        return min(near, key=lambda p: (p.held, p.cost), default=fastest)
 
     def _best(self) -> Point | None:
         return min((p for p in self.points.values() if self._fits(p)), key=lambda p: p.cost, default=None)
@@ -176,7 +190,8 @@ class Limited:
         """Judge a choice, and remember it."""
         key = tuple(choice)
         if key not in self.points:
-            self.points[key] = Point(key, self.problem.value(choice), tuple(self.judge(choice)))
+            value, held = self.problem.value(choice), self.problem.held(choice)
+            self.points[key] = Point(key, value, held, tuple(self.judge(choice)))
         return self.points[key]
 
     def _watch(self, point: Point) -> bool:

@@ -71,6 +71,11 @@ class Marginals:
             self._settle(at, chosen)
         return [chosen[i] for i in range(len(self.order))]
 
+    def least(self) -> list[int]:
+        """A best choice of all variables."""
+        first = self.order[0]
+        return self.best(first, int(self[first].argmin()))
+
     def _settle(self, at: int, chosen: dict[int, int]) -> None:
         """Choose best what of a bucket's variables is not chosen yet."""
         scope = self.scopes[at]
@@ -129,9 +134,10 @@ class MarginalsGiven:
     def __init__(
         self, unary: Sequence[Table], pairs: Pairs, blocks: Sequence[Sequence[int]], choice: Sequence[int]
     ) -> None:
-        self.unary, self.pairs, self.choice = unary, pairs, list(choice)
+        self.unary, self.pairs = unary, pairs
         self.blocks = [list(block) for block in blocks]
-        self.value = evaluate(unary, pairs, choice)
+        self.choice = self._filled(list(choice))
+        self.value = evaluate(unary, pairs, self.choice)
         self._home = {i: (number, at) for number, block in enumerate(self.blocks) for at, i in enumerate(block)}
         self._solved: dict[int, Marginals] = {}
 
@@ -149,13 +155,24 @@ class MarginalsGiven:
         forced = [*self.choice[:variable], value, *self.choice[variable + 1 :]]
         if variable in self._home:
             number, at = self._home[variable]
-            parts = {number: self._block(number).best(at, value)}
-        else:
-            parts = {n: minimise(*self._given(n, forced), MOST_GIVEN).choice for n in range(len(self.blocks))}
-        for number, part in parts.items():
-            for i, x in zip(self.blocks[number], part, strict=True):
-                forced[i] = x
-        return forced
+            return self._with(forced, number, self._block(number).best(at, value))
+        return self._filled(forced)
+
+    def least(self) -> list[int]:
+        """A best choice of all variables, shared ones staying as they are."""
+        return list(self.choice)
+
+    def _filled(self, choice: Sequence[int]) -> list[int]:
+        """The best choice of every block with these shared ones."""
+        parts = [minimise(*self._given(n, choice), MOST_GIVEN).choice for n in range(len(self.blocks))]
+        found = list(choice)
+        for number, part in enumerate(parts):
+            found = self._with(found, number, part)
+        return found
+
+    def _with(self, choice: Sequence[int], number: int, part: Sequence[int]) -> list[int]:
+        own = dict(zip(self.blocks[number], part, strict=True))
+        return [own.get(i, x) for i, x in enumerate(choice)]
 
     def _total(self, variable: int, value: int) -> float:
         if not np.isfinite(self.unary[variable][value]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from unitp.planner.descent import Shape
 from unitp.planner.elimination import Table
 from unitp.planner.problem import SHARED, Problem
-from unitp.planner.search import search
+from unitp.planner.search import Search
 
 FEW = 500
 """In a problem of no more variables it is looked for what is made once for several readers, though that is not narrow."""
@@ -23,7 +23,7 @@ def instead(problem: Problem) -> Callable[[Sequence[Table]], tuple[list[int], fl
     """The best choice under other prices of single choices, whatever it needs, and what it costs."""
 
     def best(unary: Sequence[Table]) -> tuple[list[int], float]:
-        choice = search(unary, problem.pairs, shape_of(problem), problem.memo).choice
+        choice = Search(unary, problem.pairs, shape_of(problem), problem.memo).least(unary, problem.pairs).choice
         return choice, problem.value(choice)
 
     return best

@@ -85,8 +85,9 @@ class Prices:
         self.program_s = machine.program_s(mesh)
 
     def held(self, layout: Layout, shape: Shape, dtype: str) -> float:
-        """The small price of keeping a tensor, by the bytes that a rank holds on average."""
-        return float(np.mean(self.bytes(layout.bind(shape, self.mesh), shape, dtype))) * self.machine.held_byte_s
+        """The bytes that all ranks together hold of a tensor."""
+        of_ranks = np.broadcast_to(self.bytes(layout.bind(shape, self.mesh), shape, dtype), self.mesh.size)
+        return float(np.sum(of_ranks))
 
     def conversions(
         self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]

@@ -1,6 +1,8 @@
 """The planning problem: one variable per choice, its own price, and a price for every pair of neighbours.
 
-    minimise   sum_p weight_p * ( sum_n work(n, a_n) + sum_(u -> v) convert(out(u, a_u), in(v, a_v)) )  +  sum_w held(w, l_w)
+    minimise   sum_p weight_p * ( sum_n work(n, a_n) + sum_(u -> v) convert(out(u, a_u), in(v, a_v)) )
+
+Beside these seconds, `holding` counts the bytes that a choice has all ranks hold: parameters, states, and copies of parameters.
 
 A variable is a node's assignment `a_n`, the layout of a value that several nodes read (so that a conversion they share is
 paid once), of an input, of an output (never partial), of a parameter or of a state. Parameters, states and nodes that
@@ -24,8 +26,9 @@ from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.candidates import Assignment, Candidates
 from unitp.planner.elimination import evaluate
+from unitp.planner.holding import Holding
 from unitp.planner.memo import Memo
-from unitp.planner.price import Prices
+from unitp.planner.price import Prices, Shape
 from unitp.planner.readers import consumers_of, kept_values, static_nodes
 from unitp.planner.shared import Shared, repeated
 from unitp.plans import Phase
@@ -84,7 +87,8 @@ class Problem:
     ) -> None:
         self.copies = copies or {}
         self._shared: list[Shared] = []
-        self._full: tuple[list[Table], dict[tuple[int, int], Table]] | None = None
+        self._repeated: tuple[tuple[int, ...], list[tuple[int, str, float]]] = (), []
+        self._full: tuple[list[Table], dict[tuple[int, int], Table], Holding] | None = None
         self.graph, self.mesh, self.phases, self.candidates, self.prices = graph, mesh, phases, candidates, prices
         self.variables: list[Variable] = []
         self.unary: list[Table] = []
@@ -97,11 +101,11 @@ class Problem:
         self._tuples: dict[Hashable, tuple[Layout, ...]] = {}
         self._alive: list[tuple[Layout, ...]] = []
         self.memo = Memo()
+        self.holding = Holding(self.memo)
         self.copied: list[Copied] = []
         self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
         self.static = static_nodes(graph)
         self.kept = kept_values(graph, self.static)
-        self._weight = sum(p.weight for p in phases)
         self.consumers = consumers_of(graph)
         self._build()
 
@@ -110,19 +114,14 @@ class Problem:
 
         Pins must be heeded before. `value` and `seconds` stay as they are.
         """
-        memo = self.memo
-        self._full = self.unary, self.pairs
+        self._full = self.unary, self.pairs, self.holding
         self.unary, self.pairs = list(self.unary), dict(self.pairs)
+        self.holding = self.holding.copy()
         parts = [self._least_part(shared.source, shared.value) for shared in self._shared]
         for shared, part in zip(self._shared, parts, strict=True):
             if part < 1.0:
-                a, b, table = shared.source, shared.reader, memo.times(shared.table, part - 1.0)
-                if a == b:
-                    self.unary[a] = memo.add(self.unary[a], memo.make("diagonal", (table,), table.diagonal))
-                elif a < b:
-                    self.pairs[a, b] = memo.add(self.pairs[a, b], table)
-                else:
-                    self.pairs[b, a] = memo.add(self.pairs[b, a], memo.turned(table))
+                add = self.holding.add if self.is_fixed(shared.source) else self.pair
+                add(shared.source, shared.reader, self.memo.times(shared.table, part - 1.0))
 
     def worth_copying(self, *, forced: bool = False) -> dict[tuple[str, str, str], int]:
         """The variables whose readers might share conversions, with the most copies that two or more could share.
@@ -157,38 +156,47 @@ class Problem:
         return not np.isfinite(self.unary[number]).all()
 
     def value(self, choice: Sequence[int], lifted: Mapping[int, Table] | None = None) -> float:
-        """What a choice costs, as its programs will: conversions that readers share are made once.
+        """The seconds of a choice, as its programs will take: conversions that readers share are made once.
 
         `lifted`: other prices of single choices, where a pin forbids what is asked about.
         """
-        unary, pairs = self._full or (self.unary, self.pairs)
+        unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
         if lifted:
             unary = [lifted.get(i, own) for i, own in enumerate(unary)]
-        return evaluate(unary, pairs, choice) - sum(price for _, _, price in self.repeated(choice))
+        return evaluate(unary, pairs, choice) - sum(s for _, home, s in self.repeated(choice) if home != SHARED)
+
+    def held(self, choice: Sequence[int]) -> float:
+        """The bytes that a choice has all ranks together hold, as its programs will: what readers share is held once."""
+        _, _, holding = self._full or (self.unary, self.pairs, self.holding)
+        return holding.value(choice) - sum(held for _, home, held in self.repeated(choice) if home == SHARED)
 
     def seconds(self, choice: Sequence[int]) -> dict[str, float]:
         """What one call of each phase costs under a choice of every variable."""
         weight = {p.name: p.weight for p in self.phases}
         total = dict.fromkeys(weight, 0.0)
-        unary, pairs = self._full or (self.unary, self.pairs)
+        unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
         for variable, table, chosen in zip(self.variables, unary, choice, strict=True):
             if variable.phase != SHARED:
                 total[variable.phase] += float(table[chosen])
         for (a, b), table in pairs.items():
             home = self.variables[a].phase or self.variables[b].phase
-            if home != SHARED and not self.is_fixed(a):
+            if home != SHARED:
                 total[home] += float(table[choice[a], choice[b]])
         for _, home, twice in self.repeated(choice):
-            total[home] = total.get(home, 0.0) - twice
+            if home != SHARED:
+                total[home] -= twice
         return {name: total[name] / weight[name] for name in weight}
 
     def is_fixed(self, number: int) -> bool:
         """Whether a variable decides on what follows from parameters alone: that is converted at load, in no phase."""
         return self.variables[number].phase == SHARED and self.variables[number].kind != "state"
 
-    def repeated(self, choice: Sequence[int]) -> Iterator[tuple[int, str, float]]:
-        """What `unary` and `pairs` count once more than programs do: the reader, its phase (SHARED: of what is held), the price."""
-        return repeated(self, self._shared, choice)
+    def repeated(self, choice: Sequence[int]) -> list[tuple[int, str, float]]:
+        """What is counted once more than programs do it: the reader, its phase and the seconds; of copies held, SHARED and bytes."""
+        key = tuple(choice)
+        if self._repeated[0] != key:
+            self._repeated = key, list(repeated(self, self._shared, choice))
+        return self._repeated[1]
 
     def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The node that makes a value in a phase, and the layouts in which it leaves it."""
@@ -244,7 +252,7 @@ class Problem:
         return self._tables.setdefault(("zeros", count), np.zeros(count))
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
-        """A parameter or state: any layout that a reader wants, at the price of the bytes held."""
+        """A parameter or state: any layout that a reader wants, and the bytes held."""
         phase = max(self.phases, key=lambda p: prod(type_.sized(p.sizes)))
         homes = self._layouts_of(name, type_, [p.name for p in self.phases])
         made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
@@ -254,8 +262,8 @@ class Problem:
         key = ("held", sizes, type_.dtype, tuple(kept))
         if key not in self._tables:
             held = [sum(self.prices.held(lay, sizes, type_.dtype) for lay in both) for both in kept]
-            self._tables[key] = np.array(held) * self._weight
-        self.unary[number] = self._tables[key]
+            self._tables[key] = np.array(held)
+        self.holding.unary[number] = self._tables[key]
 
     def _with_copies(self, made: Variable, value: str) -> Variable:
         """The variable of a value, with the copies that it may be worth making once for several readers."""
@@ -349,7 +357,7 @@ class Problem:
         choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
         made = self._with_copies(Variable("value", value, phase.name, layouts=choices), value)
         number = self._variable(made)
-        self._pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
+        self.pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
         self._make_copies(value, number, phase)
 
     def _make_copies(self, value: str, number: int, phase: Phase) -> None:
@@ -367,9 +375,10 @@ class Problem:
         fixed = self.is_fixed(source)
         if fixed and home == SHARED and not (node.op in VIEWS and self.kept.intersection(node.outputs)):
             return  # a copy that is let go once the node has run, at load
-        before: list[tuple[Layout, ...]] = []
+        before: list[
+            tuple[Layout, ...]
+        ] = []  # a fixed value is converted at load: that takes no time, but a second copy
         for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
-            # what follows from parameters is converted once, at load: it costs a second copy held
             if fixed:
                 self.copied.append(Copied(source, number, value, left, wanted))
             table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
@@ -379,9 +388,9 @@ class Problem:
             before.append(wanted)
 
     def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
-        """Add what a reader's conversions from a variable cost; nothing where a copy is there."""
+        """Add what a reader's conversions from a variable cost, in seconds or in bytes held; nothing where a copy is there."""
         variable, fixed = self.variables[source], self.is_fixed(source)
-        weight = self._weight if fixed else phase.weight
+        table = table if fixed else self.memo.times(table, phase.weight)
         if variable.copies:
             table = np.array(
                 [
@@ -389,9 +398,8 @@ class Problem:
                     for row, c in zip(table, variable.copies, strict=True)
                 ]
             )
-        self._pair(source, number, table, weight)
-        home = SHARED if fixed else phase.name
-        self._shared.append(Shared(value, source, number, home, self.memo.times(table, weight), tuple(wanted)))
+        (self._hold if fixed else self.pair)(source, number, table)
+        self._shared.append(Shared(value, source, number, SHARED if fixed else phase.name, table, tuple(wanted)))
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
@@ -418,7 +426,7 @@ class Problem:
                 self._pay(value, source, source, self._conversions(value, left, whole, phase), whole, phase)
             else:
                 number = self._variable(Variable("output", value, phase.name, layouts=choices))
-                self._pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
+                self.pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
         for state in self.graph.states:
             source, left = self.source(state.output, phase.name)
             number, held = self.source(state.input, phase.name)
@@ -439,32 +447,40 @@ class Problem:
         return TensorType(self.graph.types[name].dtype, self.graph.types[name].sized(phase.sizes))
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
-        type_ = self.graph.types[value]
-        shape = type_.sized(phase.sizes)
-        near = ("convert", shape, type_.dtype, id(left), id(wanted))
-        if near not in self._tables:
-            key = ("convert", shape, type_.dtype, left, wanted)
-            if key not in self._tables:
-                self._tables[key] = self.prices.conversions(shape, type_.dtype, left, wanted)
-            self._tables[near] = self._tables[key]
-            self._alive += left, wanted
-        return self._tables[near]
+        """Seconds from each layout to each."""
+        return self._between("convert", value, left, wanted, phase, self.prices.conversions)
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
+        """Bytes of a second copy, for each layout in which it is held and each that is wanted."""
+        return self._between("copy", value, left, wanted, self.phases[0], self._copied)
+
+    def _copied(self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]) -> Table:
+        held = [self.prices.held(lay, shape, dtype) for lay in wanted]
+        return np.array([[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left])
+
+    def _between(
+        self,
+        kind: str,
+        value: str,
+        left: tuple[Layout, ...],
+        wanted: tuple[Layout, ...],
+        phase: Phase,
+        make: Callable[[Shape, str, tuple[Layout, ...], tuple[Layout, ...]], Table],
+    ) -> Table:
+        """What `make` says of two rows of layouts, made once."""
         type_ = self.graph.types[value]
-        shape = type_.sized(self.phases[0].sizes)
-        near = ("copy", shape, type_.dtype, id(left), id(wanted))
+        shape = type_.sized(phase.sizes)
+        near = (kind, shape, type_.dtype, id(left), id(wanted))
         if near not in self._tables:
-            key = ("copy", shape, type_.dtype, left, wanted)
+            key = (kind, shape, type_.dtype, left, wanted)
             if key not in self._tables:
-                held = [self.prices.held(lay, shape, type_.dtype) for lay in wanted]
-                rows = [[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left]
-                self._tables[key] = np.array(rows)
+                self._tables[key] = make(shape, type_.dtype, left, wanted)
             self._tables[near] = self._tables[key]
             self._alive += left, wanted
         return self._tables[near]
 
-    def _pair(self, a: int, b: int, table: Table, weight: float) -> None:
+    def pair(self, a: int, b: int, table: Table, weight: float = 1.0) -> None:
+        """Add seconds by the choices of two variables (or twice the same)."""
         table = self.memo.times(table, weight)
         if a > b:
             a, b, table = b, a, self.memo.turned(table)
@@ -473,6 +489,12 @@ class Problem:
             return
         have = self.pairs.get((a, b))
         self.pairs[a, b] = table if have is None else self.memo.add(have, table)
+
+    def _hold(self, a: int, b: int, table: Table) -> None:
+        """Add bytes held by the choices of two variables."""
+        self.holding.add(a, b, table)
+        if a != b:
+            self.pair(a, b, self._tables.setdefault(("none", table.shape), np.zeros(table.shape)))
 
 
 def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:

@@ -24,7 +24,10 @@ Table = npt.NDArray[np.float64]
 
 
 class Shared(NamedTuple):
-    """What a reader pays for conversions of a value from `source`, which others may want too: `wanted`, by its choices."""
+    """What a reader pays for conversions of a value from `source`, which others may want too: `wanted`, by its choices.
+
+    `table`: seconds; bytes, where a copy is held of what follows from parameters.
+    """
 
     value: str
     source: int
@@ -35,7 +38,7 @@ class Shared(NamedTuple):
 
 
 def repeated(problem: Problem, paid: Sequence[Shared], choice: Sequence[int]) -> Iterator[tuple[int, str, float]]:
-    """What is paid again though it is made once: the reader, its phase ("": of what is held), the price."""
+    """What is paid again though it is made once: the reader, its phase and the seconds; of copies held, "" and bytes."""
     phases = {phase.name: phase for phase in problem.phases}
     seen: set[tuple[str, str, Layout]] = set()
     homes: set[tuple[str, str]] = set()

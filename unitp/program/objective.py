@@ -2,7 +2,8 @@
 
     seconds     sum over instructions of   max over ranks r of max(flops_r / F_r, bytes_r / B_r) + overhead_r,
                 or the collective's, and what each call of a program costs
-    objective   sum over phases of weight * seconds  +  price of a byte held * mean bytes held * sum of weights
+    objective   sum over phases of weight * seconds
+    held        mean over ranks of the bytes of parameters, copies of them and states
 
 What follows from parameters alone runs once, at load: it costs no time, and the bytes of the copies it makes. A copy that
 any phase reads is held in all of them, once. A plan whose objective differs from this was priced wrongly or lowered to
@@ -70,9 +71,13 @@ def predicted_seconds(program: Program, machine: Machine) -> float:
 
 def objective(programs: Sequence[tuple[float, Program]], machine: Machine) -> float:
     """The objective of a plan, from the program of each of its phases and that phase's weight."""
-    calls = sum(weight * predicted_seconds(program, machine) for weight, program in programs)
-    held = [memory.parameters + memory.states for memory in peaks([program for _, program in programs])]
-    return calls + machine.held_byte_s * sum(held) / len(held) * sum(weight for weight, _ in programs)
+    return sum(weight * predicted_seconds(program, machine) for weight, program in programs)
+
+
+def held_bytes(programs: Sequence[Program]) -> float:
+    """What a rank holds between calls of the programs of a plan, the mean over ranks."""
+    held = [memory.parameters + memory.states for memory in peaks(programs)]
+    return sum(held) / len(held)
 
 
 class _Pricing:

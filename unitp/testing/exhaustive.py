@@ -1,9 +1,10 @@
 """The best plan of a small graph by looking at every plan: what the planner is judged by.
 
-    objective(plan) = sum_p weight_p * seconds(program_p) + price of a byte held * mean bytes held * sum_p weight_p
+    objective(plan) = sum_p weight_p * seconds(program_p)
+    held(plan)      = bytes of parameters, states, and copies of parameters that any phase's program makes, on all ranks together
 
 Each plan is made as a `Plan`, lowered phase by phase, and priced from the program's instructions. Nothing of the planner is
-used but its candidates. Held are parameters and the copies that any phase's program makes of them (`program.memory`).
+used but its candidates. `several` marks a plan that keeps a parameter, or what follows from parameters, in a second layout.
 
 A plan chooses, for all phases, the layout of each parameter and state and the assignment of each node that depends on
 parameters alone; for each phase, the assignment of every other node, the layout of each input, and the layout of each value
@@ -29,7 +30,7 @@ from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Assignment, Candidates
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
-from unitp.program.instructions import Instruction, Local, Program, reads, writes
+from unitp.program.instructions import Instruction, Local, Mask, Program, reads, writes
 from unitp.program.lower import lower
 from unitp.program.memory import VIEWS, constants, local_bytes, peaks, per_call
 from unitp.program.objective import predicted_seconds
@@ -42,11 +43,13 @@ Held = dict[tuple[str, Layout], tuple[int, ...]]
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A plan with its objective in seconds and the peak bytes of each rank."""
+    """A plan with its objective in seconds, the bytes that all ranks hold, and the peak bytes of each rank."""
 
     objective: float
+    held: int
     peaks: tuple[int, ...]
     plan: Plan
+    several: bool
 
 
 class _PhaseFound(msgspec.Struct, frozen=True):
@@ -55,6 +58,8 @@ class _PhaseFound(msgspec.Struct, frozen=True):
     """Of activations and states alone."""
     held: Held
     plan: PhasePlan
+    again: bool
+    """Whether it keeps a parameter in a second layout."""
 
 
 class Space:
@@ -161,50 +166,48 @@ class Space:
             for parts in product(*found):
                 yield self._together(base, parts)
 
-    def best(self, limit: Sequence[float] | None = None) -> Found | None:
-        """The best plan whose peaks are within `limit` (bytes by rank); None where there is none."""
-        best = None
-        for found in self.all():
-            fits = limit is None or all(p <= most for p, most in zip(found.peaks, limit, strict=True))
-            if fits and (best is None or found.objective < best.objective):
-                best = found
-        return best
+    def considered(self, worth: float) -> list[Found]:
+        """The plans that hold each parameter in one layout; all, where the best of these is slower by more than `worth`."""
+        every = list(self.all())
+        once = [found for found in every if not found.several]
+        return every if best(once).objective > best(every).objective * (1 + worth) else once
 
     def of(self, plan: Plan) -> Found:
         """A plan as this space sees it: its objective and peaks, from its programs."""
         parts = []
         for made in plan.phases:
             program = lower(self.graph, plan, made.phase.name)
-            parts.append(_PhaseFound(self._priced(program), self._peaks(program), self._held(program), made))
+            parts.append(self._found(program, made))
         return self._together(plan, parts)
 
     def _together(self, base: Plan, parts: Sequence[_PhaseFound]) -> Found:
-        held: Held = {}
-        for part in parts:
-            held |= part.held
+        held = _union(parts)
         bytes_held = np.sum([*held.values(), (0,) * self.mesh.size], axis=0) + self._state_bytes(base)
-        weights = sum(phase.weight for phase in self.phases)
         value = sum(phase.weight * part.seconds for phase, part in zip(self.phases, parts, strict=True))
-        value += self.machine.held_byte_s * weights * float(np.mean(bytes_held))
         most = np.max([part.peaks for part in parts], axis=0) + bytes_held if self.memory else ()
         plan = msgspec.structs.replace(base, phases=tuple(part.plan for part in parts))
-        return Found(value, tuple(int(n) for n in most), plan)
+        several = any(part.again for part in parts) or not _is_one_layout(held)
+        return Found(value, int(bytes_held.sum()), tuple(int(n) for n in most), plan, several)
 
     def _phase(self, base: Plan, fixed: Mapping[str, dict[str, Split]], phase: Phase) -> list[_PhaseFound]:
         """The plans of a phase that may be part of the best one, what all phases share being chosen."""
         places, options = self._own(phase)
-        best: dict[frozenset[tuple[str, Layout]], list[_PhaseFound]] = {}
+        best: dict[tuple[frozenset[tuple[str, Layout]], bool], list[_PhaseFound]] = {}
         for choice in product(*options):
             chosen = dict(zip(places, choice, strict=True))
             nodes: dict[str, dict[str, Split]] = {n: dict(c) for (kind, n), c in chosen.items() if kind == "node"}  # type: ignore[call-overload]
             values: dict[str, Layout] = {n: c for (kind, n), c in chosen.items() if kind == "value" and c is not None}  # type: ignore[misc]
             made = PhasePlan(phase, {**fixed, **nodes}, values)
             program = lower(self.graph, msgspec.structs.replace(base, phases=(made,)), phase.name)
-            found = _PhaseFound(self._priced(program), self._peaks(program), self._held(program), made)
-            alike = best.setdefault(frozenset(found.held), [])
+            found = self._found(program, made)
+            alike = best.setdefault((frozenset(found.held), found.again), [])
             if not any(_beats(other, found) for other in alike):
                 alike[:] = [other for other in alike if not _beats(found, other)] + [found]
         return [found for alike in best.values() for found in alike]
+
+    def _found(self, program: Program, made: PhasePlan) -> _PhaseFound:
+        priced, needs = self._priced(program), self._peaks(program)
+        return _PhaseFound(priced, needs, self._held(program), made, self._is_cut_again(program))
 
     def _priced(self, program: Program) -> float:
         """`predicted_seconds`, which is a sum over instructions: equal ones are priced once for all plans."""
@@ -229,14 +232,37 @@ class Space:
     def _peaks(self, program: Program) -> tuple[int, ...]:
         return tuple(m.activations for m in peaks([program])) if self.memory else ()
 
-    def _held(self, program: Program) -> Held:
-        """Parameters, and what follows from them and is read by each call, where it is no view of another."""
+    def _kept(self, program: Program) -> tuple[set[str], dict[str, Instruction]]:
+        """What follows from parameters alone and is read by each call; what makes each value that follows from them."""
         known = constants(program)
         made = {name: i for i in program.instructions for name in writes(i) if name in known}
         kept = {*program.outputs, *(new for _, new in program.states)}
         kept |= {name for _, instruction in per_call(program) for name in reads(instruction)}
+        return kept & known, made
+
+    def _is_cut_again(self, program: Program) -> bool:
+        """Whether what is kept of a parameter, or of a view, was converted beforehand: it is a second layout then."""
+        kept, made = self._kept(program)
+        for name in kept:
+            converted = False
+            while (maker := made.get(name)) is not None:
+                if isinstance(maker, Local) and maker.op not in VIEWS:
+                    converted = False  # of what an operator leaves, that one conversion is all that is kept
+                    break
+                if not isinstance(maker, Local | Mask):
+                    converted = True
+                elif isinstance(maker, Local) and converted:
+                    break
+                name = reads(maker)[0]
+            if converted:
+                return True
+        return False
+
+    def _held(self, program: Program) -> Held:
+        """Parameters, and what follows from them and is read by each call, where it is no view of another."""
+        kept, made = self._kept(program)
         roots = set(program.parameters)
-        for name in kept & known:
+        for name in kept:
             while isinstance(maker := made.get(name), Local) and maker.op in VIEWS:
                 name = maker.inputs[0]
             roots.add(name)
@@ -257,6 +283,31 @@ class Space:
                 sizes.append(np.array(parts) * np.dtype(state.type.dtype).itemsize)
             total = total + np.max(sizes, axis=0)
         return total
+
+
+def best(plans: Sequence[Found]) -> Found:
+    """The fastest."""
+    return min(plans, key=lambda found: found.objective)
+
+
+def frugal(plans: Sequence[Found], tolerance: float) -> Found:
+    """Of those within `tolerance` of the fastest, the one that holds least, and of these the fastest."""
+    most = best(plans).objective * (1 + tolerance)
+    return min((p for p in plans if p.objective <= most), key=lambda found: (found.held, found.objective))
+
+
+def _union(parts: Sequence[_PhaseFound]) -> Held:
+    """What any phase holds."""
+    held: Held = {}
+    for part in parts:
+        held |= part.held
+    return held
+
+
+def _is_one_layout(held: Held) -> bool:
+    """Whether each is held in one layout, masks apart, by all phases."""
+    dims: dict[str, tuple[Split | None, ...]] = {}
+    return all(dims.setdefault(name, layout.dims) == layout.dims for name, layout in held)
 
 
 def _beats(a: _PhaseFound, b: _PhaseFound) -> bool:

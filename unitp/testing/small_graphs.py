@@ -216,7 +216,6 @@ def random_machine(rng: np.random.Generator, mesh: Mesh, *, unlike: bool = True)
         link_latency_s=common.latency_s,
         link_bytes_per_s=common.bytes_per_s,
         call_s=common.call_s,
-        held_byte_s=price(-3, 0, nothing=0.2),
         name="random",
         devices={name: classes[name] for name in dict.fromkeys(names or classes)},
         ranks=tuple(names),

@@ -90,9 +90,7 @@ def _measure_parts(
     device = device_of(parts, times, samples)
     if count == 1:
         alone |= samples
-    if count == 1:
-        held = 0.1 / device.memory_bytes_per_s
-        return msgspec.structs.replace(machine, devices={NAME: device}, held_byte_s=held)
+        return msgspec.structs.replace(machine, devices={NAME: device})
     link = link_of(parts, times)
     machine = with_device(machine, NAME, count, device)
     return msgspec.structs.replace(
