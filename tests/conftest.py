@@ -14,10 +14,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from unitp.runtime.processes import Seen, look
 
 MARK = "UNITP_TEST"
+
+settings.register_profile("quick", deadline=None)
+settings.register_profile("thorough", deadline=None)
+settings.load_profile("quick")
+"""Examples have no limit of time. Under `quick`, tests that take long try a part of theirs (tests/shared/budget.py)."""
 
 
 def marked_by(mark: str) -> dict[int, dict[str, str]]:
