@@ -81,6 +81,7 @@ class Cluster:
         self.forwarder = Forwarder() if verbose else None
         self._listener: socket.socket | None = None
         self._channels: dict[str, Channel[Reply]] = {}
+        self._strangers: dict[int, Channel[Reply]] = {}
         self._names: dict[int, str] = {}
         self._poller = select.poll()
         self._waiting: set[str] = set()
@@ -154,7 +155,6 @@ class Cluster:
     def _accept(self, listener: socket.socket, engine: str) -> None:
         """Let in the processes of this session, and nobody else, until all are there."""
         start = Start(engine, self.mesh)
-        strangers: dict[int, Channel[Reply]] = {}
         self._poller.register(listener, select.POLLIN)
         self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
         missing = set(self.pages)
@@ -162,23 +162,26 @@ class Cluster:
             for fd in self._ready():
                 if fd == listener.fileno():
                     channel = for_driver(listener.accept()[0])
-                    strangers[channel.fileno()] = channel
+                    self._strangers[channel.fileno()] = channel
                     self._poller.register(channel, select.POLLIN)
                 elif fd in self._names:
                     self._read(self._names[fd])
                 else:
-                    name = self._introduce(strangers, fd, missing)
+                    name = self._introduce(fd, missing)
                     if name is not None:
                         missing.discard(name)
                         self._channels[name].send(start)
         self._poller.unregister(listener)
-        for fd, channel in strangers.items():
-            self._poller.unregister(fd)
-            channel.close()
+        for fd in list(self._strangers):
+            self._show_out(fd)
 
-    def _introduce(self, strangers: dict[int, Channel[Reply]], fd: int, missing: set[str]) -> str | None:
+    def _show_out(self, fd: int) -> None:
+        self._poller.unregister(fd)
+        self._strangers.pop(fd).close()
+
+    def _introduce(self, fd: int, missing: set[str]) -> str | None:
         """Read from a new connection; its name once it has said a right Hello. A wrong one is shown the door."""
-        channel = strangers[fd]
+        channel = self._strangers[fd]
         try:
             channel.read()
             if (message := channel.take()) is None:
@@ -188,10 +191,9 @@ class Cluster:
             if name not in missing:
                 raise WireError(f"a second or unknown process says that it is {name}")
         except WireError:
-            self._poller.unregister(fd)
-            strangers.pop(fd).close()
+            self._show_out(fd)
             return None
-        del strangers[fd]
+        del self._strangers[fd]
         self._channels[name], self._names[fd] = channel, name
         return name
 
@@ -306,8 +308,7 @@ class Cluster:
 
     def _end(self) -> None:
         """Close the connections, wait a little for processes to leave, and clear what is left."""
-        for channel in self._channels.values():
-            channel.close()
+        self._close_channels()
         deadline = time.monotonic() + LEAVE_S
         while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -317,12 +318,15 @@ class Cluster:
         if self.supervisor is not None:
             self.supervisor.dismiss()
 
+    def _close_channels(self) -> None:
+        for channel in (*self._channels.values(), *self._strangers.values()):
+            channel.close()
+
     def abandon(self) -> None:
         """Close what a fork of the driver inherited. The session is its parent's."""
         if self._listener is not None:
             self._listener.close()
-        for channel in self._channels.values():
-            channel.close()
+        self._close_channels()
         for page in self.pages.values():
             page.close()
         if self.supervisor is not None:

@@ -10,7 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from unitp.runtime.environment import ROLE, TOKEN
+from unitp.runtime.environment import FOLDER, KEPT, ROLE, chosen
 from unitp.runtime.leftovers import Leftovers
 from unitp.runtime.member import Member
 
@@ -25,7 +25,7 @@ class Supervisor:
     """
 
     def __init__(self, python: str, leftovers: Leftovers) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != TOKEN} | {ROLE: NAME}
+        environment = chosen(os.environ, KEPT) | {ROLE: NAME, FOLDER: leftovers.folder}
         log = Path(leftovers.folder) / f"{NAME}.log"
         driver = os.pidfd_open(os.getpid())
         pipe, self._lifeline = os.pipe()
