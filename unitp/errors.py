@@ -6,11 +6,8 @@ The command line prints the message alone, without a traceback, and leaves with 
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
 from traceback import walk_tb
@@ -93,61 +90,6 @@ class HostError(UnitpError):
     """The host refused something: a disk is full, a folder cannot be written, there are no more file descriptors."""
 
     exit_code = 3
-
-
-REMEDIES = {
-    errno.ENOSPC: "The disk is full: free some of it, or write elsewhere (TMPDIR names the folder of sessions).",
-    errno.EDQUOT: "The quota of the disk is used up: free some of it, or write elsewhere (TMPDIR names the folder of sessions).",
-    errno.EFBIG: "A file may not be so large: raise the limit (ulimit -f), or write elsewhere.",
-    errno.EMFILE: "Too many files are open in one process: raise the limit (ulimit -n), or close some.",
-    errno.ENFILE: "Too many files are open on this host: end what is not needed, or raise fs.file-max.",
-    errno.ENOMEM: "There is no memory left: end what is not needed, or use a smaller model or more ranks.",
-    errno.EAGAIN: "No more processes or threads can be started: raise the limit (ulimit -u), or end some.",
-    errno.EBADF: "It is closed: give it somewhere to go, as in > /dev/null.",
-}
-SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-MISTAKES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-def remedy(text: str) -> str:
-    """What to do where `text`, which a library printed, complains of a shortage; nothing where it does not."""
-    return next((REMEDIES[number] for number in SHORTAGES if os.strerror(number) in text), "")
-
-
-def host_error(error: OSError, name: str = "") -> HostError:
-    """What the operating system refused, in words: the number of the error, the file (or `name`) and what to do."""
-    known = errno.errorcode.get(error.errno or 0)
-    about = f"{error.strerror} ({known})" if known else str(error)
-    where = str(error.filename or name) if known else name
-    return HostError(f"{where}: {about}" if where else about, hint=REMEDIES.get(error.errno or 0, ""))
-
-
-@contextmanager
-def at_host(name: str | os.PathLike[str]) -> Iterator[None]:
-    """What the operating system refuses meanwhile is a HostError about `name`. A TimeoutError of the caller's own, which has no
-    number, comes out as itself.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise host_error(error, str(name)) from error
-
-
-@contextmanager
-def writing(path: str | os.PathLike[str], what: str = "", mistake: type[UnitpError] = InputError) -> Iterator[None]:
-    """Meanwhile `what` is written to `path`. Raises `mistake` for a path that cannot be written, HostError where the host
-    lacks something.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        if error.errno in MISTAKES:
-            raise mistake(f"cannot write {f'{what} ' if what else ''}{os.fspath(path)}: {error.strerror}") from None
-        raise host_error(error, os.fspath(path)) from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from unitp.errors import MeshError, PlanError, did_you_mean, writing
+from unitp.errors import MeshError, PlanError, did_you_mean
 from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import rule_of
+from unitp.host import writing
 from unitp.layout import Layout, Reduction, Split
 from unitp.mesh import Mesh
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitp.errors import HostError, InputError, at_host, host_error, remedy, writing
+from unitp.errors import HostError, InputError
+from unitp.host import at_host, host_error, remedy, writing
 from unitp.runtime.arrays import Outbox
 from unitp.runtime.folder import LONGEST, new_folder, room
 from unitp.runtime.member import FIRST_LINES, LAST_LINES, Member

@@ -10,7 +10,8 @@ import rich_click as click
 from click.exceptions import Abort, Exit
 
 from unitp.cli.streams import standard_streams
-from unitp.errors import InputError, UnitpError, did_you_mean, host_error
+from unitp.errors import InputError, UnitpError, did_you_mean
+from unitp.host import host_error
 
 VERBS = {
     "doctor": "What is installed, what is missing, and the command that mends it.",

@@ -7,7 +7,7 @@ import rich_click as click
 
 from unitp.cli.options import Settings, backend_option, json_option, launch_options, options, writable
 from unitp.cli.output import print_json, progress_bar, say
-from unitp.errors import writing
+from unitp.host import writing
 
 
 @click.command("calibrate")

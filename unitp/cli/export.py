@@ -10,7 +10,8 @@ import rich_click as click
 from unitp.cli.options import json_option, plan_argument, writable
 from unitp.cli.output import errors, print_json, say
 from unitp.cli.show import graph_of, model_option
-from unitp.errors import ModelError, PlanError, writing
+from unitp.errors import ModelError, PlanError
+from unitp.host import writing
 
 if TYPE_CHECKING:
     from unitp.report.export import Export, Group

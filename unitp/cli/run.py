@@ -9,7 +9,8 @@ import rich_click as click
 
 from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options, writable
 from unitp.cli.output import print_json, progress, say
-from unitp.errors import InputError, writing
+from unitp.errors import InputError
+from unitp.host import writing
 
 
 @click.command("run")

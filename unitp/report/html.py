@@ -17,8 +17,8 @@ import numpy as np
 
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
-from unitp.errors import writing
 from unitp.graph.graph import Graph, TensorType
+from unitp.host import writing
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.explain import devices, devices_text

@@ -19,7 +19,8 @@ import msgspec
 
 from unitp.comparison.breakdown import class_of, spans
 from unitp.cost import Machine
-from unitp.errors import InputError, writing
+from unitp.errors import InputError
+from unitp.host import writing
 from unitp.program.instructions import Local, Program, writes
 from unitp.program.objective import Prediction, predict
 from unitp.runtime.messages import Trace

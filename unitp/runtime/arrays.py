@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unitp.errors import at_host
 from unitp.graph.graph import DTYPES
+from unitp.host import at_host
 from unitp.runtime.messages import ArrayPart
 from unitp.runtime.wire import WireError
 

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitp.errors import HostError, host_error
+from unitp.errors import HostError
+from unitp.host import host_error
 from unitp.runtime.environment import FOLDER_PREFIX
 
 NAMES = ("TMPDIR", "TEMP", "TMP")

@@ -16,10 +16,11 @@ import msgspec
 
 from unitp import plans
 from unitp.config import python_of, settings, variables_of
-from unitp.errors import BackendError, InputError, RankError, at_host, did_you_mean
+from unitp.errors import BackendError, InputError, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.graph.weights import require_weights
+from unitp.host import at_host
 from unitp.mesh import Mesh
 from unitp.plans import Plan
 from unitp.plugins import discover

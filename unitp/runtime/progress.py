@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from unitp.errors import at_host
+from unitp.host import at_host
 
 HEARTBEAT, ACTIVITY, SUBJECT, INSTRUCTION, TURNS = range(5)
 SIZE = 64

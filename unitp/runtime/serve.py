@@ -17,8 +17,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from unitp.errors import InputError, UnitpError, remedy
+from unitp.errors import InputError, UnitpError
 from unitp.graph.weights import read
+from unitp.host import remedy
 from unitp.program.engine import Array, Engine
 from unitp.program.instructions import decode
 from unitp.runtime.arrays import Inbox, Outbox

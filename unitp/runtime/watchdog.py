@@ -32,7 +32,8 @@ from typing import NamedTuple
 import msgspec
 
 import unitp.errors
-from unitp.errors import RankError, UnitpError, host_error, remedy
+from unitp.errors import RankError, UnitpError
+from unitp.host import host_error, remedy
 from unitp.runtime.folder import SHARED_MEMORY, room
 from unitp.runtime.member import Member
 from unitp.runtime.messages import Failed
