@@ -150,7 +150,7 @@ def edited(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"schema": 3}, "has plan schema 3, this unitp reads 2$"),
+        ({"schema": 3}, r"has plan schema 3, this unitp reads 2\n"),
         (
             {"schema": 1},
             "has plan schema 1, this unitp reads 2: in its objective, bound and gap, every byte held had a price",

@@ -23,7 +23,7 @@ from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.candidates import ROLES, Candidates, parameter_bytes
 from unitp.planner.frugal import Frugal
-from unitp.planner.holding import WORTH, Pairs, Table, one_layout
+from unitp.planner.holding import WORTH, one_layout
 from unitp.planner.limited import Limited, NoFitError
 from unitp.planner.outline import FEW, instead, shape_of
 from unitp.planner.pins import apply as apply_pins
@@ -74,12 +74,13 @@ def plan(
     prices = Prices(machine, mesh)
     problem = _posed(chosen, candidates, prices, pins)
     budgets = _budgets(mesh, machine, memory_limit)
+    several = _is_several(_posed(chosen, candidates, prices, ()), deadline) if pins else None
     try:
-        found = _solve(problem, budgets, objective, deadline)
+        found = _solve(problem, budgets, objective, deadline, several)
         worth = objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW)
         if worth and time.perf_counter() < deadline:  # once more, with a choice of what is made for several readers
             problem = _posed(chosen, candidates, prices, pins, problem.worth_copying())
-            found = _solve(problem, budgets, objective, deadline)
+            found = _solve(problem, budgets, objective, deadline, several)
     except NoFitError as error:
         free = [axis for axis in mesh.sizes if axis not in roles]
 
@@ -130,11 +131,13 @@ def _posed(
     return problem
 
 
-def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float) -> Found:
+def _solve(
+    problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float, several: bool | None
+) -> Found:
+    """The plan, with a memory limit or without. `several`: whether parameters may have several layouts, if that is known."""
     shape = shape_of(problem)
-    free, problem.pairs = problem.pairs, one_layout(problem)
-    search = Search(problem.unary, problem.pairs, shape, problem.memo, deadline=deadline)
-    fastest = _fastest(problem, search, free if objective == "time" else None)
+    several = False if objective == "memory" else several
+    search, fastest = _fastest(problem, deadline, several)
     found = Frugal(problem, search, fastest, deadline).found() if objective == "time" else fastest
     if objective == "time" and not np.isfinite(budgets).any():
         return found
@@ -142,25 +145,35 @@ def _solve(problem: Problem, budgets: Sequence[float], objective: Objective, dea
     return limited.least(found) if objective == "memory" else limited.solve(found, fastest)
 
 
-def _fastest(problem: Problem, search: Search, free: dict[tuple[int, int], Table] | None) -> Found:
-    """The fastest choice, which holds each parameter in one layout; in several where these are worth it, if `free` allows them.
+def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Search, Found]:
+    """The fastest choice: of those with one layout of each parameter, or (`several`) of all; None: of all if these are worth it.
 
-    `problem.pairs` then do so, too.
+    `problem.pairs` then forbid the others.
     """
+    free, problem.pairs = problem.pairs, one_layout(problem)
+    search = Search(problem.unary, problem.pairs, shape_of(problem), problem.memo, deadline=deadline)
+    bound = search.bound(problem.unary, free)
 
-    def least(pairs: Pairs, bound: float) -> Found:
-        found = search.least(problem.unary, pairs)
+    def least() -> Found:
+        found = search.least(problem.unary, problem.pairs)
         return msgspec.structs.replace(found.judged(problem.value(found.choice)), any_bound=min(bound, found.bound))
 
-    if free is None:
-        return least(problem.pairs, -np.inf)
-    bound = search.bound(problem.unary, free)
-    found = least(problem.pairs, bound)
-    if found.value > bound * (1 + WORTH):
-        other = least(free, bound)
-        if found.value > other.value * (1 + WORTH):
-            found, problem.pairs = other, free
-    return found
+    if several:
+        problem.pairs = free
+    found = least()
+    if several is None and found.value > bound * (1 + WORTH):
+        once, problem.pairs = problem.pairs, free
+        if found.value > (other := least()).value * (1 + WORTH):
+            return search, other
+        problem.pairs = once
+    return search, found
+
+
+def _is_several(problem: Problem, deadline: float) -> bool:
+    """Whether parameters may have several layouts. Pins have no say in this: they would make plans faster else."""
+    free = problem.pairs
+    _fastest(problem, deadline, None)
+    return problem.pairs is free
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:

@@ -126,7 +126,7 @@ class Alternatives:
         self.edges = _edges(self.problem)
         self.problem.relax()
         once = one_layout(self.problem)
-        if np.isfinite(evaluate(self.problem.unary, once, self.choice)):  # else it is a plan that has several
+        if np.isfinite(evaluate(self.problem.unary, once, self.choice)):  # else parameters have several layouts
             self.problem.pairs = once
         self.objective = self.problem.value(self.choice)
         self.held_bytes = self.problem.held(self.choice) / plan.mesh.size
