@@ -142,7 +142,7 @@ class Trial:
         self.rng.shuffle(pids)
         for pid in pids:
             _send(pid, signal.SIGCONT)
-            time.sleep(self.rng.uniform(0, 0.2))
+            time.sleep(self.rng.uniform(0, 0.1))
 
     def _nothing_left(self, driver: Driver, folder: Path) -> None:
         """No process but children that the driver forked, which are then ended; no folder, segment or file."""

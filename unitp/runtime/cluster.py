@@ -33,7 +33,7 @@ from unitp.runtime.folder import new_folder
 from unitp.runtime.interpreter import command
 from unitp.runtime.leftovers import Leftovers
 from unitp.runtime.logs import Forwarder
-from unitp.runtime.member import Member
+from unitp.runtime.member import Member, no_forks
 from unitp.runtime.messages import Close, Failed, Refused, Reply, Start
 from unitp.runtime.progress import Page
 from unitp.runtime.serve import DRIVER_ARRAYS, rank_arrays
@@ -97,10 +97,11 @@ class Cluster:
         """Start the processes and return when every rank has joined its group. `port`: where the driver listens, or
         0.
         """
-        self.supervisor = Supervisor(python, self.leftovers)
+        with no_forks:
+            self.supervisor = Supervisor(python, self.leftovers)
+            self._listener = socket.create_server((HOST, port))
         self.watchdog.supervisor = self.supervisor.member
-        with socket.create_server((HOST, port)) as listener:
-            self._listener = listener
+        with self._listener as listener:
             address = f"{HOST}:{listener.getsockname()[1]}"
             counts: dict[str, int] = {}
             for process in processes:
@@ -140,7 +141,7 @@ class Cluster:
             threads=threads,
         )
         worker = command(python, "--role", process.role, "--connect", address, engine=engine)
-        with open(logs[0], "ab") as log:
+        with open(logs[0], "ab") as log, no_forks:
             started = subprocess.Popen(
                 [*process.argv, *worker],
                 env=environment,

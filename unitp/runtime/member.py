@@ -1,14 +1,24 @@
-"""A process that the driver started itself: a rank, a server, or a launcher such as mpiexec with ranks under it."""
+"""A process that the driver started itself: a rank, a server, or a launcher such as mpiexec with ranks under it.
+
+Where another thread of the driver forks while one is started, the fork inherits the pipe by which `Popen` learns that the
+program runs, and `Popen` returns when the fork ends. So forks wait: `no_forks` is held while something is made that they
+should not inherit unseen.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 FIRST_LINES = 4
 LAST_LINES = 6
 PATIENCE_S = 5.0
+
+no_forks = threading.RLock()
+os.register_at_fork(before=no_forks.acquire, after_in_parent=no_forks.release, after_in_child=no_forks.release)
 
 
 class Member:

@@ -15,8 +15,9 @@ A death counts before an exception, since peers raise when a connection breaks.
 
 Everything may be frozen and thawed (a laptop's lid, a cgroup's freezer, SIGSTOP), or this thread be kept from the processor.
 So patience is measured by a clock of its own, `_clock`, which goes on by no more than `STEP_S` from one look to the next:
-what nobody watched does not count against anyone. A longer step is a thaw; others have `THAW_S` to follow. Importing a
-framework on a busy machine silences a heartbeat for many seconds: before all ranks are ready only the start limit counts.
+what nobody watched does not count against anyone. After a step of more than `GAP_S` others have `THAW_S` to be thawed, too.
+Importing a framework on a busy machine silences a heartbeat for many seconds: before all ranks are ready only the start
+limit counts.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ STARTING_TICK_S = 0.05
 GRACE_S = 0.7
 SETTLE_S = 0.1
 STEP_S = 1.0
-STOPPED_S = 1.0
+GAP_S = 0.5
+STOPPED_S = 2.0
 THAW_S = 4.0
 IDLE_SHARE = 0.1
 PATIENCE = 10
@@ -184,7 +186,7 @@ class Watchdog:
         now = self._time()
         step, self._looked = now - self._looked, now
         self._clock += min(step, STEP_S)
-        if step > STEP_S:
+        if step > GAP_S:
             self._thawed = self._clock
         if self._starting:
             self._look_around()
@@ -259,7 +261,7 @@ class Watchdog:
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
         """Add who is dead, with the exit code while a zombie still tells it; returns one that stays stopped."""
-        stopped, patient = None, self._clock - self._thawed < THAW_S
+        stopped, limit = None, STOPPED_S + (THAW_S if self._clock - self._thawed < THAW_S else 0.0)
         for pid, one in self._watched.items():
             if pid in dead:
                 continue
@@ -269,7 +271,7 @@ class Watchdog:
             elif not now.stopped:
                 self._now[one.name] = now
                 self._halted.pop(pid, None)
-            elif self._clock - self._halted.setdefault(pid, self._clock) >= STOPPED_S and not patient:
+            elif self._clock - self._halted.setdefault(pid, self._clock) >= limit:
                 stopped = stopped or one
         return stopped
 

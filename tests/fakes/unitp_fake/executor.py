@@ -22,7 +22,7 @@ from unitp.program.instructions import Program
 from unitp.program.rank import intervals, local_shape
 from unitp_fake.answers import scores
 
-HOARD: list[object] = []
+HOARD: list[object] = [None]
 
 if "FAKE_SERVES" in os.environ:
     signal.pause()
@@ -48,11 +48,13 @@ def misbehave(rank: int, stage: str) -> None:
 
 def starve() -> None:
     """Use up all memory that the process may have, and keep it."""
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
+    with open("/proc/self/statm") as pages:
+        now = int(pages.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now, resource.RLIM_INFINITY))
     size = 1 << 20
     while size:
         try:
-            HOARD.append(bytearray(size))
+            HOARD[0] = (HOARD[0], bytes(size))
         except MemoryError:
             size //= 2
     raise MemoryError
