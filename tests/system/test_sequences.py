@@ -219,7 +219,7 @@ def require_flat(before: dict[str, int], after: dict[str, int]) -> None:
 
 
 def test_hundreds_of_calls_leave_nothing(tiny: Graph) -> None:
-    require_flat(*soak(tiny, "numpy", 600))
+    require_flat(*soak(tiny, "numpy", 300))
 
 
 @pytest.mark.full
