@@ -3,9 +3,7 @@
     decode     64 tokens after a prompt of 16, one thread per rank, median of 5 interleaved rounds, against `transformers`
                in float32 on the same weights; every measured session is warm, all are open at the same time
     prefill    the same for a prompt of 256
-    planning   30 layers, two phases
-    help       `unitp --help` in a fresh process
-    start      a session of 2 ranks, against 2 concurrent bare imports of its framework
+    overheads  what is paid before and beside the computation (`overheads.py`)
 
 Absolute figures of a shared machine mean little; a ratio of medians that were measured in turn does. The exit code is 1
 where a wanted figure is missed.
@@ -15,25 +13,25 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import msgspec
+from overheads import Line, overheads, runnable
 from peer import Peer, Took
 
 import unitp
 from unitp.frontends.gguf import llama_config, read_gguf
-from unitp.frontends.model import Model
 from unitp.frontends.registry import find
 from unitp.mesh import Mesh
-from unitp.plugins.discover import backends, missing
+from unitp.plugins.discover import backends
 from unitp.runtime.session import Session
-from unitp.testing.models import TINY, arrays, tiny, write_huggingface
+from unitp.testing.models import arrays, write_huggingface
 
 MODEL = "smollm2-135m"
 ROUNDS, NEW_TOKENS = 5, 64
@@ -42,21 +40,6 @@ PEER = "transformers"
 WANTED = {"torch tp=1": 1.0, "numpy tp=1": 1.5}
 """How many times as fast as the peer a decode step has to be."""
 
-PLANNING_S, HELP_S, START_S = 1.0, 0.3, {"mxnet": 6.0}
-"""Limits in seconds; `START_S`: beyond two bare imports, where it is not 3."""
-
-IMPORTS = {"numpy": "import numpy; from mpi4py import MPI", "mxnet": "import numpy; numpy.bool = bool; import mxnet"}
-"""What imports a framework, where it is not its name alone."""
-
-
-class Line(msgspec.Struct, frozen=True):
-    """A measured figure. `met` is None where nothing is wanted of it."""
-
-    what: str
-    figure: str
-    wanted: str = ""
-    met: bool | None = None
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="speed.py", description=__doc__.partition("\n")[0])
@@ -64,13 +47,13 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=[*backends()], help="measure these only")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    names = [n for n, spec in backends().items() if (not given.backend or n in given.backend) and not missing(spec, 2)]
+    names = runnable(given.backend)
     lines = []
-    for line in (*small(names), *generation(names, given.rounds)):
+    say("overheads")
+    for line in chain(overheads(names), generation(names, given.rounds)):
         lines.append(line)
         if not given.json:
-            mark = {None: "", True: "met", False: "MISSED"}[line.met]
-            print(f"{line.what:42} {line.figure:44} {line.wanted:16} {mark}".rstrip(), flush=True)
+            print(line, flush=True)
     if given.json:
         print(msgspec.json.encode({"lines": lines}).decode())
     sys.exit(1 if any(line.met is False for line in lines) else 0)
@@ -149,59 +132,6 @@ def as_huggingface(folder: Path) -> Path:
     """SmolLM2's weights, dequantised, as a directory that `transformers` reads."""
     file = read_gguf(find(MODEL))
     return write_huggingface(folder, llama_config(file), arrays(file.tensors))
-
-
-# all else
-
-
-def small(names: list[str]) -> Iterator[Line]:
-    """Planning, the command line, and how long sessions take to start."""
-    say("planning")
-    seconds = planning_s()
-    yield Line(
-        "planning 30 layers, tp=2, two phases", f"{seconds:.2f} s", f"under {PLANNING_S} s", seconds < PLANNING_S
-    )
-    seconds = help_s()
-    yield Line("unitp --help", f"{seconds:.2f} s", f"under {HELP_S} s", seconds < HELP_S)
-    for name in names:
-        say(f"starting {name}")
-        imports_s(name)  # so that the files of both are cached
-        bare, started, more = imports_s(name), start_s(name), START_S.get(name, 3.0)
-        figure = f"{started:.1f} s, 2 bare imports {bare:.1f} s"
-        yield Line(f"start of 2 ranks, {name}", figure, f"imports + {more:.0f} s", started < bare + more)
-
-
-def planning_s() -> float:
-    """Seconds to plan the model, once it is loaded and the planner is imported."""
-    model = unitp.load(MODEL)
-    return float(unitp.plan(model, Mesh(tp=2)).certificate.elapsed_s)
-
-
-def help_s() -> float:
-    """Seconds of `unitp --help` in a fresh process, the best of three."""
-    return min(_seconds([[sys.executable, "-m", "unitp", "--help"]]) for _ in range(3))
-
-
-def imports_s(name: str) -> float:
-    """Seconds that two concurrent bare imports of a backend's framework take."""
-    return _seconds([[sys.executable, "-W", "ignore", "-c", IMPORTS.get(name, f"import {name}")]] * 2)
-
-
-def start_s(name: str, model: Model | None = None) -> float:
-    """Seconds until a session of two ranks on a small model is ready."""
-    model = model or tiny(TINY)
-    plan = unitp.plan(model, Mesh(tp=2))
-    begun = time.perf_counter()
-    with unitp.launch(model, plan, name):
-        return time.perf_counter() - begun
-
-
-def _seconds(commands: list[list[str]]) -> float:
-    begun = time.perf_counter()
-    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
-    if any(process.wait() for process in started):
-        raise RuntimeError(f"{commands[0]} failed")
-    return time.perf_counter() - begun
 
 
 def say(text: str) -> None:

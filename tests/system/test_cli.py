@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +86,10 @@ def test_text_is_streamed_and_progress_goes_to_standard_error(talking: str) -> N
     )
     assert process.stdout is not None
     first = os.read(process.stdout.fileno(), 1 << 16)
-    early = time.monotonic()
     rest, errors = process.communicate()
     assert process.returncode == 0
     assert first
     assert len(first) < len(first + rest) / 2
-    assert time.monotonic() > early
     lines = errors.decode().splitlines()
     assert lines[0] == "starting 1 rank of numpy"
     assert lines[-1].startswith("300 tokens (length), prefill ")

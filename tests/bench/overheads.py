@@ -1,0 +1,188 @@
+"""What is paid before and beside the computation: what `make bench-overheads` prints, and what is wanted of it.
+
+    help       `unitp --help`, and that of two verbs, in a fresh process: processor time, as help waits for nothing
+    reading, planning, explaining    30 layers, two phases, in a process that has done nothing before
+    start      a session of 2 ranks, against 2 concurrent bare imports of its framework
+    call       of an empty program on 2 ranks: the round trip between driver and ranks
+    progress   a rank's note of the instruction that it is at
+
+Each figure is the best of a few rounds, since what else the machine does only ever adds to it. The limits are those of a
+machine of 2 cores of about 3 GHz. The exit code is 1 where a wanted figure is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+import unitp
+from unitp.frontends.builder import Builder
+from unitp.mesh import Mesh
+from unitp.plugins.discover import backends, missing
+from unitp.runtime.progress import Page, PageProgress
+from unitp.testing.models import EAGER_TO_SPLIT, tiny
+
+MODEL = "smollm2-135m"
+ROUNDS, CALLS, NOTES = 3, 300, 100_000
+HELP_S, READING_S, PLANNING_S, EXPLAINING_S, CALL_S, PROGRESS_S = 0.3, 1.0, 1.0, 2.0, 1e-3, 1e-6
+START_S = {"mxnet": 6.0}
+"""Beyond two bare imports, where it is not 3 s: MXNet has a scheduler and a server besides, which import it too."""
+
+IMPORTS = {"numpy": "import numpy; from mpi4py import MPI", "mxnet": "import numpy; numpy.bool = bool; import mxnet"}
+"""What imports a framework, where it is not its name alone."""
+
+PLANNING = """
+import sys, time
+import unitp
+begun = time.perf_counter()
+model = unitp.load(sys.argv[1])
+read = time.perf_counter()
+plan = unitp.plan(model, mesh=unitp.Mesh.parse(sys.argv[2]))
+print(read - begun, time.perf_counter() - read)
+"""
+
+EXPLAINING = """
+import sys, time
+import unitp
+from unitp.planner.alternatives import Alternatives
+model = unitp.load(sys.argv[1])
+plan = unitp.plan(model, mesh=unitp.Mesh(tp=2))
+begun = time.perf_counter()
+explained = Alternatives(plan, model.graph)
+assert explained.at(sys.argv[2]) if sys.argv[2:] else explained.expensive() and explained.contested()
+print(time.perf_counter() - begun)
+"""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A measured figure. `met` is None where nothing is wanted of it."""
+
+    what: str
+    figure: str
+    wanted: str = ""
+    met: bool | None = None
+
+    def __str__(self) -> str:
+        mark = {None: "", True: "met", False: "MISSED"}[self.met]
+        return f"{self.what:42} {self.figure:44} {self.wanted:16} {mark}".rstrip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="overheads.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--backend", action="append", choices=[*backends()], help="start these only")
+    given = parser.parse_args()
+    found = []
+    for line in overheads(runnable(given.backend)):
+        found.append(line)
+        print(line, flush=True)
+    sys.exit(1 if any(line.met is False for line in found) else 0)
+
+
+def runnable(names: Sequence[str] | None) -> list[str]:
+    """The backends of these names, or all, that can start two ranks here."""
+    return [n for n, spec in backends().items() if (not names or n in names) and not missing(spec, 2)]
+
+
+def overheads(names: Sequence[str]) -> Iterator[Line]:
+    """All figures; sessions of these backends are started."""
+    for verb in ((), ("generate",), ("plan",)):
+        yield under(" ".join(("unitp", *verb, "--help")), best(lambda v=verb: help_s(*v)), HELP_S)
+    for mesh in ("tp=2", "dp=2,tp=2"):
+        both = [printed(PLANNING, mesh) for _ in range(ROUNDS)]
+        yield under(f"reading {MODEL}", min(reading for reading, _ in both), READING_S)
+        yield under(f"planning 30 layers, {mesh}, two phases", min(planning for _, planning in both), PLANNING_S)
+    for place in ((), ("blk.7.ffn_down.weight",)):
+        seconds = best(lambda at=place: printed(EXPLAINING, *at)[0])
+        yield under(f"explaining {place[0] if place else 'the whole plan'}", seconds, EXPLAINING_S)
+    for name in names:
+        yield start(name)
+    if "numpy" in names:
+        yield under("a call of an empty program, 2 ranks", call_s(), CALL_S)
+    yield under("a note of progress", best(progress_s), PROGRESS_S)
+
+
+def under(what: str, seconds: float, limit_s: float) -> Line:
+    return Line(what, f"{seconds:.3g} s", f"under {limit_s:g} s", seconds < limit_s)
+
+
+def best(measure: Callable[[], float]) -> float:
+    return min(measure() for _ in range(ROUNDS))
+
+
+def help_s(*verb: str) -> float:
+    """Processor seconds of `unitp VERB --help` in a fresh process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "unitp", *verb, "--help"], stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def printed(script: str, *arguments: str) -> list[float]:
+    """The figures that a script prints about the model, in a process that has done nothing before."""
+    command = [sys.executable, "-c", script, MODEL, *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [float(word) for word in answer.stdout.split()]
+
+
+def start(name: str) -> Line:
+    """Starting two ranks on a small model against two bare imports."""
+    imports_s(name)  # so that the files of both are cached
+    more = START_S.get(name, 3.0)
+    rounds = [(imports_s(name), start_s(name)) for _ in range(ROUNDS)]
+    bare, started = min(rounds, key=lambda pair: pair[1] - pair[0])
+    figure = f"{started:.1f} s, 2 bare imports {bare:.1f} s"
+    return Line(f"start of 2 ranks, {name}", figure, f"imports + {more:.0f} s", started < bare + more)
+
+
+def imports_s(name: str) -> float:
+    """Seconds that two concurrent bare imports of a backend's framework take."""
+    command = [sys.executable, "-W", "ignore", "-c", IMPORTS.get(name, f"import {name}")]
+    begun = time.perf_counter()
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    if any(process.wait() for process in started):
+        raise RuntimeError(f"{name} cannot be imported")
+    return time.perf_counter() - begun
+
+
+def start_s(name: str) -> float:
+    """Seconds until a session of two ranks on a small model is ready."""
+    model = tiny()
+    plan = unitp.plan(model, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    begun = time.perf_counter()
+    with unitp.launch(model, plan, name):
+        return time.perf_counter() - begun
+
+
+def call_s() -> float:
+    """Seconds of a call in which ranks have nothing to compute: of many, what a tenth stays below."""
+    b = Builder("identity")
+    graph = b.graph(b.Identity(b.input("x", "int64", ("batch", 1))))
+    with unitp.launch(graph, unitp.plan(graph, Mesh(tp=2), allow_unused=True), "numpy") as session:
+        times = []
+        for _ in range(CALLS):
+            begun = time.perf_counter()
+            session.run(x=[[1]])
+            times.append(time.perf_counter() - begun)
+    return sorted(times)[CALLS // 10]
+
+
+def progress_s() -> float:
+    """Seconds of one note in a rank's page."""
+    with tempfile.TemporaryDirectory() as folder:
+        progress = PageProgress(Page(Path(folder) / "page", create=True))
+        begun = time.perf_counter()
+        for number in range(NOTES):
+            progress.at(number)
+        return (time.perf_counter() - begun) / NOTES
+
+
+if __name__ == "__main__":
+    main()
