@@ -9,14 +9,21 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from unitp.runtime.processes import Seen, look
 
 MARK = "UNITP_TEST"
+
+settings.register_profile("quick", deadline=None)
+settings.register_profile("thorough", deadline=None)
+settings.load_profile("quick")
+"""Examples have no limit of time. Under `quick`, tests that take long try a part of theirs (tests/shared/budget.py)."""
 
 
 def marked_by(mark: str) -> dict[int, dict[str, str]]:
@@ -90,11 +97,23 @@ def zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Zoo]:
     yield from watched(monkeypatch, tmp_path / "sessions")
 
 
+@pytest.fixture(scope="session")
+def watched_for_long(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[Zoo]]:
+    """For fixtures that many tests share: inside, what is started is marked; on leaving, nothing of it may be left."""
+
+    @contextmanager
+    def watch() -> Iterator[Zoo]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            yield from watched(monkeypatch, tmp_path_factory.mktemp("shared") / "sessions")
+
+    return watch
+
+
 @pytest.fixture(scope="module")
-def zoo_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
+def zoo_of_module(watched_for_long: Callable[[], AbstractContextManager[Zoo]]) -> Iterator[Zoo]:
     """What fixtures of a module start."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        yield from watched(monkeypatch, tmp_path_factory.mktemp("module") / "sessions")
+    with watched_for_long() as zoo:
+        yield zoo
 
 
 @pytest.fixture(autouse=True)

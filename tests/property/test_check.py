@@ -11,7 +11,8 @@ from functools import cache
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from budget import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unitp.comparison.metrics import relative_error
@@ -201,7 +202,6 @@ MISTAKES = [
     bound_of_a_value,
     bound_of_a_factor,
 ]
-CHECKED = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
 def a_program(seed, mesh):
@@ -211,7 +211,7 @@ def a_program(seed, mesh):
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-@settings(max_examples=40, **CHECKED)
+@examples(40)
 @given(seed=st.integers(0, 10_000), mesh=st.sampled_from(MESHES))
 def test_a_planted_mistake_is_refused_by_name(mistake, seed, mesh):
     graph, program = a_program(seed, mesh)
@@ -224,7 +224,7 @@ def test_a_planted_mistake_is_refused_by_name(mistake, seed, mesh):
     assert NAMED.search(str(raised.value)) or "never defined" in str(raised.value), raised.value
 
 
-@settings(max_examples=60, **CHECKED)
+@examples(60)
 @given(seed=st.integers(0, 10_000), mesh=st.sampled_from(MESHES))
 def test_ranks_that_would_not_meet_are_refused_by_name(seed, mesh):
     _, program = a_program(seed, mesh)
@@ -396,7 +396,7 @@ def assert_equal(a, b):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=600, **CHECKED)
+@examples(600)
 @given(data=st.tuples(st.integers(0, 200), st.integers(0, 1_000_000)), mesh=st.sampled_from(MESHES))
 def test_no_mutant_is_both_wrong_and_unseen(data, mesh):
     seed, mutation = data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +49,7 @@ class Case(NamedTuple):
         return f"{self.mesh}, {list(self.shape)}: {self.source} -> {self.target}"
 
 
+@cache
 def random_case(seed: int) -> Case:
     """Half of the targets are made from the source: other bounds, another dim, a sum taken or not."""
     rng = np.random.default_rng(seed)
@@ -134,6 +136,7 @@ def test_a_random_conversion_gives_the_same_tensor(number: int) -> None:
         assert found.spread == 0, f"seed {seed}: ranks differ after {case}"
 
 
+@cache
 def conversions(seed: int) -> tuple[Case, list[Instruction], list[Layout]]:
     case = random_case(seed)
     found = steps(case.source, case.target, case.mesh)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
+from budget import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,7 +61,7 @@ def test_marginals_are_those_of_all_choices(seed: int) -> None:
             assert evaluate(unary, pairs, best) == pytest.approx(table[x], rel=1e-12)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.integers(0, 10**6))
 def test_marginals_with_shared_choices_given_can_be_reached_and_are_no_better_than_exact(seed: int) -> None:
     """Two shared variables and two blocks: what is told is the value of a choice, exact within a block."""

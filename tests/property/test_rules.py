@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitp.comparison.metrics import MEANING
@@ -35,7 +36,7 @@ def difference(graph: Graph, mesh: Mesh, seed: int, checked: bool = True) -> flo
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(200)
 @given(seed=st.integers(0, 100_000), mesh=st.sampled_from(MESHES))
 def test_any_legal_plan_of_a_random_graph_equals_the_unsharded_run(seed, mesh):
     assert difference(random_graph(seed), mesh, seed) <= MEANING

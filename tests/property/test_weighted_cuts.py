@@ -8,6 +8,7 @@ from itertools import combinations
 import msgspec
 import numpy as np
 import pytest
+from budget import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -215,7 +216,7 @@ def numbers(graph, seed):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(60)
 @given(seed=st.integers(0, 100_000), unlike=unlike(MESHES[:5]))
 def test_a_plan_for_unlike_devices_equals_the_unsharded_run(seed, unlike):
     mesh, machine = unlike
