@@ -7,36 +7,23 @@ resident memory above a worker that has joined its group and holds nothing.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 
 import pytest
+from places import LARGE_CONTEXT, smollm2, smollm2_plan
 
-import unitp
-from unitp.frontends.model import Model
-from unitp.mesh import Mesh
-from unitp.plans import Plan
 from unitp.program.instructions import Program
 from unitp.program.lower import lower
 from unitp.program.memory import peak
 from unitp.runtime.phases import choose_phase
+from unitp.runtime.session import Session
 
 MESHES = ["tp=1", "tp=2", "tp=3", "tp=4", "dp=2,tp=2"]
 ROOM = 1.15
-CONTEXT, CHUNK = 2048, 512
+CONTEXT, CHUNK = LARGE_CONTEXT, 512
 DECODE = {"seq": 1, "live": CONTEXT}
 FIRST_CHUNK, LAST_CHUNK = {"seq": CHUNK, "live": CHUNK}, {"seq": CHUNK, "live": CONTEXT}
 TOP = ("top_values", "top_ids")
-
-
-@lru_cache
-def smollm2() -> Model:
-    return unitp.load("smollm2-135m")
-
-
-@lru_cache
-def smollm2_plan(mesh: str) -> Plan:
-    return unitp.plan(smollm2(), mesh=Mesh.parse(mesh))
 
 
 def program_of(mesh: str, sizes: dict[str, int], outputs: tuple[str, ...] = TOP) -> Program:
@@ -86,18 +73,19 @@ def test_a_long_cache_is_not_paid_for_twice() -> None:
 
 @pytest.mark.system
 @pytest.mark.timeout(300)
+@pytest.mark.first  # what other tests leave in the caches would count
 @pytest.mark.parametrize(
-    "backend",
+    "large",
     ["numpy", "torch", *(pytest.param(name, marks=pytest.mark.full) for name in ("tensorflow", "mxnet"))],
+    indirect=True,
 )
-def test_a_rank_holds_what_was_predicted(backend: str) -> None:
+def test_a_rank_holds_what_was_predicted(large: Session) -> None:
     """Two prompts of 512 tokens, each with 32 steps of decoding: what the first leaves behind counts too."""
     prompt = [(7 * i * i + 3) % 49152 for i in range(CHUNK)]
-    with unitp.launch(smollm2(), smollm2_plan("tp=2"), backend, context=CONTEXT) as session:
-        for _ in range(2):
-            assert len(list(session.generate(prompt, 33, ignore_eos=True))) == 33
-        for rank, measured in enumerate(session.memory()):
-            predicted = max(peak(program, rank).peak for program in session.programs)
-            most, now = measured.peak - measured.idle, measured.now - measured.idle
-            assert now <= most <= ROOM * predicted, f"rank {rank}: {most / predicted:.3f} of {predicted} bytes"
-            assert now >= shards_and_caches("tp=2", rank) // 2  # what is measured is the rank's, not an empty process
+    for _ in range(2):
+        assert len(list(large.generate(prompt, 33, ignore_eos=True))) == 33
+    for rank, measured in enumerate(large.memory()):
+        predicted = max(peak(program, rank).peak for program in large.programs)
+        most, now = measured.peak - measured.idle, measured.now - measured.idle
+        assert now <= most <= ROOM * predicted, f"rank {rank}: {most / predicted:.3f} of {predicted} bytes"
+        assert now >= shards_and_caches("tp=2", rank) // 2  # what is measured is the rank's, not an empty process

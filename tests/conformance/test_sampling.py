@@ -11,21 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from places import BACKENDS, at, small_model, smollm2, smollm2_plan
 
-import unitp
 from unitp.comparison.draws import possible
 from unitp.comparison.metrics import POSITIONS, bound, first_difference, relative_error
 from unitp.comparison.oracle import one_rank
 from unitp.frontends.model import Model
-from unitp.mesh import Mesh
-from unitp.planner import plan as plan_graph
-from unitp.plans import Plan
-from unitp.plugins.discover import backends
 from unitp.runtime.launch import launch
 from unitp.runtime.sampling import Sampling
-from unitp.testing.models import EAGER_TO_SPLIT, tiny
+from unitp.runtime.session import Session
 
-BACKENDS = sorted(backends())
 SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=7)
 PROMPTS = [[7, 250, 3, 99, 41], [11, 8, 200, 1, 76]]
 CAPITAL = [[504, 3575, 282, 4649, 314]]
@@ -65,7 +60,7 @@ def sampled(model: Model, prompts: list[list[int]], count: int) -> Sampled:
     return Sampled(tokens, logits, bound("float32", relative_error(single, right)))
 
 
-def tokens_of(session: unitp.Session, prompts: list[list[int]], count: int) -> list[list[int]]:
+def tokens_of(session: Session, prompts: list[list[int]], count: int) -> list[list[int]]:
     generation = session.generation(prompts, count, sampling=SAMPLING, ignore_eos=True)
     for _ in generation:
         pass
@@ -73,61 +68,48 @@ def tokens_of(session: unitp.Session, prompts: list[list[int]], count: int) -> l
 
 
 @lru_cache
-def tiny_model() -> Model:
-    return tiny()
+def small_sampled() -> Sampled:
+    return sampled(small_model(), PROMPTS, 40)
 
 
-@lru_cache
-def tiny_plan(mesh: str) -> Plan:
-    return plan_graph(tiny_model().graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT)
+@at(mesh=["tp=1", "tp=2"])
+def test_a_seed_gives_the_same_tokens_everywhere(small: Session) -> None:
+    small_sampled().require(tokens_of(small, PROMPTS, 40))
 
 
-@lru_cache
-def tiny_sampled() -> Sampled:
-    return sampled(tiny_model(), PROMPTS, 40)
-
-
-@pytest.mark.parametrize("mesh", ["tp=1", "tp=2"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_seed_gives_the_same_tokens_everywhere(backend: str, mesh: str) -> None:
-    with launch(tiny_model(), tiny_plan(mesh), backend, context=512) as session:
-        tiny_sampled().require(tokens_of(session, PROMPTS, 40))
-
-
-def test_other_seeds_and_sequences_give_other_tokens() -> None:
+@at(backend=["numpy"], mesh=["tp=1"])
+def test_other_seeds_and_sequences_give_other_tokens(small: Session) -> None:
     """What is compared are draws, not the likeliest tokens in disguise."""
-    first, second = tiny_sampled().tokens
+    first, second = small_sampled().tokens
     assert first != second
-    with launch(tiny_model(), tiny_plan("tp=1"), "numpy", context=512) as session:
-        twins = session.generation([PROMPTS[0], PROMPTS[0]], 40, sampling=SAMPLING)
-        for _ in twins:
-            pass
-        greedy = list(session.generate(PROMPTS[0], 40))
+    twins = small.generation([PROMPTS[0], PROMPTS[0]], 40, sampling=SAMPLING)
+    for _ in twins:
+        pass
+    greedy = list(small.generate(PROMPTS[0], 40))
     assert twins.tokens[0] != twins.tokens[1]
     assert greedy not in twins.tokens
 
 
-def test_a_wrong_distribution_is_no_possible_choice() -> None:
+@at(backend=["numpy"], mesh=["tp=1"])
+def test_a_wrong_distribution_is_no_possible_choice(small: Session) -> None:
     """The margin is narrow: sampling a little warmer leaves it."""
-    right = tiny_sampled()
     warm = Sampling(temperature=0.9, top_k=40, top_p=0.95, seed=7)
-    with launch(tiny_model(), tiny_plan("tp=1"), "numpy", context=512) as session:
-        generation = session.generation(PROMPTS, 40, sampling=warm)
-        for _ in generation:
-            pass
+    generation = small.generation(PROMPTS, 40, sampling=warm)
+    for _ in generation:
+        pass
     with pytest.raises(AssertionError, match="is none of"):
-        right.require(generation.tokens)
+        small_sampled().require(generation.tokens)
 
 
 @lru_cache
 def smollm2_sampled() -> Sampled:
-    return sampled(unitp.load("smollm2-135m"), CAPITAL, 64)
+    return sampled(smollm2(), CAPITAL, 64)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("mesh", ["tp=1", "tp=2"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_smollm2_says_the_same_everywhere(backend: str, mesh: str) -> None:
-    model, right = unitp.load("smollm2-135m"), smollm2_sampled()
-    with launch(model, unitp.plan(model, mesh=Mesh.parse(mesh)), backend, context=512) as session:
+    right = smollm2_sampled()
+    with launch(smollm2(), smollm2_plan(mesh), backend, context=512) as session:
         right.require(tokens_of(session, CAPITAL, 64))

@@ -113,7 +113,10 @@ def changed(made: Plan, **parameters: Layout) -> Plan:
     return msgspec.structs.replace(made, parameters=made.parameters | parameters)
 
 
-@pytest.mark.parametrize("axes", [{"tp": 2}, {"dp": 2, "tp": 2}], ids=["tp=2", "dp=2,tp=2"])
+@pytest.mark.parametrize(
+    "axes",
+    [pytest.param({"tp": 2}, id="tp=2"), pytest.param({"dp": 2, "tp": 2}, id="dp=2,tp=2", marks=pytest.mark.full)],
+)
 def test_dtensor_gives_each_rank_the_rows_of_the_plan(folders: list[Path], axes: dict[str, int]) -> None:
     """Also of 131 rows over 2, cut as torch.chunk cuts. Rows cut otherwise, or held twice, are held whole and are named."""
     model = unitp.load(folders[0])

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,18 +35,21 @@ CONTEXT, ROWS = 128, 6
 PROMPTS = [[5], [5, 6], [5, 6, 7, 8], [5, 6, 7, 9, 9, 9], [88] * 30, [1, 2, 3], [1, 2, 3, 4, 5], [*range(20, 60)]]
 
 
-@pytest.fixture
-def split(tiny: Graph) -> Iterator[Session]:
+Watched = Callable[[], AbstractContextManager[object]]
+
+
+@pytest.fixture(scope="module")
+def split(tiny: Graph, watched_for_long: Watched) -> Iterator[Session]:
     """Two ranks of NumPy that really share the work."""
     made = plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT)
-    with launch(tiny, made, dtype="float64", context=CONTEXT, sequences=ROWS) as session:
+    with watched_for_long(), launch(tiny, made, dtype="float64", context=CONTEXT, sequences=ROWS) as session:
         yield session
 
 
-@pytest.fixture
-def alone(tiny: Graph) -> Iterator[Session]:
+@pytest.fixture(scope="module")
+def alone(tiny: Graph, watched_for_long: Watched) -> Iterator[Session]:
     """The reference: one rank, and every sequence by a run of its own."""
-    with launch(tiny, plan(tiny, Mesh()), dtype="float64", context=CONTEXT) as session:
+    with watched_for_long(), launch(tiny, plan(tiny, Mesh()), dtype="float64", context=CONTEXT) as session:
         yield session
 
 
@@ -194,7 +198,7 @@ def require_flat(before: dict[str, int], after: dict[str, int]) -> None:
 
 
 def test_hundreds_of_calls_leave_nothing(tiny: Graph) -> None:
-    require_flat(*soak(tiny, "numpy", 600))
+    require_flat(*soak(tiny, "numpy", 300))
 
 
 @pytest.mark.full

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,81 +37,95 @@ def started(graph: Graph, mesh: str = "tp=2", **options: object) -> Session:
     return launch(graph, plan(graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT), **options)  # type: ignore[arg-type]
 
 
-def reference(tiny: Graph, prompt: list[int], count: int) -> list[int]:
+Watched = Callable[[], AbstractContextManager[object]]
+
+
+def shared(mesh: str, dtype: str) -> Callable[..., Iterator[Session]]:
+    """A fixture: a session of the decoder that tests of this file share."""
+
+    def session(tiny: Graph, watched_for_long: Watched) -> Iterator[Session]:
+        with watched_for_long(), started(tiny, mesh, dtype=dtype) as opened:
+            yield opened
+
+    return pytest.fixture(scope="module")(session)
+
+
+one, two = shared("", "float32"), shared("tp=2", "float32")
+one_exact, two_exact, batches = shared("", "float64"), shared("tp=2", "float64"), shared("dp=2", "float64")
+
+
+def reference(one: Session, prompt: list[int], count: int) -> list[int]:
     """Greedy tokens, by running the whole sequence anew for each."""
     ids = list(prompt)
-    with started(tiny, "") as session:
-        for _ in range(count):
-            ids.append(int(session.run(input_ids=[ids], last=True)["logits"][0, -1].argmax()))
+    for _ in range(count):
+        ids.append(int(one.run(input_ids=[ids], last=True)["logits"][0, -1].argmax()))
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("mesh", ["", "tp=2", "dp=2,tp=2"])
-def test_generation_by_steps_equals_running_the_whole_sequence(tiny: Graph, mesh: str) -> None:
-    wanted = reference(tiny, PROMPT, 6)
-    batch = 2 if "dp" in mesh else 1
-    with started(tiny, mesh) as session:
-        steps = list(session.generate([PROMPT] * batch, 6))
-        assert [list(row) for row in zip(*steps, strict=True)] == [wanted] * batch
+def test_generation_by_steps_equals_running_the_whole_sequence(one: Session, two: Session) -> None:
+    wanted = reference(one, PROMPT, 6)
+    for session in (one, two):
+        assert list(session.generate(PROMPT, 6)) == wanted
 
 
-def test_one_prompt_gives_plain_tokens_and_a_finish_reason(tiny: Graph) -> None:
-    with started(tiny, "") as session:
-        tokens = session.generate(PROMPT, 4)
-        made = list(tokens)
-        assert all(isinstance(token, int) for token in made)
-        assert tokens.generation.finish_reasons == ["length"]
-        assert tokens.generation.timing.prefill_tokens == len(PROMPT)
-        assert tokens.generation.timing.decode_tokens == 3
-        stopped = session.generate(PROMPT, 8, stop_ids=[made[2]])
-        assert list(stopped) == made[: made.index(made[2]) + 1]
-        assert stopped.generation.finish_reasons == ["stop"]
+def test_so_does_that_of_a_batch_on_two_axes(tiny: Graph, one: Session) -> None:
+    wanted = reference(one, PROMPT, 6)
+    with started(tiny, "dp=2,tp=2") as session:
+        steps = list(session.generate([PROMPT] * 2, 6))
+        assert [list(row) for row in zip(*steps, strict=True)] == [wanted] * 2
 
 
-def test_chunks_do_not_change_logits(tiny: Graph) -> None:
+def test_one_prompt_gives_plain_tokens_and_a_finish_reason(one: Session) -> None:
+    tokens = one.generate(PROMPT, 4)
+    made = list(tokens)
+    assert all(isinstance(token, int) for token in made)
+    assert tokens.generation.finish_reasons == ["length"]
+    assert tokens.generation.timing.prefill_tokens == len(PROMPT)
+    assert tokens.generation.timing.decode_tokens == 3
+    stopped = one.generate(PROMPT, 8, stop_ids=[made[2]])
+    assert list(stopped) == made[: made.index(made[2]) + 1]
+    assert stopped.generation.finish_reasons == ["stop"]
+
+
+def test_chunks_do_not_change_logits(two_exact: Session) -> None:
     ids = np.random.default_rng(0).integers(0, 97, (1, 700))
-    with started(tiny, "tp=2", dtype="float64") as session:
-        whole = session.run(input_ids=ids)["logits"]
-        assert whole.shape == (1, 700, 97)
-        session.run(input_ids=ids[:, :3])
-        rest = session.run(input_ids=ids[:, 3:], keep=True)["logits"]
-        np.testing.assert_allclose(rest, whole[:, 3:], rtol=0, atol=1e-12)
-        last = session.run(input_ids=ids, last=True)["logits"]
-        np.testing.assert_allclose(last[:, 0], whole[:, -1], rtol=0, atol=1e-12)
+    whole = two_exact.run(input_ids=ids)["logits"]
+    assert whole.shape == (1, 700, 97)
+    two_exact.run(input_ids=ids[:, :3])
+    rest = two_exact.run(input_ids=ids[:, 3:], keep=True)["logits"]
+    np.testing.assert_allclose(rest, whole[:, 3:], rtol=0, atol=1e-12)
+    last = two_exact.run(input_ids=ids, last=True)["logits"]
+    np.testing.assert_allclose(last[:, 0], whole[:, -1], rtol=0, atol=1e-12)
 
 
-def test_prompts_of_unlike_lengths_do_not_disturb_each_other(tiny: Graph) -> None:
+def test_prompts_of_unlike_lengths_do_not_disturb_each_other(two_exact: Session) -> None:
     prompts = [PROMPT, PROMPT[:1], PROMPT * 60, PROMPT[3:7]]
-    with started(tiny, "tp=2", dtype="float64") as session:
-        alone = [list(session.generate(prompt, 5)) for prompt in prompts]
-        together = [list(row) for row in zip(*session.generate(prompts, 5), strict=True)]
-        assert together == alone
+    alone = [list(two_exact.generate(prompt, 5)) for prompt in prompts]
+    together = [list(row) for row in zip(*two_exact.generate(prompts, 5), strict=True)]
+    assert together == alone
 
 
-def test_a_batch_split_over_dp_may_be_uneven(tiny: Graph) -> None:
+def test_a_batch_split_over_dp_may_be_uneven(batches: Session, one_exact: Session) -> None:
     prompts = [PROMPT, PROMPT[2:], PROMPT[4:]]
-    with started(tiny, "dp=2", dtype="float64") as session:
-        together = [list(row) for row in zip(*session.generate(prompts, 4), strict=True)]
-    with started(tiny, "", dtype="float64") as session:
-        assert together == [list(session.generate(prompt, 4)) for prompt in prompts]
+    together = [list(row) for row in zip(*batches.generate(prompts, 4), strict=True)]
+    assert together == [list(one_exact.generate(prompt, 4)) for prompt in prompts]
 
 
-def test_kept_caches_are_not_computed_again(tiny: Graph) -> None:
-    with started(tiny, "tp=2", dtype="float64") as session:
-        first = list(session.generate(PROMPT, 4))
-        second = PROMPT + first + [7, 8]
-        kept = session.generate(second, 4, keep=True)
-        tokens = list(kept)
-        assert kept.generation.timing.prefill_tokens == 3  # the last token made was never fed
-        assert list(session.generate(second, 4)) == tokens
+def test_kept_caches_are_not_computed_again(two_exact: Session) -> None:
+    prompt = PROMPT[::-1]  # which no other test of this session has left in the caches
+    first = list(two_exact.generate(prompt, 4))
+    second = prompt + first + [7, 8]
+    kept = two_exact.generate(second, 4, keep=True)
+    tokens = list(kept)
+    assert kept.generation.timing.prefill_tokens == 3  # the last token made was never fed
+    assert list(two_exact.generate(second, 4)) == tokens
 
 
-def test_a_generation_that_is_dropped_leaves_the_session_usable(tiny: Graph) -> None:
-    with started(tiny, "tp=2") as session:
-        for _ in session.generate(PROMPT, 50):
-            break
-        wanted = list(session.generate(PROMPT, 3))
-        assert list(session.generate(PROMPT, 3)) == wanted
+def test_a_generation_that_is_dropped_leaves_the_session_usable(two: Session) -> None:
+    for _ in two.generate(PROMPT, 50):
+        break
+    wanted = list(two.generate(PROMPT, 3))
+    assert list(two.generate(PROMPT, 3)) == wanted
 
 
 def test_there_are_as_many_programs_as_buckets(tiny: Graph) -> None:
@@ -131,17 +148,14 @@ def test_a_full_context_ends_a_generation_and_refuses_a_prompt(tiny: Graph) -> N
             session.generate([1] * 21, 5)
 
 
-def test_sampling_is_repeatable_and_depends_on_the_seed(tiny: Graph) -> None:
-    with started(tiny, "tp=2") as session:
-        warm = Sampling(temperature=1.0, top_k=20, top_p=0.9, seed=7)
-        first = list(session.generate(PROMPT, 12, sampling=warm))
-        assert list(session.generate(PROMPT, 12, sampling=warm)) == first
-        assert list(session.generate(PROMPT, 12, sampling=Sampling(temperature=1.0, top_k=20, seed=8))) != first
-        everything = Sampling(temperature=1.0, seed=7)
-        limited = Sampling(temperature=1.0, top_k=97, seed=7)
-        assert list(session.generate(PROMPT, 9, sampling=everything)) == list(
-            session.generate(PROMPT, 9, sampling=limited)
-        )
+def test_sampling_is_repeatable_and_depends_on_the_seed(two: Session) -> None:
+    warm = Sampling(temperature=1.0, top_k=20, top_p=0.9, seed=7)
+    first = list(two.generate(PROMPT, 12, sampling=warm))
+    assert list(two.generate(PROMPT, 12, sampling=warm)) == first
+    assert list(two.generate(PROMPT, 12, sampling=Sampling(temperature=1.0, top_k=20, seed=8))) != first
+    everything = Sampling(temperature=1.0, seed=7)
+    limited = Sampling(temperature=1.0, top_k=97, seed=7)
+    assert list(two.generate(PROMPT, 9, sampling=everything)) == list(two.generate(PROMPT, 9, sampling=limited))
 
 
 def mlp() -> Graph:
@@ -153,46 +167,55 @@ def mlp() -> Graph:
     return b.graph(b.MatMul(y, b.random("down", (512, 128), seed=2)), y)
 
 
-def test_large_arrays_travel_through_files() -> None:
+@pytest.fixture(scope="module")
+def layer(watched_for_long: Watched) -> Iterator[Session]:
+    """A graph that is no decoder, on one rank."""
+    with watched_for_long(), started(mlp(), "") as session:
+        yield session
+
+
+def test_large_arrays_travel_through_files(layer: Session) -> None:
     graph = mlp()
     x = np.random.default_rng(1).normal(size=(512, 64)).astype(np.float32)
     mask = np.ones((512, 1), bool)
-    with started(graph, "") as alone, launch(graph, plan(graph, Mesh(tp=2))) as split:
-        first, second = (session.run(x=x, mask=mask) for session in (alone, split))
+    with launch(graph, plan(graph, Mesh(tp=2))) as split:
+        first, second = (session.run(x=x, mask=mask) for session in (layer, split))
         assert list(first) == list(graph.outputs)
         for name, array in first.items():
             assert np.linalg.norm(array - second[name]) < 1e-5 * np.linalg.norm(array)
         assert {file.name for file in split.cluster.folder.glob("*.arrays")} >= {"rank0.arrays", "driver.arrays"}
 
 
-def test_all_mistakes_in_inputs_are_told_at_once() -> None:
-    graph = mlp()
-    with started(graph, "") as session:
-        with pytest.raises(InputError) as caught:
-            session.run(x=np.zeros((3, 1)), masks=np.zeros((3, 1)))
-        text = str(caught.value)
-        assert 'there is no input "masks" (Did you mean "mask"?)' in text
-        assert "no array is given for mask" in text
-        assert "x has 1 in dim 1, wanted is 64" in text
-        with pytest.raises(InputError, match="mask is float64, wanted is bool"):
-            session.run(x=np.zeros((3, 64)), mask=np.zeros((3, 1)))
-        with pytest.raises(InputError, match=r"mask has 3 in dim 0, wanted is batch = 2"):
-            session.run(x=np.zeros((2, 64)), mask=np.zeros((3, 1), bool))
-        session.run(x=np.zeros((2, 64)), mask=np.zeros((2, 1), bool))
+def test_all_mistakes_in_inputs_are_told_at_once(layer: Session) -> None:
+    with pytest.raises(InputError) as caught:
+        layer.run(x=np.zeros((3, 1)), masks=np.zeros((3, 1)))
+    text = str(caught.value)
+    assert 'there is no input "masks" (Did you mean "mask"?)' in text
+    assert "no array is given for mask" in text
+    assert "x has 1 in dim 1, wanted is 64" in text
+    with pytest.raises(InputError, match="mask is float64, wanted is bool"):
+        layer.run(x=np.zeros((3, 64)), mask=np.zeros((3, 1)))
+    with pytest.raises(InputError, match=r"mask has 3 in dim 0, wanted is batch = 2"):
+        layer.run(x=np.zeros((2, 64)), mask=np.zeros((3, 1), bool))
+    layer.run(x=np.zeros((2, 64)), mask=np.zeros((2, 1), bool))
 
 
-def test_bad_prompts_are_refused(tiny: Graph) -> None:
-    with started(tiny, "dp=2") as session:
-        with pytest.raises(InputError, match="1 prompt is fewer than the 2 of axis dp"):
-            session.generate(PROMPT)
-        with pytest.raises(InputError, match=r"prompt 1: token 97 is not from 0 to 96"):
-            session.generate([PROMPT, [1, 97]])
-        with pytest.raises(InputError, match="there are no tokens"):
-            session.generate([PROMPT, []])
-        with pytest.raises(InputError, match="temperature -1"):
-            session.generate([PROMPT, PROMPT], sampling=Sampling(temperature=-1.0, top_p=3.0))
-        with pytest.raises(InputError, match="is no token id"):
-            session.generate(["text"])
+def test_an_output_that_the_graph_does_not_have_is_named(layer: Session) -> None:
+    with pytest.raises(InputError, match='"nope" is no output of mlp'):
+        layer.run(x=np.ones((512, 64), np.float32), mask=np.ones((512, 1), bool), outputs=["nope"])
+
+
+def test_bad_prompts_are_refused(batches: Session) -> None:
+    with pytest.raises(InputError, match="1 prompt is fewer than the 2 of axis dp"):
+        batches.generate(PROMPT)
+    with pytest.raises(InputError, match=r"prompt 1: token 97 is not from 0 to 96"):
+        batches.generate([PROMPT, [1, 97]])
+    with pytest.raises(InputError, match="there are no tokens"):
+        batches.generate([PROMPT, []])
+    with pytest.raises(InputError, match="temperature -1"):
+        batches.generate([PROMPT, PROMPT], sampling=Sampling(temperature=-1.0, top_p=3.0))
+    with pytest.raises(InputError, match="is no token id"):
+        batches.generate(["text"])
 
 
 def test_bad_requests_start_nothing(tiny: Graph, fake: BackendSpec) -> None:
@@ -209,12 +232,11 @@ def test_bad_requests_start_nothing(tiny: Graph, fake: BackendSpec) -> None:
         launch(tiny, ours, fake, python="/nowhere/python")
 
 
-def test_probe_stats_and_memory(tiny: Graph) -> None:
-    with started(tiny, "tp=2") as session:
-        assert session.probe(1.5) == [3.0, 3.0]
-        list(session.generate(PROMPT, 3))
-        assert all(stats.collectives > 0 for stats in session.stats())
-        assert all(0 < memory.idle <= memory.now <= memory.peak for memory in session.memory())
+def test_probe_stats_and_memory(two: Session) -> None:
+    assert two.probe(1.5) == [3.0, 3.0]
+    list(two.generate(PROMPT, 3))
+    assert all(stats.collectives > 0 for stats in two.stats())
+    assert all(0 < memory.idle <= memory.now <= memory.peak for memory in two.memory())
 
 
 def test_a_forgotten_session_is_closed(tiny: Graph, fake: BackendSpec) -> None:
@@ -232,16 +254,32 @@ def test_a_closed_session_says_so(tiny: Graph, fake: BackendSpec) -> None:
 
 
 def test_a_round_trip_is_short(tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sleeps or polls on the way: it takes a small multiple of a byte's way to another process and back."""
     monkeypatch.setenv("FAKE_SLEEP", "0")
     b = Builder("identity")
     graph = b.graph(b.Identity(b.input("x", "int64", ("batch", 1))))
-    with launch(graph, plan(graph, Mesh(tp=2), allow_unused=True), fake) as session:
-        times = []
-        for _ in range(300):
-            begun = time.perf_counter()
-            session.run(x=[[1]])
-            times.append(time.perf_counter() - begun)
-        assert sorted(times)[30] < 1e-3
+    with launch(graph, plan(graph, Mesh(tp=2), allow_unused=True), fake) as session, echo() as there_and_back:
+        times = [(taken(there_and_back), taken(lambda: session.run(x=[[1]]))) for _ in range(300)]
+    bare, ours = (sorted(column)[30] for column in zip(*times, strict=True))
+    assert ours / bare < 40
+
+
+def taken(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+@contextmanager
+def echo() -> Iterator[Callable[[], object]]:
+    """Sends a byte to another process of Python, and has it back."""
+    code = "import os\nwhile byte := os.read(0, 1): os.write(1, byte)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        source, sink = process.stdin.fileno(), process.stdout.fileno()
+        yield lambda: os.write(source, b"x") and os.read(sink, 1)
+        process.stdin.close()
 
 
 @pytest.fixture
@@ -305,12 +343,3 @@ def test_closing_that_is_interrupted_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         session.close()
     session.close()
-
-
-def test_an_output_that_the_graph_does_not_have_is_named() -> None:
-    graph = mlp()
-    with (
-        launch(graph, plan(graph, Mesh())) as session,
-        pytest.raises(InputError, match='"nope" is no output of mlp'),
-    ):
-        session.run(x=np.ones((512, 64), np.float32), mask=np.ones((512, 1), bool), outputs=["nope"])
