@@ -8,15 +8,23 @@ STAMP := $(VENV)/.ready
 PACKAGES := -e backends/numpy -e '.[test,lint]' -e 'backends/numpy[mpi]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
 SOURCES := unitp $(wildcard backends/*/unitp_*)
 
+# What `make test-all` runs one after the other: those folders, and those files. PART=system runs the parts of tests/system alone.
+PART :=
+PARTS := $(addprefix tests/,unit property docs conformance) $(sort $(wildcard tests/system/test_*.py))
+PASSED := .passed
+TESTED := $(shell find unitp backends tests docs examples *.md pyproject.toml -type f -not -path '*/__pycache__/*' -not -name '*.pyc' 2>/dev/null)
+
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all bench bench-planner bench-prediction bench-unlike lint format
+.PHONY: help setup demo test test-all bench bench-overheads bench-planner bench-prediction bench-unlike lint format
 
 help:
 	@echo "make demo       SmolLM2-135M on 2 ranks in NumPy, PyTorch, TensorFlow and MXNet: who agrees"
 	@echo "make test       lint, types, layers and tests (SmolLM2 at tp=2, the rest on a generated model)"
-	@echo "make test-all   the same with SmolLM2 at every width"
+	@echo "make test-all   every test: all backends at every width, every fault, many examples; part by part: run again, it goes on"
+	@echo "                with the part that failed (PART=system: these parts alone)"
 	@echo "make bench      speed, as ratios within one run"
+	@echo "make bench-overheads   help, planning, starting, a call of nothing: seconds, beside what is wanted"
 	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
 	@echo "make bench-prediction  predicted against measured time on a calibrated machine"
 	@echo "make bench-unlike      two unlike devices: the weighted plan against the even one"
@@ -42,11 +50,19 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -m "not full"
 
-test-all: lint
-	$(BIN)/python -m pytest
+test-all: lint $(addprefix $(PASSED)/,$(filter tests/$(PART)%,$(PARTS)))
+	@test -n "$(PART)" || rm -r $(PASSED)
+
+# A part that has passed is run again once something of what it may depend on has changed.
+$(PASSED)/%: $(TESTED) | $(STAMP)
+	$(BIN)/python -m pytest --hypothesis-profile=thorough $*
+	@mkdir -p $(@D) && touch $@
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/speed.py
+
+bench-overheads: $(STAMP)
+	$(BIN)/python tests/bench/overheads.py
 
 bench-unlike: $(STAMP)
 	$(BIN)/python tests/bench/unlike.py
