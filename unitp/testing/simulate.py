@@ -190,6 +190,13 @@ def _cut(program: Program, name: str, rank: int, whole: Array) -> Array | None:
     return part.astype(program.values[name].dtype, order="C") if part.size else None
 
 
+def _apart(x: Array, y: Array) -> float:
+    """How far arrays differ at most; what is not finite is equal or infinitely far."""
+    unlike = ~((x == y) | (np.isnan(x) & np.isnan(y)))
+    with np.errstate(invalid="ignore"):
+        return float(np.nan_to_num(np.abs(x[unlike] - y[unlike]), nan=np.inf).max(initial=0.0))
+
+
 def _joined(program: Program, name: str, parts: Sequence[Array]) -> tuple[Array, float]:
     """The whole of a value from its parts, and how far ranks differ where they hold the same rows."""
     value = program.values[name]
@@ -200,7 +207,7 @@ def _joined(program: Program, name: str, parts: Sequence[Array]) -> tuple[Array,
         place = tuple(slice(a, b) for a, b in intervals(program, name, rank))
         held = filled[place]
         if held.any():
-            spread = max(spread, float(np.abs(np.where(held, whole[place].astype(float) - part, 0)).max()))
+            spread = max(spread, _apart(whole[place][held].astype(float), part[held]))
         whole[place] = np.where(held, whole[place], part)
         filled[place] = True
     if not filled.all():
