@@ -120,6 +120,10 @@ class FakeEngine:
         answers = self.answers(program, inputs, self.banks[bank])
         return {name: self.mine(program, name, answers) for name in program.outputs}
 
+    def first_not_finite(self, key: str, inputs: dict[str, Array], bank: int = 0) -> None:
+        """All that it says is finite."""
+        self.run(key, inputs, bank)
+
     def answers(self, program: Program, inputs: dict[str, Array], rows: Array) -> dict[str, Array]:
         """Feed the rows; the outputs for them, by the names that the graph gives them."""
         ids, starts = inputs["input_ids"], inputs["write_indices"]
