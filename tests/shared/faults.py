@@ -73,11 +73,11 @@ class Trial:
     def __init__(self, fault: Fault, expected: Path, number: int, seed: int) -> None:
         self.fault, self.expected = fault, expected
         self.rng = random.Random(f"{seed} {number} order")
-        self.zoo = Zoo(uuid.uuid4().hex)
+        self.zoo = Zoo(uuid.uuid4().hex[:12])
         self.surroundings = Surroundings()
 
     def outcome(self) -> str:
-        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        with tempfile.TemporaryDirectory(prefix=self.zoo.mark) as folder:  # ranks inherit the mark as part of a path
             words = ("--children", self.fault.children, "--expected", str(self.expected))
             environment = {MARK: self.zoo.mark, "TMPDIR": folder}
             try:
