@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from unitp.planner.descent import ROUNDS, TRIED, Apart, Shape, shortened
-from unitp.planner.elimination import Elimination, Table, TooWideError, evaluate
+from unitp.planner.elimination import Elimination, InfeasibleError, Table, TooWideError, evaluate
 from unitp.planner.footprint import Footprint
 from unitp.planner.frugal import TOLERANCE
 from unitp.planner.memo import Memo
@@ -382,7 +382,11 @@ class Limited:
             cut = (low + high) // 2
             cheap = {i for group in shared[:cut] for i in group}
             start = {i: (over if i in cheap else fits).choice[i] for i in self.shape.shared}
-            met = self._meet(self.apart.given(*self._priced(prices, memo, cheap), memo, start))
+            try:
+                met = self._meet(self.apart.given(*self._priced(prices, memo, cheap), memo, start))
+            except InfeasibleError:  # a node reads parameters of both, and has no choice for that
+                high = cut
+                continue
             if self._fits(met):
                 low = cut
             else:
