@@ -40,7 +40,7 @@ LIMIT = 1_000_000
 TRIED = (0, 2, 5, 9, 14, 20, 27, ROUNDS - 1)
 """The steps after which what blocks want is a start."""
 
-CLOSE = 3e-6
+CLOSE = 3e-4
 """A gap that is not worth a step."""
 
 PATIENCE = 6

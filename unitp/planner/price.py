@@ -89,6 +89,13 @@ class Prices:
         of_ranks = np.broadcast_to(self.bytes(layout.bind(shape, self.mesh), shape, dtype), self.mesh.size)
         return float(np.sum(of_ranks))
 
+    def copies(
+        self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
+    ) -> npt.NDArray[np.float64]:
+        """Bytes that all ranks together hold of a copy in each layout of `wanted`, beside one in each of `left`."""
+        made = [self.held(layout, shape, dtype) for layout in wanted]
+        return np.array([[0.0 if a == b else size for b, size in zip(wanted, made, strict=True)] for a in left])
+
     def conversions(
         self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:

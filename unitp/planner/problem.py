@@ -452,11 +452,7 @@ class Problem:
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
         """Bytes of a second copy, for each layout in which it is held and each that is wanted."""
-        return self._between("copy", value, left, wanted, self.phases[0], self._copied)
-
-    def _copied(self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]) -> Table:
-        held = [self.prices.held(lay, shape, dtype) for lay in wanted]
-        return np.array([[0.0 if a == b else h for b, h in zip(wanted, held, strict=True)] for a in left])
+        return self._between("copy", value, left, wanted, self.phases[0], self.prices.copies)
 
     def _between(
         self,
