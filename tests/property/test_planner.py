@@ -12,11 +12,12 @@ from functools import cache, cached_property, partial
 from importlib import import_module
 from typing import Any
 
+import budget
 import hypothesis
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unitp
@@ -45,13 +46,13 @@ MOST_PROGRAMS = 800
 """So many are lowered for one example; a graph with more plans loses nodes until it has fewer."""
 
 SAME = partial(pytest.approx, rel=1e-9, abs=0.0)
-examples = partial(
-    settings,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[hypothesis.Phase.generate],  # a smaller seed is no smaller graph
-)
+
+
+def examples(max_examples: int) -> settings:
+    """So many, or a part of them where time is short."""
+    return settings(
+        budget.examples(max_examples), phases=[hypothesis.Phase.generate]
+    )  # a smaller seed is no smaller graph
 
 
 class Case(msgspec.Struct, frozen=True, dict=True):
@@ -178,16 +179,15 @@ def test_a_plan_found_by_descent_never_claims_more_than_holds(seed: int) -> None
 @pytest.mark.timeout(300)
 def test_a_plan_within_a_memory_limit_is_as_good_as_the_best_that_fits() -> None:
     """And where none fits, that is said. Devices may have less than the limit. Nearly all plans are proven in 5 seconds."""
-    unproven: list[int] = []
+    proven: list[bool] = []
 
     @examples(max_examples=100)
     @given(seed=st.integers(0, 10**6))
     def judge(seed: int) -> None:
-        if not within_a_limit(seed):
-            unproven.append(seed)
+        proven.append(within_a_limit(seed))
 
     judge()
-    assert len(unproven) <= 3, unproven
+    assert proven.count(False) <= max(1, 3 * len(proven) // 100)
 
 
 def within_a_limit(seed: int) -> bool:

@@ -77,7 +77,9 @@ class Trial:
         self.surroundings = Surroundings()
 
     def outcome(self) -> str:
-        with tempfile.TemporaryDirectory(prefix=self.zoo.mark) as folder:  # ranks inherit the mark as part of a path
+        with tempfile.TemporaryDirectory(
+            prefix=self.zoo.mark, dir="/tmp"
+        ) as folder:  # ranks inherit the mark in its path
             words = ("--children", self.fault.children, "--expected", str(self.expected))
             environment = {MARK: self.zoo.mark, "TMPDIR": folder}
             try:

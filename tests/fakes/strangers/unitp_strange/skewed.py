@@ -21,8 +21,8 @@ class Skewed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, key: str, inputs: dict[str, Array]) -> dict[str, Array]:
-        found = self._engine.run(key, inputs)
+    def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
+        found = self._engine.run(key, inputs, bank)
         return {name: a * a.dtype.type(1.001) if a.dtype.kind == "f" else a for name, a in found.items()}
 
 
