@@ -10,10 +10,13 @@ import gc
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
 
 import pytest
 from unitp_fake import SPEC
@@ -27,6 +30,7 @@ from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
 from unitp.program.engine import Array, Progress
 from unitp.runtime import banks, decoder, executor
+from unitp.runtime.courier import Courier
 from unitp.runtime.decoder import Decoder, Execute, Head
 from unitp.runtime.sampling import Sampling
 from unitp.runtime.session import Session
@@ -114,7 +118,7 @@ def rows_of_the_open_are_given_away(patch: pytest.MonkeyPatch) -> None:
 
     def generous(self: banks.Banks) -> None:
         take_back(self)
-        self._idle = [*self._idle, *(bank for bank in self._open if bank.held and len(bank.held[0]) > 40)]
+        self._idle = [*self._idle, *(bank for _, bank in self._open if bank.held and len(bank.held[0]) > 40)]
 
     patch.setattr(banks.Banks, "_take_back", generous)
 
@@ -193,6 +197,96 @@ def test_what_the_last_run_left_survives_generations() -> None:
         list(made.generate(PROMPTS[6], 5, keep=True))
         rest = made.run(input_ids=[PROMPTS[7][15:]], keep=True)["logits"]
         assert (rest == whole[:, 15:]).all()
+
+
+def test_no_generation_goes_on_from_what_a_run_left() -> None:
+    """Though it begins alike, and is asked to keep what it can."""
+    with session() as made:
+        made.run(input_ids=[[1, 2, 3, 4, 5]])
+        list(made.generate([1, 2, 3, 9], 3, keep=True))
+        rest = made.run(input_ids=[[6]], keep=True)["logits"]
+        assert (rest == made.run(input_ids=[[1, 2, 3, 4, 5, 6]])["logits"][:, 5:]).all()
+
+
+def test_a_run_that_is_refused_leaves_what_was_there() -> None:
+    with session(sequences=2) as made:
+        made.run(input_ids=[[1, 2, 3]])
+        with made.generate([5], 3), pytest.raises(InputError, match="2 sequences need a row each"):
+            made.run(input_ids=[[1], [2]])
+        rest = made.run(input_ids=[[4]], keep=True)["logits"]
+        assert (rest == made.run(input_ids=[[1, 2, 3, 4]])["logits"][:, 3:]).all()
+
+
+def test_an_interrupted_run_leaves_nothing_to_keep() -> None:
+    with session() as made:
+        interrupt = at_an_exchange(made, random.Random(3))
+        made.run(input_ids=[[1, 2]])
+        while not interrupt(lambda: made.run(input_ids=[[3]], keep=True)):
+            pass
+        with pytest.raises(InputError, match="nothing to keep: the last run was interrupted"):
+            made.run(input_ids=[[3]], keep=True)
+
+
+def test_rows_come_back_once_all_sequences_are_stopped() -> None:
+    with session(sequences=1) as made:
+        one = made.generation([[5]], 9)
+        next(one)
+        one.stop(0)
+        assert len(list(made.generate([6], 2))) == 2
+        assert list(one) == []
+
+
+def test_a_generation_that_is_closed_while_its_step_waits_does_not_run() -> None:
+    with session(sequences=1) as made:
+        one, gate, errors = made.generation([[5]], 9), threading.Event(), []
+        blocked = threading.Thread(target=lambda: made.cluster.do(lambda _: gate.wait(10)))
+
+        def step() -> None:
+            try:
+                next(one)
+            except InputError as error:
+                errors.append(str(error))
+
+        stepping = threading.Thread(target=step)
+        blocked.start()
+        time.sleep(0.05)
+        stepping.start()
+        time.sleep(0.05)
+        one.close()
+        gate.set()
+        stepping.join()
+        blocked.join()
+        assert ["was closed before it ended" in error for error in errors] == [True]
+        assert one.tokens == [[]]
+
+
+def test_no_interruption_holds_up_the_courier() -> None:
+    """Wherever in the waiting it strikes: a tracer raises at every line and call of it, one after the other."""
+    courier, place = Courier(), 0
+    while True:
+        place += 1
+        left = place
+
+        def strike(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise Interrupted
+            return strike
+
+        done: list[int] = []
+        sys.settrace(strike)
+        try:
+            courier.do(lambda _: done.append(1))  # noqa: B023
+        except Interrupted:
+            assert courier.do(lambda _: 7) == 7
+            continue
+        finally:
+            sys.settrace(None)
+        break
+    assert place > 20
+    courier.close(5.0)
 
 
 def test_what_cannot_be_kept_is_told() -> None:

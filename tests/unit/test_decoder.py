@@ -101,6 +101,15 @@ def test_the_last_position_is_that_of_each_sequence() -> None:
     assert recorder.widths == [256]
 
 
+def test_padding_is_a_token_of_its_own_sequence() -> None:
+    """One of another, say 0, may stand for numbers that are not finite."""
+    made, recorder, held = decoder(3)
+    made.feed(recorder.execute, held, [[7, 8], [9], []], LAST_LOGITS)
+    made.feed(recorder.execute, held, [[], [5, 6], []], LAST_LOGITS)
+    assert set(recorder.cache[0]) <= {-1, 7, 8}
+    assert set(recorder.cache[1]) <= {-1, 9, 5, 6}
+
+
 def test_bad_prompts_are_all_told() -> None:
     made, _, _ = decoder(2, context=20)
     with pytest.raises(InputError) as caught:

@@ -8,9 +8,9 @@ that is not `made` is allocated, one that is `dirty` is zeroed, and the `doomed`
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from weakref import ref
 
 from unitp.errors import InputError
 
@@ -50,20 +50,15 @@ def _alike(held: Tokens, prompt: Tokens) -> int:
 
 
 class Lease:
-    """The right to a bank, until it is closed or forgotten."""
+    """The right to a bank, until it is closed or forgotten; the rows are taken back when others are needed."""
 
-    def __init__(self, bank: Bank, returned: deque[Bank]) -> None:
+    def __init__(self, bank: Bank) -> None:
         self.bank = bank
-        self._returned: deque[Bank] | None = returned
+        self.closed = False
 
     def close(self) -> None:
         """Give the rows back. It may be called twice, and from any thread."""
-        returned, self._returned = self._returned, None
-        if returned is not None:
-            returned.append(self.bank)
-
-    def __del__(self) -> None:
-        self.close()
+        self.closed = True
 
 
 class Banks:
@@ -73,9 +68,8 @@ class Banks:
         self.rows = rows
         self.spared: Bank | None = None
         self.doomed: list[int] = []
-        self._open: list[Bank] = []
+        self._open: list[tuple[ref[Lease], Bank]] = []
         self._idle: list[Bank] = []
-        self._returned: deque[Bank] = deque()
         self._number = 0
 
     def lease(self, sizes: Mapping[str, int], rows: int, prompts: Sequence[Tokens] = ()) -> Lease:
@@ -85,7 +79,7 @@ class Banks:
         """
         self._take_back()
         self._require(rows)
-        alike = [bank for bank in self._idle if bank.sizes == sizes]
+        alike = [bank for bank in self._idle if bank.sizes == sizes and bank is not self.spared]
         best = max(alike, key=lambda bank: bank.shared(prompts), default=None) if prompts else None
         if best is not None and best.shared(prompts):
             self._idle.remove(best)
@@ -102,18 +96,22 @@ class Banks:
         return self._opened(bank)
 
     def _opened(self, bank: Bank) -> Lease:
-        self._open.append(bank)
-        return Lease(bank, self._returned)
+        lease = Lease(bank)
+        self._open.append((ref(lease), bank))
+        return lease
 
     def _take_back(self) -> None:
-        """Banks whose leases have ended are idle, those that ended last at the end."""
-        while self._returned:
-            bank = self._returned.popleft()
-            self._open.remove(bank)
-            self._idle.append(bank)
+        """Banks whose leases have ended are idle."""
+        opened, self._open = self._open, []
+        for lease, bank in opened:
+            held = lease()
+            if held is None or held.closed:
+                self._idle.append(bank)
+            else:
+                self._open.append((lease, bank))
 
     def _require(self, rows: int) -> None:
-        taken = sum(bank.rows for bank in self._open)
+        taken = sum(bank.rows for _, bank in self._open)
         if taken + rows <= self.rows:
             return
         open_ = f"; {taken} of them are taken by what is open" if taken else ""
@@ -128,7 +126,8 @@ class Banks:
         """An empty bank: an idle one of the same sizes, else a new one, for which idle ones go until it has room."""
         idle = sorted(self._idle, key=lambda bank: bank is self.spared)
         reused = next((bank for bank in idle if bank.sizes == sizes and bank is not self.spared), None)
-        while reused is None and sum(bank.rows for bank in (*self._open, *self._idle)) + rows > self.rows:
+        taken = sum(bank.rows for _, bank in self._open)
+        while reused is None and taken + sum(bank.rows for bank in self._idle) + rows > self.rows:
             bank = idle.pop(0)
             if bank.sizes == sizes:
                 reused = bank
@@ -155,9 +154,11 @@ class LastRun:
         """How many tokens its longest row holds."""
         return max(map(len, self._bank.held), default=0) if self._bank is not None else 0
 
-    def forget(self) -> None:
-        """The next run finds zeros."""
-        self._bank, self._problem, self._banks.spared = None, "", None
+    def forget(self, problem: str = "") -> None:
+        """The next run finds zeros; one that would keep something finds the `problem`, if there is one."""
+        if self._bank is not None:
+            self._bank.spoil()  # nobody has looked whether it holds finite numbers
+        self._bank, self._problem, self._banks.spared = None, problem, None
 
     @contextmanager
     def states(self, sizes: Mapping[str, int], rows: int, keep: bool, *, by_tokens: bool = False) -> Iterator[Bank]:
@@ -168,9 +169,13 @@ class LastRun:
         """
         lease = self._kept(sizes, by_tokens) if keep and (self._bank or self._problem) else None
         if lease is None:
+            self._banks.spared = None  # its rows may be needed
+            try:
+                lease = self._banks.lease(sizes, rows)
+            finally:
+                self._banks.spared = self._bank
             self.forget()
-            lease = self._banks.lease(sizes, rows)
-        bank, self._bank, self._problem = lease.bank, None, "the last run failed, or was interrupted"
+        bank, self._bank, self._problem = lease.bank, None, "the last run failed"
         if not by_tokens:
             bank.held = [[] for _ in bank.held]
         try:

@@ -14,6 +14,7 @@ from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks
+from unitp.runtime.decoder import cache_rows
 
 DEFAULT_SEQUENCES = 16
 
@@ -59,7 +60,7 @@ def caches(graph: Graph, plan: Plan, context: int, rows: int, rank: int) -> int:
     """Bytes of the states of `rows` sequences on a rank."""
     total = 0
     for state in graph.states:
-        shape = state.type.sized({"batch": rows, "cache": context})
+        shape = state.type.sized({"batch": rows, "cache": cache_rows(context)})
         local = plan.states[state.input].bind(shape, plan.mesh).local_shape(shape, rank, plan.mesh)
         total += prod(local) * np.dtype(state.type.dtype).itemsize
     return total

@@ -29,12 +29,17 @@ class Abandoned(Exception):  # noqa: N818  (no error: it ends work that nobody w
 
 
 class Errand(Generic[Made]):
-    """Something to do, once. `abandoned`: whoever waited for it was interrupted."""
+    """Something to do, once. `abandoned`: whoever waited for it was interrupted.
+
+    The gate is a plain lock, which no interruption can leave in between: those of Python's Event and Condition can.
+    """
 
     def __init__(self, work: Callable[[Errand[Made]], Made]) -> None:
         self.abandoned = False
         self._work: Callable[[Errand[Made]], Made] | None = work
-        self._done = threading.Event()
+        self._done = self._failed = False
+        self._gate = threading.Lock()
+        self._gate.acquire()
         self._made: Made | None = None
         self._error: BaseException | None = None
 
@@ -42,7 +47,8 @@ class Errand(Generic[Made]):
         """Do it, unless it is done: an errand may be given to the courier again."""
         if self._work is not None:
             self._try()
-            self._done.set()
+            self._done = True
+            self._gate.release()
 
     def _try(self) -> None:
         work, self._work = self._work, None
@@ -51,7 +57,7 @@ class Errand(Generic[Made]):
         except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
             work = None
             clear_frames(error.__traceback__)  # what they hold would live as long as the error
-            self._error = error
+            self._error, self._failed = error, True
 
     def require_owner(self) -> None:
         """By the work: raise Abandoned where nobody waits for it any more."""
@@ -60,17 +66,12 @@ class Errand(Generic[Made]):
 
     def wait(self, limit_s: float) -> bool:
         """Wait until it is done, or for so long; returns whether it is."""
-        self.abandoned = False
-        try:
-            return self._done.wait(limit_s)
-        except BaseException:
-            self.abandoned = True
-            raise
+        return self._done or self._gate.acquire(timeout=limit_s)
 
     def result(self) -> Made:
-        """What was made, or raise what the work raised."""
-        if self._error is not None:
-            error, self._error = self._error, None
+        """What was made, or raise what the work raised: the second time (its owner was interrupted), Abandoned."""
+        if self._failed:
+            error, self._error = self._error or Abandoned(), None
             try:
                 raise error
             finally:
@@ -102,13 +103,13 @@ class Courier:
 
     def do(self, work: Callable[[Errand[Made]], Made]) -> Made:
         """Have something done, and wait for it."""
-        self.require_own_process()
         errand = Errand(work)
-        if self.here:
-            errand.do()
-        else:
-            self.wait(errand)
+        self.wait(errand)
         return errand.result()
+
+    def post(self, work: Callable[[Errand[Made]], Made]) -> None:
+        """Have something done after what is being done, without waiting for it."""
+        self._errands.put(Errand(work))  # type: ignore[arg-type]
 
     def wait(self, errand: Errand[Made]) -> None:
         """Give the courier an errand (or give it again, after an interruption), and wait until it is done.
@@ -116,10 +117,18 @@ class Courier:
         Raises RankError where the session is closed before.
         """
         self.require_own_process()
-        self._errands.put(errand)  # type: ignore[arg-type]
-        while not errand.wait(TICK_S):
-            if not self._thread.is_alive():
-                raise RankError("the session was closed", hint="Launch it again.")
+        if self.here:
+            errand.do()
+            return
+        try:
+            errand.abandoned = False
+            self._errands.put(errand)  # type: ignore[arg-type]
+            while not errand.wait(TICK_S):
+                if not self._thread.is_alive():
+                    raise RankError("the session was closed", hint="Launch it again.")
+        except BaseException:
+            errand.abandoned = True
+            raise
 
     def close(self, limit_s: float) -> None:
         """End the thread, once it has done what it was given before. It may be called by an errand."""

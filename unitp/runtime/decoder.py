@@ -74,13 +74,18 @@ Execute = Callable[[dict[str, int], tuple[str, ...], dict[str, Array]], dict[str
 """Runs the program for these sizes and outputs on whole arrays, and returns whole outputs."""
 
 
+def cache_rows(context: int) -> int:
+    """How many rows a cache has for a sequence of so many tokens."""
+    return -(-context // SMALLEST_LIVE) * SMALLEST_LIVE
+
+
 class Decoder:
     """The sizes of a language model's caches, and how tokens become calls."""
 
     def __init__(self, graph: Graph, context: int) -> None:
         self.context = context
         self.vocab = int(graph.types["logits"].shape[-1])
-        self.cache = -(-context // SMALLEST_LIVE) * SMALLEST_LIVE
+        self.cache = cache_rows(context)
         self.positions = positions(graph) or self.cache
 
     def feed(
@@ -109,10 +114,13 @@ class Decoder:
     def _call(
         self, execute: Execute, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int, head: Head
     ) -> dict[str, Array]:
-        """One call of `width` tokens; a sequence with fewer is padded on the right."""
+        """One call of `width` tokens; a sequence with fewer is padded on the right, by a token of its own: one whose numbers are
+        not finite would spoil the sums of all queries, though its weight is zero.
+        """
         self._make_room(held, now, width)
         ids = np.zeros((len(held), width), np.int64)
-        for row, new in enumerate(now):
+        for row, (known, new) in enumerate(zip(held, now, strict=True)):
+            ids[row] = (new or known or (0,))[-1]
             ids[row, : len(new)] = new
         past = np.array([len(row) for row in held], np.int64)
         counts = np.array([len(new) for new in now], np.int64)

@@ -87,13 +87,13 @@ class Executor:
         """Run the program for these sizes on whole arrays and a bank's states, making it first where it is new."""
         if bank is not None:
             self._ready(bank)
-        parts = self.prepare(sizes, outputs)
-        frames = self._frames(parts, inputs, bank, partial(Run, traced=self._calls is not None))
+        parts, calls = self.prepare(sizes, outputs), self._calls
+        frames = self._frames(parts, inputs, bank, partial(Run, traced=calls is not None))
         begun = time.monotonic_ns()
         replies = self.cluster.exchange(frames)
-        if self._calls is not None:
+        if calls is not None:
             traces = [reply.trace for reply in replies.values() if isinstance(reply, Arrays) and reply.trace]
-            self._calls.append(TracedCall(parts.program, begun, time.monotonic_ns(), tuple(traces)))
+            calls.append(TracedCall(parts.program, begun, time.monotonic_ns(), tuple(traces)))
         return parts.join([self._arrays(rank, replies[rank]) for rank in range(self.plan.mesh.size)])
 
     def first_not_finite(

@@ -12,12 +12,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
-from unitp.errors import InputError
+from unitp.errors import InputError, UnitpError
 from unitp.program.engine import Array
 from unitp.runtime.banks import Bank, Lease
 from unitp.runtime.courier import Abandoned, Courier, Errand
@@ -42,6 +42,13 @@ class Timing(msgspec.Struct):
         return self.decode_tokens / self.decode_s if self.decode_s else 0.0
 
 
+class Step(NamedTuple):
+    """A token per sequence (None for one that has ended), or the end."""
+
+    tokens: list[int | None]
+    ended: bool
+
+
 class Feeder(Protocol):
     """What a generation needs of its session."""
 
@@ -53,7 +60,7 @@ class Feeder(Protocol):
         """Seconds spent on programs so far."""
 
     def feed(
-        self, errand: Errand[list[int | None] | None], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
+        self, errand: Errand[Step], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
     ) -> list[dict[str, Array]]:
         """By the courier: feed tokens to a bank's rows. Raises Abandoned between two calls where nobody waits any more."""
 
@@ -88,8 +95,9 @@ class Generation:
         self._head = _head(sampling, decoder.vocab)
         self._steps = 0
         self._closed = False
-        self._turn = threading.Lock()
-        self._step: Errand[list[int | None] | None] | None = None
+        self._turn = threading.RLock()
+        self._step: Errand[Step] | None = None
+        self._ready: list[Step] = []
         for sequence, limit in enumerate(self._limits):
             if limit == 0:
                 self.finish_reasons[sequence] = "length"
@@ -100,16 +108,21 @@ class Generation:
         return self
 
     def __next__(self) -> list[int | None]:
-        courier = self._session.courier
-        with self._turn:
-            if self._closed and (self._step is not None or None in self.finish_reasons):
-                raise InputError(
-                    "the generation was closed before it ended", hint="Begin another: session.generate(...)."
-                )
-            made = self._next(courier)
-        if made is None:
+        """The next step. Whoever is interrupted (Ctrl-C) finds its tokens at the next call: once they are taken there is no
+        call any more after which Python would look for signals.
+        """
+        courier, made = self._session.courier, None
+        try:
+            with self._turn:
+                self._settle(courier)
+                made, self._ready = self._ready[0], self._ready[1:]
+        except BaseException:
+            if made is not None:
+                self._ready = [made, *self._ready]
+            raise
+        if made.ended:
             raise StopIteration
-        return made
+        return made.tokens
 
     def __enter__(self) -> Generation:
         return self
@@ -122,30 +135,41 @@ class Generation:
         length.
         """
         self.finish_reasons[sequence] = "stop"
+        if None not in self.finish_reasons:
+            self._lease.close()
 
     def close(self) -> None:
         """Give the rows back. Iterating any further raises InputError, unless all sequences have ended."""
         self._closed = True
         self._lease.close()
 
-    def _next(self, courier: Courier) -> list[int | None] | None:
-        """The next step's tokens, None at the end. After an interruption, those of the step that was under way."""
-        while True:
+    def _settle(self, courier: Courier) -> None:
+        """Have the next step ready: the one that was under way when somebody was interrupted, or a new one."""
+        while not self._ready:
+            if self._closed and (self._step is not None or None in self.finish_reasons):
+                raise _closed()
             step = self._step = self._step or Errand(self._advance)
             courier.wait(step)
-            self._step = None
             try:
-                return step.result()
+                made = step.result()
             except Abandoned:
+                self._step = None
                 continue
+            except UnitpError:
+                self._step = None
+                raise
+            self._ready = [*self._ready, made]
+            self._step = None
 
     # by the courier
 
-    def _advance(self, errand: Errand[list[int | None] | None]) -> list[int | None] | None:
+    def _advance(self, errand: Errand[Step]) -> Step:
         """Feed what is missing, and decide on the next token of each sequence that goes on."""
         if None not in self.finish_reasons:
             self._lease.close()
-            return None
+            return Step([], ended=True)
+        if self._closed:
+            raise _closed()
         bank, begun, prepared = self._lease.bank, time.perf_counter(), self._session.preparing_s
         feed = self._missing(bank)
         rows = self._session.feed(errand, bank, feed, self._head)
@@ -167,7 +191,7 @@ class Generation:
         self._steps += 1
         if None not in self.finish_reasons:
             self._lease.close()
-        return chosen
+        return Step(chosen, ended=False)
 
     def _missing(self, bank: Bank) -> list[list[int]]:
         """The tokens that the rows do not hold yet; of each sequence that goes on the last one at least."""
@@ -197,6 +221,10 @@ class Generation:
             self.finish_reasons[sequence] = "length"
 
 
+def _closed() -> InputError:
+    return InputError("the generation was closed before it ended", hint="Begin another: session.generate(...).")
+
+
 def _head(sampling: Sampling, vocab: int) -> Head:
     """What has to come back. Where all tokens are candidates, plain logits are cheaper than sorted ones."""
     count = sampling.candidates(vocab)
@@ -213,10 +241,10 @@ class Tokens:
         return self
 
     def __next__(self) -> int:
-        token = next(self.generation)[0]
-        if token is None:
-            raise StopIteration
-        return token
+        for step in self.generation:  # unlike next(), a loop cannot be interrupted between a step and its name
+            if step[0] is not None:
+                return step[0]
+        raise StopIteration
 
     def __enter__(self) -> Tokens:
         return self

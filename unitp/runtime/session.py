@@ -8,15 +8,15 @@ generation has rows of the caches of its own, and so has what the last `run` lef
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from unitp.errors import InputError, RankError, did_you_mean
+from unitp.errors import InputError, RankError, UnitpError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.spec import BackendSpec
@@ -35,6 +35,8 @@ from unitp.runtime.phases import choose_phase
 from unitp.runtime.sampling import Sampling
 
 __all__ = ["Session", "TracedCall"]
+
+Made = TypeVar("Made")
 
 
 class Session:
@@ -76,7 +78,8 @@ class Session:
 
     def close(self) -> None:
         """End all processes of the session. A session that is forgotten is closed at once, or at exit."""
-        self._finalizer()
+        self.cluster.close()
+        self._finalizer.detach()
 
     def load(self) -> None:
         """Have every rank read its slices of the parameters."""
@@ -112,7 +115,7 @@ class Session:
                 f'"{unknown[0]}" is no output of {self.graph.name}', hint=did_you_mean(unknown[0], self.graph.outputs)
             )
         require_places(self.graph, wanted, arrays, sizes)
-        return self.cluster.do(lambda _: self._run(sizes, wanted, arrays, keep))
+        return self._do_run(lambda _: self._run(sizes, wanted, arrays, keep))
 
     def _run(
         self, sizes: dict[str, int], outputs: tuple[str, ...], arrays: dict[str, Array], keep: bool
@@ -135,8 +138,19 @@ class Session:
             with self._last.states(sizes, len(prompts), keep, by_tokens=True) as bank:
                 return decoder.feed(self._on(bank, errand), bank.held, prompts, head)
 
-        rows = self.cluster.do(work)
+        rows = self._do_run(work)
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _do_run(self, work: Callable[[Errand[Made]], Made]) -> Made:
+        """Have a run done. One that was interrupted may come to its end all the same, of which nobody will know."""
+        try:
+            return self.cluster.do(work)
+        except UnitpError:
+            raise
+        except BaseException:
+            with suppress(UnitpError):  # it is closed, and there will be no other run
+                self.courier.post(lambda _: self._last.forget("the last run was interrupted"))
+            raise
 
     def reset(self) -> None:
         """Forget what the last run left: states are zero."""
@@ -267,6 +281,7 @@ class Session:
 
     def tracing(self) -> AbstractContextManager[list[TracedCall]]:
         """Inside, every call of a program is noted with the times of its instructions on every rank."""
+        self.courier.require_own_process()
         return self.executor.tracing()
 
     def probe(self, value: float = 1.0) -> list[float]:

@@ -117,9 +117,13 @@ class Walk:
         if self.open:
             one = self.choice.choice(self.open)
             found: list[list[int | None]] = []
-            self.interrupt(lambda: found.append(next(one.generation)))
-            if not found and one.generation._step is None and len(one.generation.tokens[0]) > len(one.made[0]):
-                found.append([tokens[-1] for tokens in one.generation.tokens])  # met between the return and the append
+
+            def work() -> None:
+                for made in one.generation:
+                    found.append(made)
+                    return
+
+            self.interrupt(work)
             for made in found:
                 self.took(one, made)
 
