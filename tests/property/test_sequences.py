@@ -23,7 +23,7 @@ from unitp_fake import SPEC
 from unitp_fake.answers import scores
 from unitp_fake.executor import FakeEngine
 from unitp_fake.local import LocalCluster
-from unitp_fake.walk import Interrupted, Walk, interrupted
+from unitp_fake.walk import Interrupted, Walk, armed
 
 from unitp.errors import InputError, UnitpError
 from unitp.mesh import Mesh
@@ -73,16 +73,17 @@ def at_an_exchange(made: Session, choice: random.Random) -> Callable[[Callable[[
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
                 time.sleep(0.0003)
 
-        handler = signal.signal(signal.SIGALRM, interrupted)
-        made.cluster.before = before  # type: ignore[attr-defined]
-        try:
-            work()
-        except Interrupted:
-            return True
-        finally:
-            made.cluster.before = lambda: None  # type: ignore[attr-defined]
-            made.stats()  # what was interrupted has come to its end
-            signal.signal(signal.SIGALRM, handler)
+        cluster: Any = made.cluster
+        with armed() as alarm:
+            cluster.before = before
+            try:
+                work()
+                alarm.off = True
+            except Interrupted:
+                return True
+            finally:
+                cluster.before = lambda: None
+                made.stats()  # what was interrupted has come to its end
         return False
 
     return interrupt

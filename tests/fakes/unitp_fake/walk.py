@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,6 @@ Logits = npt.NDArray[np.floating]
 
 class Interrupted(BaseException):
     """As Ctrl-C, or a time limit of the user's."""
-
-
-def interrupted(number: int, frame: object) -> None:
-    raise Interrupted
 
 
 class Open:
@@ -148,7 +144,8 @@ class Walk:
 
     @property
     def free(self) -> int:
-        return self.session.sequences - sum(len(one.generation.prompts) for one in self.open)
+        going_on = [one.generation for one in self.open if None in one.generation.finish_reasons]
+        return self.session.sequences - sum(len(generation.prompts) for generation in going_on)
 
     def advance(self, one: Open) -> None:
         self.took(one, next(one.generation))
@@ -184,16 +181,37 @@ def by_timer(choice: random.Random, most_s: float) -> Callable[[Callable[[], obj
     """Interrupt by a signal after a random time."""
 
     def interrupt(work: Callable[[], object]) -> bool:
-        before = signal.signal(signal.SIGALRM, interrupted)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, choice.uniform(1e-6, most_s))
-            with suppress(Interrupted):
+        with armed() as alarm:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, choice.uniform(1e-6, most_s))
                 work()
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                return False
-            return True
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+                alarm.off = True
+            except Interrupted:
+                return True
+        return False
 
     return interrupt
+
+
+class Alarm:
+    """A handler that interrupts once, and not when the work is over (`off`)."""
+
+    off = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if not self.off:
+            self.off = True
+            raise Interrupted
+
+
+@contextmanager
+def armed() -> Iterator[Alarm]:
+    """Meanwhile SIGALRM interrupts."""
+    alarm = Alarm()
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        yield alarm
+    finally:
+        alarm.off = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
