@@ -212,17 +212,15 @@ class Cluster:
         """Have the courier do something, and wait for it."""
         return self.courier.do(work)
 
-    def ask(self, messages: Mapping[int, object]) -> dict[int, Reply]:
-        """Send each rank its message (or frame) and return the replies by rank."""
-        return self.do(lambda _: self.exchange(messages))
-
     def ask_all(self, message: object) -> list[Reply]:
-        """The same message to all ranks."""
+        """Send all ranks the same message, and return their replies in the order of ranks."""
         frame = encode(message)
-        return list(self.ask(dict.fromkeys(range(self.mesh.size), frame)).values())
+        return self.do(lambda _: list(self.exchange(dict.fromkeys(range(self.mesh.size), frame)).values()))
 
     def exchange(self, messages: Mapping[int, object]) -> dict[int, Reply]:
-        """As `ask`, by the courier itself. Raises InputError where ranks refuse; they are ready for other requests then."""
+        """By the courier: send each rank its message (or frame) and return the replies by rank. Raises InputError where ranks
+        refuse; they are ready for other requests then.
+        """
         if self.watchdog.error is not None:
             raise copy(self.watchdog.error)
         self._require_open()
