@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "context": 0,
     "threads": 1,
     "port": 0,
+    "isolation": "auto",
     "stall_s": 120.0,
 }
 ABOUT = {
@@ -46,6 +47,7 @@ ABOUT = {
     "context": "tokens that the caches hold per sequence; 0: the model's own, at most 2048",
     "threads": "threads of each rank",
     "port": "the first port that ranks use; 0: free ones are picked",
+    "isolation": "auto, require or off: whether ranks run in a network namespace of their own",
     "stall_s": "seconds without progress after which a rank counts as stuck",
 }
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -54,6 +56,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "port": (0, 65535, "0 (free ones), or a number up to 65535"),
     "stall_s": (0.1, float("inf"), "a number of seconds from 0.1 on"),
 }
+CHOICES = {"isolation": ("auto", "require", "off")}
 FILE = "UNITP_CONFIG"
 
 
@@ -217,6 +220,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
         value = float(value)
     if type(value) is not kind:
         raise _ill_typed(name, value, where)
+    if value not in CHOICES.get(name, (value,)):
+        raise InputError(f'{where}: {name} is "{value}"', hint=did_you_mean(value, CHOICES[name]))
     least, most, wanted = RANGES.get(name, (0, 0, ""))
     if wanted and not least <= value <= most:
         raise InputError(f"{where}: {name} is {value}, wanted is {wanted}")

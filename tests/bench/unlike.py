@@ -73,7 +73,7 @@ class Ranks:
 
     def __init__(self, session: Session, cores: list[int]) -> None:
         self.session = session
-        found = [m for m in marked(session.cluster.token).values() if m.worker and m.number is not None]
+        found = [m for m in marked(session.cluster.mark).values() if m.worker and m.number is not None]
         self.pids = {m.number: m.seen.pid for m in found}
         for number, pid in self.pids.items():
             for thread in map(int, os.listdir(f"/proc/{pid}/task")):

@@ -186,14 +186,14 @@ def test_a_fork_while_ranks_start_does_not_keep_the_start(
 
 SLEEPERS = """
     import os, subprocess, sys, time
-    from unitp.runtime.environment import TOKEN
+    from unitp.runtime.environment import MARK
     from unitp.runtime.leftovers import Leftovers
     from unitp.runtime.supervisor import Supervisor
 
     folder, what = sys.argv[1:]
     os.mkdir(folder)
     supervisor = Supervisor(sys.executable, Leftovers("marked", folder, time.time()))
-    sleeper = subprocess.Popen(["sleep", "100"], env={**os.environ, TOKEN: "marked"}, start_new_session=True)
+    sleeper = subprocess.Popen(["sleep", "100"], env={**os.environ, MARK: "marked"}, start_new_session=True)
     print(sleeper.pid, flush=True)
     if what == "becomes another program":
         os.execvp("sleep", ["sleep", "100"])

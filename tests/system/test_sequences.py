@@ -164,7 +164,7 @@ def test_closing_under_a_thread_ends_its_call(tiny: Graph) -> None:
 
 def held(session: Session) -> dict[str, int]:
     """Descriptors of driver and ranks, shared segments, files of the session, and resident MiB of all of them."""
-    pids = [os.getpid(), *(m.seen.pid for m in marked(session.cluster.token).values() if m.worker)]
+    pids = [os.getpid(), *(m.seen.pid for m in marked(session.cluster.mark).values() if m.worker)]
     return {
         "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
         "threads": sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids),

@@ -26,7 +26,7 @@ OWN = {
 
 
 def made(base: dict[str, str], **own: str) -> dict[str, str]:
-    return for_process(base, own, token="secret", role="worker", number=1, folder="/tmp/unitp-x", threads=2)
+    return for_process(base, own, mark="secret", role="worker", number=1, folder="/tmp/unitp-x", threads=2)
 
 
 def test_nothing_is_inherited_that_is_not_on_the_list() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import rich_click as click
 from click.exceptions import Abort, Exit
 
 from unitp.cli.streams import standard_streams
-from unitp.errors import InputError, UnitpError, did_you_mean
+from unitp.errors import InputError, IsolationWarning, UnitpError, did_you_mean
 from unitp.host import host_error
 
 VERBS = {
@@ -69,7 +71,8 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Errors of unitp's own are a message and an exit code, never a traceback."""
-    with standard_streams():
+    with standard_streams(), warnings.catch_warnings():
+        warnings.showwarning = remark
         code = call(arguments)
     if code:
         sys.exit(code)
@@ -102,6 +105,14 @@ def _returned(arguments: Sequence[str] | None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def remark(message: Warning | str, category: type[Warning], filename: str, *place: Any) -> None:
+    """Print a warning: unitp's own are for the user, others for whoever mends their cause."""
+    from unitp.cli.output import errors
+
+    text = str(message) if issubclass(category, IsolationWarning) else warnings.formatwarning(message, category, filename, *place[:1])
+    errors().print(text.rstrip(), markup=False, highlight=False)
 
 
 def fail(error: UnitpError) -> int:

@@ -84,6 +84,12 @@ plan_option = click.option(
 unused_option = click.option("--allow-unused", is_flag=True, help="Allow axes over which nothing can be split.")
 threads_option = click.option("--threads", type=int, metavar="N", help="Threads of each rank. Default: 1.")
 port_option = click.option("--port", type=int, metavar="N", help="The first port that ranks use. Default: free ones.")
+isolation_option = click.option(
+    "--isolation",
+    metavar="MODE",
+    shell_complete=lambda *_: ["auto", "require", "off"],
+    help="Whether nothing outside reaches the ranks: auto (where the host can), require or off. Default: auto.",
+)
 stall_option = click.option(
     "--stall-s", type=float, metavar="SECONDS", help="How long without progress a rank counts as stuck. Default: 120."
 )
@@ -112,7 +118,7 @@ def token_options(*, new: int, least: int) -> tuple[Callable[[F], F], ...]:
     )
 
 
-launch_options = options(threads_option, port_option, stall_option, verbose_option)
+launch_options = options(threads_option, port_option, isolation_option, stall_option, verbose_option)
 running_options = options(
     mesh_option, machine_option, plan_option, dtype_option, context_option, unused_option, launch_options
 )
@@ -188,6 +194,7 @@ class Settings:
             "python": python_of(backend, self.all),
             "port": self.value("port"),
             "threads": self.value("threads"),
+            "isolation": self.value("isolation"),
             "limits": Limits(stall_s=self.value("stall_s")),
             "verbose": self.verbose,
         }

@@ -25,12 +25,15 @@ from typing import TypeVar
 
 from unitp.errors import InputError, RankError, UnitpError
 from unitp.mesh import Mesh
-from unitp.plugins.spec import Process
+from unitp.plugins import discover
+from unitp.plugins.spec import BackendSpec, Process
 from unitp.runtime.arrays import Inbox, Outbox
 from unitp.runtime.courier import Courier, Errand
 from unitp.runtime.environment import for_process
 from unitp.runtime.folder import new_folder
+from unitp.runtime.greeting import SOCKET, Guest, new_key
 from unitp.runtime.interpreter import command
+from unitp.runtime.isolation import Isolation
 from unitp.runtime.leftovers import Leftovers
 from unitp.runtime.logs import Forwarder
 from unitp.runtime.member import Member, no_forks
@@ -39,9 +42,9 @@ from unitp.runtime.progress import Page
 from unitp.runtime.serve import DRIVER_ARRAYS, rank_arrays
 from unitp.runtime.supervisor import Supervisor
 from unitp.runtime.watchdog import Limits, Watchdog
-from unitp.runtime.wire import Channel, WireError, encode, for_driver, greet
+from unitp.runtime.wire import Channel, WireError, encode, for_driver
 
-HOST = "127.0.0.1"
+BACKLOG = 128
 CLOSE_S = 5.0
 LEAVE_S = 2.0
 TICK_MS = 500
@@ -57,66 +60,67 @@ class Cluster:
     def __init__(
         self,
         mesh: Mesh,
+        spec: BackendSpec,
         limits: Limits,
         place: Callable[[str], str],
         *,
-        segments: Sequence[str] = (),
         verbose: bool = False,
     ) -> None:
-        self.mesh, self.limits = mesh, limits
-        self.token = secrets.token_hex(16)
+        self.mesh, self.spec, self.limits = mesh, spec, limits
+        self.mark = secrets.token_hex(16)
         began = time.time()
         self.folder = new_folder()
-        self.leftovers = Leftovers(self.token, str(self.folder), began, tuple(segments))
+        self.leftovers = Leftovers(self.mark, str(self.folder), began, spec.segments)
         self.supervisor: Supervisor | None = None
         self.members: list[Member] = []
         self.pages: dict[str, Page] = {}
         self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
         self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
         try:
-            self.watchdog = Watchdog(self.token, self.members, self.pages, mesh.size, limits, place)
+            self.watchdog = Watchdog(self.mark, self.members, self.pages, mesh.size, limits, place)
         except OSError:
             self.folder.rmdir()
             raise
         self.forwarder = Forwarder() if verbose else None
         self._listener: socket.socket | None = None
         self._channels: dict[str, Channel[Reply]] = {}
-        self._strangers: dict[int, Channel[Reply]] = {}
+        self._guests: dict[int, Guest] = {}
         self._names: dict[int, str] = {}
         self._poller = select.poll()
         self._waiting: set[str] = set()
         self._replies: dict[str, Reply] = {}
-        self._closing = self._closed = False
+        self.isolated = self._closing = self._closed = False
         self._driver = os.getpid()
         self._courier: Courier | None = None
         _clusters.add(self)
 
     # start
 
-    def start(self, processes: Iterable[Process], engine: str, python: str, port: int, threads: int) -> None:
-        """Start the processes and return when every rank has joined its group. `port`: where the driver listens, or
-        0.
-        """
+    def start(self, processes: Iterable[Process], isolation: Isolation, threads: int) -> None:
+        """Start the processes, isolated if that can be, and return when every rank has joined its group."""
+        self.isolated = isolation.on
+        key = new_key(self.folder)
         with no_forks:
-            self.supervisor = Supervisor(python, self.leftovers)
-            self._listener = socket.create_server((HOST, port))
+            self.supervisor = Supervisor(isolation.python, self.leftovers)
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.watchdog.supervisor = self.supervisor.member
         with self._listener as listener:
-            address = f"{HOST}:{listener.getsockname()[1]}"
+            listener.bind(os.fspath(self.folder / SOCKET))
+            listener.listen(BACKLOG)
             counts: dict[str, int] = {}
             for process in processes:
                 number = counts.setdefault(process.role, 0)
                 counts[process.role] += 1
-                self._launch(process, number, address, engine, python, threads)
+                self._launch(process, number, isolation, threads)
             self.watchdog.start()
             if self.forwarder is not None:
                 self.forwarder.start({log.stem: log for member in self.members for log in member.logs})
-            self._accept(listener, engine)
+            self._accept(listener, key)
         self._collect()
         self.watchdog.started()
         self._courier = Courier()
 
-    def _launch(self, process: Process, number: int, address: str, engine: str, python: str, threads: int) -> None:
+    def _launch(self, process: Process, number: int, isolation: Isolation, threads: int) -> None:
         """Start one process with its pages and logs, in the session's folder: files in the driver's current folder that
         libraries look for (ucx.conf) are not meant for it.
         """
@@ -134,17 +138,18 @@ class Cluster:
         environment = for_process(
             os.environ,
             process.env,
-            token=self.token,
+            mark=self.mark,
             role=process.role,
             number=number_,
             folder=str(self.folder),
             threads=threads,
         )
-        worker = command(python, "--role", process.role, "--connect", address, engine=engine)
+        worker = command(isolation.python, "--role", process.role, plugin=discover.plugin_of(self.spec))
         with open(logs[0], "ab") as log, no_forks:
             started = subprocess.Popen(
-                [*process.argv, *worker],
+                isolation.inside([*process.argv, *worker]),
                 env=environment,
+                pass_fds=isolation.descriptors,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -153,18 +158,18 @@ class Cluster:
             )
         self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
 
-    def _accept(self, listener: socket.socket, engine: str) -> None:
+    def _accept(self, listener: socket.socket, key: bytes) -> None:
         """Let in the processes of this session, and nobody else, until all are there."""
-        start = Start(engine, self.mesh)
+        start = Start(self.spec.name, self.mesh)
         self._poller.register(listener, select.POLLIN)
         self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
         missing = set(self.pages)
         while missing:
             for fd in self._ready():
                 if fd == listener.fileno():
-                    channel = for_driver(listener.accept()[0])
-                    self._strangers[channel.fileno()] = channel
-                    self._poller.register(channel, select.POLLIN)
+                    guest = Guest(for_driver(listener.accept()[0]), key)
+                    self._guests[guest.channel.fileno()] = guest
+                    self._poller.register(guest.channel, select.POLLIN)
                 elif fd in self._names:
                     self._read(self._names[fd])
                 else:
@@ -173,29 +178,27 @@ class Cluster:
                         missing.discard(name)
                         self._channels[name].send(start)
         self._poller.unregister(listener)
-        for fd in list(self._strangers):
+        for fd in list(self._guests):
             self._show_out(fd)
 
     def _show_out(self, fd: int) -> None:
         self._poller.unregister(fd)
-        self._strangers.pop(fd).close()
+        self._guests.pop(fd).channel.close()
 
     def _introduce(self, fd: int, missing: set[str]) -> str | None:
-        """Read from a new connection; its name once it has said a right Hello. A wrong one is shown the door."""
-        channel = self._strangers[fd]
+        """Read from a new connection; its name once it has proven who it is. A stranger is shown the door."""
+        guest = self._guests[fd]
         try:
-            channel.read()
-            if (message := channel.take()) is None:
+            if (hello := guest.listen()) is None:
                 return None
-            hello = greet(channel, message, self.token)
             name = f"{'rank' if hello.role == 'worker' else hello.role} {hello.number}"
             if name not in missing:
                 raise WireError(f"a second or unknown process says that it is {name}")
         except WireError:
             self._show_out(fd)
             return None
-        del self._strangers[fd]
-        self._channels[name], self._names[fd] = channel, name
+        del self._guests[fd]
+        self._channels[name], self._names[fd] = guest.channel, name
         return name
 
     # ask
@@ -318,7 +321,7 @@ class Cluster:
             self.supervisor.dismiss()
 
     def _close_channels(self) -> None:
-        for channel in (*self._channels.values(), *self._strangers.values()):
+        for channel in (*self._channels.values(), *(guest.channel for guest in self._guests.values())):
             channel.close()
 
     def abandon(self) -> None:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from unitp.errors import InputError
 
-TOKEN = "UNITP_SESSION"
+MARK = "UNITP_SESSION"
 ROLE = "UNITP_ROLE"
 NUMBER = "UNITP_NUMBER"
 FOLDER = "UNITP_FOLDER"
@@ -73,7 +73,7 @@ def for_process(
     base: Mapping[str, str],
     own: Mapping[str, str],
     *,
-    token: str,
+    mark: str,
     role: str,
     number: int | None,
     folder: str,
@@ -84,7 +84,7 @@ def for_process(
     """
     kept = chosen(base, KEPT) | {name: str(threads) for name in THREADS}
     kept["MALLOC_ARENA_MAX"] = "1"  # freed memory of one thread serves another: 6 to 10 MB a rank (glibc)
-    kept |= {"PYTHONUNBUFFERED": "1", "TMPDIR": folder, **own, TOKEN: token, ROLE: role, FOLDER: folder}
+    kept |= {"PYTHONUNBUFFERED": "1", "TMPDIR": folder, **own, MARK: mark, ROLE: role, FOLDER: folder}
     if number is not None:
         kept[NUMBER] = str(number)
     return kept

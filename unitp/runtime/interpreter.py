@@ -14,15 +14,19 @@ from unitp.cpus import allowed
 ENTRY = fspath(Path(unitp.entry.__file__).absolute())
 
 
-def command(python: str, *arguments: str, engine: str = "") -> list[str]:
+def command(python: str, *arguments: str, plugin: str = "") -> list[str]:
     """What starts a worker of `unitp.worker` with these arguments in any current folder, on the CPUs that are allowed.
 
-    Every interpreter uses the driver's `unitp`; the driver's own interpreter, the driver's package of `engine` as well.
+    Every interpreter uses the driver's `unitp`; the driver's own interpreter, the driver's `plugin` (a module) as well.
     """
-    package = package_of(engine) if engine and python == sys.executable else ""
     cpus = ",".join(map(str, sorted(allowed())))
-    own = ["--cpus", cpus, *(["--package", package] if package else [])]
-    return [full_path(python), "-P", ENTRY, *own, *arguments]
+    line = [full_path(python), "-P", ENTRY, "--cpus", cpus]
+    if plugin and python == sys.executable:
+        package = package_of(plugin)
+        line += [*(["--package", package] if package else []), *arguments, "--plugin", plugin]
+    else:
+        line += arguments
+    return line
 
 
 def full_path(program: str) -> str:
@@ -30,9 +34,9 @@ def full_path(program: str) -> str:
     return fspath(Path(which(program) or program).absolute())
 
 
-def package_of(engine: str) -> str:
-    """NAME=FOLDER: the package of `engine` (`module:function`), and the folder where this process finds it, if it does."""
-    name = engine.partition(":")[0].partition(".")[0]
+def package_of(module: str) -> str:
+    """NAME=FOLDER: the package of a module, and the folder where this process finds it, if it does."""
+    name = module.partition(".")[0]
     found = find_spec(name)
     places = [] if found is None else [*(found.submodule_search_locations or ()), found.origin]
     return f"{name}={Path(places[0]).absolute().parent}" if places and places[0] else ""

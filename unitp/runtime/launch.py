@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import closing
 
 import msgspec
 
 from unitp import plans
 from unitp.config import python_of, settings, variables_of
-from unitp.errors import BackendError, InputError, RankError, did_you_mean
+from unitp.errors import BackendError, InputError, IsolationWarning, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.graph.weights import require_weights
@@ -27,16 +29,20 @@ from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
 from unitp.program.instructions import Program
 from unitp.runtime.capacity import rows_for
-from unitp.runtime.cluster import HOST, Cluster
+from unitp.runtime.cluster import Cluster
 from unitp.runtime.decoder import is_decoder, positions
 from unitp.runtime.describe import ask_interpreter
 from unitp.runtime.environment import chosen
+from unitp.runtime.isolation import Isolation, isolate, require_mode
 from unitp.runtime.places import Places
 from unitp.runtime.session import Session
 from unitp.runtime.watchdog import Limits
 
 DEFAULT_CONTEXT = 2048
 TRIES = 3
+HOST = "127.0.0.1"
+FIRST_PORT = 20000
+"""Below those that Linux gives to connections (net.ipv4.ip_local_port_range)."""
 
 
 def launch(
@@ -50,6 +56,7 @@ def launch(
     python: str | None = None,
     port: int = 0,
     threads: int = 1,
+    isolation: str = "auto",
     limits: Limits | None = None,
     verbose: bool = False,
     say: Callable[[str], None] = lambda text: None,
@@ -60,10 +67,13 @@ def launch(
     `sequences`: how many sequences may be open at once (default: 16, or fewer where the plan's memory limit wants that);
     caches are made as they are needed.
     `python`: the interpreter of the ranks (default: what the settings name, else this one). `port`: the first port that
-    is used (default: free ones are picked). `threads`: per rank. `limits`: the watchdog's patience (by default a start may
-    take what the backend says, and longer where ranks share cores). `verbose`: what ranks print goes to standard error, each
-    line with the name of its rank. `say`: is told what is being done, once everything that can be checked before is checked.
+    is used (default: free ones are picked). `threads`: per rank. `isolation`: whether ranks run in a network namespace of
+    their own, where nothing from outside reaches them: "auto" (where the host can make one, else an IsolationWarning says
+    what stays open), "require" (else HostError) or "off". `limits`: the watchdog's patience (by default a start may take
+    what the backend says, and longer where ranks share cores). `verbose`: what ranks print goes to standard error, each line
+    with the name of its rank. `say`: is told what is being done, once everything that can be checked before is checked.
     """
+    require_mode(isolation)
     graph = model if isinstance(model, Graph) else model.graph
     spec = discover.backend(backend) if isinstance(backend, str) else backend
     size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
@@ -72,7 +82,12 @@ def launch(
     limits = (limits or Limits()).of_group(spec.start_limit_s, plan.mesh.size)
     programs: dict[int, Program] = {}
     say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
-    cluster = _start(plan.mesh, spec, limits, Places(programs, graph), python, port, threads, verbose, variables)
+    with at_host(f"starting {spec.name}"):
+        isolated = isolate(isolation, python)
+    if isolation == "auto" and not isolated.on and plan.mesh.size > 1:
+        _warn(spec, isolated)
+    with closing(isolated):
+        cluster = _start(plan.mesh, spec, limits, Places(programs, graph), isolated, port, threads, verbose, variables)
     stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
     session = Session(graph, plan, spec, dtype, cluster, programs, size, rows, stop_ids)
     say(f"loading {count(len(graph.parameters), 'parameter')}")
@@ -105,6 +120,13 @@ def check(
     python = python or python_of(spec.name, settings()) or sys.executable
     _require_framework(spec, plan.mesh.size, python)
     return size, python
+
+
+def _warn(spec: BackendSpec, isolation: Isolation) -> None:
+    """Say what of a session of this backend can be reached from outside it."""
+    if spec.exposed:
+        text = f"sessions of {spec.name} are not isolated: {isolation.why}. {spec.exposed}."
+        warnings.warn(text, IsolationWarning, stacklevel=3)
 
 
 def count(number: int, what: str) -> str:
@@ -141,8 +163,8 @@ def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
 
 
 def _start(
-    mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, python: str, port: int, threads: int, verbose: bool,
-    variables: Mapping[str, str],
+    mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, isolation: Isolation, port: int, threads: int,
+    verbose: bool, variables: Mapping[str, str],
 ) -> Cluster:  # fmt: skip
     """The processes, started; tried again where somebody took one of the ports in between. What the user's settings say
     (`variables`) counts more than what the backend sets, and that more than what it lets through.
@@ -152,16 +174,15 @@ def _start(
     tries = 1 if port else TRIES
     while True:
         tries -= 1
-        ports = Ports(port)
+        ports = Ports(port, alone=isolation.on)
         started = processes(mesh, ports.next)
         plan = [msgspec.structs.replace(one, env={**passed, **one.env, **variables}) for one in started]
-        control = ports.next() if port else 0
         with at_host(f"starting {spec.name}"):
-            cluster = Cluster(mesh, limits, places, segments=spec.segments, verbose=verbose)
+            cluster = Cluster(mesh, spec, limits, places, verbose=verbose)
         places.pages = cluster.pages
         try:
             with at_host(f"starting {spec.name}"):
-                cluster.start(plan, spec.engine, python, control, threads)
+                cluster.start(plan, isolation, threads)
         except BaseException as error:
             again = tries > 0 and isinstance(error, RankError) and cluster.collided(spec.port_taken)
             cluster.close()
@@ -172,12 +193,15 @@ def _start(
 
 
 class Ports:
-    """Free loopback ports: any, or (where the user named one) that and those after it."""
+    """Free loopback ports: any, or (where the user named one) that and those after it. `alone`: in a namespace where nobody
+    else has any.
+    """
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, *, alone: bool = False) -> None:
         if not 0 <= first < 1 << 16:
             raise InputError(f"port {first} cannot be", hint="Ports are numbers from 1 to 65535.")
-        self._named = first
+        self._named = first or (FIRST_PORT if alone else 0)
+        self._alone = alone
         self._given: set[int] = set()
 
     def next(self) -> int:
@@ -186,7 +210,7 @@ class Ports:
             port, self._named = self._named, self._named + 1
             if port >= 1 << 16:
                 raise InputError("there are not enough ports after the one that is named", hint="Name a lower one.")
-            if not _bindable(port):
+            if not self._alone and not _bindable(port):
                 raise InputError(
                     f"port {port} is in use", hint="Name another port, or none: then free ones are picked."
                 )

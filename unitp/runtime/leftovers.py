@@ -35,25 +35,25 @@ CLOCK_S = 1.0
 
 
 class Leftovers(NamedTuple):
-    """What belongs to a session: processes with the mark of its `token`, its `folder`, and what was made in `/dev/shm` since
+    """What belongs to a session: processes with its `mark`, its `folder`, and what was made in `/dev/shm` since
     it `began` (seconds since the epoch) under a name like one of the patterns in `segments`.
     """
 
-    token: str
+    mark: str
     folder: str
     began: float
     segments: tuple[str, ...] = ()
 
     def clear(self) -> list[Seen]:
         """End and remove everything; returns the processes that could not be ended."""
-        left = end_all(self.token)
+        left = end_all(self.mark)
         shutil.rmtree(self.folder, ignore_errors=True)
         for path in abandoned(self.segments, self.began):
             path.unlink(missing_ok=True)
         return left
 
     def words(self) -> list[str]:
-        return [self.token, self.folder, repr(self.began), *self.segments]
+        return [self.mark, self.folder, repr(self.began), *self.segments]
 
 
 def abandoned(patterns: Iterable[str], began: float, folder: Path = SHARED) -> list[Path]:
@@ -104,12 +104,12 @@ def outlive() -> None:
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    driver, token, folder, began, *segments = sys.argv[1:]
+    driver, mark, folder, began, *segments = sys.argv[1:]
     poller = select.poll()
     poller.register(int(driver), select.POLLIN)
     poller.register(0, select.POLLIN)
     poller.poll()
-    left = Leftovers(token, folder, float(began), tuple(segments))
+    left = Leftovers(mark, folder, float(began), tuple(segments))
     for _ in range(LOOKS):
         left.clear()
         time.sleep(PAUSE_S)

@@ -1,11 +1,10 @@
 """What driver and workers say to each other: every request gets one reply, in order.
 
-    worker -> driver   Hello, once; then a reply to each request: Done, Arrays, Refused, Checked, Answer,
-                       Measured, or Failed,
-                       after which it waits for its end
-    driver -> worker   Start, once; then requests
+    worker -> driver   Hello and Proof, once (`unitp.runtime.greeting`); then a reply to each request: Done, Arrays,
+                       Refused, Checked, Answer, Measured, or Failed, after which it waits for its end
+    driver -> worker   Challenge and Start, once; then requests
 
-Processes that only serve (a KVStore server, a scheduler) say Hello, get Start and say nothing more; an open
+Processes that only serve (a KVStore server, a scheduler) are greeted, get Start and say nothing more; an open
 connection keeps them alive.
 """
 
@@ -29,20 +28,31 @@ class ArrayPart(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """First words of a process: the session's token, and who it is. `number` counts the processes of a role (ranks,
-    for workers).
-    """
+    """First words of a process: who it is, and random bytes. `number` counts the processes of a role (ranks, for workers)."""
 
-    token: str
     role: str
     number: int
     pid: int
+    nonce: bytes
+
+
+class Challenge(msgspec.Struct, frozen=True, tag="challenge"):
+    """The driver's random bytes, and its proof that it has the session's key."""
+
+    nonce: bytes
+    proof: bytes
+
+
+class Proof(msgspec.Struct, frozen=True, tag="proof"):
+    """The process's proof that it has the session's key."""
+
+    proof: bytes
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """`engine` is "module:function"."""
+    """Join the ranks of this mesh with the engine of a backend, which is named; its plug-in says where the engine is."""
 
-    engine: str
+    backend: str
     mesh: Mesh
 
 
@@ -129,7 +139,7 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Leave the group of ranks and end."""
 
 
-Request = Start | Load | Allocate | Free | Compile | Forget | Run | Check | Reset | Probe | Measure | Close
+Request = Challenge | Start | Load | Allocate | Free | Compile | Forget | Run | Check | Reset | Probe | Measure | Close
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -196,4 +206,4 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     trace: str
 
 
-Reply = Hello | Done | Arrays | Refused | Checked | Answer | Measured | Failed
+Reply = Hello | Proof | Done | Arrays | Refused | Checked | Answer | Measured | Failed

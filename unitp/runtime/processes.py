@@ -1,7 +1,7 @@
 """The processes of a session as /proc shows them: who carries its mark, in which state they are, and how all of them
 are ended.
 
-A mark is an environment variable with the session's token; children inherit it, so launchers' proxies and helpers of
+A mark is an environment variable that names the session; it is no secret; children inherit it, so launchers' proxies and helpers of
 a framework are found too, however they were started. A process is known by number and start time: numbers are used
 again.
 """
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from unitp.runtime.environment import ROLE, TOKEN, number_of
+from unitp.runtime.environment import ROLE, MARK, number_of
 from unitp.runtime.interpreter import ENTRY
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -61,9 +61,9 @@ def look(pid: int) -> Seen | None:
     return Seen(pid, int(fields[1]), int(fields[19]), fields[0], command, int(fields[49]), cpu_s)
 
 
-def marked(token: str) -> dict[int, Marked]:
+def marked(mark: str) -> dict[int, Marked]:
     """All live processes that carry the mark of this session."""
-    wanted = f"{TOKEN}={token}".encode()
+    wanted = f"{MARK}={mark}".encode()
     found = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -93,10 +93,10 @@ def kill(seen: Seen) -> None:
             return
 
 
-def end_all(token: str, limit_s: float = 10.0) -> list[Seen]:
+def end_all(mark: str, limit_s: float = 10.0) -> list[Seen]:
     """Kill every process with the mark, until none is found; returns what was left after `limit_s`."""
     deadline = time.monotonic() + limit_s
-    while left := [found.seen for found in marked(token).values()]:
+    while left := [found.seen for found in marked(mark).values()]:
         if time.monotonic() > deadline:
             return left
         for seen in left:

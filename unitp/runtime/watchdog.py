@@ -88,7 +88,7 @@ class Watchdog:
 
     def __init__(
         self,
-        token: str,
+        mark: str,
         members: list[Member],
         pages: Mapping[str, Page],
         ranks: int,
@@ -96,7 +96,7 @@ class Watchdog:
         place: Callable[[str], str],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.token, self.members, self.pages, self.limits = token, members, pages, limits
+        self.mark, self.members, self.pages, self.limits = mark, members, pages, limits
         self.supervisor: Member | None = None
         self.expected = {f"rank {rank}" for rank in range(ranks)}
         self.place = place
@@ -207,7 +207,7 @@ class Watchdog:
                 self._poller.unregister(fd)
 
     def _end(self, error: UnitpError) -> None:
-        left = end_all(self.token)
+        left = end_all(self.mark)
         for member in self.members:
             member.reap()
         if left:
@@ -217,7 +217,7 @@ class Watchdog:
 
     def _look_around(self) -> None:
         """Take all workers and the launchers above them under watch; a fork may have become another program."""
-        found = marked(self.token)
+        found = marked(self.mark)
         direct = {member.process.pid: member for member in self.members}
         for member in (*self.members, *filter(None, [self.supervisor])):
             if member.process.pid not in self._watched and (seen := look(member.process.pid)):

@@ -1,26 +1,24 @@
-"""Frames over a loopback socket: four bytes of length, then a msgpack message of a declared type. Nothing else is let
-in.
+"""Frames over a local socket: four bytes of length, then a msgpack message of a declared type. Nothing else is let in.
 
 A frame that is too long, cut short or not of the declared type ends the connection with a WireError; there is no
 resynchronising. A `Channel` keeps what it has read so far, so that an interrupted `receive` (Ctrl-C) can be taken up
-again. Small frames leave at once (TCP_NODELAY): a request and its reply cost some 50 us.
+again.
 """
 
 from __future__ import annotations
 
-import hmac
 import select
 import socket
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from unitp.errors import RankError
-from unitp.runtime.messages import Hello, Reply, Request
+from unitp.runtime.messages import Reply, Request
 
 HEADER = 4
 LARGEST = 1 << 30
-LARGEST_HELLO = 4096
+LARGEST_GREETING = 4096
 
 Received = TypeVar("Received")
 
@@ -47,7 +45,6 @@ class Channel(Generic[Received]):
     """One end of a connection that receives messages of the type that `decoder` is for."""
 
     def __init__(self, sock: socket.socket, decoder: msgspec.msgpack.Decoder[Received], limit: int = LARGEST) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket, self.limit = sock, limit
         self._decoder = decoder
         self._buffer = bytearray()
@@ -107,20 +104,10 @@ class Channel(Generic[Received]):
 
 
 def for_driver(sock: socket.socket) -> Channel[Reply]:
-    """The driver's end. Until the token is checked it takes only what is as short as a Hello."""
-    return Channel(sock, msgspec.msgpack.Decoder(Reply), LARGEST_HELLO)
+    """The driver's end. Until the other end is known it takes only what is as short as a greeting."""
+    return Channel(sock, msgspec.msgpack.Decoder(Reply), LARGEST_GREETING)
 
 
 def for_worker(sock: socket.socket) -> Channel[Request]:
     """The worker's end."""
     return Channel(sock, msgspec.msgpack.Decoder(Request))
-
-
-def greet(channel: Channel[Any], message: object, token: str) -> Hello:
-    """Check the first message of a connection; from here on frames may be long. Raises WireError for a stranger."""
-    if not isinstance(message, Hello):
-        raise WireError(f"a connection began with {type(message).__name__} instead of Hello")
-    if not hmac.compare_digest(message.token.encode(), token.encode()):
-        raise WireError("a connection gave a wrong token")
-    channel.limit = LARGEST
-    return message

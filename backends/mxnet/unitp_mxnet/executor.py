@@ -1,8 +1,4 @@
-"""The engine of a rank: programs are recorded once and run as compiled segments (`unitp_mxnet.segments`).
-
-A process that serves imports this module too: MXNet sees from its environment that it is a KVStore server or scheduler,
-and does not return from the import before all ranks have left.
-"""
+"""The engine of a rank: programs are recorded once and run as compiled segments (`unitp_mxnet.segments`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks that walk through a program and answer by what their states hold; a server just serves.
+"""Ranks that walk through a program and answer by what their states hold.
 
 A row of a bank of states holds the ids that were fed to it, by place. What a decoder answers at a place is a function of the
 whole row up to there (`unitp_fake.answers`), so that a foreign write changes what is said. Other graphs get a count of calls.
@@ -23,9 +23,6 @@ from unitp.program.rank import intervals, local_shape
 from unitp_fake.answers import scores
 
 HOARD: list[object] = [None]
-
-if "FAKE_SERVES" in os.environ:
-    signal.pause()
 
 
 def misbehave(rank: int, stage: str) -> None:
