@@ -39,14 +39,14 @@ def hear(guest: Guest) -> Hello:
     return hello
 
 
-def said(call: Callable[[], object]) -> Iterator[BaseException | None]:
+def said(call: Callable[[], object]) -> Iterator[WireError | None]:
     """Runs a call beside the test; then gives what it raised."""
-    raised: list[BaseException | None] = []
+    raised: list[WireError | None] = []
 
     def run() -> None:
         try:
             call()
-        except BaseException as error:
+        except WireError as error:
             raised.append(error)
 
     thread = threading.Thread(target=run)

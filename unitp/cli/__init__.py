@@ -6,7 +6,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TextIO
 
 import rich_click as click
 from click.exceptions import Abort, Exit
@@ -107,12 +107,20 @@ def _returned(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def remark(message: Warning | str, category: type[Warning], filename: str, *place: Any) -> None:
+def remark(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning: unitp's own are for the user, others for whoever mends their cause."""
     from unitp.cli.output import errors
 
-    text = str(message) if issubclass(category, IsolationWarning) else warnings.formatwarning(message, category, filename, *place[:1])
-    errors().print(text.rstrip(), markup=False, highlight=False)
+    own = issubclass(category, IsolationWarning)
+    text = str(message) if own else warnings.formatwarning(message, category, filename, lineno, line).rstrip()
+    errors().print(text, markup=False, highlight=False)
 
 
 def fail(error: UnitpError) -> int:

@@ -39,7 +39,9 @@ def command(
 
     It takes a minute or two; other work on the machine disturbs it. The file is taken by --machine.
     """
-    settings = Settings(verbose=verbose, backend=backend, threads=threads, port=port, isolation=isolation, stall_s=stall_s)
+    settings = Settings(
+        verbose=verbose, backend=backend, threads=threads, port=port, isolation=isolation, stall_s=stall_s
+    )
     name = str(settings.value("backend"))
     path = writable(output)
     from unitp.comparison.calibration import calibrate

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import weakref
 from collections.abc import Sequence
 from os import fspath
 from pathlib import Path
@@ -25,11 +26,15 @@ NAMESPACE = fspath(Path(unitp.namespace.__file__).absolute())
 KINDS = ("user", "net")
 
 
+_open: weakref.WeakSet[Isolation] = weakref.WeakSet()
+
+
 class Isolation:
     """A network namespace that processes can be started in, or `why` there is none."""
 
     def __init__(self, python: str, descriptors: Sequence[int] = (), why: str = "") -> None:
         self.python, self.descriptors, self.why = python, tuple(descriptors), why
+        _open.add(self)
 
     @property
     def on(self) -> bool:
@@ -89,9 +94,10 @@ def _made(python: str) -> Isolation:
             return Isolation(python, why=f"no network namespace can be made ({said or 'its maker said nothing'})")
         return Isolation(python, _descriptors(maker.pid))
     finally:
+        maker.kill()  # its standard input may stay open, in a fork of the driver
+        maker.wait()
         maker.stdin.close()
         maker.stdout.close()
-        maker.wait()
 
 
 def _descriptors(pid: int) -> list[int]:
@@ -101,3 +107,11 @@ def _descriptors(pid: int) -> list[int]:
         if os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}"):
             found.append(os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
     return found
+
+
+def _close_all() -> None:
+    for isolation in _open:
+        isolation.close()
+
+
+os.register_at_fork(after_in_child=_close_all)

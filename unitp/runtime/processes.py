@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from unitp.runtime.environment import ROLE, MARK, number_of
+from unitp.runtime.environment import MARK, ROLE, number_of
 from unitp.runtime.interpreter import ENTRY
 
 TICKS = os.sysconf("SC_CLK_TCK")
