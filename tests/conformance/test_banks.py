@@ -16,7 +16,7 @@ from unitp.graph.graph import Graph
 from unitp.graph.weights import read
 from unitp.plans import Phase, unsplit
 from unitp.plugins.discover import backends
-from unitp.program.engine import Array, Engine
+from unitp.engine.engine import Array, Engine
 from unitp.program.lower import lower
 from unitp.testing.models import tiny
 from unitp.testing.operators import engine

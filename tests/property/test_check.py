@@ -23,7 +23,7 @@ from unitp.graph.source import RandomSource
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.explain import light_outputs
+from unitp.explain.description import light_outputs
 from unitp.plans import Phase
 from unitp.program.check import check, check_ranks
 from unitp.program.instructions import AllGather, AllReduce, Collective, Local, Slice, reads

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from unitp.runtime.leftovers import abandoned
-from unitp.runtime.processes import Seen, look
+from unitp.ranks.leftovers import abandoned
+from unitp.ranks.processes import Seen, look
 
 MARK = "UNITP_TEST"
 LISTENS = "0A"

@@ -23,10 +23,10 @@ from unitp.errors import InputError, UnitpError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.runtime.launch import launch
-from unitp.runtime.processes import marked
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.session.launch import launch
+from unitp.ranks.processes import marked
+from unitp.engine.sampling import Sampling
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from unitp.comparison.calibration.layers import (
+from unitp.calibration.layers import (
     LARGE_BYTES,
     Layers,
     layers_plan,
@@ -16,10 +16,10 @@ from unitp.comparison.calibration.layers import (
     small_decoder,
     with_layers,
 )
-from unitp.comparison.calibration.parts import HIDDEN, ROWS, WIDTH, Parts
-from unitp.comparison.calibration.timing import inputs, programs_of
+from unitp.calibration.probes import HIDDEN, ROWS, WIDTH, Parts
+from unitp.calibration.timing import inputs, programs_of
 from unitp.cost import Device, Link, Machine, Rate, Stretch, collective_seconds
-from unitp.cost.calibrate import (
+from unitp.calibration.fits import (
     FASTEST,
     Sample,
     fit_rate,

@@ -21,9 +21,9 @@ from unitp.program.lower import lower
 from unitp.program.memory import per_call
 from unitp.program.objective import predict
 from unitp.report import trace
-from unitp.runtime.messages import Trace
-from unitp.runtime.progress import Page, PageProgress
-from unitp.runtime.session import TracedCall
+from unitp.wire.messages import Trace
+from unitp.ranks.progress import Page, PageProgress
+from unitp.session.session import TracedCall
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 MACHINE = msgspec.structs.replace(Machine(), name="default")

@@ -89,7 +89,7 @@ def command(
     from unitp.cli.show import print_description
     from unitp.cost.bytes import parse_bytes
     from unitp.frontends import load
-    from unitp.planner.explain import describe
+    from unitp.explain.description import describe
 
     limit = parse_bytes(memory_limit) if memory_limit else None
     with progress() as tell:

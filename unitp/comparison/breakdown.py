@@ -17,8 +17,8 @@ from unitp.cost import Machine
 from unitp.program.instructions import Collective, Instruction, Local, Program
 from unitp.program.memory import per_call
 from unitp.program.objective import KINDS, Prediction, predict
-from unitp.runtime.messages import Trace
-from unitp.runtime.session import TracedCall
+from unitp.wire.messages import Trace
+from unitp.session.session import TracedCall
 
 OPERATORS = {
     "matmul": ("MatMul", "Gemm", "Einsum"),

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.layout import Layout, Split
-from unitp.program.decompositions.attention import blocks
+from unitp.engine.operators.attention import blocks
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, Value, reads, writes
 from unitp.program.rank import local_shape
 

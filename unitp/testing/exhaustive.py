@@ -28,7 +28,7 @@ from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import layouts
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner.candidates import ROLES, Assignment, Candidates
+from unitp.planner.choices.candidates import ROLES, Assignment, Candidates
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.program.instructions import Instruction, Local, Mask, Program, reads, writes
 from unitp.program.lower import lower

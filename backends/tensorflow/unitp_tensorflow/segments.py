@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unitp.program.instructions import Program, reads
-from unitp.program.interpret import Part, Runner, recipe
+from unitp.engine.interpreter import Part, Runner, recipe
 
 
 class Segment(NamedTuple):

@@ -1,7 +1,7 @@
 """Operators: ONNX opset 24, each as one factor rule from which shapes, layouts and costs follow."""
 
 from unitp.graph.ops import attention, elementwise, linear, lookup, norm, reduction, shaping  # noqa: F401  (they register)
-from unitp.graph.ops.registry import (
+from unitp.graph.ops.records import (
     Operator,
     flops,
     infer,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.places import Place
-from unitp.graph.ops.registry import Attrs, Operator, register, whole
+from unitp.graph.ops.records import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Operand, Rule, Shape, Term, parse
 
 

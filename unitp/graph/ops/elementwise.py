@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unitp.errors import GraphError
 from unitp.graph.graph import DTYPES, Dim
 from unitp.graph.ops.places import reshaped
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.records import Attrs, Operator, register
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 
 

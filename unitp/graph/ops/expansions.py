@@ -13,7 +13,7 @@ from unitp.errors import GraphError
 from unitp.graph.graph import Node
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.reduction import dims_of
-from unitp.graph.ops.registry import real, whole
+from unitp.graph.ops.records import real, whole
 
 Expansion = Callable[[Node, tuple[int, ...]], list[Node]]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.elementwise import aligned, broadcast
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.records import Attrs, Operator, register
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 

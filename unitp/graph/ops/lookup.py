@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unitp.errors import GraphError
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import Place, index
-from unitp.graph.ops.registry import Attrs, Operator, register, whole
+from unitp.graph.ops.records import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.ops.registry import Attrs, Operator, register, whole
+from unitp.graph.ops.records import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term
 
 

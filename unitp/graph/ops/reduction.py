@@ -8,7 +8,7 @@ from unitp.errors import GraphError
 from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import SelectedFunction, Span
-from unitp.graph.ops.registry import Attrs, Operator, RuleFunction, register, whole, wholes
+from unitp.graph.ops.records import Attrs, Operator, RuleFunction, register, whole, wholes
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
 
 

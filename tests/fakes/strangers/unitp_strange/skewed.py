@@ -9,7 +9,7 @@ import msgspec
 from unitp.mesh import Mesh
 from unitp.plugins.hookspecs import hookimpl
 from unitp.plugins.spec import BackendSpec
-from unitp.program.engine import Array, Progress
+from unitp.engine.engine import Array, Progress
 
 
 class Skewed:
