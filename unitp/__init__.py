@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unitp.api import plan
     from unitp.comparison.compare import Comparison, compare
+    from unitp.engine.sampling import Sampling
     from unitp.errors import UnitpError
     from unitp.frontends import load
     from unitp.frontends.builder import Builder
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from unitp.mesh import Mesh
     from unitp.plans import Phase, Plan
     from unitp.session.launch import launch
-    from unitp.engine.sampling import Sampling
     from unitp.session.session import Session
 
 __all__ = [

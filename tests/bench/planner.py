@@ -201,10 +201,10 @@ def tied() -> Iterator[tuple[str, bool]]:
 def best_tied(graph: Graph, mesh: Mesh, roles: Mapping[str, str], machine: Machine) -> float:
     """What the best plan costs in which every node and value is split alike in both phases: exact, by elimination."""
     from unitp.planner.choices.candidates import Candidates
-    from unitp.planner.solve.elimination import minimise
-    from unitp.planner.problem.held_bytes import one_layout
     from unitp.planner.prices.work import Prices
+    from unitp.planner.problem.held_bytes import one_layout
     from unitp.planner.problem.variables import Problem
+    from unitp.planner.solve.elimination import minimise
 
     problem = Problem(graph, mesh, PHASES, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
     groups: dict[tuple[str, str], list[int]] = {}

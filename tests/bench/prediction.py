@@ -22,8 +22,8 @@ from statistics import mean
 import msgspec
 
 import unitp
-from unitp.comparison.breakdown import breakdown
 from unitp.calibration import calibrate
+from unitp.comparison.breakdown import breakdown
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
 from unitp.frontends.model import Model

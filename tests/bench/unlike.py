@@ -25,9 +25,9 @@ import numpy as np
 
 import unitp
 from unitp.cost import Device, Machine
+from unitp.explain.description import repriced
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
-from unitp.explain.description import repriced
 from unitp.plans import Plan
 from unitp.ranks.processes import look, marked
 from unitp.session.session import Session

@@ -19,9 +19,9 @@ import pytest
 
 import unitp
 from unitp.frontends.gguf import llama_config, read_gguf
+from unitp.frontends.known_models import find
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
-from unitp.frontends.known_models import find
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
 from unitp.plans import Plan

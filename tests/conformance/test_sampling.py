@@ -16,9 +16,9 @@ from places import BACKENDS, at, small_model, smollm2, smollm2_plan
 from unitp.comparison.draws import possible
 from unitp.comparison.metrics import POSITIONS, bound, first_difference, relative_error
 from unitp.comparison.oracle import one_rank
+from unitp.engine.sampling import Sampling
 from unitp.frontends.model import Model
 from unitp.session.launch import launch
-from unitp.engine.sampling import Sampling
 from unitp.session.session import Session
 
 SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=7)

@@ -34,8 +34,8 @@ from zoo import listeners
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backends
-from unitp.session.launch import launch
 from unitp.ranks.processes import marked
+from unitp.session.launch import launch
 from unitp.session.session import Session
 
 NOBODY = 65534

@@ -25,12 +25,12 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backend
 from unitp.plugins.spec import BackendSpec
-from unitp.session.launch import launch
 from unitp.ranks.processes import look
 from unitp.ranks.progress import BEAT_S, Activity, Page
 from unitp.ranks.serve import NO_MEMORY, Reserve, report
-from unitp.session.session import Session
 from unitp.ranks.watchdog import _how
+from unitp.session.launch import launch
+from unitp.session.session import Session
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

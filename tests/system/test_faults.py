@@ -20,23 +20,23 @@ import pytest
 from drivers import Driver
 
 from unitp.errors import InputError, RankError
+from unitp.explain.description import describe
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.explain.description import describe
 from unitp.plans import Plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks import cluster as module
-from unitp.session import launch as launching
 from unitp.ranks import watchdog
-from unitp.wire.greeting import SOCKET
-from unitp.session.launch import launch
-from unitp.wire.messages import Hello, Proof
-from unitp.session.session import Session
 from unitp.ranks.watchdog import Limits
-from unitp.wire.channel import encode
+from unitp.session import launch as launching
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
+from unitp.wire.channel import encode
+from unitp.wire.greeting import SOCKET
+from unitp.wire.messages import Hello, Proof
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

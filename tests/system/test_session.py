@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unitp.engine.sampling import Sampling
 from unitp.errors import BackendError, InputError, PlanError, RankError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
@@ -23,7 +24,6 @@ from unitp.planner import plan
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks.describe import ask_interpreter
 from unitp.session.launch import launch
-from unitp.engine.sampling import Sampling
 from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 

@@ -8,6 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from unitp.calibration.fits import (
+    FASTEST,
+    Sample,
+    fit_rate,
+    fit_rows,
+    fit_stretches,
+    least_squares,
+    seconds_at,
+)
 from unitp.calibration.layers import (
     LARGE_BYTES,
     Layers,
@@ -19,21 +28,12 @@ from unitp.calibration.layers import (
 from unitp.calibration.probes import HIDDEN, ROWS, WIDTH, Parts
 from unitp.calibration.timing import inputs, programs_of
 from unitp.cost import Device, Link, Machine, Rate, Stretch, collective_seconds
-from unitp.calibration.fits import (
-    FASTEST,
-    Sample,
-    fit_rate,
-    fit_rows,
-    fit_stretches,
-    least_squares,
-    seconds_at,
-)
 from unitp.cost.device import at_rows
 from unitp.cost.link import KINDS
+from unitp.program.analysis import per_call
 from unitp.program.check import check
 from unitp.program.instructions import Collective
 from unitp.program.lower import lower
-from unitp.program.memory import per_call
 from unitp.program.objective import predict
 
 NOISE = 0.03

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitp.comparison.metrics import MEANING, relative_error
-from unitp.errors import ProgramError
-from unitp.graph.ops import known_ops
 from unitp.engine import operators as decompositions
 from unitp.engine.operators.attention import FEWEST, SCORES, Run, blocks, runs
+from unitp.errors import ProgramError
+from unitp.graph.ops import known_ops
 from unitp.program.rank import Context
 from unitp.testing.onnx_cases import reference
 from unitp.testing.operators import eager, kit, run_operator

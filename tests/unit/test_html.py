@@ -13,10 +13,10 @@ import pytest
 import unitp
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
+from unitp.explain.description import moved
 from unitp.frontends.llama import LlamaConfig
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.explain.description import moved
 from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peak

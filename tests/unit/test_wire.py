@@ -12,8 +12,8 @@ import pytest
 
 from unitp.mesh import Mesh
 from unitp.wire.arrays import Inbox, Outbox
-from unitp.wire.messages import ArrayPart, Arrays, Run, Start
 from unitp.wire.channel import LARGEST, LARGEST_GREETING, Channel, WireError, encode, for_driver, for_worker
+from unitp.wire.messages import ArrayPart, Arrays, Run, Start
 
 
 @pytest.fixture

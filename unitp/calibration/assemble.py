@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unitp.calibration.fits import FASTEST, Sample, fit_rate, fit_rows, fit_stretches
 from unitp.calibration.probes import FEW, HIDDEN, LARGE, MANY, ROWS, SEEN, SMALL, WIDTH, Difference, Parts
 from unitp.calibration.timing import Program, Times
 from unitp.cost import Device, Link, Rate, Stretch
-from unitp.calibration.fits import FASTEST, Sample, fit_rate, fit_rows, fit_stretches
 from unitp.cost.link import KINDS
+from unitp.graph.ops import is_contraction, known_ops, operator
 
 LEAST_S = 2e-7
 """A difference of two measurements may come out at nothing, or less; so much it is at least."""
 
-RESHAPED = ("RotaryEmbedding", "Attention")
-"""Operators that are measured between two reshapes."""
-
-VIEWS = ("Unsqueeze", "Squeeze", "Slice")
 Notes = dict[str, str]
-Samples = dict[tuple[str, int, float], float]
-"""Seconds by operator, rows and bytes."""
+Samples = dict[tuple[str, str, int, float], float]
+"""Seconds by operator, dtype, rows and bytes."""
 
 
 def seconds_of(times: Times, d: Difference) -> float:
@@ -37,39 +34,37 @@ def samples_of(parts: Parts, times: Times, alone: Samples | None = None) -> Samp
     }
 
 
-def _key(d: Difference) -> tuple[str, int, float]:
-    return d.what, d.rows, d.bytes
+def _key(d: Difference) -> tuple[str, str, int, float]:
+    return d.what, d.dtype, d.rows, d.bytes
 
 
 def device_of(parts: Parts, times: Times, samples: Samples) -> Device:
     """The device of a rank, while as many ranks work as there were."""
-    found: dict[str, list[tuple[Difference, Sample]]] = {}
+    found: dict[tuple[str, str], list[tuple[Difference, Sample]]] = {}
     for d in parts.differences:
         if d.what not in KINDS:
-            found.setdefault(d.what, []).append((d, Sample(d.flops, d.bytes, samples[_key(d)])))
-    overhead, points = _products(found["MatMul"])
-    add = fit_rate([s for _, s in found["Add"]])
-    moved = fit_rate([s for _, s in found["Transpose"]])
-    view = (moved.operator_s or 0.0) / 3
-    rates = {
-        "MatMul": Rate(overhead),
-        "Gemm": Rate(overhead),
-        "Einsum": Rate(overhead),
-        "Transpose": Rate(view, None, moved.bytes_per_s),
-        **{name: Rate(view) for name in ("Reshape", *VIEWS)},
-    }
-    for what, members in found.items():
-        if what in ("Add", "MatMul", "MatMul float64", "Transpose"):
-            continue
-        beside = 2 * view if what in RESHAPED else 0.0
-        left = [_less(s, beside if what != "Gather" else _at(add, s.bytes * 1.5)) for _, s in members]
-        fitted = fit_rate(left)
-        rates[what] = Rate(fitted.operator_s, fitted.flops_per_s, fitted.bytes_per_s)
-    rates["GatherND"] = rates["Gather"]
+            found.setdefault((d.what, d.dtype), []).append((d, Sample(d.flops, d.bytes, samples[_key(d)])))
+
+    def measured(what: str) -> list[tuple[Difference, Sample]]:
+        return found.pop((what, "float32"))
+
+    overhead, points = _products(measured(parts.product))
+    add = fit_rate([s for _, s in measured(parts.addition)])
+    moved = fit_rate([s for _, s in measured(parts.movement)])
     matmul = {"float32": points}
-    if "MatMul float64" in found:
-        pairs = [(float(d.rows), s) for d, s in found["MatMul float64"]]
+    if (double := found.pop((parts.product, "float64"), None)) is not None:
+        pairs = [(float(d.rows), s) for d, s in double]
         matmul["float64"] = tuple((n, s.flops / max(s.seconds - overhead, s.seconds / 2)) for n, s in pairs)
+    view = (moved.operator_s or 0.0) / 3
+    records = {name: operator(name) for name in sorted(known_ops())}
+    rates = {name: Rate(overhead) for name in records if is_contraction(name)}
+    rates |= {name: Rate(view) for name, record in records.items() if record.traffic == "none"}
+    rates[parts.movement] = Rate(view, None, moved.bytes_per_s)
+    for (what, _), members in found.items():
+        fitted = fit_rate([_less(s, d.reshapes * view + d.additions * _at(add, s.bytes * 1.5)) for d, s in members])
+        rates[what] = Rate(fitted.operator_s, fitted.flops_per_s, fitted.bytes_per_s)
+        if records[what].kind == "look-up":
+            rates |= {name: rates[what] for name, record in records.items() if record.kind == "look-up"}
     empty = Program(parts.empty, 1)
     return Device(
         flops_per_s={dtype: max(f for _, f in table) for dtype, table in matmul.items()},

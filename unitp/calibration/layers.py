@@ -14,19 +14,20 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from unitp.comparison.breakdown import INSTRUCTIONS, basis_of, seconds_of_marks
-from unitp.calibration.timing import QUICK
-from unitp.cost import Device, Machine, Rate, Stretch
 from unitp.calibration.fits import FASTEST
+from unitp.calibration.timing import QUICK
+from unitp.comparison.breakdown import INSTRUCTIONS, basis_of, seconds_of_marks
+from unitp.cost import Device, Machine, Rate, Stretch
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.graph.graph import Graph
+from unitp.graph.ops import known_ops, operator
 from unitp.graph.source import RandomSource
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
-from unitp.program.instructions import Local, Program
-from unitp.program.memory import per_call
+from unitp.program.analysis import per_call
+from unitp.program.instructions import Instruction, Local, Program
 from unitp.program.objective import Prediction, predict
 from unitp.session.session import Session, TracedCall
 
@@ -39,6 +40,14 @@ LEAST_SCALE, MOST_SCALE = 0.5, 3.0
 LARGE_BYTES = 4.0 * PROMPT * CONFIG.width
 QUICK_SMALL = 0.5
 """The quantile that stands for one of many short instructions."""
+
+
+SCATTER = next(name for name in sorted(known_ops()) if operator(name).written is not None)
+"""What writes the rows of a call into a cache."""
+
+
+def is_scatter(instruction: Instruction) -> bool:
+    return isinstance(instruction, Local) and instruction.op == SCATTER
 
 
 def small_decoder(config: LlamaConfig = CONFIG) -> Model:
@@ -100,7 +109,7 @@ def _scatter_seconds(calls: list[TracedCall]) -> float | None:
     program = calls[0].program
     if basis_of(calls[0], program) != INSTRUCTIONS:
         return None
-    numbers = [n for n, i in per_call(program) if isinstance(i, Local) and i.op == "TensorScatter"]
+    numbers = [n for n, i in per_call(program) if is_scatter(i)]
     return float(np.quantile([s for call in calls for s in seconds_of_marks(call, numbers)], QUICK_SMALL))
 
 
@@ -112,7 +121,7 @@ def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Mach
 
 def _with_caches(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
     """Where only segments are known, of several ranks what one alone has: the rest is their collectives'."""
-    device, solo = machine.devices[name].among(ranks), machine.devices[name].operators.get("TensorScatter")
+    device, solo = machine.devices[name].among(ranks), machine.devices[name].operators.get(SCATTER)
     scatters = _scatters(layers.decode)
     overhead = layers.decode_scatter_s
     if overhead is None:
@@ -179,8 +188,8 @@ def with_device(machine: Machine, name: str, ranks: int, device: Device) -> Mach
 
 
 def _with_scatter(device: Device, rate: Rate) -> Device:
-    return msgspec.structs.replace(device, operators={**device.operators, "TensorScatter": rate})
+    return msgspec.structs.replace(device, operators={**device.operators, SCATTER: rate})
 
 
 def _scatters(program: Program) -> int:
-    return sum(isinstance(i, Local) and i.op == "TensorScatter" for _, i in per_call(program))
+    return sum(is_scatter(i) for _, i in per_call(program))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unitp.frontends.builder import Builder
+from unitp.frontends.builder import Builder, Maker
 from unitp.graph.graph import Graph
 from unitp.graph.source import RandomSource
 from unitp.layout import Layout, Split, cuts
@@ -33,7 +33,7 @@ class Difference(NamedTuple):
     """`times` an operator (or collective) are what `more` takes beyond `less`, outputs of the graph, for so many rows.
 
     `flops` and `bytes` of one: as the cost model counts them; of a collective, `bytes` of the whole array. `less_rows`: where
-    the other chain has another number of rows.
+    the other chain has another number of rows. `reshapes`, `additions`: how many of these each one takes along.
     """
 
     what: str
@@ -44,10 +44,16 @@ class Difference(NamedTuple):
     flops: float
     bytes: float
     less_rows: int = 0
+    dtype: str = "float32"
+    reshapes: int = 0
+    additions: int = 0
 
 
 class Parts:
-    """`graph`, a `plan` for so many ranks, and the `differences` to measure. `quick`: fewer of them."""
+    """`graph`, a `plan` for so many ranks, and the `differences` to measure. `quick`: fewer of them.
+
+    `product`, `addition` and `movement` are the operators whose rates stand for others.
+    """
 
     def __init__(self, ranks: int, quick: bool = False) -> None:
         self.ranks, self.quick = ranks, quick
@@ -57,6 +63,7 @@ class Parts:
         self.nodes: dict[str, dict[str, Split]] = {}
         self.parameters: dict[str, Layout] = {}
         b = self.b = Builder("calibration")
+        self.product, self.addition, self.movement = b.MatMul.op, b.Add.op, b.Transpose.op
         self.x = b.input("x", "float32", (1, "rows", WIDTH))
         self.positions = b.input("positions", "int64", (1, "rows"))
         self.ids = b.input("ids", "int64", (1, "rows"))
@@ -99,13 +106,22 @@ class Parts:
         return found[0], found[1]
 
     def operator(
-        self, what: str, add: Callable[[str, int], str], flops: float, size: float, rows: tuple[int, ...] = (1, ROWS)
+        self,
+        what: Maker,
+        add: Callable[[str, int], str],
+        flops: float,
+        size: float,
+        *,
+        reshapes: int = 0,
+        additions: int = 0,
     ) -> None:
         """Measure an operator that does `flops` and moves `size` bytes for each row."""
         few, many = self.chain(add)
-        for n in rows:
+        for n in (1, ROWS):
             more, less, count = (many, self.base[1], MANY) if n == 1 else (few, self.base[0], FEW)
-            self.differences.append(Difference(what, more, less, n, count, flops * n, size * n))
+            self.differences.append(
+                Difference(what.op, more, less, n, count, flops * n, size * n, reshapes=reshapes, additions=additions)
+            )
 
     # what is measured
 
@@ -115,16 +131,16 @@ class Parts:
         bias = b.random("bias", (WIDTH,), seed=98)
         four = (1, "rows", HEADS, HEAD)
         flat = (1, "rows", WIDTH)
-        self.operator("Add", lambda x, i: str(b.Add(x, x0)), WIDTH, 3 * row)
-        self.operator("Mul", lambda x, i: str(b.Mul(x, x0)), WIDTH, 3 * row)
-        self.operator("Swish", lambda x, i: str(b.Swish(x)), 10 * WIDTH, 2 * row)
-        self.operator("RMSNormalization", lambda x, i: str(b.RMSNormalization(x, scale)), 5 * WIDTH, 2 * row)
+        self.operator(b.Add, lambda x, i: str(b.Add(x, x0)), WIDTH, 3 * row)
+        self.operator(b.Mul, lambda x, i: str(b.Mul(x, x0)), WIDTH, 3 * row)
+        self.operator(b.Swish, lambda x, i: str(b.Swish(x)), 10 * WIDTH, 2 * row)
+        self.operator(b.RMSNormalization, lambda x, i: str(b.RMSNormalization(x, scale)), 5 * WIDTH, 2 * row)
 
         def moved(x: str, i: int) -> str:
             y = b.Transpose(b.Reshape(x, shape=four), perm=(0, 2, 1, 3))
             return str(b.Reshape(y, shape=flat))
 
-        self.operator("Transpose", moved, WIDTH, 2 * row)
+        self.operator(b.Transpose, moved, WIDTH, 2 * row)
         cos, sin = (b.random(f"rope_{part}", (LONG, HEAD // 2), seed=97) for part in ("cos", "sin"))
         heads = (1, HEADS, "rows", HEAD)
 
@@ -132,14 +148,16 @@ class Parts:
             y = b.RotaryEmbedding(b.Reshape(x, shape=heads), cos, sin, self.positions)
             return str(b.Reshape(y, shape=flat))
 
-        self.operator("RotaryEmbedding", turned, 4 * WIDTH, 2 * row)
+        self.operator(b.RotaryEmbedding, turned, 4 * WIDTH, 2 * row, reshapes=2)
         table = b.random("table", (VOCABULARY, WIDTH), seed=96)
-        self.operator("Gather", lambda x, i: str(b.Add(x, b.Gather(table, self.ids, axis=0))), WIDTH, 2 * row)
+        self.operator(
+            b.Gather, lambda x, i: str(b.Add(x, b.Gather(table, self.ids, axis=0))), WIDTH, 2 * row, additions=1
+        )
         if not self.quick:
-            self.operator("Gelu", lambda x, i: str(b.Gelu(x)), 10 * WIDTH, 2 * row)
-            self.operator("Softmax", lambda x, i: str(b.Softmax(x)), 15 * WIDTH, 2 * row)
-            norm = "LayerNormalization"
-            self.operator(norm, lambda x, i: str(b.LayerNormalization(x, scale, bias)), 8 * WIDTH, 2 * row)
+            self.operator(b.Gelu, lambda x, i: str(b.Gelu(x)), 10 * WIDTH, 2 * row)
+            self.operator(b.Softmax, lambda x, i: str(b.Softmax(x)), 15 * WIDTH, 2 * row)
+            norm = b.LayerNormalization
+            self.operator(norm, lambda x, i: str(norm(x, scale, bias)), 8 * WIDTH, 2 * row)
         self.attention()
 
     def attention(self) -> None:
@@ -157,23 +175,23 @@ class Parts:
             for n in rows:
                 more, less, count = (many, self.base[1], MANY) if n == 1 else (few, self.base[0], FEW)
                 flops, moved = 4.0 * WIDTH * n * length, 4.0 * (2 * WIDTH * n + 2 * GROUPS * HEAD * length)
-                self.differences.append(Difference("Attention", more, less, n, count, flops, moved))
+                self.differences.append(Difference(b.Attention.op, more, less, n, count, flops, moved, reshapes=2))
 
     def products(self) -> None:
         """Pairs of products, up and down again, in blocks of an addition and m pairs."""
         b = self.b
         x0, wide = self.x, None if self.quick else b.input("wide", "float64", (1, "rows", WIDTH))
         mid = [self.pair(f"mid_{i}", HIDDEN) for i in range(12)]
-        self.pairs("MatMul", x0, mid, HIDDEN, 3, (1, 4), (1,))
-        self.pairs("MatMul", x0, mid, HIDDEN, 1, (0, 1), (ROWS,) if self.quick else (4, 16, 64, ROWS))
+        self.pairs(x0, mid, HIDDEN, 3, (1, 4), (1,))
+        self.pairs(x0, mid, HIDDEN, 1, (0, 1), (ROWS,) if self.quick else (4, 16, 64, ROWS))
         small = [self.pair(f"small_{i}", SMALL) for i in range(15)]
-        self.pairs("MatMul", x0, small, SMALL, 3, (1, 5), (1,))
+        self.pairs(x0, small, SMALL, 3, (1, 5), (1,))
         if wide is not None:
             large = str(b.MatMul(self.empty, self.transposed("large", WIDTH, LARGE)))
             flops, size = 2.0 * WIDTH * LARGE, 4.0 * (WIDTH * LARGE + WIDTH + LARGE)
-            self.differences.append(Difference("MatMul", self.output(large), self.empty, 1, 1, flops, size))
+            self.differences.append(Difference(self.product, self.output(large), self.empty, 1, 1, flops, size))
             double = [self.pair(f"double_{i}", HIDDEN, "float64") for i in range(2)]
-            self.pairs("MatMul float64", wide, double, HIDDEN, 2, (0, 1), (1, ROWS))
+            self.pairs(wide, double, HIDDEN, 2, (0, 1), (1, ROWS), "float64")
 
     def pair(self, name: str, between: int, dtype: str = "float32") -> tuple[str, str]:
         up, down = (WIDTH, between), (between, WIDTH)
@@ -181,13 +199,13 @@ class Parts:
 
     def pairs(
         self,
-        what: str,
         x0: str,
         weights: list[tuple[str, str]],
         between: int,
         blocks: int,
         counts: tuple[int, int],
         rows: tuple[int, ...],
+        dtype: str = "float32",
     ) -> None:
         found = []
         for count in counts:
@@ -201,7 +219,7 @@ class Parts:
         extra = 2 * blocks * (counts[1] - counts[0])
         for n in rows:
             flops, size = 2.0 * n * WIDTH * between, 4.0 * (WIDTH * between + n * (WIDTH + between))
-            self.differences.append(Difference(what, more, less, n, extra, flops, size))
+            self.differences.append(Difference(self.product, more, less, n, extra, flops, size, dtype=dtype))
 
     def collectives(self) -> None:
         """Chains of products that end in a collective, and one that does what a rank of them does, alone."""

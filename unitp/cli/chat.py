@@ -29,8 +29,8 @@ def command(
     """
     import msgspec
 
-    from unitp.frontends.chat import Message, chat_prompt
     from unitp.engine.sampling import Sampling
+    from unitp.frontends.chat import Message, chat_prompt
     from unitp.session.text_stream import TextGeneration
 
     sampling = Sampling(temperature, top_k, top_p, seed)

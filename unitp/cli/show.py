@@ -13,8 +13,8 @@ from unitp.cli.output import console, errors, mebibytes, print_json, print_table
 from unitp.errors import ModelError
 
 if TYPE_CHECKING:
-    from unitp.graph.graph import Graph
     from unitp.explain.description import Description, Whole
+    from unitp.graph.graph import Graph
     from unitp.plans import Certificate, Plan, Unused
     from unitp.program.memory import Memory
 

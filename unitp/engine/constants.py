@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Set
 
-from unitp.errors import ProgramError
 from unitp.engine.overrides import Overrides
 from unitp.engine.primitives import Primitives, Tensor
+from unitp.errors import ProgramError
 
 Key = Hashable
 

@@ -11,18 +11,18 @@ from typing import Protocol
 
 import numpy as np
 
-from unitp.errors import InputError
-from unitp.mesh import Mesh
 from unitp.engine.constants import Constants, Key
 from unitp.engine.engine import Array, EngineStats, NotFinite, Progress
 from unitp.engine.finite import Look
 from unitp.engine.guards import Guards, require
-from unitp.program.instructions import Program
 from unitp.engine.interpreter import Runner
 from unitp.engine.overrides import Overrides
 from unitp.engine.primitives import Primitives, Tensor
-from unitp.program.rank import local_shape
 from unitp.engine.transport import Alone, CountedCollectives, Tally
+from unitp.errors import InputError
+from unitp.mesh import Mesh
+from unitp.program.instructions import Program
+from unitp.program.rank import local_shape
 
 __all__ = ["Alone", "CountedCollectives", "EagerEngine", "Tally"]
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from unitp.engine.primitives import Collectives, Primitives, Tensor
+from unitp.engine.transport import Alone
 from unitp.layout import Interval, owned
 from unitp.program.instructions import (
     AllGather,
@@ -20,9 +22,7 @@ from unitp.program.instructions import (
     ReduceScatter,
     Slice,
 )
-from unitp.engine.primitives import Collectives, Primitives, Tensor
 from unitp.program.rank import intervals, local_shape
-from unitp.engine.transport import Alone
 
 Step = Callable[[Tensor], Tensor]
 

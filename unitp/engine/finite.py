@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from unitp.engine.constants import Constants
 from unitp.engine.engine import NotFinite
-from unitp.program.instructions import AllReduce, Local, ReduceScatter, reads, writes
 from unitp.engine.interpreter import Part, Runner
 from unitp.engine.primitives import Primitives, Tensor
+from unitp.program.instructions import AllReduce, Local, ReduceScatter, reads, writes
 from unitp.program.rank import intervals
 from unitp.program.text import line
 

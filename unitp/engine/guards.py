@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from unitp.engine.operators.decompositions import scalar
+from unitp.engine.primitives import Primitives, Tensor
 from unitp.errors import InputError
 from unitp.graph.ops import operator
 from unitp.graph.ops.places import Place, Span, refused
-from unitp.engine.operators.decompositions import scalar
 from unitp.program.instructions import Local, Program
-from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import intervals
 
 Guards = dict[int, tuple[Place, ...]]

@@ -12,22 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from unitp.errors import InputError, RankError, UnitpError, from_signal
 from unitp.engine import operators as decompositions
 from unitp.engine.constants import Constants, Key
 from unitp.engine.engine import Progress, Silent
 from unitp.engine.exchange import Exchange
 from unitp.engine.guards import guarded, guarded_update, guards, watched
-from unitp.program.instructions import Instruction, Local, Program, reads, writes
 from unitp.engine.overrides import Implementation, Overrides, bound
 from unitp.engine.primitives import Collectives, Primitives, Tensor
+from unitp.errors import InputError, RankError, UnitpError, from_signal
+from unitp.graph.ops import operator
+from unitp.program.analysis import in_place, may_share
+from unitp.program.instructions import Instruction, Local, Program, reads, writes
 from unitp.program.rank import Context, context, local_shape
 
 Slots = list[Tensor]
 Step = Callable[[Slots], None]
-
-VIEWS = {"Identity", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Expand", "Split", "Concat", "Cast"}
-"""Operators whose result may share memory with their input."""
 
 
 class Part(NamedTuple):
@@ -57,7 +56,7 @@ class Runner:
         self._progress: Progress = progress if progress is not None else Silent()
         self._writer = {name: i for i, instruction in enumerate(program.instructions) for name in writes(instruction)}
         self._keys = _constant_keys(program)
-        self.in_place = _in_place(program)
+        self.in_place = in_place(program)
         self.guards = guards(program)
         self.watched = watched(program, self.guards)
         self.slots: dict[str, int] = {}
@@ -162,11 +161,10 @@ class Runner:
     def _arguments(self, instruction: Instruction) -> list[str]:
         """The slots that an instruction reads; notes constants and packed operands on the way."""
         names = list(reads(instruction))
-        if isinstance(instruction, Local) and instruction.op == "MatMul":
-            found = self._parameter(instruction.inputs[1])
-            if found is not None:
-                names[1] = f"{found[0]} {'transposed' if found[1] else 'as stored'}"
-                self.operands[names[1]] = found
+        packed = operator(instruction.op).packed if isinstance(instruction, Local) else None
+        if packed is not None and (found := self._parameter(names[packed])) is not None:
+            names[packed] = f"{found[0]} {'transposed' if found[1] else 'as stored'}"
+            self.operands[names[packed]] = found
         for name in names:
             if name in self._keys:
                 self._constant(name)
@@ -183,9 +181,10 @@ class Runner:
         if name not in self._writer:
             return name, False
         made = self.program.instructions[self._writer[name]]
-        if isinstance(made, Local) and made.op == "Transpose" and made.inputs[0] not in self._writer:
-            return made.inputs[0], tuple(made.attrs.get("perm", (1, 0))) == (1, 0)  # type: ignore[arg-type]
-        return None
+        if not isinstance(made, Local) or (permutation := operator(made.op).permutation) is None:
+            return None
+        source = made.inputs[0]
+        return None if source in self._writer else (source, permutation(made.attrs, 2) == (1, 0))
 
     def _function(self, instruction: Instruction) -> Callable[..., Any] | None:
         """What an instruction calls with its present inputs; None where it has nothing to do on this rank."""
@@ -301,30 +300,11 @@ def recipe(instruction: Instruction) -> tuple[Any, ...]:
     return type(instruction).__name__, fields
 
 
-def _in_place(program: Program) -> set[str]:
-    """The values that TensorScatter may write into the state they replace."""
-    counts: dict[str, int] = {}
-    for instruction in program.instructions:
-        for name in reads(instruction):
-            counts[name] = counts.get(name, 0) + 1
-    states = dict(program.states)
-    return {
-        instruction.outputs[0]
-        for instruction in program.instructions
-        if isinstance(instruction, Local)
-        and instruction.op == "TensorScatter"
-        and states.get(instruction.inputs[0]) == instruction.outputs[0]
-        and counts[instruction.inputs[0]] == 1
-        and instruction.inputs[0] not in program.outputs
-    }
-
-
 def _aliases(program: Program) -> set[str]:
     """The outputs that may share memory with a state, and so change at the next call."""
     found = {name for pair in program.states for name in pair}
     for instruction in program.instructions:
-        views = not isinstance(instruction, Local) or instruction.op in VIEWS
-        if views and found & set(reads(instruction)):
+        if may_share(instruction) and found & set(reads(instruction)):
             found |= set(writes(instruction))
     return found & set(program.outputs)
 

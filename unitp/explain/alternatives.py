@@ -23,20 +23,20 @@ import numpy as np
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.errors import PlanError, did_you_mean
+from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.planner.choices.candidates import Candidates
-from unitp.planner.solve.elimination import Table, TooWideError, evaluate
-from unitp.planner.problem.held_bytes import one_layout
-from unitp.planner.solve.marginals import Marginals, MarginalsGiven
+from unitp.planner.prices.work import Prices
 from unitp.planner.problem.blocks import FEW, instead
+from unitp.planner.problem.held_bytes import one_layout
 from unitp.planner.problem.pins import apply as apply_pins
 from unitp.planner.problem.pins import matches, operands, readers, written
-from unitp.explain.patterns import Places, pattern
-from unitp.planner.prices.work import Prices
-from unitp.planner.problem.variables import SHARED, Problem, Variable
 from unitp.planner.problem.unused_axes import unused
+from unitp.planner.problem.variables import SHARED, Problem, Variable
+from unitp.planner.solve.elimination import Table, TooWideError, evaluate
+from unitp.planner.solve.marginals import Marginals, MarginalsGiven
 from unitp.plans import Plan, Unused, require
 
 ROUNDING = 1e-9

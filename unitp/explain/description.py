@@ -11,15 +11,16 @@ import numpy as np
 
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine, record
+from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.mesh import Mesh
-from unitp.explain.patterns import Places, pattern
 from unitp.planner.problem.unused_axes import whole
 from unitp.plans import Plan, Unused
+from unitp.program.analysis import per_call
 from unitp.program.instructions import Collective, Program, Value
 from unitp.program.lower import lower
-from unitp.program.memory import Memory, peaks, per_call
+from unitp.program.memory import Memory, peaks
 from unitp.program.objective import objective, predicted_seconds
 
 

@@ -13,10 +13,10 @@ import msgspec
 
 from unitp.cost import Machine
 from unitp.errors import PlanError
-from unitp.graph.graph import Graph
-from unitp.layout import Split
 from unitp.explain.description import light_outputs, moved, repriced, words
 from unitp.explain.patterns import Places, pattern
+from unitp.graph.graph import Graph
+from unitp.layout import Split
 from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peak

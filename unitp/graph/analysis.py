@@ -1,9 +1,14 @@
-"""Who reads what in a graph, and what follows from parameters alone."""
+"""What follows from a graph: who reads a value, what is a view, and what depends on parameters alone."""
 
 from __future__ import annotations
 
 from unitp.graph.graph import Graph, Node
-from unitp.program.memory import VIEWS
+from unitp.graph.ops import operator
+
+
+def is_view(node: Node) -> bool:
+    """Whether the result of a node always shares the memory of its input."""
+    return operator(node.op).view == "always"
 
 
 def static_nodes(graph: Graph) -> set[str]:
@@ -21,7 +26,7 @@ def kept_values(graph: Graph, static: set[str]) -> set[str]:
     """What of static nodes is held between calls: read by one as it is or through views, or an output."""
     found = {*graph.outputs, *(s.output for s in graph.states)}
     for node in reversed(graph.nodes):
-        if node.name not in static or (node.op in VIEWS and found.intersection(node.outputs)):
+        if node.name not in static or (is_view(node) and found.intersection(node.outputs)):
             found |= set(node.inputs)
     return found
 

@@ -1,12 +1,13 @@
-"""Of choices that are about as fast as the fastest, the one that holds least.
+"""Of the choices that are about as fast as the fastest, find the one that holds the fewest bytes.
 
     minimise   held    so that   seconds <= (1 + TOLERANCE) * the least seconds
 
-For a price b of a byte, min (seconds + b * held) is an ordinary planning problem, and its choice the one that holds least of
-all that are as fast. At b = slack / (held - the least there is) it would be within the slack in any case; from somewhat above, the
-price is raised until a choice is too slow, and then set to what a byte costs between the two choices next to the limit, until
-no other is found: the corners of the convex hull of seconds and bytes. What lies within the hull is looked for where choices are few
-(`unitp.planner.solve.integer_programs`). For each b,   held >= (min (seconds + b * held) - most seconds) / b   says what no choice can be below.
+For a price b of a byte, min (seconds + b * held) is an ordinary planning problem. Its choice holds the fewest bytes of all choices
+that are as fast. At b = slack / (held - the least possible) the choice is within the slack in any case. From somewhat above that
+value, the price is raised until a choice is too slow. Then the price is set to what a byte costs between the two choices on either
+side of the limit, until no new choice is found: these are the corners of the convex hull of seconds and bytes. Where there are few
+choices, an integer program also finds those inside the hull (`unitp.planner.solve.integer_programs`). Each b gives a bound that
+holds for every choice within the tolerance:   held >= (min (seconds + b * held) - most seconds) / b.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from math import ceil, inf, isfinite
 import msgspec
 import numpy as np
 
+from unitp.planner.fastest import ROUNDING, Found, Search
+from unitp.planner.problem.variables import Problem
 from unitp.planner.solve.elimination import Table
 from unitp.planner.solve.integer_programs import Program, Row, entries
-from unitp.planner.problem.variables import Problem
-from unitp.planner.fastest import ROUNDING, Found, Search
 
 TOLERANCE = 1e-3
 """Of the time: what is slower by no more is as fast."""

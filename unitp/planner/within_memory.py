@@ -1,15 +1,15 @@
-"""The least choice whose peak memory fits every rank: Lagrange for the bound, mixed plans for the choice.
+"""Find the fastest choice whose peak memory fits every rank: a Lagrangian gives the bound, mixed plans give the choice.
 
     bound    max over l >= 0 of  min over choices of  cost + sum_r l_r (held_r - budget_r + least need_r)
-    value    the best choice that was lowered and fits; those that Lagrange meets, and mixtures of them
+    value    the best choice that was lowered and fits; those that the Lagrangian meets, and mixtures of them
 
-Of choices that fit and are as fast as the best of them (`unitp.planner.tie_break`), the one that holds least is taken.
+Of the choices that fit and are as fast as the best of them (`unitp.planner.tie_break`), the one that holds the fewest bytes is taken.
 
-For given l the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.solve.descent`);
-its multipliers and l, of the few ranks and phases whose budget binds, move together (where phases are one block, l alone,
-by cutting planes). Choices on either side of a budget are mixed: bytes are cheap in some layers and dear in the others, and
-bisection finds how many. A small problem is solved over all choices (`unitp.planner.solve.integer_programs`), and exactly: what that finds and
-does not fit after all is forbidden, and it is solved again.
+For given l, the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.solve.descent`). Its
+multipliers and l, of the few ranks and phases whose budget binds, move together; where all phases are one block, l moves alone, by
+cutting planes. Choices on either side of a budget are mixed: bytes are cheap in some layers and dear in others, and bisection finds
+how many layers to take from which. A small problem is solved exactly over all choices (`unitp.planner.solve.integer_programs`): a
+choice that turns out not to fit is forbidden, and the problem is solved again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from functools import cached_property, partial
 import msgspec
 import numpy as np
 
+from unitp.planner.fastest import ROUNDING, Found
+from unitp.planner.problem.blocks import layers
+from unitp.planner.problem.footprint import Footprint
+from unitp.planner.problem.variables import Problem
 from unitp.planner.solve.descent import ROUNDS, TRIED, Apart, Shape, shortened
 from unitp.planner.solve.elimination import Elimination, InfeasibleError, Table, TooWideError, evaluate
-from unitp.planner.problem.footprint import Footprint
-from unitp.planner.tie_break import TOLERANCE
 from unitp.planner.solve.identity_cache import Memo
 from unitp.planner.solve.integer_programs import Program, Row, entries, highest
-from unitp.planner.problem.blocks import layers
-from unitp.planner.problem.variables import Problem
-from unitp.planner.fastest import ROUNDING, Found
+from unitp.planner.tie_break import TOLERANCE
 from unitp.program.memory import Memory
 
 NARROW = 2_000_000

@@ -27,22 +27,22 @@ from unitp.errors import InputError, RankError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
-from unitp.wire.arrays import Inbox, Outbox
 from unitp.ranks.courier import Courier, Errand
 from unitp.ranks.environment import for_process
 from unitp.ranks.folder import new_folder
-from unitp.wire.greeting import SOCKET, Guest, new_key
 from unitp.ranks.interpreter import command
 from unitp.ranks.isolation import Isolation
 from unitp.ranks.leftovers import Leftovers
 from unitp.ranks.logs import Forwarder
 from unitp.ranks.member import Member, no_forks
-from unitp.wire.messages import Close, Failed, Refused, Reply, Start
 from unitp.ranks.progress import Page
 from unitp.ranks.serve import DRIVER_ARRAYS, rank_arrays
 from unitp.ranks.supervisor import Supervisor
 from unitp.ranks.watchdog import Limits, Watchdog
+from unitp.wire.arrays import Inbox, Outbox
 from unitp.wire.channel import Channel, WireError, encode, for_driver
+from unitp.wire.greeting import SOCKET, Guest, new_key
+from unitp.wire.messages import Close, Failed, Refused, Reply, Start
 
 BACKLOG = 128
 CLOSE_S = 5.0

@@ -17,12 +17,14 @@ from typing import NoReturn
 
 import numpy as np
 
+from unitp.engine.engine import Array, Engine
 from unitp.errors import InputError, UnitpError
 from unitp.graph.weights import read
 from unitp.host import remedy
-from unitp.engine.engine import Array, Engine
 from unitp.program.instructions import decode
+from unitp.ranks.progress import Activity, Page, PageProgress
 from unitp.wire.arrays import Inbox, Outbox
+from unitp.wire.channel import Channel, WireError
 from unitp.wire.messages import (
     Allocate,
     Answer,
@@ -50,8 +52,6 @@ from unitp.wire.messages import (
     Start,
     Trace,
 )
-from unitp.ranks.progress import Activity, Page, PageProgress
-from unitp.wire.channel import Channel, WireError
 
 DRIVER_ARRAYS = "driver.arrays"
 NO_MEMORY = 112

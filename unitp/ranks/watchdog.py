@@ -37,10 +37,10 @@ from unitp.errors import RankError, UnitpError
 from unitp.host import host_error, remedy
 from unitp.ranks.folder import SHARED_MEMORY, room
 from unitp.ranks.member import Member
-from unitp.wire.messages import Failed
 from unitp.ranks.processes import Seen, end_all, look, marked
 from unitp.ranks.progress import Page
 from unitp.ranks.serve import NO_MEMORY
+from unitp.wire.messages import Failed
 
 TICK_S = 0.1
 STARTING_TICK_S = 0.05

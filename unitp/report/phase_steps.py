@@ -14,15 +14,16 @@ import msgspec
 import numpy as np
 
 from unitp.cost import Machine
-from unitp.graph.graph import Graph
-from unitp.layout import Layout
 from unitp.explain.description import words
 from unitp.explain.patterns import Places, layer_of
+from unitp.graph.graph import Graph
+from unitp.layout import Layout
 from unitp.planner.prices.work import Prices
 from unitp.plans import Plan
+from unitp.program.analysis import per_call
 from unitp.program.instructions import Collective, Instruction, Local, Program, writes
 from unitp.program.lower import lower
-from unitp.program.memory import Memory, local_bytes, peak, per_call
+from unitp.program.memory import Memory, local_bytes, peak
 from unitp.report.drawing import Bar, bars
 
 MOST_STEPS = 120

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.engine import Array
 from unitp.errors import InputError
 from unitp.graph.graph import Graph
+from unitp.graph.ops import operator
 from unitp.mesh import Mesh
-from unitp.engine.engine import Array
 
 INPUTS = ("input_ids", "position_ids", "write_indices", "kv_length", "logits_index")
 CHUNK = 512
@@ -46,7 +47,7 @@ def is_decoder(graph: Graph) -> bool:
 
 def positions(graph: Graph) -> int | None:
     """How many positions the graph's rotary tables hold; None where it has none."""
-    rows = [graph.types[node.inputs[1]].shape[0] for node in graph.nodes if node.op == "RotaryEmbedding"]
+    rows = [graph.types[node.inputs[1]].shape[0] for node in graph.nodes if operator(node.op).kind == "rotary"]
     return min((n for n in rows if isinstance(n, int)), default=None)
 
 

@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from unitp.engine.engine import Array, NotFinite
 from unitp.errors import RankError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.plans import Plan
 from unitp.program.check import check
-from unitp.engine.engine import Array, NotFinite
 from unitp.program.instructions import Program, encode
 from unitp.program.lower import lower
-from unitp.wire import channel as wire
-from unitp.session.banks import Bank, Banks
 from unitp.ranks.cluster import Cluster
+from unitp.session.banks import Bank, Banks
+from unitp.session.nearest_phase import choose_phase
+from unitp.session.slices import Parts
+from unitp.wire import channel as wire
 from unitp.wire.messages import (
     Allocate,
     Arrays,
@@ -39,8 +41,6 @@ from unitp.wire.messages import (
     StatePart,
     Trace,
 )
-from unitp.session.slices import Parts
-from unitp.session.nearest_phase import choose_phase
 
 PROGRAMS = 64
 

@@ -17,12 +17,12 @@ from typing import NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from unitp.errors import InputError, UnitpError
 from unitp.engine.engine import Array
-from unitp.session.banks import Bank, Lease
-from unitp.ranks.courier import Abandoned, Courier, Errand
-from unitp.session.decoder import LAST_LOGITS, Decoder, Head
 from unitp.engine.sampling import NotFinite, Sampling, choose
+from unitp.errors import InputError, UnitpError
+from unitp.ranks.courier import Abandoned, Courier, Errand
+from unitp.session.banks import Bank, Lease
+from unitp.session.decoder import LAST_LOGITS, Decoder, Head
 
 
 class Timing(msgspec.Struct):

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.engine import Array
 from unitp.errors import InputError
 from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import operator
 from unitp.graph.ops.places import Place, refused
-from unitp.engine.engine import Array
 
 Origins = npt.NDArray[np.int64]
 """Where each element of a value comes from: its number among the elements of all integer inputs."""

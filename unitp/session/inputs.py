@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.engine import Array
 from unitp.errors import InputError, did_you_mean
 from unitp.graph.graph import Graph, TensorType
-from unitp.engine.engine import Array
 
 
 def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Array], dict[str, int]]:

@@ -28,15 +28,15 @@ from unitp.plans import Plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
 from unitp.program.instructions import Program
-from unitp.session.capacity import rows_for
 from unitp.ranks.cluster import Cluster
-from unitp.session.decoder import is_decoder, positions
 from unitp.ranks.describe import ask_interpreter
 from unitp.ranks.environment import chosen
 from unitp.ranks.isolation import Isolation, isolate, require_mode
 from unitp.ranks.status import Places
-from unitp.session.session import Session
 from unitp.ranks.watchdog import Limits
+from unitp.session.capacity import rows_for
+from unitp.session.decoder import is_decoder, positions
+from unitp.session.session import Session
 
 DEFAULT_CONTEXT = 2048
 TRIES = 3

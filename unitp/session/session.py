@@ -16,23 +16,23 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.engine import Array, EngineStats, NotFinite
+from unitp.engine.sampling import Sampling
 from unitp.errors import InputError, RankError, UnitpError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.spec import BackendSpec
-from unitp.engine.engine import Array, EngineStats, NotFinite
 from unitp.program.instructions import Program
-from unitp.session.banks import Bank, Banks, LastRun
 from unitp.ranks.cluster import Cluster
 from unitp.ranks.courier import Courier, Errand
+from unitp.session.banks import Bank, Banks, LastRun
 from unitp.session.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, Execute, Head, is_decoder, require_prompts
 from unitp.session.executor import Executor, TracedCall
 from unitp.session.generation import Generation, Tokens
 from unitp.session.indices import require_places
 from unitp.session.inputs import bind, token_lists, token_rows
-from unitp.wire.messages import Answer, Measure, Measured, Memory, Probe
 from unitp.session.nearest_phase import choose_phase
-from unitp.engine.sampling import Sampling
+from unitp.wire.messages import Answer, Measure, Measured, Memory, Probe
 
 __all__ = ["Session", "TracedCall"]
 

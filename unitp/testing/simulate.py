@@ -16,16 +16,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from unitp.mesh import Mesh
-from unitp.plugins.discover import backend
 from unitp.engine.constants import Constants
 from unitp.engine.engine import NotFinite
 from unitp.engine.finite import Look
 from unitp.engine.guards import PlaceError, require
-from unitp.program.instructions import Program
 from unitp.engine.interpreter import Runner
 from unitp.engine.overrides import Overrides
 from unitp.engine.primitives import Primitives
+from unitp.mesh import Mesh
+from unitp.plugins.discover import backend
+from unitp.program.instructions import Program
 from unitp.program.rank import intervals, local_shape
 
 Array = npt.NDArray[Any]

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from unitp.graph.graph import DTYPES
 from unitp.host import at_host
-from unitp.wire.messages import ArrayPart
 from unitp.wire.channel import WireError
+from unitp.wire.messages import ArrayPart
 
 Array = npt.NDArray[np.generic]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from unitp.wire.messages import Challenge, Hello, Proof, Reply, Request
 from unitp.wire.channel import LARGEST, Channel, WireError
+from unitp.wire.messages import Challenge, Hello, Proof, Reply, Request
 
 KEY = "key"
 SOCKET = "driver.sock"

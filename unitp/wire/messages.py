@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import msgspec
 
+from unitp.engine.engine import EngineStats, NotFinite
 from unitp.graph.graph import Parameter
 from unitp.layout import Interval
 from unitp.mesh import Mesh
-from unitp.engine.engine import EngineStats, NotFinite
 
 
 class ArrayPart(msgspec.Struct, frozen=True, array_like=True):

@@ -24,12 +24,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unitp.engine.exchange import Exchange
+from unitp.engine.transport import Tally
 from unitp.errors import BackendError, ProgramError
 from unitp.mesh import Mesh
-from unitp.engine.exchange import Exchange
 from unitp.program.instructions import Local, Mask, Program, Slice
 from unitp.program.rank import local_shape
-from unitp.engine.transport import Tally
 from unitp_mxnet import primitives as p
 from unitp_mxnet.cluster import server_axes
 from unitp_mxnet.operators import Tensor, host, mx, recording

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitp.errors import InputError, RankError, UnitpError, from_signal
 from unitp.engine.engine import Progress, Silent
 from unitp.engine.interpreter import Runner
+from unitp.errors import InputError, RankError, UnitpError, from_signal
 from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
 
 Attrs = tuple[tuple[str, str], ...]

@@ -11,9 +11,9 @@ import mpi4py
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.transport import Tally
 from unitp.errors import BackendError
 from unitp.mesh import Mesh
-from unitp.engine.transport import Tally
 
 mpi4py.rc.thread_level = "funneled"  # only the main thread communicates
 mpi4py.rc.finalize = False  # `close` does; a rank that ends without it must not wait for others

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from unitp.mesh import Mesh
 from unitp.engine.transport import Tally
+from unitp.mesh import Mesh
 
 Tensor = Any
 

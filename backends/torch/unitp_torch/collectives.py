@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unitp.mesh import Mesh
 from unitp.engine.transport import Tally
+from unitp.mesh import Mesh
 
 PATIENCE = timedelta(hours=12)
 """gloo's own time-out names neither rank nor operator; the watchdog, which does, is there first."""

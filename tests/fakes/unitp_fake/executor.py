@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from unitp.mesh import Mesh
 from unitp.engine.engine import Array, EngineStats, Progress
+from unitp.mesh import Mesh
 from unitp.program.instructions import Program
 from unitp.program.rank import intervals, local_shape
 from unitp_fake.answers import scores

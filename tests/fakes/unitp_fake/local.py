@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import msgspec
 
-from unitp.mesh import Mesh
 from unitp.engine.engine import Engine
-from unitp.wire.arrays import Inbox, Outbox
+from unitp.mesh import Mesh
 from unitp.ranks.courier import Courier, Errand
-from unitp.wire.messages import Reply, Request
 from unitp.ranks.progress import Page, PageProgress
 from unitp.ranks.serve import DRIVER_ARRAYS, Worker, rank_arrays
+from unitp.wire.arrays import Inbox, Outbox
 from unitp.wire.channel import HEADER, encode
+from unitp.wire.messages import Reply, Request
 
 Made = TypeVar("Made")
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from unitp.engine.sampling import Sampling, choose
 from unitp.errors import InputError
 from unitp.session.generation import Generation
-from unitp.engine.sampling import Sampling, choose
 from unitp.session.session import Session
 
 Logits = npt.NDArray[np.floating]

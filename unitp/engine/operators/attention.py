@@ -21,12 +21,8 @@ import numpy as np
 
 from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
 from unitp.engine.primitives import Primitives, Tensor
+from unitp.graph.ops.attention import blocks
 from unitp.program.rank import Context
-
-SCORES = 8 << 20
-"""Bytes of scores that are held at a time: those of a chunk over a long cache would be most of what a rank computes with."""
-FEWEST = 64
-"""So many queries are taken at a time, however long the cache is."""
 
 
 class Run(NamedTuple):
@@ -53,12 +49,6 @@ def runs(ctx: Context) -> list[Run]:
         out.append(Run(head, group, groups, share))
         head, group = head + groups * share, group + groups
     return out
-
-
-def blocks(queries: int, row_bytes: int) -> list[tuple[int, int]]:
-    """Intervals of queries to take at a time, as equal as can be; `row_bytes`: of the scores of one query."""
-    count = max(-(-queries // max(SCORES // max(row_bytes, 1), FEWEST)), 1)
-    return [(i * queries // count, (i + 1) * queries // count) for i in range(count)]
 
 
 def blocks_of(ctx: Context) -> list[tuple[int, int]]:

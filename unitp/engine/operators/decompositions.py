@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unitp.errors import ProgramError, did_you_mean
 from unitp.engine.overrides import Implementation
 from unitp.engine.primitives import Primitives, Tensor
+from unitp.errors import ProgramError, did_you_mean
 from unitp.program.rank import Context
 
 _TABLE: dict[str, Implementation] = {}

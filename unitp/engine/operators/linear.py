@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from unitp.graph.ops.linear import einsum_terms
 from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
+from unitp.graph.ops.linear import einsum_terms
 from unitp.program.rank import Context
 
 

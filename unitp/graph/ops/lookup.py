@@ -53,6 +53,6 @@ def _after_batch(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, .
     return (index(1, (inputs[0] or ())[1]),)
 
 
-register(Operator("Gather", gather, arity=(2, 2), traffic="output", places=_along))
-register(Operator("GatherND", gather_nd, arity=(2, 2), traffic="output", places=_after_batch))
-register(Operator("GatherElements", gather_elements, arity=(2, 2), traffic="output", places=_along))
+register(Operator("Gather", gather, arity=(2, 2), kind="look-up", traffic="output", places=_along))
+register(Operator("GatherND", gather_nd, arity=(2, 2), kind="look-up", traffic="output", places=_after_batch))
+register(Operator("GatherElements", gather_elements, arity=(2, 2), kind="look-up", traffic="output", places=_along))

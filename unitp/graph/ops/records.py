@@ -1,6 +1,9 @@
-"""The table of operators. An operator is its factor rule; shape inference and a first cost follow from it.
+"""The table of operators: one record for each, which holds all that the other rooms need to know of it.
 
-register("MatMul", matmul_rule)                                  a function of attributes and input shapes
+An operator is its factor rule, from which its shapes, its legal splits and a first cost follow. The rest of a record are facts
+that a rule does not tell. Nobody outside this folder asks for an operator by its name: whoever needs a fact reads the record.
+
+register(Operator("MatMul", matmul_rule))                        a function of attributes and input shapes
 register_line("MyScale", "b s d, d -> b s d")                    one line is enough: it is inferred, costed and sharded
 """
 
@@ -9,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -21,12 +24,57 @@ from unitp.graph.ops.rule import Rule, Shape, parse
 Attrs = Mapping[str, Attribute]
 RuleFunction = Callable[[Attrs, Sequence[Shape | None], Sequence[Shape] | None], Rule]
 DtypeFunction = Callable[[Attrs, Sequence[str]], tuple[str, ...]]
+ScratchFunction = Callable[[Sequence[Sequence[int]], int], int]
+ExpansionFunction = Callable[[Node, tuple[int, ...]], list[Node]]
+PermutationFunction = Callable[[Attrs, int], tuple[int, ...]]
+
+Kind = Literal[
+    "elementwise",
+    "matmul",
+    "attention",
+    "norm",
+    "rotary",
+    "cache",
+    "look-up",
+    "selection",
+    "reduction",
+    "data movement",
+]
+
+
+class Grain(NamedTuple):
+    """What an operator is cut by: a factor, how many units of it there are, and how many groups these form."""
+
+    factor: str
+    units: int
+    groups: int
+
+
+GrainFunction = Callable[[Sequence[Shape | None]], Grain]
 
 
 class Operator(msgspec.Struct, frozen=True):
-    """`arity`: fewest and most inputs. `flops`: per point of the iteration space, which is that of `space` (factors), of all
-    factors (contractions) or of the output. `traffic`: which operands move through memory (a look-up reads what it returns).
-    `places`, `moved`, `selected`: see `unitp.graph.ops.places`.
+    """The facts about one operator.
+
+    rule         the factor rule, from attributes and input shapes
+    outputs      how many there are; `arity`: the fewest and the most inputs
+    dtypes       of the outputs, from those of the inputs (default: that of the first input)
+    kind         the class by which reports add operators up; "matmul" is costed by a device's table of contractions
+    flops        per point of the iteration space, which is that of `space` (factors), of all factors (contractions) or
+                 of the output
+    traffic      which operands move through memory (a look-up reads what it returns)
+    scratch      bytes of working space, from the local shapes of the inputs and the bytes of a number
+    grain        how planned cuts should fall, from the shapes of the inputs
+    view         whether the result can share the memory of an input: "always", "maybe" (some frameworks copy), or never
+    permutation  the order of dims, where the operator does nothing but permute them, from attributes and the number of dims
+    written      the operand that the first output may be written into, where nobody else needs it
+    packed       the operand that a backend may store in a form of its own, where it is a parameter
+    expansion    what it becomes where an inner factor is split, from the node and the shape of its first input
+                 (`unitp.graph.ops.expansions`)
+    constants    the attributes that ONNX passes as inputs, from the second on, in their order
+    candidates   whether each rank's outputs are candidates of its own part of the input alone
+    internal     whether lowering alone makes it: a graph may not use it
+    places, moved, selected    see `unitp.graph.ops.places`
     """
 
     name: str
@@ -34,9 +82,19 @@ class Operator(msgspec.Struct, frozen=True):
     outputs: int = 1
     arity: tuple[int, int] = (1, 1)
     dtypes: DtypeFunction | None = None
+    kind: Kind = "elementwise"
     flops: float = 1.0
     space: tuple[str, ...] = ()
     traffic: Literal["all", "output", "update", "none"] = "all"
+    scratch: ScratchFunction | None = None
+    grain: GrainFunction | None = None
+    view: Literal["always", "maybe", "never"] = "never"
+    permutation: PermutationFunction | None = None
+    written: int | None = None
+    packed: int | None = None
+    expansion: ExpansionFunction | None = None
+    constants: tuple[str, ...] = ()
+    candidates: bool = False
     internal: bool = False
     places: PlacesFunction | None = None
     moved: MovedFunction | None = None
@@ -113,6 +171,11 @@ def operator(name: str) -> Operator:
     if name not in _TABLE:
         raise GraphError(f'unknown operator "{name}"', hint=did_you_mean(name, known_ops()))
     return _TABLE[name]
+
+
+def is_contraction(name: str) -> bool:
+    """Whether `name` is an operator whose cost a device's table of contractions tells: two operands, the second the weight."""
+    return name in _TABLE and _TABLE[name].kind == "matmul"
 
 
 def output_count(name: str) -> int:

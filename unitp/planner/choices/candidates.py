@@ -24,7 +24,7 @@ import numpy as np
 
 from unitp.cost import Machine
 from unitp.graph.graph import Graph, Node
-from unitp.graph.ops import Rule, Term, factor_split, rule_of, term_split
+from unitp.graph.ops import Rule, Term, factor_split, operator, rule_of, term_split
 from unitp.layout import Interval, Split, cuts
 from unitp.mesh import Mesh
 from unitp.planner.choices.proportions import Weighing, Weights, weighted_cuts, weighted_groups
@@ -110,14 +110,13 @@ class Candidates:
 
     def _seed(self) -> None:
         for node in self.graph.nodes:
-            if node.op == "Attention":
-                heads = self.graph.types[node.inputs[0]].shape[1]
-                groups = self.graph.types[node.inputs[1]].shape[1]
-                for axes in self._axis_sets(heads):
+            if (grain_of := operator(node.op).grain) is not None:
+                grain = grain_of([self.graph.types[name].shape if name else None for name in node.inputs])
+                for axes in self._axis_sets(grain.units):
                     for weights, measures in self._weights(axes).items():
-                        for cut in head_cuts(self.mesh.count(axes), int(heads), int(groups), weights):
-                            self._add(node.name, "h", Split(axes, cut), measures)
-        self._seed_even(n for n in self.graph.nodes if n.op in ("MatMul", "Gemm"))
+                        for cut in head_cuts(self.mesh.count(axes), grain.units, grain.groups, weights):
+                            self._add(node.name, grain.factor, Split(axes, cut), measures)
+        self._seed_even(n for n in self.graph.nodes if operator(n.op).kind == "matmul")
         self._seed_even(self.graph.nodes)
 
     def _seed_even(self, nodes: Iterable[Node]) -> None:

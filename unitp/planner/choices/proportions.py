@@ -119,7 +119,7 @@ def _measures(devices: Sequence[Device], everything: int, few: bool) -> Iterator
 
 def _product_speed(device: Device, rows: int) -> Fraction:
     """FLOP/s where these were measured by rows; else of few rows bytes/s, which is what they wait for."""
-    if points := device.speed("MatMul", "float32").points:
+    if points := device.contractions("float32"):
         return Fraction(float(at_rows(points, rows)))
     return Fraction(device.flops("float32") if rows > 1 else device.memory_bytes_per_s)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from unitp.planner.fastest import Search
+from unitp.planner.problem.variables import SHARED, Problem
 from unitp.planner.solve.descent import Shape
 from unitp.planner.solve.elimination import Table
-from unitp.planner.problem.variables import SHARED, Problem
-from unitp.planner.fastest import Search
 
 FEW = 500
 """In a problem of no more variables it is looked for what is made once for several readers, though that is not narrow."""

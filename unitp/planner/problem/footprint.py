@@ -13,13 +13,14 @@ from collections import Counter
 
 import numpy as np
 
+from unitp.graph.analysis import is_view
 from unitp.graph.graph import Node
+from unitp.graph.ops import operator
 from unitp.layout import Layout
+from unitp.planner.problem.variables import SHARED, Problem
 from unitp.planner.solve.elimination import Table
 from unitp.planner.solve.integer_programs import Row
-from unitp.planner.problem.variables import SHARED, Problem
 from unitp.plans import Phase
-from unitp.program.memory import VIEWS, attention_bytes
 
 
 class Footprint:
@@ -32,7 +33,7 @@ class Footprint:
         self._held: dict[tuple[int, str], Row] = {}
         self._needs: dict[tuple[int, str], dict[int, Table]] = {}
         self._nodes = {node.name: node for node in self.graph.nodes}
-        self._views = {name for node in self.graph.nodes if node.op in VIEWS for name in node.outputs}
+        self._views = {name for node in self.graph.nodes if is_view(node) for name in node.outputs}
         self._parameters = {p.name for p in self.graph.parameters}
         self._kept = self._parameters | {s.input for s in self.graph.states} | {s.output for s in self.graph.states}
         self._kept |= {name for n in self.graph.nodes if n.name in problem.static for name in n.outputs}
@@ -127,12 +128,16 @@ class Footprint:
         return sum(read.values()) + written + self._space(node, phase, wanted, rank)
 
     def _space(self, node: Node, phase: Phase, wanted: tuple[Layout | None, ...], rank: int) -> int:
-        if node.op != "Attention" or wanted[0] is None or wanted[1] is None:
+        scratch = operator(node.op).scratch
+        if scratch is None:
             return 0
-        queries, keys = (self.graph.types[n].sized(phase.sizes) for n in node.inputs[:2])
-        b, h, s, _ = wanted[0].bind(queries, self.mesh).local_shape(queries, rank, self.mesh)
-        t = wanted[1].bind(keys, self.mesh).local_shape(keys, rank, self.mesh)[2]
-        return attention_bytes(b, h, s, t, np.dtype(self.graph.types[node.inputs[0]].dtype).itemsize)
+        shapes = []
+        for name, layout in zip(node.inputs, wanted, strict=True):
+            shape = self.graph.types[name].sized(phase.sizes) if name and layout is not None else ()
+            shapes.append(
+                layout.bind(shape, self.mesh).local_shape(shape, rank, self.mesh) if layout is not None else shape
+            )
+        return scratch(shapes, np.dtype(self.graph.types[node.inputs[0]].dtype).itemsize)
 
     def _of(self, name: str, layout: Layout, phase: Phase, rank: int) -> float:
         type_ = self.graph.types[name]

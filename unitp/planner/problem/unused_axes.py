@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from unitp.errors import PlanError
 from unitp.graph.graph import Graph
-from unitp.planner.solve.elimination import Table
+from unitp.graph.ops import operator
 from unitp.planner.problem.variables import SHARED, Problem, Variable
+from unitp.planner.solve.elimination import Table
 from unitp.plans import Plan, Unused
 
 Mask = npt.NDArray[np.bool_]
-PRODUCTS = ("MatMul", "Gemm", "Einsum", "Attention")
+PRODUCTS = ("matmul", "attention")
+"""The kinds of operators that an axis is worth using for."""
 
 Solve = Callable[[Sequence[Table]], tuple[Sequence[int], float]]
 """The best choice under these prices of single choices, and its value."""
@@ -47,7 +49,7 @@ def unused(problem: Problem, choice: Sequence[int], solve: Solve, *, partly: boo
 
 def whole(plan: Plan, graph: Graph, axis: str, phase: str) -> tuple[list[str], int]:
     """The products that a phase does not split over an axis, and how many products there are."""
-    products = [node.name for node in graph.nodes if node.op in PRODUCTS]
+    products = [node.name for node in graph.nodes if operator(node.op).kind in PRODUCTS]
     splits = plan.phase(phase).nodes
     return [n for n in products if all(axis not in s.axes for s in splits.get(n, {}).values())], len(products)
 
@@ -71,7 +73,7 @@ def _able(problem: Problem, axis: str) -> dict[int, Mask]:
     inside = [n for n, v in enumerate(problem.variables) if v.kind == "node" and v.phase != SHARED]
     masks = {number: np.array(uses(problem.variables[number], axis)) for number in inside}
     able = {number: mask for number, mask in masks.items() if mask.any()}
-    return {n: mask for n, mask in able.items() if ops[problem.variables[n].name] in PRODUCTS} or able
+    return {n: mask for n, mask in able.items() if operator(ops[problem.variables[n].name]).kind in PRODUCTS} or able
 
 
 def _without(unary: Sequence[Table], allowed: Mapping[int, Mask]) -> list[Table]:

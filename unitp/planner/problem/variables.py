@@ -20,19 +20,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from unitp.graph.analysis import consumers_of, is_view, kept_values, static_nodes
 from unitp.graph.graph import Graph, Node, TensorType
 from unitp.graph.ops import layouts
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Assignment, Candidates
-from unitp.planner.solve.elimination import evaluate
-from unitp.planner.problem.held_bytes import Holding
-from unitp.planner.solve.identity_cache import Memo
 from unitp.planner.prices.work import Prices, Shape
-from unitp.graph.analysis import consumers_of, kept_values, static_nodes
+from unitp.planner.problem.held_bytes import Holding
 from unitp.planner.problem.shared_conversions import Shared, repeated
+from unitp.planner.solve.elimination import evaluate
+from unitp.planner.solve.identity_cache import Memo
 from unitp.plans import Phase
-from unitp.program.memory import VIEWS
 
 Table = npt.NDArray[np.float64]
 Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
@@ -326,7 +325,7 @@ class Problem:
             for value in dict.fromkeys(filter(None, node.inputs)):
                 self._connect(value, node, number, phase, phase_name)
             for place, value in enumerate(node.outputs):
-                if phase_name == SHARED and value in self.kept and node.op not in VIEWS:
+                if phase_name == SHARED and value in self.kept and not is_view(node):
                     self._held("value", value, self.graph.types[value])
                 elif phase_name != SHARED and self._readers(value) > 1:
                     self._fan_out(node, place, value, number, phase)
@@ -373,7 +372,7 @@ class Problem:
         """The price of a value to a node that reads it, once where two operands want it in the same layout."""
         source, left = self.source(value, phase.name)
         fixed = self.is_fixed(source)
-        if fixed and home == SHARED and not (node.op in VIEWS and self.kept.intersection(node.outputs)):
+        if fixed and home == SHARED and not (is_view(node) and self.kept.intersection(node.outputs)):
             return  # a copy that is let go once the node has run, at load
         before: list[
             tuple[Layout, ...]

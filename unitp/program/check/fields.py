@@ -12,6 +12,7 @@ import msgspec
 
 from unitp.errors import ProgramError
 from unitp.graph.graph import DTYPES
+from unitp.graph.ops import operator
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.program.instructions import (
@@ -138,7 +139,9 @@ class Fields:
 
     def _split_problems(self, local: Local) -> Iterator[str]:
         # the candidates of a part are split over the axes of the part itself
-        axes = [axis for f, s in local.splits.items() if (local.op, f) != ("TopKPart", "c") for axis in s.axes]
+        axes = [
+            axis for f, s in local.splits.items() if f != "c" or not operator(local.op).candidates for axis in s.axes
+        ]
         for axis in axes:
             if axis not in self.mesh.sizes:
                 yield f"axis {axis} is not on the mesh ({self.mesh})"

@@ -99,23 +99,7 @@ def _bound(node: Node, sizes: Mapping[str, int], floats: str) -> Node:
 def _parts(program: Program, node: Node) -> Iterator[Node]:
     """The operators that compute a node in this program."""
     first = program.values.get(node.inputs[0]) if node.inputs else None
-    if first is not None and f"{node.name}:part" in program.values and node.op in ("TopK", "ArgMax"):
-        yield from _selection(node, len(first.shape))
-    elif first is not None and f"{node.name}:0" in program.values:
+    if first is not None and any(f"{node.name}:{part}" in program.values for part in ("0", "part")):
         yield from expand(node, first.shape)
     else:
         yield node
-
-
-def _selection(node: Node, dims: int) -> Iterator[Node]:
-    """Top-k or arg-max: candidates of each part, the best of them, and their places in the whole."""
-    k, dim = node.attrs.get("k", 1), int(node.attrs.get("axis", -1)) % dims  # type: ignore[arg-type]
-    part, places, best = f"{node.name}:part", f"{node.name}:part.1", f"{node.name}:best"
-    yield Node("TopKPart", node.inputs, (part, places), {"k": k, "axis": dim})
-    values = node.outputs[0] if node.op == "TopK" else f"{best}.0"
-    yield Node("TopK", (part,), (values, best), {"k": k, "axis": dim})
-    squeezed = node.op == "ArgMax" and not node.attrs.get("keepdims", 1)
-    ids = f"{best}.ids" if squeezed else node.outputs[-1]
-    yield Node("GatherElements", (places, best), (ids,), {"axis": dim})
-    if squeezed:
-        yield Node("Squeeze", (ids,), node.outputs, {"axes": (dim,)})

@@ -10,7 +10,7 @@ import msgspec
 
 from unitp.errors import GraphError
 from unitp.graph.graph import Node, TensorType
-from unitp.graph.ops import Rule, Term, infer, rule_of
+from unitp.graph.ops import Rule, Term, infer, operator, rule_of
 from unitp.layout import Layout, Reduction, Split
 from unitp.mesh import Mesh
 from unitp.program.instructions import (
@@ -131,7 +131,7 @@ def _factor_problem(rule: Rule, local: Local, mesh: Mesh) -> str:
     kinds = {rule.factors[name].kind for name in local.splits} & {*REDUCED}
     if "max" in kinds and len(kinds) > 1:
         return "a sum and a maximum are both split"
-    return _candidate_problem(local) if local.op == "TopKPart" else ""
+    return _candidate_problem(local) if operator(local.op).candidates else ""
 
 
 def _major(rule: Rule, name: str) -> bool:
@@ -144,9 +144,9 @@ def _candidate_problem(local: Local) -> str:
     """Each rank's candidates come from its own part alone: as many as it has, k at most."""
     rows, picked, k = local.splits.get("v"), local.splits.get("c"), local.attrs.get("k")
     if rows is None or picked is None or rows.axes != picked.axes:
-        return "candidates and rows of TopKPart are not split alike"
+        return f"candidates and rows of {local.op} are not split alike"
     if rows.covers or picked.covers or not isinstance(k, int):
-        return "rows or candidates of TopKPart overlap, or k is no number"
+        return f"rows or candidates of {local.op} overlap, or k is no number"
     counts = [b - a for a, b in picked.intervals]
     if counts != [min(k, b - a) for a, b in rows.intervals]:
         return f"ranks have {counts} candidates of {k} among rows {rows}"
