@@ -151,10 +151,10 @@ def test_a_difference_counts_what_the_cost_model_counts(parts: Parts) -> None:
     for d in parts.differences:
         if d.what in KINDS:
             continue
-        beside = 3 if d.what == "Gather" else 0  # with an addition
+        beside = 3 * d.additions
         moved = (compute(d.more, d.rows, bytes_only) - compute(d.less, d.rows, bytes_only)) / d.times
         work = (compute(d.more, d.rows, flops_only) - compute(d.less, d.rows, flops_only)) / d.times
-        element = 8 if d.what.endswith("float64") else 4
+        element = np.dtype(d.dtype).itemsize
         assert moved == pytest.approx(
             (d.bytes + beside * d.rows * WIDTH * 4) * element / 4, rel=0.01, abs=4 * element * WIDTH
         ), d

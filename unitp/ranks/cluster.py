@@ -30,7 +30,6 @@ from unitp.plugins.spec import BackendSpec, Process
 from unitp.ranks.courier import Courier, Errand
 from unitp.ranks.environment import for_process
 from unitp.ranks.folder import new_folder
-from unitp.ranks.interpreter import command
 from unitp.ranks.isolation import Isolation
 from unitp.ranks.leftovers import Leftovers
 from unitp.ranks.logs import Forwarder
@@ -39,6 +38,7 @@ from unitp.ranks.progress import Page
 from unitp.ranks.serve import DRIVER_ARRAYS, rank_arrays
 from unitp.ranks.supervisor import Supervisor
 from unitp.ranks.watchdog import Limits, Watchdog
+from unitp.ranks.worker_command import command
 from unitp.wire.arrays import Inbox, Outbox
 from unitp.wire.channel import Channel, WireError, encode, for_driver
 from unitp.wire.greeting import SOCKET, Guest, new_key

@@ -12,7 +12,7 @@ import msgspec
 from unitp.errors import BackendError
 from unitp.plugins import discover
 from unitp.ranks.environment import KEPT, chosen
-from unitp.ranks.interpreter import command
+from unitp.ranks.worker_command import command
 
 PATIENCE_S = 60.0
 

@@ -18,8 +18,8 @@ import unitp.namespace
 from unitp.config import CHOICES
 from unitp.errors import HostError, InputError, did_you_mean
 from unitp.ranks.environment import KEPT, chosen
-from unitp.ranks.interpreter import full_path
 from unitp.ranks.member import no_forks
+from unitp.ranks.worker_command import full_path
 
 MODES = CHOICES["isolation"]
 NAMESPACE = fspath(Path(unitp.namespace.__file__).absolute())

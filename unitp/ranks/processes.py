@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unitp.ranks.environment import MARK, ROLE, number_of
-from unitp.ranks.interpreter import ENTRY
+from unitp.ranks.worker_command import ENTRY
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

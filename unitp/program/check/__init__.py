@@ -1,9 +1,9 @@
 """Is a program right? Fields first, then every layout derived again, by code that shares none with lowering.
 
-    fields     types, names, dtypes, axes, dims, splits                                   unitp.program.check.fields
+    fields     types, names, dtypes, axes, dims, splits                                   unitp.program.check.form
     layouts    each operator's inputs and outputs from rule and splits; what each         unitp.program.check.layouts
                collective, slice and mask leaves; nothing partial is read as whole
-    graph      each operator is a node of the graph, on the values that it names          unitp.program.check.graph
+    graph      each operator is a node of the graph, on the values that it names          unitp.program.check.meaning
     memory     no rank exceeds a limit                                                    unitp.program.memory
 
 A program is one list for all ranks, so all ranks of a group meet in the same collectives in the same order, with shapes
@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 from unitp.errors import ProgramError
 from unitp.graph.graph import Graph
-from unitp.program.check.fields import Fields, decoded
-from unitp.program.check.graph import check_graph
+from unitp.program.check.form import Fields, decoded
 from unitp.program.check.layouts import Layouts
+from unitp.program.check.meaning import check_graph
 from unitp.program.instructions import Collective, Program, encode
 from unitp.program.memory import peak
 from unitp.program.text import at
