@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from os import fspath
+from os import defpath, environ, fspath
 from pathlib import Path
 from shutil import which
 
 import unitp.entry
 from unitp.cpus import allowed
+from unitp.runtime.environment import without_current_folder
 
 ENTRY = fspath(Path(unitp.entry.__file__).absolute())
 
@@ -26,8 +27,11 @@ def command(python: str, *arguments: str, engine: str = "") -> list[str]:
 
 
 def full_path(program: str) -> str:
-    """The full name of a program, links kept: a link decides which virtual environment an interpreter belongs to."""
-    return fspath(Path(which(program) or program).absolute())
+    """The full name of a program, links kept: a link decides which virtual environment an interpreter belongs to. A name
+    without a folder is looked for on PATH, and not in the current folder.
+    """
+    folders = without_current_folder(environ.get("PATH", defpath))
+    return fspath(Path(which(program, path=folders) or program).absolute())
 
 
 def package_of(engine: str) -> str:
