@@ -302,8 +302,9 @@ def test_an_interpreter_describes_itself(interpreter: str) -> None:
 def test_ranks_run_in_the_interpreter_of_the_settings(
     tiny: Graph, interpreter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tmp_path / "unitp.toml"
-    monkeypatch.setenv("UNITP_CONFIG", str(config))
+    config = tmp_path / "unitp" / "unitp.toml"
+    config.parent.mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     config.write_text(f'[backends.numpy]\npython = "{interpreter}"\n')
     with started(tiny, "tp=2") as session:
         assert session.probe() == [2.0, 2.0]

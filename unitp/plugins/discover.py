@@ -2,14 +2,19 @@
 
 Whether a framework is there is asked of the installed distributions, never by importing it (and not with `find_spec`: a
 folder called like a framework would be found).
+
+A plug-in that lies in the current folder is not loaded: Python looks there first in a notebook or an interactive session, and
+whoever enters a folder has not read it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,7 +28,7 @@ GROUP = "unitp"
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A plug-in that could not be loaded, and why."""
+    """A plug-in that could not be loaded, and why. `distribution`: what to install, a name or a folder."""
 
     name: str
     distribution: str
@@ -44,6 +49,10 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
     plugins.add_hookspecs(hookspecs)
     broken = []
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        if _in_current_folder(point):
+            here = "it lies in the current folder, from which nothing is loaded until it is installed"
+            broken.append(Broken(point.name, os.getcwd(), here))
+            continue
         try:
             plugins.register(point.load(), point.name)
         except Exception as error:
@@ -52,6 +61,16 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
                 raise
             broken.append(Broken(point.name, _owner(point.name), f"{type(error).__name__}: {error}"))
     return plugins, tuple(broken)
+
+
+def _in_current_folder(point: EntryPoint) -> bool:
+    """Whether a plug-in was found in the current folder, and not because unitp itself lies there."""
+    folder = Path(str(point.dist.locate_file(""))) if point.dist else None
+    own = Path(__file__).parents[2]
+    try:
+        return folder is not None and folder.samefile(os.curdir) and not folder.samefile(own)
+    except OSError:  # the current folder is gone
+        return False
 
 
 @lru_cache

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from os import fspath
+from os import defpath, environ, fspath
 from pathlib import Path
 from shutil import which
 
 from unitp.cpus import allowed
+from unitp.runtime.environment import without_current_folder
 
 ENTRY = fspath(Path(__file__).absolute().parents[1] / "entry.py")
 
@@ -29,8 +30,11 @@ def command(python: str, *arguments: str, plugin: str = "") -> list[str]:
 
 
 def full_path(program: str) -> str:
-    """The full name of a program, links kept: a link decides which virtual environment an interpreter belongs to."""
-    return fspath(Path(which(program) or program).absolute())
+    """The full name of a program, links kept: a link decides which virtual environment an interpreter belongs to. A name
+    without a folder is looked for on PATH, and not in the current folder.
+    """
+    folders = without_current_folder(environ.get("PATH", defpath))
+    return fspath(Path(which(program, path=folders) or program).absolute())
 
 
 def package_of(module: str) -> str:
