@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import which
 
 from unitp.cpus import allowed
-from unitp.runtime.environment import without_current_folder
+from unitp.ranks.environment import without_current_folder
 
 ENTRY = fspath(Path(__file__).absolute().parents[1] / "entry.py")
 
