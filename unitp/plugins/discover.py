@@ -1,7 +1,7 @@
 """Find plug-ins and backends. Entry points load one by one: a broken plug-in is reported, and the others work.
 
 Whether a framework is there is asked of the installed distributions, never by importing it (and not with `find_spec`: a
-folder called like a framework would be found).
+folder called like a framework would be found). A plug-in whose distribution asks for another version of unitp is not imported.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
 
 import msgspec
@@ -23,11 +23,17 @@ GROUP = "unitp"
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A plug-in that could not be loaded, and why."""
+    """A plug-in that could not be loaded, and why. `other`: it was made for another version of unitp."""
 
     name: str
     distribution: str
     reason: str
+    other: bool = False
+
+    @property
+    def mend(self) -> str:
+        """The command that mends it."""
+        return f"pip install {'--upgrade unitp' if self.other else '--force-reinstall'} {self.distribution}"
 
 
 class Registry(msgspec.Struct, frozen=True):
@@ -45,6 +51,9 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
     broken = []
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         try:
+            if reason := _made_for_another(point):
+                broken.append(Broken(point.name, _owner(point.name), reason, other=True))
+                continue
             plugins.register(point.load(), point.name)
         except Exception as error:
             # whatever a stranger's module raises is that plug-in's fault: it is reported
@@ -52,6 +61,20 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
                 raise
             broken.append(Broken(point.name, _owner(point.name), f"{type(error).__name__}: {error}"))
     return plugins, tuple(broken)
+
+
+def _made_for_another(point: EntryPoint) -> str:
+    """Which version of unitp the distribution of a plug-in needs, where this is another one."""
+    from packaging.requirements import Requirement
+
+    here, dist = installed("unitp"), point.dist
+    if here is None or dist is None:
+        return ""
+    for one in map(Requirement, dist.requires or ()):
+        holds = one.marker is None or one.marker.evaluate({"extra": ""})
+        if one.name == "unitp" and holds and not one.specifier.contains(here, prereleases=True):
+            return f"{dist.name} {dist.version} needs {one}, and this is unitp {here}"
+    return ""
 
 
 @lru_cache
@@ -102,9 +125,7 @@ def backend(name: str) -> BackendSpec:
         return found.backends[name]
     for plugin in found.broken:
         if plugin.name == name:
-            raise BackendError(
-                f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Reinstall {plugin.distribution}."
-            )
+            raise BackendError(f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Run: {plugin.mend}")
     raise BackendError(f'unknown backend "{name}"', hint=did_you_mean(name, found.backends))
 
 

@@ -31,7 +31,7 @@ from unitp.program.instructions import Program
 from unitp.runtime.capacity import rows_for
 from unitp.runtime.cluster import Cluster
 from unitp.runtime.decoder import is_decoder, positions
-from unitp.runtime.describe import ask_interpreter
+from unitp.runtime.describe import versions_in
 from unitp.runtime.environment import chosen
 from unitp.runtime.isolation import Isolation, isolate, require_mode
 from unitp.runtime.places import Places
@@ -150,13 +150,7 @@ def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
     if python == sys.executable:
         discover.require(spec, ranks)
         return
-    answer = ask_interpreter(python)
-    found = next((b for b in answer.backends if b.name == spec.name), None)
-    if found is None:
-        raise BackendError(
-            f"{python} does not know backend {spec.name}", hint=f"Run: {python} -m pip install {spec.distribution}"
-        )
-    if wanted := discover.lacking(spec, found.versions, ranks):
+    if wanted := discover.lacking(spec, versions_in(python, spec), ranks):
         raise BackendError(
             f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {python} -m {spec.install}"
         )
