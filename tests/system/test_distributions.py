@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+import tomllib
 from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
@@ -129,6 +130,12 @@ def test_it_is_found_by_its_entry_points(one: Distribution, built: dict[str, tup
 
 def test_every_backend_has_a_distribution_that_its_spec_names() -> None:
     assert {name: backends()[name].distribution for name in BACKENDS} == {n: one.name for n, one in BACKENDS.items()}
+
+
+def test_a_strangers_backend_is_told_to_have_the_same_bound() -> None:
+    text = (ROOT / "docs" / "write-a-backend.md").read_text("utf-8")
+    example = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])
+    assert example["project"]["dependencies"] == BACKENDS["torch"].project["dependencies"]
 
 
 # bills of materials
