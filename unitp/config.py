@@ -4,22 +4,28 @@ user's own `~/.config/unitp/unitp.toml`, that over the default.
     backend = "torch"
     mesh = "tp=2"
 
+    # in the user's own file only
     [backends.mxnet]
     python = "/opt/mxnet/bin/python"        # the interpreter of its ranks; UNITP_BACKENDS_MXNET_PYTHON
-
-    [backends.mxnet.env]                    # in the user's own file only
+    [backends.mxnet.env]
     LD_PRELOAD = "/opt/lib/libjemalloc.so"  # a variable of its ranks, which get no other than unitp lists
 
 `UNITP_CONFIG` names another file than `unitp.toml` in the current folder, XDG_CONFIG_HOME another place than `~/.config`. An
-empty variable is as good as none. A project's file cannot set variables of ranks: whoever enters a folder has not read it.
+empty variable is as good as none.
+
+Whoever enters a folder has not read its files, so a project's file runs nothing: one that names an interpreter or a variable
+of ranks is refused, with the lines to copy. A file that `UNITP_CONFIG` names is a project's, too: the variable may come from
+the same checkout (`.env`), and one file that may run programs is enough to look after.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -54,10 +60,12 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "context": (0, float("inf"), "0 (the model's own), or how many tokens"),
     "threads": (1, 4096, "a number from 1 to 4096"),
     "port": (0, 65535, "0 (free ones), or a number up to 65535"),
-    "stall_s": (0.1, float("inf"), "a number of seconds from 0.1 on"),
+    "stall_s": (0.1, 1e9, "a number of seconds from 0.1 to 1e9"),
 }
 CHOICES = {"isolation": ("auto", "require", "off")}
 FILE = "UNITP_CONFIG"
+LARGEST = 16 * 2**10
+"""Bytes of a settings file. Of 64 KiB, `tomllib` takes 22 s where all is one dotted key."""
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -90,10 +98,12 @@ def settings(
 
 
 def own_file(env: Mapping[str, str]) -> Path | None:
-    """The user's own settings file, whether it is there or not; None where there is no home."""
+    """The user's own settings file, whether it is there or not; None where there is no home, or a relative one: it would be
+    another in every folder.
+    """
     home = env.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(home):  # so the specification of XDG wants it
-        home = os.path.join(env["HOME"], ".config") if env.get("HOME") else ""
+        home = os.path.join(env["HOME"], ".config") if os.path.isabs(env.get("HOME", "")) else ""
     return Path(home, "unitp", "unitp.toml") if home else None
 
 
@@ -101,11 +111,21 @@ def _files(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """What the settings files say, by path; the first one counts most."""
     project, own = Path(env.get(FILE) or "unitp.toml"), own_file(env)
     files = {}
-    if own is None or project.absolute() != own:
-        files[str(project)] = _read(project, named=bool(env.get(FILE)), own=own)
+    if own is None or not _same(project, own):
+        files[str(project)] = _read(project, named=bool(env.get(FILE)))
+        _require_harmless(files[str(project)], project, own)
     if own is not None:
-        files[str(own)] = _read(own, named=False, own=own)
+        files[str(own)] = _read(own, named=False)
+        _require_full_paths(files[str(own)], own)
     return files
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether both are one file, by name or on the disk (links)."""
+    try:
+        return a.absolute() == b or a.samefile(b)
+    except (OSError, ValueError):
+        return False
 
 
 def python_of(backend: str, found: Mapping[str, Setting]) -> str | None:
@@ -158,14 +178,14 @@ def _require_known(env: Mapping[str, str]) -> None:
                 raise InputError(f"{variable} is no setting", hint=f'Did you mean "{near[0]}"?')
 
 
-def _read(path: Path, *, named: bool, own: Path | None) -> dict[str, Any]:
-    if not path.is_file() and not named:
-        return {}
+def _read(path: Path, *, named: bool) -> dict[str, Any]:
+    """The tables of a file; none where it is not there, unless it was `named`."""
+    text = _text(path, named=named)
     try:
-        file = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}{f', which {FILE} names' if named else ''}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        file = tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"cannot read {path}: its tables or lists are too deep") from None
+    except ValueError as error:  # a TOMLDecodeError, or int's own for thousands of digits
         raise InputError(f"cannot read {path}: {error}") from None
     for name in file:
         if name not in DEFAULTS and name != "backends":
@@ -176,19 +196,104 @@ def _read(path: Path, *, named: bool, own: Path | None) -> dict[str, Any]:
     if not isinstance(tables, dict) or any(not isinstance(t, dict) for t in tables.values()):
         raise InputError(f'{path}: write [backends.NAME] and python = "..." below it')
     for backend, table in tables.items():
-        if not table or not set(table) <= {"python", "env"} or not isinstance(table.get("python", ""), str):
+        python = table.get("python", "python")
+        if (
+            not table
+            or not set(table) <= {"python", "env"}
+            or not isinstance(python, str)
+            or not python
+            or "\0" in python
+        ):
             raise InputError(
-                f'{path}: a table [backends.{backend}] has one setting, python = "..."',
-                hint=f"In your own settings file it may have a table [backends.{backend}.env] as well.",
+                f'{path}: a table [backends.{backend}] has python = "...", and a table env, or one of them'
             )
         if "env" in table:
             _require_variables(table["env"], f"{path}: [backends.{backend}.env]")
-            if path != own:
-                hint = f"Move it to {own}." if own else "Set HOME, and write it to ~/.config/unitp/unitp.toml."
-                raise InputError(
-                    f"{path}: [backends.{backend}.env] may stand in your own settings file only", hint=hint
-                )
     return file
+
+
+def _text(path: Path, *, named: bool) -> str:
+    """The text of a settings file: a regular one, of `LARGEST` bytes at most, in UTF-8. Nothing is waited for."""
+    why = f", which {FILE} names" if named else ""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"cannot read {path}{why}: it is no regular file")
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        absent = error.errno in (errno.ENOENT, errno.ENOTDIR) or (error.errno == errno.EACCES and not _seen(path))
+        if absent and not named:
+            return ""
+        raise InputError(f"cannot read {path}{why}: {error.strerror}") from None
+    except ValueError as error:  # a path with a zero byte
+        raise InputError(f"cannot read {path}{why}: {error}") from None
+    if len(data) > LARGEST:
+        raise InputError(f"cannot read {path}{why}: it is larger than {LARGEST >> 10} KiB")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {path}{why}: it is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _seen(path: Path) -> bool:
+    """Whether there is such a file; not where its folder cannot be entered (another user's home)."""
+    try:
+        return bool(os.lstat(path))
+    except OSError:
+        return False
+
+
+def _require_harmless(file: Mapping[str, Any], path: Path, own: Path | None) -> None:
+    """Raise InputError for a project's file that decides which programs run, with the lines for the user's own file."""
+    if not (tables := file.get("backends")):
+        return
+    where = str(own) if own else "~/.config/unitp/unitp.toml (HOME is not set)"
+    raise InputError(
+        f"{path}: {' and '.join(f'[{_key(b)}]' for b in tables)} may stand in your own settings file only: it decides which program runs",
+        hint="\n".join(
+            [
+                f"If you trust it, move these lines to {where}:",
+                "",
+                *(line for b in tables for line in _lines(b, tables[b])),
+            ]
+        ),
+    )
+
+
+def _lines(backend: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """The table of a backend in TOML."""
+    if "python" in table:
+        yield f"[{_key(backend)}]"
+        yield f"python = {_quoted(table['python'])}"
+    if "env" in table:
+        yield f"[{_key(backend)}.env]"
+        yield from (f"{name} = {_quoted(value)}" for name, value in table["env"].items())
+
+
+def _key(backend: str) -> str:
+    return f"backends.{backend if re.fullmatch(r'[A-Za-z0-9_-]+', backend) else _quoted(backend)}"
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML, in characters that can be seen."""
+    simple = (c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text)
+    return f'"{"".join(simple)}"'
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
+
+
+def _require_full_paths(file: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for an interpreter that would be another program in every folder."""
+    for backend, table in file.get("backends", {}).items():
+        python = table.get("python", "")
+        if os.sep in python and not os.path.isabs(python):
+            raise InputError(
+                f'{path}: [{_key(backend)}] python is "{python}", which depends on the current folder',
+                hint="Write its full path, or a name that is found on PATH.",
+            )
 
 
 def _require_variables(table: Any, where: str) -> None:
@@ -199,7 +304,7 @@ def _require_variables(table: Any, where: str) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise InputError(f'{where}: "{name}" is no name of a variable')
         if not isinstance(value, str) or "\0" in value:
-            raise InputError(f'{where}: {name} is "{value}", wanted is text in quotes')
+            raise InputError(f'{where}: {name} is "{_words(value)}", wanted is text in quotes')
         if name.startswith("UNITP_"):
             raise InputError(f"{where}: {name} is unitp's own")
 
@@ -217,17 +322,27 @@ def _checked(name: str, value: Any, where: str) -> Any:
     """A value of the setting's own type and in its range."""
     kind = type(DEFAULTS[name])
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 10**300 else float("inf")
     if type(value) is not kind:
         raise _ill_typed(name, value, where)
     if value not in CHOICES.get(name, (value,)):
         raise InputError(f'{where}: {name} is "{value}"', hint=did_you_mean(value, CHOICES[name]))
     least, most, wanted = RANGES.get(name, (0, 0, ""))
     if wanted and not least <= value <= most:
-        raise InputError(f"{where}: {name} is {value}, wanted is {wanted}")
+        raise InputError(f"{where}: {name} is {_words(value)}, wanted is {wanted}")
     return value
 
 
 def _ill_typed(name: str, value: Any, where: str) -> InputError:
     wanted = {"int": "a whole number", "float": "a number"}.get(type(DEFAULTS[name]).__name__, "text in quotes")
-    return InputError(f'{where}: {name} is "{value}", wanted is {wanted}')
+    return InputError(f'{where}: {name} is "{_words(value)}", wanted is {wanted}')
+
+
+def _words(value: Any) -> str:
+    """A value in a message: short, and not spelled out where that can fail."""
+    if isinstance(value, dict | list):
+        return f"a {'table' if isinstance(value, dict) else 'list'}"
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -18,16 +18,16 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from unitp.engine.engine import Engine
 from unitp.errors import BackendError
 from unitp.plugins import discover
-from unitp.program.engine import Engine
-from unitp.runtime.describe import describe
-from unitp.runtime.environment import FOLDER, FOLDER_PREFIX, own_number
-from unitp.runtime.greeting import SOCKET, introduce, read_key
-from unitp.runtime.messages import Done, Request, Start
-from unitp.runtime.progress import Activity, Page, PageProgress
-from unitp.runtime.serve import Reserve, Worker, report
-from unitp.runtime.wire import Channel, WireError, for_worker
+from unitp.ranks.describe import describe
+from unitp.ranks.environment import FOLDER, FOLDER_PREFIX, own_number
+from unitp.ranks.progress import Activity, Page, PageProgress
+from unitp.ranks.serve import Reserve, Worker, report
+from unitp.wire.channel import Channel, WireError, for_worker
+from unitp.wire.greeting import SOCKET, introduce, read_key
+from unitp.wire.messages import Done, Request, Start
 
 PATIENCE_S = 30.0
 

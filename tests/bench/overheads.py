@@ -28,7 +28,7 @@ import unitp
 from unitp.frontends.builder import Builder
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends, missing
-from unitp.runtime.progress import Page, PageProgress
+from unitp.ranks.progress import Page, PageProgress
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 MODEL = "smollm2-135m"
@@ -53,7 +53,7 @@ print(read - begun, time.perf_counter() - read)
 EXPLAINING = """
 import sys, time
 import unitp
-from unitp.planner.alternatives import Alternatives
+from unitp.explain.alternatives import Alternatives
 model = unitp.load(sys.argv[1])
 plan = unitp.plan(model, mesh=unitp.Mesh(tp=2))
 begun = time.perf_counter()

@@ -25,12 +25,12 @@ import numpy as np
 
 import unitp
 from unitp.cost import Device, Machine
+from unitp.explain.description import repriced
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
-from unitp.planner.explain import repriced
 from unitp.plans import Plan
-from unitp.runtime.processes import look, marked
-from unitp.runtime.session import Session
+from unitp.ranks.processes import look, marked
+from unitp.session.session import Session
 
 MODEL, TOKENS, ROUNDS, SHARE = "smollm2-135m", 512, 5, 2
 PATIENCE = 5

@@ -7,7 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import rich_click as click
@@ -45,6 +47,22 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [t for t in targets if not t.startswith("http") and not (document.parent / t).exists()] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_files_and_names_that_are_told_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    paths = re.findall(r"`((?:unitp|backends|tests|docs|examples)/[^`\s]*)`", text)
+    paths += re.findall(r"`(\w[\w.-]*\.md)`", text)
+    assert [
+        p for p in paths if not any((folder / p).exists() for folder in (ROOT, document.parent, ROOT / "docs"))
+    ] == []
+    for backend, module in re.findall(r"\bunitp_(numpy|torch|tensorflow|mxnet)\.(\w+)", text):
+        assert (
+            ROOT / "backends" / backend / f"unitp_{backend}" / f"{module}.py"
+        ).exists()  # importing it imports the framework
+    for dotted in re.findall(r"\bunitp(?:\.\w+)+", text.replace("unitp.toml", "")):
+        resolve_name(dotted)
+
+
 def commands() -> list[tuple[str, str]]:
     """Every command line of unitp that a document shows, with the document's name."""
     found = []
@@ -75,6 +93,15 @@ def test_a_command_that_is_shown_exists_with_its_options(document: str, line: st
 def test_every_verb_is_documented() -> None:
     text = (ROOT / "docs" / "command-line.md").read_text("utf-8")
     assert [verb for verb in VERBS if f"`unitp {verb}" not in text] == []
+
+
+def test_the_layers_that_contributors_are_told_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    (told,) = [block for block in blocks(ROOT / "CONTRIBUTING.md", "") if " > " in block]
+    assert [re.split(r", ", layer) for layer in told.replace("\n", " ").strip().split(" > ")] == [
+        re.split(r" [|:] ", layer) for layer in layers
+    ]
 
 
 def test_what_backends_import_of_unitp_is_what_contributors_are_told() -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unitp.runtime.arrays import Inbox, Outbox
-from unitp.runtime.messages import ArrayPart, Reply, Request, Run
-from unitp.runtime.wire import HEADER, WireError, encode, for_driver, for_worker
+from unitp.wire.arrays import Inbox, Outbox
+from unitp.wire.channel import HEADER, WireError, encode, for_driver, for_worker
+from unitp.wire.messages import ArrayPart, Reply, Request, Run
 
 DTYPES = st.sampled_from(["float32", "float64", "int64", "int32", "bool"])
 REPLIES, REQUESTS = Reply.__args__, Request.__args__

@@ -102,7 +102,7 @@ def tried(backend: str, dist: Path) -> str:
 
     parts = {one.name: one for one in (UNITP, BACKENDS["numpy"], BACKENDS[backend])}
     sdists, wheels = zip(*(one.built(dist) for one in parts.values()), strict=True)
-    with tempfile.TemporaryDirectory(prefix=f"{backend}-") as folder:
+    with tempfile.TemporaryDirectory(prefix="empty-environment-") as folder:
         here = Environment(backend, Path(folder))
         # without its extra first: pips look for a local package in the registry otherwise
         here.install(*map(str, wheels), f"{wheels[-1]}[{environment(backend).partition('[')[2]}")

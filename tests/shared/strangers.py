@@ -34,9 +34,9 @@ from zoo import listeners
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backends
-from unitp.runtime.launch import launch
-from unitp.runtime.processes import marked
-from unitp.runtime.session import Session
+from unitp.ranks.processes import marked
+from unitp.session.launch import launch
+from unitp.session.session import Session
 
 NOBODY = 65534
 PTRACE_ATTACH = 16

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from unitp.runtime.leftovers import abandoned
-from unitp.runtime.processes import Seen, look
+from unitp.ranks.leftovers import abandoned
+from unitp.ranks.processes import Seen, look
 
 MARK = "UNITP_TEST"
 LISTENS = "0A"
@@ -92,20 +92,27 @@ def listening(pid: int) -> set[int]:
 
 def listeners(pid: int) -> set[tuple[str, int]]:
     """Where a process listens in its network namespace: TCP addresses with ports, and abstract Unix sockets ("@name", 0)."""
+    try:
+        return _listeners(Path("/proc", str(pid)))
+    except FileNotFoundError:
+        return set()  # it has just ended
+
+
+def _listeners(process: Path) -> set[tuple[str, int]]:
     mine = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
+    for link in (process / "fd").iterdir():
         try:
             mine.add(os.readlink(link))
         except OSError:
             continue  # the folder's own
     found = set()
     for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net", table).read_text().splitlines()[1:]:
+        for line in (process / "net" / table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == LISTENS and f"socket:[{fields[9]}]" in mine:
                 address, _, port = fields[1].rpartition(":")
                 found.add((numeric(address), int(port, 16)))
-    for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]:
+    for line in (process / "net" / "unix").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8 and fields[7].startswith("@") and f"socket:[{fields[6]}]" in mine:
             found.add((fields[7], 0))

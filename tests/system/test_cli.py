@@ -387,9 +387,9 @@ def test_doctor_tells_the_command_that_mends_what_is_missing_or_broken() -> None
 
 
 def test_doctor_looks_into_the_interpreter_of_a_backend(tmp_path: Path) -> None:
-    config = tmp_path / "unitp.toml"
-    config.write_text('[backends.numpy]\npython = "/nowhere/python"\n')
-    found = run_json("doctor", "--backend", "numpy", code=1, UNITP_CONFIG=str(config))
+    (tmp_path / "unitp").mkdir()
+    (tmp_path / "unitp" / "unitp.toml").write_text('[backends.numpy]\npython = "/nowhere/python"\n')
+    found = run_json("doctor", "--backend", "numpy", code=1, XDG_CONFIG_HOME=str(tmp_path))
     assert found["backends"][0]["state"] == "fails"
     assert "/nowhere/python cannot be asked" in found["backends"][0]["why"]
 

@@ -20,23 +20,23 @@ import pytest
 from drivers import Driver
 
 from unitp.errors import InputError, RankError
+from unitp.explain.description import describe
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.explain import describe
 from unitp.plans import Plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime import cluster as module
-from unitp.runtime import launch as launching
-from unitp.runtime import watchdog
-from unitp.runtime.greeting import SOCKET
-from unitp.runtime.launch import launch
-from unitp.runtime.messages import Hello, Proof
-from unitp.runtime.session import Session
-from unitp.runtime.watchdog import Limits
-from unitp.runtime.wire import encode
+from unitp.ranks import cluster as module
+from unitp.ranks import watchdog
+from unitp.ranks.watchdog import Limits
+from unitp.session import launch as launching
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
+from unitp.wire.channel import encode
+from unitp.wire.greeting import SOCKET
+from unitp.wire.messages import Hello, Proof
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

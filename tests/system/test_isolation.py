@@ -16,8 +16,8 @@ from unitp.errors import HostError, IsolationWarning
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backends
-from unitp.runtime.isolation import Isolation, isolate
-from unitp.runtime.launch import launch
+from unitp.ranks.isolation import Isolation, isolate
+from unitp.session.launch import launch
 
 pytestmark = pytest.mark.system
 
@@ -37,7 +37,7 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
 """
 ISOLATE = """
 import subprocess, sys
-from unitp.runtime.isolation import isolate
+from unitp.ranks.isolation import isolate
 found = isolate("require", sys.executable)
 show = ["/bin/sh", "-c", "readlink /proc/self/ns/user /proc/self/ns/net; id -u; cat /proc/net/dev"]
 print(subprocess.run(found.inside(show), pass_fds=found.descriptors, capture_output=True, text=True, check=True).stdout)

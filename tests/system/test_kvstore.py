@@ -11,8 +11,8 @@ import pytest
 from unitp_mxnet.cluster import processes
 
 from unitp.mesh import Mesh
-from unitp.runtime.isolation import isolate
-from unitp.runtime.launch import Ports
+from unitp.ranks.isolation import isolate
+from unitp.session.launch import Ports
 
 pytestmark = pytest.mark.system
 

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from unitp_fake.walk import Logits, Walk, by_timer
 
+from unitp.engine.sampling import Sampling
 from unitp.errors import InputError, UnitpError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.runtime.launch import launch
-from unitp.runtime.processes import marked
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.ranks.processes import marked
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from unitp.engine.sampling import Sampling
 from unitp.errors import BackendError, InputError, PlanError, RankError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
@@ -24,10 +25,9 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime.describe import ask_interpreter, describe, versions_in
-from unitp.runtime.launch import launch
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.ranks.describe import ask_interpreter, describe, versions_in
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 
 pytestmark = pytest.mark.system
@@ -326,8 +326,9 @@ def test_an_interpreter_with_another_unitp_is_refused_by_both_versions(tmp_path:
 def test_ranks_run_in_the_interpreter_of_the_settings(
     tiny: Graph, interpreter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tmp_path / "unitp.toml"
-    monkeypatch.setenv("UNITP_CONFIG", str(config))
+    config = tmp_path / "unitp" / "unitp.toml"
+    config.parent.mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     config.write_text(f'[backends.numpy]\npython = "{interpreter}"\n')
     with started(tiny, "tp=2") as session:
         assert session.probe() == [2.0, 2.0]
@@ -363,7 +364,7 @@ def test_closing_that_is_interrupted_leaves_nothing(
         raise KeyboardInterrupt
 
     session = launch(tiny, plan(tiny, Mesh(tp=2)), fake)
-    monkeypatch.setattr("unitp.runtime.cluster.Cluster._say_goodbye", interrupted)
+    monkeypatch.setattr("unitp.ranks.cluster.Cluster._say_goodbye", interrupted)
     with pytest.raises(KeyboardInterrupt):
         session.close()
     session.close()

@@ -256,7 +256,7 @@ def test_bad_input_is_told_and_starts_nothing(
     def start(*given: object, **named: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("unitp.runtime.cluster.Cluster.start", start)
+    monkeypatch.setattr("unitp.ranks.cluster.Cluster.start", start)
     said = unitp(*arguments)
     assert message in said.err
     assert (said.code, said.out) == (2, "")
@@ -388,7 +388,10 @@ def test_models_says_what_is_installed(unitp: Any) -> None:
 
 
 def test_config_shows_values_and_origins(unitp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("unitp.toml").write_text('mesh = "tp=4"\n[backends.mxnet]\npython = "/opt/[x]/python"\n')
+    Path("unitp.toml").write_text('mesh = "tp=4"\n')
+    Path("unitp").mkdir()
+    Path("unitp", "unitp.toml").write_text('[backends.mxnet]\npython = "/opt/[x]/python"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(Path.cwd()))
     monkeypatch.setenv("UNITP_BACKEND", "torch")
     found = unitp("config", "show", "--json").json
     assert found["mesh"] == {"value": "tp=4", "origin": "unitp.toml"}
@@ -412,9 +415,10 @@ def test_settings_reach_every_verb_that_launches(unitp: Any, monkeypatch: pytest
         seen.append(named)
         raise InputError("seen")
 
-    for module in ("unitp.runtime.launch", "unitp.comparison.compare", "unitp.comparison.oracle"):
+    for module in ("unitp.session.launch", "unitp.comparison.compare", "unitp.comparison.oracle"):
         monkeypatch.setattr(f"{module}.launch", launch)
-    Path("unitp.toml").write_text(f'stall_s = 7\nthreads = 9\n[backends.numpy]\npython = "{sys.executable}"\n')
+    Path("unitp.toml").write_text("stall_s = 7\nthreads = 9\n")
+    monkeypatch.setenv("UNITP_BACKENDS_NUMPY_PYTHON", sys.executable)
     monkeypatch.setenv("UNITP_THREADS", "3")
     ids = ["--prompt-ids", "1,2"]
     for arguments in (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def own(folder: Path) -> Path:
+    """The folder of the user's own settings file, below a home."""
+    found = folder / "home" / ".config" / "unitp"
+    found.mkdir(parents=True)
+    return found / "unitp.toml"
 
 
 GIVEN = {
@@ -64,14 +75,14 @@ def test_another_file_is_named_by_a_variable(folder: Path) -> None:
         settings(environment={"UNITP_CONFIG": "absent.toml"})
 
 
-def test_interpreters_are_named_per_backend(folder: Path) -> None:
-    (folder / "unitp.toml").write_text('[backends.mxnet]\npython = "/opt/a"\n[backends.torch]\npython = "/opt/b"\n')
-    found = settings(environment={"UNITP_BACKENDS_TORCH_PYTHON": "/opt/c"})
+def test_interpreters_are_named_per_backend(folder: Path, own: Path) -> None:
+    own.write_text('[backends.mxnet]\npython = "/opt/a"\n[backends.torch]\npython = "/opt/b"\n')
+    found = settings(environment={"HOME": str(folder / "home"), "UNITP_BACKENDS_TORCH_PYTHON": "/opt/c"})
     assert python_of("mxnet", found) == "/opt/a"
     assert python_of("torch", found) == "/opt/c"
     assert python_of("numpy", found) is None
     assert found["backends.torch.python"].origin == "UNITP_BACKENDS_TORCH_PYTHON"
-    assert found["backends.mxnet.python"].origin == "unitp.toml"
+    assert found["backends.mxnet.python"].origin == str(own)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +100,19 @@ def test_interpreters_are_named_per_backend(folder: Path) -> None:
         ("backend = [", "cannot read unitp.toml"),
         ("backends = 3", "[backends.NAME]"),
         ("backends.mxnet = 3", "[backends.NAME]"),
-        ("[backends.mxnet]\npyton = 'x'", "[backends.mxnet] has one setting"),
-        ("[backends.mxnet]\npython = 3", "[backends.mxnet] has one setting"),
+        ("[backends.mxnet]\npyton = 'x'", '[backends.mxnet] has python = "..."'),
+        ("[backends.mxnet]\npython = 3", '[backends.mxnet] has python = "..."'),
+        ("[backends.mxnet]\npython = ''", '[backends.mxnet] has python = "..."'),
+        ('[backends.mxnet]\npython = "/a\\u0000b"', '[backends.mxnet] has python = "..."'),
+        ("threads = 0x" + "f" * 5000, "threads is a number of more than 30 digits"),
+        ("threads = " + "9" * 5000, "cannot read unitp.toml: Exceeds the limit"),
+        ("stall_s = 1" + "0" * 400, "stall_s is inf, wanted is a number of seconds from 0.1 to 1e9"),
+        ("mesh" + ".a" * 2000 + " = 1", 'mesh is "a table", wanted is text in quotes'),
+        ("mesh = [[1]]", 'mesh is "a list", wanted is text in quotes'),
+        ("mesh = 1979-05-27", 'mesh is "1979-05-27", wanted is text in quotes'),
+        ("mesh = " + "[" * 5000, "cannot read unitp.toml: its tables or lists are too deep"),
+        ('mesh = "a"\nmesh = "b"', "cannot read unitp.toml: Cannot overwrite a value"),
+        ("#" * 20_000, "cannot read unitp.toml: it is larger than 16 KiB"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(folder: Path, text: str, message: str) -> None:
@@ -102,15 +124,34 @@ def test_what_is_wrong_in_a_file_is_said(folder: Path, text: str, message: str) 
 
 def test_a_file_that_is_no_text_is_refused(folder: Path) -> None:
     (folder / "unitp.toml").write_bytes(b'backend = "\xff"')
-    with pytest.raises(InputError, match=r"cannot read unitp.toml"):
+    with pytest.raises(InputError, match=r"cannot read unitp.toml: it is not UTF-8: invalid start byte at byte 11"):
         settings(environment={})
+
+
+def test_a_file_that_is_no_file_is_refused_without_waiting_for_it(folder: Path) -> None:
+    for kind in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)):
+        kind(folder / "unitp.toml")
+        with pytest.raises(
+            InputError, match=r"cannot read unitp.toml: (it is no regular file|Is a directory|Too many levels)"
+        ):
+            settings(environment={})
+        (folder / "unitp.toml").rename(folder / f"{kind}".replace("/", "_"))
+    with (folder / "unitp.toml").open("wb") as sparse:
+        sparse.truncate(3 * 2**30)
+    with pytest.raises(InputError, match="it is larger than 16 KiB"):
+        settings(environment={})
+
+
+def test_a_dangling_link_is_no_file(folder: Path) -> None:
+    (folder / "unitp.toml").symlink_to("absent")
+    assert settings(environment={})["backend"].origin == "default"
 
 
 @pytest.mark.parametrize(
     "environment, message",
     [
         ({"UNITP_THREADS": "many"}, 'UNITP_THREADS: threads is "many", wanted is a whole number'),
-        ({"UNITP_STALL_S": "0"}, "UNITP_STALL_S: stall_s is 0.0, wanted is a number of seconds from 0.1 on"),
+        ({"UNITP_STALL_S": "0"}, "UNITP_STALL_S: stall_s is 0.0, wanted is a number of seconds from 0.1 to 1e9"),
         ({"UNITP_BAKEND": "torch"}, 'UNITP_BAKEND is no setting\nDid you mean "UNITP_BACKEND"?'),
     ],
 )
@@ -132,41 +173,101 @@ def test_a_wrong_flag_is_named(folder: Path) -> None:
 # the user's own file
 
 
-@pytest.fixture
-def own(folder: Path) -> Path:
-    """The folder of the user's own settings file, below a home."""
-    found = folder / "home" / ".config" / "unitp"
-    found.mkdir(parents=True)
-    return found / "unitp.toml"
-
-
 def test_the_users_own_file_counts_less_than_the_projects(folder: Path, own: Path) -> None:
     own.write_text('backend = "torch"\nmesh = "tp=2"\n[backends.mxnet]\npython = "/own/python"\n')
     environment = {"HOME": str(folder / "home")}
     found = settings(environment=environment)
     assert (found["backend"].value, found["backend"].origin) == ("torch", str(own))
-    assert python_of("mxnet", found) == "/own/python"
-    (folder / "unitp.toml").write_text('backend = "tensorflow"\n[backends.mxnet]\npython = "/project/python"\n')
+    (folder / "unitp.toml").write_text('backend = "tensorflow"\n')
     found = settings(environment=environment)
     assert (found["backend"].value, found["mesh"].value) == ("tensorflow", "tp=2")
-    assert python_of("mxnet", found) == "/project/python"
+    assert python_of("mxnet", found) == "/own/python"
 
 
-def test_only_the_users_own_file_adds_variables(folder: Path, own: Path) -> None:
-    table = '[backends.torch.env]\nCUDA_HOME = "/opt/cuda"\nLD_PRELOAD = ""\n'
-    own.write_text(table)
-    environment = {"HOME": str(folder / "home")}
-    found = settings(environment=environment)
+def test_the_users_own_file_adds_variables(folder: Path, own: Path) -> None:
+    own.write_text('[backends.torch.env]\nCUDA_HOME = "/opt/cuda"\nLD_PRELOAD = ""\n')
+    found = settings(environment={"HOME": str(folder / "home")})
     assert variables_of("torch", found) == {"CUDA_HOME": "/opt/cuda", "LD_PRELOAD": ""}
     assert variables_of("numpy", found) == {}
     assert found["backends.torch.env.CUDA_HOME"].origin == str(own)
-    for name, variables in (("unitp.toml", environment), ("other.toml", {**environment, "UNITP_CONFIG": "other.toml"})):
-        (folder / name).write_text(table)
-        with pytest.raises(InputError, match=rf"{name}: \[backends.torch.env\] may stand in your own") as caught:
-            settings(environment=variables)
-        assert str(own) in caught.value.hint
-        (folder / name).unlink()
-    assert variables_of("torch", settings(environment={**environment, "UNITP_CONFIG": str(own)})) != {}
+
+
+TABLES = {
+    "an interpreter": '[backends.mxnet]\npython = "/project/python"',
+    "a variable": '[backends.torch.env]\nLD_PRELOAD = "./here.so"',
+    "both": '[backends.mxnet]\npython = "/p"\n[backends.mxnet.env]\nA = "1"\nB = "2"\n[backends.torch]\npython = "/q"',
+    "odd text": '[backends."a b"]\npython = "/\\u001B[31m\\"\\\\\\u202E\\U000E0041 ä"\n["backends"."a b".env]\nX = "\\n"',
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("name", ["unitp.toml", "other.toml", "full"])
+def test_a_projects_file_decides_no_program(kind: str, name: str, folder: Path, own: Path) -> None:
+    """It is refused with the very lines that the user's own file takes; a file that UNITP_CONFIG names is a project's."""
+    environment = {"HOME": str(folder / "home")}
+    project = folder / "full.toml" if name == "full" else Path(name)
+    if name != "unitp.toml":
+        environment["UNITP_CONFIG"] = str(project)
+    project.write_text('mesh = "tp=2"\n' + TABLES[kind] + "\n", "utf-8")
+    with pytest.raises(
+        InputError, match=rf"{project}: \[backends\..*\] may stand in your own settings file only"
+    ) as caught:
+        settings(environment=environment)
+    first, _, lines = caught.value.hint.partition("\n\n")
+    assert first == f"If you trust it, move these lines to {own}:"
+    assert lines.replace("\n", "").isprintable()
+    assert tomllib.loads(lines)["backends"] == tomllib.loads(TABLES[kind])["backends"]
+    own.write_text(lines, "utf-8")
+    project.write_text('mesh = "tp=2"\n')
+    found = settings(environment=environment)
+    assert {f.origin for f in found.values() if f.name.startswith("backends.")} == {str(own)}
+    assert found["mesh"].value == "tp=2"
+
+
+def test_the_users_own_file_is_known_by_any_name(folder: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.write_text('[backends.torch]\npython = "/opt/python"\n')
+    environment = {"HOME": str(folder / "home")}
+    assert python_of("torch", settings(environment={**environment, "UNITP_CONFIG": str(own)}))
+    monkeypatch.chdir(own.parent)
+    assert python_of("torch", settings(environment=environment))
+    (folder / "link").symlink_to(folder / "home")
+    monkeypatch.chdir(folder / "link" / ".config" / "unitp")
+    assert python_of("torch", settings(environment=environment))
+    assert python_of("torch", settings(environment={"XDG_CONFIG_HOME": str(folder / "link" / ".config")}))
+
+
+def test_a_relative_interpreter_or_home_would_be_another_in_every_folder(folder: Path, own: Path) -> None:
+    own.write_text('[backends.torch]\npython = "venv/bin/python"\n')
+    with pytest.raises(InputError, match="which depends on the current folder") as caught:
+        settings(environment={"HOME": str(folder / "home")})
+    assert "full path" in caught.value.hint
+    own.write_text('[backends.torch]\npython = "python3.12"\n')
+    assert python_of("torch", settings(environment={"HOME": str(folder / "home")})) == "python3.12"
+    for home in ("home", ".", "./home"):
+        assert own_file({"HOME": home}) is None
+        assert python_of("torch", settings(environment={"HOME": home})) is None
+
+
+def test_a_home_that_may_not_be_entered_has_no_settings() -> None:
+    """As after `su` with another user's HOME. A file that may not be read is an error."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as home:
+        own = Path(home, ".config", "unitp", "unitp.toml")
+        own.parent.mkdir(parents=True)
+        own.write_text('backend = "torch"\n')
+        try:
+            os.chmod(own, 0)
+            os.chmod(home, 0o755)
+            os.seteuid(user or 65534)  # root may read everything
+            with pytest.raises(InputError, match=f"cannot read {own}: Permission denied"):
+                settings(environment={"HOME": home})
+            os.seteuid(user)
+            os.chmod(home, 0)
+            os.seteuid(user or 65534)
+            assert settings(environment={"HOME": home})["backend"].origin == "default"
+        finally:
+            os.seteuid(user)
+            os.chmod(home, 0o700)
 
 
 def test_xdg_names_another_place_and_none_is_needed(folder: Path) -> None:

@@ -53,6 +53,32 @@ def test_a_broken_plug_in_is_a_line_and_the_others_work(strangers: discover.Regi
     assert strangers.backends["numpy"].engine == "unitp_numpy.executor:connect"
 
 
+@pytest.mark.parametrize("entry", ["", ".", "full"])
+def test_a_plug_in_of_the_current_folder_is_not_loaded(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook's path of imports begins with the current folder, and so does one of PYTHONPATH=$PYTHONPATH:/more."""
+    (tmp_path / "evil-1.0.dist-info").mkdir()
+    (tmp_path / "evil-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (tmp_path / "evil-1.0.dist-info" / "entry_points.txt").write_text("[unitp]\nevil = evil\nnumpy = evil\n")
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path) if entry == "full" else entry)
+    discover.registry.cache_clear()
+    try:
+        found = discover.registry()
+        with pytest.raises(
+            BackendError, match="backend evil cannot be loaded: it lies in the current folder"
+        ) as caught:
+            discover.backend("evil")
+    finally:
+        discover.registry.cache_clear()
+    assert not (tmp_path / "ran").exists()
+    assert str(tmp_path) in caught.value.hint
+    assert {"numpy", "torch", "tensorflow", "mxnet"} <= set(found.backends)
+    assert found.backends["numpy"].engine == "unitp_numpy.executor:connect"
+
+
 def test_asking_for_a_broken_backend_says_why(strangers: discover.Registry) -> None:
     with pytest.raises(BackendError, match=r"cannot be loaded: ImportError: libstrange.so.1") as caught:
         discover.backend("broken")

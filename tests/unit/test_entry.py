@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unitp.runtime.interpreter import command, full_path, package_of
+from unitp.ranks.worker_command import command, full_path, package_of
 from unitp.testing.surroundings import Surroundings
 
 

@@ -10,7 +10,7 @@ import pytest
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends, resolve
 from unitp.plugins.spec import Process
-from unitp.runtime.environment import KEPT, NUMBER, THREADS, chosen, for_process
+from unitp.ranks.environment import KEPT, NUMBER, THREADS, chosen, for_process
 from unitp.testing.surroundings import HOSTILE
 
 OWN = {

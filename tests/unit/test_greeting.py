@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from unitp.mesh import Mesh
-from unitp.runtime.greeting import BYTES, Guest, introduce, new_key, proof, read_key
-from unitp.runtime.messages import Challenge, Done, Hello, Proof, Start
-from unitp.runtime.wire import LARGEST, LARGEST_GREETING, Channel, WireError, for_driver, for_worker
+from unitp.wire.channel import LARGEST, LARGEST_GREETING, Channel, WireError, for_driver, for_worker
+from unitp.wire.greeting import BYTES, Guest, introduce, new_key, proof, read_key
+from unitp.wire.messages import Challenge, Done, Hello, Proof, Start
 
 KEY, OTHER = b"k" * BYTES, b"o" * BYTES
 HELLO = Hello("worker", 3, 1, b"n" * BYTES)

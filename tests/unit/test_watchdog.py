@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from unitp.errors import InputError, ModelError, RankError, UnitpError
-from unitp.runtime import watchdog
-from unitp.runtime.environment import MARK, for_process, number_of, own_number
-from unitp.runtime.member import Member
-from unitp.runtime.messages import Failed
-from unitp.runtime.processes import end_all, look, marked
-from unitp.runtime.progress import Activity, Page, PageProgress
-from unitp.runtime.watchdog import Limits, Watchdog
+from unitp.ranks import watchdog
+from unitp.ranks.environment import MARK, for_process, number_of, own_number
+from unitp.ranks.member import Member
+from unitp.ranks.processes import end_all, look, marked
+from unitp.ranks.progress import Activity, Page, PageProgress
+from unitp.ranks.watchdog import Limits, Watchdog
+from unitp.wire.messages import Failed
 
 
 class Den:

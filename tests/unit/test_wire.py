@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from unitp.mesh import Mesh
-from unitp.runtime.arrays import Inbox, Outbox
-from unitp.runtime.messages import ArrayPart, Arrays, Run, Start
-from unitp.runtime.wire import LARGEST, LARGEST_GREETING, Channel, WireError, encode, for_driver, for_worker
+from unitp.wire.arrays import Inbox, Outbox
+from unitp.wire.channel import LARGEST, LARGEST_GREETING, Channel, WireError, encode, for_driver, for_worker
+from unitp.wire.messages import ArrayPart, Arrays, Run, Start
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def command(
     )
     name = str(settings.value("backend"))
     path = writable(output)
-    from unitp.comparison.calibration import calibrate
+    from unitp.calibration import calibrate
     from unitp.plugins.discover import backend as find
 
     find(name)
@@ -55,7 +55,7 @@ def command(
     if as_json:
         print_json({"output": output, "backend": name, "ranks": ranks, **_about(found.machine)})
         return
-    from unitp.comparison.calibration.report import summary
+    from unitp.calibration.summary import summary
 
     for line in summary(found.machine):
         say(line)

@@ -30,7 +30,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 
     Exit code 1 where a backend or a model is not as it should be.
     """
-    from unitp.frontends.registry import KNOWN
+    from unitp.frontends.known_models import KNOWN
     from unitp.plugins.discover import backend as find
     from unitp.plugins.discover import registry
 
@@ -60,7 +60,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
     """One backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
     from unitp.plugins.discover import lacking, versions
-    from unitp.runtime.describe import versions_in
+    from unitp.ranks.describe import versions_in
 
     row: dict[str, Any] = {"backend": spec.name, "runtime": spec.runtime, "state": "ok", "mend": "", "why": ""}
     row["notice"] = spec.notice
@@ -98,7 +98,7 @@ def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
     from unitp.frontends.builder import Builder
     from unitp.mesh import Mesh
     from unitp.planner import plan
-    from unitp.runtime.launch import launch
+    from unitp.session.launch import launch
 
     b = Builder("doctor")
     graph = b.graph(b.Neg(b.input("x", "float32", (RANKS,))))
@@ -109,7 +109,7 @@ def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
 def _examine_isolation(settings: Settings) -> dict[str, Any]:
     """Whether nothing outside a session reaches its ranks, and what does where it is not so."""
     from unitp.plugins.discover import backends
-    from unitp.runtime.isolation import isolate
+    from unitp.ranks.isolation import isolate
 
     found = isolate("off" if settings.value("isolation") == "off" else "auto", sys.executable)
     found.close()

@@ -15,7 +15,7 @@ from unitp.frontends.model import Model
 from unitp.mesh import Mesh
 from unitp.planner import default_phases
 from unitp.plans import Plan, unsplit
-from unitp.runtime.launch import launch
+from unitp.session.launch import launch
 
 
 class Oracle(msgspec.Struct, frozen=True):

@@ -1,21 +1,45 @@
-"""Chat messages to a prompt, by the model's own template in jinja2's immutable sandbox.
+"""Chat messages to a prompt, by the model's own template: a stranger's program, rendered in a limited process (`render`).
 
-A template is code from a model file: in a plain environment it could run commands.
+The process has seconds and memory of its own, an empty environment but for the time zone, no open file but its request and
+answer, and is killed for sure. It takes 60 ms to start.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from unitp.errors import ModelError, from_signal
+import unitp.frontends.render
+from unitp.errors import HostError, InputError, ModelError
 from unitp.frontends.model import Model
+from unitp.host import at_host
+
+SECONDS = 2
+"""Of processor time, start included."""
+PATIENCE_S = 20.0
+"""Of the clock, on a host that is busy with other things."""
+MEMORY = 512 * 2**20
+OUTPUT = 32 * 2**20
+"""Bytes that a prompt may have."""
+WORDS = 4096
+"""Bytes that are read of what the process says where it fails."""
+TOO_MUCH = {
+    "memory": f"needs more than {MEMORY >> 20} MiB of memory",
+    "output": f"makes a prompt of more than {OUTPUT >> 20} MiB",
+}
+WITHOUT = "Write the prompt out, without --chat."
+
+SCRIPT = Path(unitp.frontends.render.__file__).absolute()
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -25,40 +49,111 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Refuses what is unsafe at once; jinja2's own prints nothing in its place and goes on."""
+class _Answer(msgspec.Struct, frozen=True):
+    """One of them is given; see `render`."""
 
-    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        raise SecurityError(f"access to {attribute!r} of a {type(obj).__name__} is unsafe")
+    text: str | None = None
+    refused: str | None = None
+    error: str | None = None
+    limit: Literal["memory", "output"] | None = None
 
 
 def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = True) -> str:
     """The prompt for these messages; with `answer`, up to where the assistant's words begin.
 
-    Raises ModelError where the model has no template, or the template refuses the messages.
+    Raises ModelError where the model has no template, or the template fails, refuses the messages, or takes more than
+    `SECONDS`, `MEMORY` or `OUTPUT`; InputError for messages that are no Unicode.
     """
     if model.decoder is None or not model.decoder.chat_template:
         raise ModelError(f"model {model.name} has no chat template", hint="Leave out --chat.")
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     given: dict[str, Any] = {
         "messages": [{"role": m.role, "content": m.content} for m in messages],
+        "tools": None,  # as transformers does: a template asks whether they are none, or whether they are defined
+        "documents": None,
         "add_generation_prompt": answer,
         "bos_token": model.decoder.bos_token,
         "eos_token": model.decoder.eos_token,
     }
     try:
-        return environment.from_string(model.decoder.chat_template).render(**given)
-    except ModelError:
-        raise
-    except Exception as error:
-        # a template is a stranger's code: it can raise anything
-        if from_signal(error):
-            raise
-        raise ModelError(f"the chat template of {model.name} failed: {type(error).__name__}: {error}") from None
+        request = msgspec.json.encode({"template": model.decoder.chat_template, "variables": given})
+    except UnicodeEncodeError as error:
+        raise InputError(f"a message of the chat is no Unicode: {error.reason}") from None
+    failed = f"the chat template of {model.name}"
+    found = _answer(request, failed)
+    if found.refused is not None:
+        raise ModelError(f"the model's chat template says: {found.refused}")
+    if found.limit:
+        raise ModelError(f"{failed} {TOO_MUCH[found.limit]}", hint=WITHOUT)
+    if found.text is None:
+        raise ModelError(f"{failed} failed: {found.error}")
+    return found.text
 
 
-def _refuse(message: str) -> NoReturn:
-    raise ModelError(f"the model's chat template says: {message}")
+def _answer(request: bytes, failed: str) -> _Answer:
+    """What a new process answers. Raises ModelError that begins with `failed` where it ends without an answer."""
+    with at_host("the process of a chat template"), _unnamed("request") as given, _unnamed("answer") as taken:
+        given.write(request)
+        given.seek(0)
+        code, words = _run(given.fileno(), taken.fileno())
+        taken.seek(0)
+        found = taken.read(OUTPUT + 1)
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise ModelError(f"{failed} takes more than {SECONDS} s: it was ended", hint=WITHOUT)
+    try:
+        return msgspec.json.decode(found, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        how = f"by {signal.strsignal(-code)}" if code < 0 else f"with exit code {code}"
+        last = words.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ModelError(
+            f"{failed} failed: its process ended {how}{f', {last}' if last else ''}", hint=WITHOUT
+        ) from None
+
+
+def _run(given: int, taken: int) -> tuple[int, bytes]:
+    """The exit code and the last words of a new process with these files, which is dead then."""
+    if not sys.executable:
+        raise HostError("this program does not know its Python interpreter, which renders chat templates")
+    limits = map(str, (SECONDS, MEMORY, OUTPUT))
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", os.fspath(SCRIPT), *limits, *_folders()],
+        bufsize=0,
+        stdin=given,
+        stdout=taken,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None  # so `Popen` promises
+        begun = time.monotonic()
+        try:
+            ended = select.poll()
+            ended.register(process.stderr)
+            ended.poll(PATIENCE_S * 1e3)  # its standard error ends with it; `wait` alone looks every 50 ms
+            code = process.wait(max(0.0, begun + PATIENCE_S - time.monotonic()))
+            os.set_blocking(process.stderr.fileno(), False)
+            return code, process.stderr.read(WORDS) or b""
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL, b""
+        finally:
+            process.kill()
+
+
+def _folders() -> list[str]:
+    """Where jinja2 and what it needs are found."""
+    specs = [find_spec(name) for name in ("jinja2", "markupsafe")]
+    return [*dict.fromkeys(os.fspath(Path(s.origin).absolute().parents[1]) for s in specs if s and s.origin)]
+
+
+def _environment() -> dict[str, str]:
+    """The time zone, and where an interpreter's own libraries are."""
+    found = {name: os.environ[name] for name in ("TZ", "LD_LIBRARY_PATH") if name in os.environ}
+    if "LD_LIBRARY_PATH" in found:
+        folders = found["LD_LIBRARY_PATH"].split(os.pathsep)
+        found["LD_LIBRARY_PATH"] = os.pathsep.join(filter(os.path.isabs, folders))
+    return found
+
+
+def _unnamed(name: str) -> Any:
+    """A file in memory without a path."""
+    return os.fdopen(os.memfd_create(f"unitp-{name}"), "w+b", buffering=0)

@@ -1,15 +1,23 @@
 """Find plug-ins and backends. Entry points load one by one: a broken plug-in is reported, and the others work.
 
 Whether a framework is there is asked of the installed distributions, never by importing it (and not with `find_spec`: a
-folder called like a framework would be found). A plug-in whose distribution asks for another version of unitp is not imported.
+folder called like a framework would be found).
+
+A plug-in that lies in the current folder is not loaded: Python looks there first in a notebook or an interactive session, and
+whoever enters a folder has not read it.
+
+Nor is one whose distribution asks for another version of unitp.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -23,7 +31,9 @@ GROUP = "unitp"
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A plug-in that could not be loaded, and why. `other`: it was made for another version of unitp."""
+    """A plug-in that could not be loaded, and why. `distribution`: what to install, a name or a folder. `other`: it was made for
+    another version of unitp.
+    """
 
     name: str
     distribution: str
@@ -33,7 +43,7 @@ class Broken(msgspec.Struct, frozen=True):
     @property
     def mend(self) -> str:
         """The command that mends it."""
-        return f"pip install {'--upgrade unitp' if self.other else '--force-reinstall'} {self.distribution}"
+        return f"pip install {'--upgrade unitp' if self.other else '--force-reinstall'} {quote(self.distribution)}"
 
 
 class Registry(msgspec.Struct, frozen=True):
@@ -50,6 +60,10 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
     plugins.add_hookspecs(hookspecs)
     broken = []
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        if _in_current_folder(point):
+            here = "it lies in the current folder, from which nothing is loaded until it is installed"
+            broken.append(Broken(point.name, os.getcwd(), here))
+            continue
         try:
             if reason := _made_for_another(point):
                 broken.append(Broken(point.name, _owner(point.name), reason, other=True))
@@ -75,6 +89,16 @@ def _made_for_another(point: EntryPoint) -> str:
         if one.name == "unitp" and holds and not one.specifier.contains(here, prereleases=True):
             return f"{dist.name} {dist.version} needs {one}, and this is unitp {here}"
     return ""
+
+
+def _in_current_folder(point: EntryPoint) -> bool:
+    """Whether a plug-in was found in the current folder, and not because unitp itself lies there."""
+    folder = Path(str(point.dist.locate_file(""))) if point.dist else None
+    own = Path(__file__).parents[2]
+    try:
+        return folder is not None and folder.samefile(os.curdir) and not folder.samefile(own)
+    except OSError:  # the current folder is gone
+        return False
 
 
 @lru_cache

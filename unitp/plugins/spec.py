@@ -2,7 +2,7 @@
 
 Everything in a `BackendSpec` is data: describing a backend imports no framework. `cluster` and `engine` name functions
 ("module:function") that are imported where they are used: `cluster` by the driver (it must not import the framework),
-`engine` by a rank (it returns a `unitp.program.engine.Engine`), `server` by a process of another role (it serves until it
+`engine` by a rank (it returns a `unitp.engine.engine.Engine`), `server` by a process of another role (it serves until it
 is no longer needed).
 """
 
@@ -43,7 +43,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     `passes`: variables of the driver's environment that its processes get (`LC_*`: all that begin so). Beside them they get
     what `cluster` sets, where the user and programs are found, and what the user's settings file adds; nothing else.
 
-    `exposed`: what can be reached, and by whom, of a session that is not isolated (`unitp.runtime.isolation`).
+    `exposed`: what can be reached, and by whom, of a session that is not isolated (`unitp.ranks.isolation`).
 
     `notice`: what somebody should know before relying on the framework, as that nobody mends it any more; `doctor` says it.
 

@@ -48,9 +48,10 @@ def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
 
 
 def mpiexec() -> str:
-    """MPICH's launcher: beside the interpreter, where its wheel puts it, or on PATH."""
+    """MPICH's launcher: beside the interpreter, where its wheel puts it, or in a folder of PATH that is named in full."""
     beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec")
+    folders = os.pathsep.join(filter(os.path.isabs, os.environ.get("PATH", os.defpath).split(os.pathsep)))
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec", path=folders)
     if found is None:
         raise BackendError(
             "several NumPy ranks need mpiexec, which is neither beside the interpreter nor on PATH",

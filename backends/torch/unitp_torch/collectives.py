@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unitp.engine.transport import Tally
 from unitp.mesh import Mesh
-from unitp.program.transport import Tally
 
 PATIENCE = timedelta(hours=12)
 """gloo's own time-out names neither rank nor operator; the watchdog, which does, is there first."""
@@ -32,7 +32,7 @@ def _store(rank: int, ranks: int) -> dist.Store:
 
 
 class Collectives:
-    """`unitp.program.primitives.Collectives` among the ranks that `unitp_torch.cluster` started."""
+    """`unitp.engine.primitives.Collectives` among the ranks that `unitp_torch.cluster` started."""
 
     def __init__(self, rank: int, mesh: Mesh) -> None:
         store = _store(rank, mesh.size)

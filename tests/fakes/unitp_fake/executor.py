@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from unitp.engine.engine import Array, EngineStats, Progress
 from unitp.mesh import Mesh
-from unitp.program.engine import Array, EngineStats, Progress
 from unitp.program.instructions import Program
 from unitp.program.rank import intervals, local_shape
 from unitp_fake.answers import scores
@@ -66,7 +66,7 @@ def taken() -> None:
 
 
 class FakeEngine:
-    """`unitp.program.engine.Engine` that sleeps a millisecond per instruction, and says words of `vocab`."""
+    """`unitp.engine.engine.Engine` that sleeps a millisecond per instruction, and says words of `vocab`."""
 
     def __init__(self, rank: int, mesh: Mesh, progress: Progress, vocab: int = 97) -> None:
         self.rank, self.mesh, self.progress = rank, mesh, progress

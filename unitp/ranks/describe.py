@@ -1,0 +1,116 @@
+"""What an interpreter can run: `unitp.worker describe` answers in JSON, `ask_interpreter` asks another."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import msgspec
+
+from unitp.errors import BackendError
+from unitp.plugins import discover
+from unitp.plugins.spec import BackendSpec
+from unitp.ranks.environment import KEPT, chosen
+from unitp.ranks.worker_command import command
+
+PATIENCE_S = 60.0
+
+
+class BackendDescription(msgspec.Struct, frozen=True):
+    """`versions`: what is installed of what the backend requires, by distribution; None where it is missing."""
+
+    name: str
+    distribution: str
+    runtime: str
+    versions: dict[str, str | None]
+    dtypes: tuple[str, ...]
+    install: str
+
+
+class Description(msgspec.Struct, frozen=True):
+    """An interpreter, and the backends that are installed in it. `broken`: plug-ins that do not load, and why."""
+
+    executable: str
+    python: str
+    platform: str
+    unitp: str | None
+    backends: tuple[BackendDescription, ...]
+    broken: dict[str, str]
+
+
+def describe() -> Description:
+    """This interpreter. Imports no framework."""
+    found = discover.registry()
+    backends = tuple(
+        BackendDescription(
+            spec.name,
+            spec.distribution,
+            spec.runtime,
+            discover.versions(spec),
+            spec.dtypes,
+            spec.install,
+        )
+        for spec in found.backends.values()
+    )
+    return Description(
+        sys.executable,
+        platform.python_version(),
+        platform.platform(),
+        discover.installed("unitp"),
+        backends,
+        {plugin.name: plugin.reason for plugin in found.broken},
+    )
+
+
+def versions_in(python: str, spec: BackendSpec) -> dict[str, str | None]:
+    """What another interpreter has of what a backend requires. Raises BackendError where it cannot be asked, has another
+    version of unitp, or does not know the backend.
+    """
+    answer = ask_interpreter(python)
+    if (here := discover.installed("unitp")) and answer.unitp and _series(here) != _series(answer.unitp):
+        raise BackendError(
+            f"the interpreter {python} has unitp {answer.unitp}, and this is unitp {here}",
+            hint=f"Run: {python} -m pip install unitp=={here} {spec.distribution}",
+        )
+    if reason := answer.broken.get(spec.name):
+        raise BackendError(f"backend {spec.name} cannot be loaded in {python}: {reason}")
+    found = next((b.versions for b in answer.backends if b.name == spec.name), None)
+    if found is None:
+        raise BackendError(
+            f"{python} does not know backend {spec.name}", hint=f"Run: {python} -m pip install {spec.distribution}"
+        )
+    return found
+
+
+def _series(version: str) -> tuple[int, ...]:
+    """Versions of one series understand each other."""
+    from packaging.version import Version
+
+    return Version(version).release[:2]
+
+
+def ask_interpreter(python: str) -> Description:
+    """What another interpreter says of itself. Raises BackendError where it cannot be run or has no unitp."""
+    try:
+        done = subprocess.run(
+            command(python, "describe"),
+            env=chosen(os.environ, KEPT),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendError(f"the interpreter {python} cannot be asked: {error}") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise BackendError(
+            f"the interpreter {python} has no working unitp: {last}", hint=f"Run: {python} -m pip install unitp"
+        )
+    try:
+        return msgspec.json.decode(done.stdout, type=Description)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BackendError(f"the interpreter {python} answered what is no description: {error}") from None
