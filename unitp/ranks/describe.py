@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from shlex import quote
 
 import msgspec
 
@@ -72,14 +73,15 @@ def versions_in(python: str, spec: BackendSpec) -> dict[str, str | None]:
     if (here := discover.installed("unitp")) and answer.unitp and _series(here) != _series(answer.unitp):
         raise BackendError(
             f"the interpreter {python} has unitp {answer.unitp}, and this is unitp {here}",
-            hint=f"Run: {python} -m pip install unitp=={here} {spec.distribution}",
+            hint=f"Run: {quote(python)} -m pip install unitp=={here} {spec.distribution}",
         )
     if reason := answer.broken.get(spec.name):
         raise BackendError(f"backend {spec.name} cannot be loaded in {python}: {reason}")
     found = next((b.versions for b in answer.backends if b.name == spec.name), None)
     if found is None:
         raise BackendError(
-            f"{python} does not know backend {spec.name}", hint=f"Run: {python} -m pip install {spec.distribution}"
+            f"{python} does not know backend {spec.name}",
+            hint=f"Run: {quote(python)} -m pip install {spec.distribution}",
         )
     return found
 
@@ -108,7 +110,7 @@ def ask_interpreter(python: str) -> Description:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise BackendError(
-            f"the interpreter {python} has no working unitp: {last}", hint=f"Run: {python} -m pip install unitp"
+            f"the interpreter {python} has no working unitp: {last}", hint=f"Run: {quote(python)} -m pip install unitp"
         )
     try:
         return msgspec.json.decode(done.stdout, type=Description)

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from shlex import quote
 
 import msgspec
 
@@ -152,7 +153,7 @@ def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
         return
     if wanted := discover.lacking(spec, versions_in(python, spec), ranks):
         raise BackendError(
-            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {python} -m {spec.install}"
+            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {quote(python)} -m {spec.install}"
         )
 
 
