@@ -12,6 +12,7 @@ from click.exceptions import Abort, Exit
 from unitp.cli.streams import standard_streams
 from unitp.errors import InputError, UnitpError, did_you_mean
 from unitp.host import host_error
+from unitp.texts import shown
 
 VERBS = {
     "doctor": "What is installed, what is missing, and the command that mends it.",
@@ -84,6 +85,7 @@ def call(arguments: Sequence[str] | None) -> int:
     except UnitpError as error:
         return fail(error)
     except click.ClickException as error:
+        vars(error)["message"] = shown(error.message, "\n")  # click declares it final
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, Abort):
@@ -106,11 +108,9 @@ def _returned(arguments: Sequence[str] | None) -> int:
 
 def fail(error: UnitpError) -> int:
     """Print what is wrong and how to mend it; returns the exit code."""
-    from rich.markup import escape
+    from unitp.cli.output import remark
 
-    from unitp.cli.output import errors
-
-    errors().print(f"[bold red]Error:[/bold red] {escape(error.message)}", highlight=False)
+    remark(("Error:", "bold red"), f" {error.message}", keep="\n\t")
     if error.hint:
-        errors().print(escape(error.hint), highlight=False)
+        remark(error.hint, keep="\n\t")
     return error.exit_code

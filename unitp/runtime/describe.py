@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from shlex import quote
 
 import msgspec
 
@@ -80,7 +81,7 @@ def ask_interpreter(python: str) -> Description:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise BackendError(
-            f"the interpreter {python} has no working unitp: {last}", hint=f"{python} -m pip install unitp"
+            f"the interpreter {python} has no working unitp: {last}", hint=f"{quote(python)} -m pip install unitp"
         )
     try:
         return msgspec.json.decode(done.stdout, type=Description)
