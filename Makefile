@@ -20,7 +20,7 @@ TESTED := $(shell find unitp backends tests docs examples *.md pyproject.toml -t
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all faults bench bench-overheads bench-planner bench-prediction bench-unlike lint format
+.PHONY: help setup demo test test-all faults strangers bench bench-overheads bench-planner bench-prediction bench-unlike lint format
 
 help:
 	@echo "make demo       SmolLM2-135M on 2 ranks in NumPy, PyTorch, TensorFlow and MXNet: who agrees"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-all   every test: all backends at every width, every fault, many examples; part by part: run again, it goes on"
 	@echo "                with the part that failed (PART=system: these parts alone)"
 	@echo "make faults     200 random faults on the four backends (SEED=7, COUNT=200, FROM=0): who is named, what is left"
+	@echo "make strangers  another user and another network at the doors of running sessions, 5000 tries each (wants root; SEED=7)"
 	@echo "make bench      speed, as ratios within one run"
 	@echo "make bench-overheads   help, planning, starting, a call of nothing: seconds, beside what is wanted"
 	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
@@ -62,6 +63,9 @@ test-all: lint $(addprefix $(PASSED)/,$(filter tests/$(PART)%,$(PARTS)))
 $(PASSED)/%: $(TESTED) | $(STAMP)
 	$(BIN)/python -m pytest --hypothesis-profile=thorough $*
 	@mkdir -p $(@D) && touch $@
+
+strangers: $(STAMP)
+	$(BIN)/python tests/shared/strangers.py --seed $(SEED)
 
 faults: $(STAMP)
 	$(BIN)/python tests/shared/faults.py --seed $(SEED) --count $(COUNT) --from $(FROM)

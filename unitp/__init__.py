@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unitp.api import plan
     from unitp.comparison.compare import Comparison, compare
+    from unitp.engine.sampling import Sampling
     from unitp.errors import UnitpError
     from unitp.frontends import load
     from unitp.frontends.builder import Builder
     from unitp.frontends.model import Model
     from unitp.mesh import Mesh
     from unitp.plans import Phase, Plan
-    from unitp.runtime.launch import launch
-    from unitp.runtime.sampling import Sampling
-    from unitp.runtime.session import Session
+    from unitp.session.launch import launch
+    from unitp.session.session import Session
 
 __all__ = [
     "Builder",
@@ -49,11 +49,11 @@ _HOMES = {
     "Model": "unitp.frontends.model",
     "Phase": "unitp.plans",
     "Plan": "unitp.plans",
-    "Sampling": "unitp.runtime.sampling",
-    "Session": "unitp.runtime.session",
+    "Sampling": "unitp.engine.sampling",
+    "Session": "unitp.session.session",
     "UnitpError": "unitp.errors",
     "compare": "unitp.comparison.compare",
-    "launch": "unitp.runtime.launch",
+    "launch": "unitp.session.launch",
     "load": "unitp.frontends",
     "plan": "unitp.api",
 }

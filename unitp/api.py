@@ -39,7 +39,7 @@ def plan(
     `objective`: `"time"`, or `"memory"`, as few bytes as can be on the rank that needs most, then time. After `time_limit`
     seconds the best plan known is returned; its certificate says how far from the best it may be.
 
-    `pins` fix choices beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.pins` has the grammar). Raises MeshError
+    `pins` fix choices beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.problem.pins` has the grammar). Raises MeshError
     where an axis has no legal use (unless `allow_unused`) or the machine does not fit the mesh, PlanError where a phase lacks
     a size or gives one that the graph does not have, where a pin matches nothing or cannot be satisfied, or where no plan
     fits, InputError for a machine that cannot be read.

@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "context": 0,
     "threads": 1,
     "port": 0,
+    "isolation": "auto",
     "stall_s": 120.0,
 }
 ABOUT = {
@@ -53,6 +54,7 @@ ABOUT = {
     "context": "tokens that the caches hold per sequence; 0: the model's own, at most 2048",
     "threads": "threads of each rank",
     "port": "the first port that ranks use; 0: free ones are picked",
+    "isolation": "auto, require or off: whether ranks run in a network namespace of their own",
     "stall_s": "seconds without progress after which a rank counts as stuck",
 }
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -61,6 +63,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "port": (0, 65535, "0 (free ones), or a number up to 65535"),
     "stall_s": (0.1, 1e9, "a number of seconds from 0.1 to 1e9"),
 }
+CHOICES = {"isolation": ("auto", "require", "off")}
 FILE = "UNITP_CONFIG"
 LARGEST = 16 * 2**10
 """Bytes of a settings file. Of 64 KiB, `tomllib` takes 22 s where all is one dotted key."""
@@ -312,6 +315,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
         value = float(value) if abs(value) < 10**300 else float("inf")
     if type(value) is not kind or (isinstance(value, str) and "\0" in value):
         raise _ill_typed(name, value, where)
+    if value not in CHOICES.get(name, (value,)):
+        raise InputError(f'{where}: {name} is "{value}"', hint=did_you_mean(value, CHOICES[name]))
     least, most, wanted = RANGES.get(name, (0, 0, ""))
     if wanted and not least <= value <= most:
         raise InputError(f"{where}: {name} is {_words(value)}, wanted is {wanted}")

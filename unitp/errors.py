@@ -95,6 +95,10 @@ class HostError(UnitpError):
     exit_code = 3
 
 
+class IsolationWarning(UserWarning):
+    """What of a session can be reached from outside it, and why it is not isolated."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt `name`: the nearest known name, or the list of them."""
     names = sorted(known)

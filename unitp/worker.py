@@ -1,15 +1,12 @@
-"""A worker: `--role worker --connect 127.0.0.1:4711`, and `describe`. Interpreters are given `unitp.entry`, which leads here.
+"""A worker: `--role worker`, and `describe`. Interpreters are given `unitp.entry`, which leads here.
 
 It connects before it imports a framework, so that the driver knows from the start who is there, and ends as soon as
-the driver's end of the connection is closed, whatever it is doing then: a killed driver leaves nothing behind. A
-process that serves (any role but "worker") imports the engine's module, which takes over because of the environment
-that the backend's `cluster` gave it.
+the driver's end of the connection is closed, whatever it is doing then: a killed driver leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import shutil
 import socket
@@ -17,18 +14,20 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
+from unitp.engine.engine import Engine
 from unitp.errors import BackendError
-from unitp.program.engine import Engine
-from unitp.runtime.describe import describe
-from unitp.runtime.environment import FOLDER, FOLDER_PREFIX, TOKEN, own_number
-from unitp.runtime.messages import Done, Hello, Request, Start
-from unitp.runtime.progress import Activity, Page, PageProgress
-from unitp.runtime.serve import Reserve, Worker, report
-from unitp.runtime.wire import Channel, WireError, for_worker
+from unitp.plugins import discover
+from unitp.ranks.describe import describe
+from unitp.ranks.environment import FOLDER, FOLDER_PREFIX, own_number
+from unitp.ranks.progress import Activity, Page, PageProgress
+from unitp.ranks.serve import Reserve, Worker, report
+from unitp.wire.channel import Channel, WireError, for_worker
+from unitp.wire.greeting import SOCKET, introduce, read_key
+from unitp.wire.messages import Done, Request, Start
 
 PATIENCE_S = 30.0
 
@@ -36,27 +35,25 @@ PATIENCE_S = 30.0
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m unitp.worker", description=__doc__.partition("\n")[0])
     parser.add_argument("--role", default="worker")
-    parser.add_argument("--connect", metavar="HOST:PORT", help="where the driver listens")
+    parser.add_argument("--plugin", default="", metavar="MODULE", help="the plug-in that describes the backend")
     parser.add_argument("what", nargs="?", choices=["describe"], help="print this interpreter's backends as JSON")
     given = parser.parse_args(arguments)
     if given.what == "describe":
         print(msgspec.json.encode(describe()).decode())
         return
-    if not given.connect or TOKEN not in os.environ:
-        parser.error("a worker is started by unitp's launcher, which gives --connect and the token")
-    host, _, port = given.connect.rpartition(":")
-    serve(given.role, host, int(port))
+    if FOLDER not in os.environ:
+        parser.error("a worker is started by unitp's launcher, which names the folder of its session")
+    serve(given.role, given.plugin)
 
 
-def serve(role: str, host: str, port: int) -> None:
-    """Join the session that listens at `host:port`, and stay in it to its end."""
+def serve(role: str, plugin: str) -> None:
+    """Join the session of this process's environment, and stay in it to its end."""
     number, folder = own_number(os.environ), Path(os.environ[FOLDER])
     try:
-        channel = for_worker(socket.create_connection((host, port), timeout=PATIENCE_S))
-        channel.socket.settimeout(None)
-        channel.send(Hello(os.environ[TOKEN], role, number, os.getpid()))
+        channel = for_worker(connected(folder / SOCKET))
+        introduce(channel, read_key(folder), role, number)
         start = channel.receive()
-    except (ConnectionError, TimeoutError, WireError):
+    except (ConnectionError, TimeoutError, FileNotFoundError, WireError):
         leave(folder)  # the driver is gone; whatever else the system refuses is told in the log
     if not isinstance(start, Start):
         raise WireError(f"the driver began with {type(start).__name__} instead of Start")
@@ -69,12 +66,12 @@ def serve(role: str, host: str, port: int) -> None:
     try:
         if role == "worker":
             progress = PageProgress(page)
-            engine = connect(start, number, page, progress)
+            engine = connect(start, plugin, number, page, progress)
             channel.send(Done())
             Worker(number, channel, engine, page, folder, progress).work()
         else:
             page.enter(Activity.SERVING)
-            importlib.import_module(start.engine.partition(":")[0])
+            imported(discover.described(start.backend, plugin).server)()
     except BaseException as error:
         report(channel, error, reserve)
         raise
@@ -83,18 +80,31 @@ def serve(role: str, host: str, port: int) -> None:
     os._exit(0)  # the engine is closed: nothing that frameworks do at exit is needed, and some of it waits for others
 
 
-def connect(start: Start, rank: int, page: Page, progress: PageProgress) -> Engine:
+def connected(path: Path) -> socket.socket:
+    """A connection to the driver."""
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    found.settimeout(PATIENCE_S)
+    found.connect(os.fspath(path))
+    found.settimeout(None)
+    return found
+
+
+def connect(start: Start, plugin: str, rank: int, page: Page, progress: PageProgress) -> Engine:
     """Import the backend's engine and join the group of ranks."""
-    module, _, function = start.engine.partition(":")
     page.enter(Activity.IMPORTING)
+    join: Callable[..., Engine] = imported(discover.described(start.backend, plugin).engine)
+    page.enter(Activity.JOINING)
+    return join(rank, start.mesh, progress)
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """A backend's "module:function". Raises BackendError where what it imports is missing here."""
     try:
-        join: Callable[..., Engine] = getattr(importlib.import_module(module), function)
+        return discover.resolve(path)
     except ImportError as error:
         raise BackendError(
             f"the backend cannot be imported in {sys.executable}: {error}", hint="`unitp doctor` tells what is missing."
         ) from error
-    page.enter(Activity.JOINING)
-    return join(rank, start.mesh, progress)
 
 
 def end_with_driver(channel: Channel[Request], folder: Path) -> None:

@@ -3,6 +3,7 @@
     help       `unitp --help`, and that of two verbs, in a fresh process: processor time, as help waits for nothing
     reading, planning, explaining    30 layers, two phases, in a process that has done nothing before
     start      a session of 2 ranks, against 2 concurrent bare imports of its framework
+    isolation  how much longer a start takes than without
     call       of an empty program on 2 ranks: the round trip between driver and ranks
     progress   a rank's note of the instruction that it is at
 
@@ -27,12 +28,12 @@ import unitp
 from unitp.frontends.builder import Builder
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends, missing
-from unitp.runtime.progress import Page, PageProgress
+from unitp.ranks.progress import Page, PageProgress
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 MODEL = "smollm2-135m"
 ROUNDS, CALLS, NOTES = 3, 300, 100_000
-HELP_S, READING_S, PLANNING_S, EXPLAINING_S, CALL_S, PROGRESS_S = 0.3, 1.0, 1.0, 2.0, 1e-3, 1e-6
+HELP_S, READING_S, PLANNING_S, EXPLAINING_S, ISOLATION_S, CALL_S, PROGRESS_S = 0.3, 1.0, 1.0, 2.0, 0.2, 1e-3, 1e-6
 START_S = {"mxnet": 6.0}
 """Beyond two bare imports, where it is not 3 s: MXNet has a scheduler and a server besides, which import it too."""
 
@@ -52,7 +53,7 @@ print(read - begun, time.perf_counter() - read)
 EXPLAINING = """
 import sys, time
 import unitp
-from unitp.planner.alternatives import Alternatives
+from unitp.explain.alternatives import Alternatives
 model = unitp.load(sys.argv[1])
 plan = unitp.plan(model, mesh=unitp.Mesh(tp=2))
 begun = time.perf_counter()
@@ -105,6 +106,7 @@ def overheads(names: Sequence[str]) -> Iterator[Line]:
     for name in names:
         yield start(name)
     if "numpy" in names:
+        yield under("isolation of a session", best(isolation_s), ISOLATION_S)
         yield under("a call of an empty program, 2 ranks", call_s(), CALL_S)
     yield under("a note of progress", best(progress_s), PROGRESS_S)
 
@@ -152,12 +154,17 @@ def imports_s(name: str) -> float:
     return time.perf_counter() - begun
 
 
-def start_s(name: str) -> float:
+def isolation_s() -> float:
+    """Seconds that a start of two ranks in a namespace of their own takes beyond one without."""
+    return start_s("numpy", isolation="require") - start_s("numpy", isolation="off")
+
+
+def start_s(name: str, **options: str) -> float:
     """Seconds until a session of two ranks on a small model is ready."""
     model = tiny()
     plan = unitp.plan(model, Mesh(tp=2), machine=EAGER_TO_SPLIT)
     begun = time.perf_counter()
-    with unitp.launch(model, plan, name):
+    with unitp.launch(model, plan, name, **options):
         return time.perf_counter() - begun
 
 

@@ -32,8 +32,8 @@ from unitp.frontends.huggingface import from_config
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.candidates import ROLES, parameter_bytes
-from unitp.planner.frugal import TOLERANCE
+from unitp.planner.choices.candidates import ROLES, parameter_bytes
+from unitp.planner.tie_break import TOLERANCE
 from unitp.plans import Certificate, Phase, Plan
 from unitp.testing.megatron import MEGATRON, by_sequence
 
@@ -200,11 +200,11 @@ def tied() -> Iterator[tuple[str, bool]]:
 
 def best_tied(graph: Graph, mesh: Mesh, roles: Mapping[str, str], machine: Machine) -> float:
     """What the best plan costs in which every node and value is split alike in both phases: exact, by elimination."""
-    from unitp.planner.candidates import Candidates
-    from unitp.planner.elimination import minimise
-    from unitp.planner.holding import one_layout
-    from unitp.planner.price import Prices
-    from unitp.planner.problem import Problem
+    from unitp.planner.choices.candidates import Candidates
+    from unitp.planner.prices.work import Prices
+    from unitp.planner.problem.held_bytes import one_layout
+    from unitp.planner.problem.variables import Problem
+    from unitp.planner.solve.elimination import minimise
 
     problem = Problem(graph, mesh, PHASES, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
     groups: dict[tuple[str, str], list[int]] = {}

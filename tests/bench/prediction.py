@@ -22,16 +22,16 @@ from statistics import mean
 import msgspec
 
 import unitp
+from unitp.calibration import calibrate
 from unitp.comparison.breakdown import breakdown
-from unitp.comparison.calibration import calibrate
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backends, missing
-from unitp.runtime.launch import launch
-from unitp.runtime.session import Session, TracedCall
+from unitp.session.launch import launch
+from unitp.session.session import Session, TracedCall
 
 MODEL = "smollm2-135m"
 PROMPT, NEW_TOKENS, ROUNDS, STEPS = 256, 32, 5, 200

@@ -27,10 +27,10 @@ from peer import Peer, Took
 
 import unitp
 from unitp.frontends.gguf import llama_config, read_gguf
-from unitp.frontends.registry import find
+from unitp.frontends.known_models import find
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends
-from unitp.runtime.session import Session
+from unitp.session.session import Session
 from unitp.testing.models import arrays, write_huggingface
 
 MODEL = "smollm2-135m"

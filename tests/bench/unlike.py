@@ -25,12 +25,12 @@ import numpy as np
 
 import unitp
 from unitp.cost import Device, Machine
+from unitp.explain.description import repriced
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
-from unitp.planner.explain import repriced
 from unitp.plans import Plan
-from unitp.runtime.processes import look, marked
-from unitp.runtime.session import Session
+from unitp.ranks.processes import look, marked
+from unitp.session.session import Session
 
 MODEL, TOKENS, ROUNDS, SHARE = "smollm2-135m", 512, 5, 2
 PATIENCE = 5
@@ -73,7 +73,7 @@ class Ranks:
 
     def __init__(self, session: Session, cores: list[int]) -> None:
         self.session = session
-        found = [m for m in marked(session.cluster.token).values() if m.worker and m.number is not None]
+        found = [m for m in marked(session.cluster.mark).values() if m.worker and m.number is not None]
         self.pids = {m.number: m.seen.pid for m in found}
         for number, pid in self.pids.items():
             for thread in map(int, os.listdir(f"/proc/{pid}/task")):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from places import CONTEXT, LARGE_CONTEXT, Place, small_model, small_plan, smollm2, smollm2_plan
 
-from unitp.runtime.launch import launch
-from unitp.runtime.session import Session
+from unitp.session.launch import launch
+from unitp.session.session import Session
 
 Watched = Callable[[], AbstractContextManager[Any]]
 

@@ -29,8 +29,8 @@ from unitp.comparison.oracle import Oracle, of_prompts, one_rank
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
-from unitp.runtime.launch import launch
-from unitp.runtime.session import Session
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 
 REFERENCE = Path(__file__).parent / "smollm2.npz"

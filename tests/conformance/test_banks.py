@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unitp.engine.engine import Array, Engine
 from unitp.graph.graph import Graph
 from unitp.graph.weights import read
 from unitp.plans import Phase, unsplit
 from unitp.plugins.discover import backends
-from unitp.program.engine import Array, Engine
 from unitp.program.lower import lower
 from unitp.testing.models import tiny
 from unitp.testing.operators import engine

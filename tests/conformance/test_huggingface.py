@@ -19,14 +19,14 @@ import pytest
 
 import unitp
 from unitp.frontends.gguf import llama_config, read_gguf
+from unitp.frontends.known_models import find
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
-from unitp.frontends.registry import find
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backends
-from unitp.runtime.launch import launch
+from unitp.session.launch import launch
 from unitp.testing.models import EAGER_TO_SPLIT, arrays, random_weights, write_huggingface
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]

@@ -15,8 +15,8 @@ from places import LARGE_CONTEXT, smollm2, smollm2_plan
 from unitp.program.instructions import Program
 from unitp.program.lower import lower
 from unitp.program.memory import peak
-from unitp.runtime.phases import choose_phase
-from unitp.runtime.session import Session
+from unitp.session.nearest_phase import choose_phase
+from unitp.session.session import Session
 
 MESHES = ["tp=1", "tp=2", "tp=3", "tp=4", "dp=2,tp=2"]
 ROOM = 1.15

@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 import pytest
 
+from unitp.engine.engine import Engine
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
 from unitp.plugins.discover import backends
-from unitp.program.engine import Engine
 from unitp.program.lower import lower
 from unitp.testing.not_finite import PLANTS, arrays_of, graph_of
 from unitp.testing.operators import engine, run_operator

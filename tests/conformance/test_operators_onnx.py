@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from unitp.comparison.metrics import MEANING, relative_error
+from unitp.engine.engine import Engine
 from unitp.graph.ops import known_ops
 from unitp.plugins.discover import backends
-from unitp.program.engine import Engine
 from unitp.testing.onnx_cases import Case, cases, reference
 from unitp.testing.operators import eager, engine, kit, run_operator
 

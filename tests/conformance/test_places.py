@@ -7,15 +7,15 @@ import warnings
 import numpy as np
 import pytest
 
+from unitp.engine.engine import Engine
 from unitp.errors import InputError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.plans import Phase, unsplit
 from unitp.plugins.discover import backends
-from unitp.program.engine import Engine
 from unitp.program.lower import lower
 from unitp.testing.operators import engine
-from unitp.testing.places import TAKERS, filled, graph_of
+from unitp.testing.place_cases import TAKERS, filled, graph_of
 from unitp.testing.unsharded import numbers
 
 

@@ -16,10 +16,10 @@ from places import BACKENDS, at, small_model, smollm2, smollm2_plan
 from unitp.comparison.draws import possible
 from unitp.comparison.metrics import POSITIONS, bound, first_difference, relative_error
 from unitp.comparison.oracle import one_rank
+from unitp.engine.sampling import Sampling
 from unitp.frontends.model import Model
-from unitp.runtime.launch import launch
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.session.launch import launch
+from unitp.session.session import Session
 
 SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, seed=7)
 PROMPTS = [[7, 250, 3, 99, 41], [11, 8, 200, 1, 76]]

@@ -18,8 +18,8 @@ from unitp.frontends.model import Model
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
-from unitp.runtime.launch import launch
-from unitp.runtime.session import Session
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT, TINY, tiny
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]

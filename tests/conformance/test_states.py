@@ -10,7 +10,7 @@ from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backends
-from unitp.runtime.launch import launch
+from unitp.session.launch import launch
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from unitp.engine.engine import EngineStats
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
 from unitp.plugins.discover import backends
-from unitp.program.engine import EngineStats
-from unitp.runtime.decoder import CHUNK, SMALLEST_CHUNK, SMALLEST_LIVE, chunk_width, live_rows
-from unitp.runtime.launch import launch
-from unitp.runtime.session import Session
+from unitp.session.decoder import CHUNK, SMALLEST_CHUNK, SMALLEST_LIVE, chunk_width, live_rows
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 CONTEXT, NEW = 512, 3

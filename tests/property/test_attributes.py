@@ -11,7 +11,7 @@ import pytest
 from unitp.errors import GraphError
 from unitp.graph.graph import DTYPES, Node, TensorType
 from unitp.graph.ops import infer, operator, rule_of
-from unitp.graph.ops import registry as table
+from unitp.graph.ops import records as table
 
 NAMES = ("axis", "axes", "shape", "k", "to", "split", "starts", "ends", "perm", "keepdims", "equation", "transA")
 NAMES += ("batch_dims", "epsilon", "is_causal", "interleaved", "count")

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from unitp.comparison.metrics import relative_error
 from unitp.cost import Machine
 from unitp.errors import ProgramError
+from unitp.explain.description import light_outputs
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.graph.source import RandomSource
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.explain import light_outputs
 from unitp.plans import Phase
 from unitp.program.check import check, check_ranks
 from unitp.program.instructions import AllGather, AllReduce, Collective, Local, Slice, reads

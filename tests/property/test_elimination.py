@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitp.planner.descent import Shape, descend
-from unitp.planner.elimination import InfeasibleError, evaluate, minimise
+from unitp.planner.solve.descent import Shape, descend
+from unitp.planner.solve.elimination import InfeasibleError, evaluate, minimise
 
 
 def random_problem(seed, most=7, whole=False):

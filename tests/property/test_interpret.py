@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitp.comparison.metrics import MEANING, relative_error
+from unitp.engine.eager import EagerEngine
+from unitp.engine.overrides import Overrides
+from unitp.engine.transport import Alone
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
-from unitp.program.eager import EagerEngine
 from unitp.program.instructions import Program
 from unitp.program.lower import lower
-from unitp.program.overrides import Overrides
-from unitp.program.transport import Alone
 from unitp.testing.operators import kit
 from unitp.testing.random_graphs import random_graph
 

@@ -12,9 +12,9 @@ from budget import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitp.planner.descent import Shape, descend
-from unitp.planner.elimination import TooWideError, evaluate, minimise
-from unitp.planner.marginals import Marginals, MarginalsGiven
+from unitp.planner.solve.descent import Shape, descend
+from unitp.planner.solve.elimination import TooWideError, evaluate, minimise
+from unitp.planner.solve.marginals import Marginals, MarginalsGiven
 
 Table = npt.NDArray[np.float64]
 Pairs = dict[tuple[int, int], Table]

@@ -19,8 +19,8 @@ from unitp.mesh import Mesh
 from unitp.plans import Phase, Plan, unsplit
 from unitp.program.check import check
 from unitp.program.lower import lower
-from unitp.runtime.indices import require_places
-from unitp.testing.places import TAKERS, WAYS, filled, graph_of, illegal
+from unitp.session.indices import require_places
+from unitp.testing.place_cases import TAKERS, WAYS, filled, graph_of, illegal
 from unitp.testing.random_plans import random_plan
 from unitp.testing.simulate import simulate
 from unitp.testing.unsharded import numbers

@@ -28,9 +28,9 @@ from unitp.cost.machine_file import load_machine
 from unitp.errors import PlanError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner.elimination import TooWideError
-from unitp.planner.frugal import TOLERANCE
-from unitp.planner.holding import WORTH
+from unitp.planner.problem.held_bytes import WORTH
+from unitp.planner.solve.elimination import TooWideError
+from unitp.planner.tie_break import TOLERANCE
 from unitp.plans import Phase, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks
@@ -165,7 +165,7 @@ def test_a_plan_found_by_descent_never_claims_more_than_holds(seed: int) -> None
         raise TooWideError(9, 10**9)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("unitp.planner.search"), "minimise", too_wide)
+        patch.setattr(import_module("unitp.planner.fastest"), "minimise", too_wide)
         made = problem.plan()
     found = made.certificate
     assert found.lower_bound_s <= quick.objective * (1 + 1e-9)

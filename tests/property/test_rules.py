@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitp.comparison.metrics import MEANING
+from unitp.engine.operators import decomposition
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, operator, register_line, unregister
-from unitp.graph.ops import registry as table
+from unitp.graph.ops import records as table
 from unitp.mesh import Mesh
-from unitp.program.decompositions import decomposition
 from unitp.testing import unsharded
 from unitp.testing.random_graphs import random_graph
 from unitp.testing.random_plans import random_plan

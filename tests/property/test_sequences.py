@@ -25,15 +25,15 @@ from unitp_fake.executor import FakeEngine
 from unitp_fake.local import LocalCluster
 from unitp_fake.walk import Interrupted, Walk, armed
 
+from unitp.engine.engine import Array, Progress
+from unitp.engine.sampling import Sampling
 from unitp.errors import InputError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
-from unitp.program.engine import Array, Progress
-from unitp.runtime import banks, decoder, executor
-from unitp.runtime.courier import Courier
-from unitp.runtime.decoder import Decoder, Execute, Head
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.ranks.courier import Courier
+from unitp.session import banks, decoder, executor
+from unitp.session.decoder import Decoder, Execute, Head
+from unitp.session.session import Session
 from unitp.testing.models import TINY, tiny
 
 VOCAB, CONTEXT, ROWS = TINY.vocab, 128, 6

@@ -17,7 +17,7 @@ from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plans import Phase, Plan, unsplit
-from unitp.runtime.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, Head
+from unitp.session.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, Head
 from unitp.testing.calls import SimulatedCalls, whole_parameters
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 from unitp.testing.random_plans import random_plan

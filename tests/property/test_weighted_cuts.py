@@ -18,8 +18,8 @@ from unitp.frontends.builder import Builder
 from unitp.layout import Split, cuts
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.candidates import Candidates, head_cuts
-from unitp.planner.weights import Weighing, weighted_cuts, weighted_groups
+from unitp.planner.choices.candidates import Candidates, head_cuts
+from unitp.planner.choices.proportions import Weighing, weighted_cuts, weighted_groups
 from unitp.plans import Phase, unsplit
 from unitp.program.check import check
 from unitp.program.lower import lower

@@ -12,30 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unitp.runtime.arrays import Inbox, Outbox
-from unitp.runtime.messages import ArrayPart, Reply, Request, Run
-from unitp.runtime.wire import HEADER, WireError, encode, for_driver, for_worker
+from unitp.wire.arrays import Inbox, Outbox
+from unitp.wire.channel import HEADER, WireError, encode, for_driver, for_worker
+from unitp.wire.messages import ArrayPart, Reply, Request, Run
 
 DTYPES = st.sampled_from(["float32", "float64", "int64", "int32", "bool"])
 REPLIES, REQUESTS = Reply.__args__, Request.__args__
 
 
-class Local(socket.socket):
-    """A local pair understands no TCP options; the channel sets one."""
-
-    def setsockopt(self, *arguments: Any) -> None:
-        if arguments[0] != socket.IPPROTO_TCP:
-            super().setsockopt(*arguments)
-
-
-def pair() -> tuple[Local, Local]:
-    a, b = socket.socketpair()
-    return Local(fileno=a.detach()), Local(fileno=b.detach())
-
-
 @given(st.binary(max_size=300), st.booleans())
 def test_nonsense_is_an_error_or_a_message(data: bytes, framed: bool) -> None:
-    near, far = pair()
+    near, far = socket.socketpair()
     with near, far:
         far.sendall(len(data).to_bytes(HEADER, "little") + data if framed else data)
         far.shutdown(socket.SHUT_WR)
@@ -53,7 +40,7 @@ def test_a_damaged_frame_is_an_error_or_a_message(data: st.DataObject, place: in
         Run("key", {"x": ArrayPart("float32", (2, 1), bytearray(8)), "y": ArrayPart("bool", (3,), offset=64)})
     )
     frame[place % len(frame)] = data.draw(st.integers(0, 255))
-    near, far = pair()
+    near, far = socket.socketpair()
     with near, far:
         far.sendall(frame)
         far.shutdown(socket.SHUT_WR)
@@ -73,7 +60,7 @@ def test_a_damaged_frame_is_an_error_or_a_message(data: st.DataObject, place: in
 )
 @settings(max_examples=50)
 def test_arrays_arrive_as_they_were_however_they_are_cut(sent: list[Any], inline: int, piece: int) -> None:
-    near, far = pair()
+    near, far = socket.socketpair()
     with near, far, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "arrays"
         outbox, inbox, channel = Outbox(path, inline), Inbox(path), for_worker(near)

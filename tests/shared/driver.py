@@ -30,8 +30,8 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backend
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime.launch import launch
-from unitp.runtime.session import Session
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 
 PROMPT = [1, 2, 3]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import time
 from pathlib import Path
 
-from unitp.runtime.leftovers import abandoned
-from unitp.runtime.processes import Seen, look
+from unitp.ranks.leftovers import abandoned
+from unitp.ranks.processes import Seen, look
 
 MARK = "UNITP_TEST"
+LISTENS = "0A"
 TEMPORARY = ("/tmp", "/var/tmp")
 MAKERS = ("hydra*", "mpi*", "ompi*", "pmi*", "ucx*", "torch*", "gloo*", "tf*", "tensorflow*", "mxnet*")
 """Names of what MPI and the frameworks put into temporary folders whose names they do not take from TMPDIR."""
@@ -84,16 +87,39 @@ class Surroundings:
 
 def listening(pid: int) -> set[int]:
     """The TCP ports at which a process listens."""
-    sockets = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
+    return {port for _, port in listeners(pid)}
+
+
+def listeners(pid: int) -> set[tuple[str, int]]:
+    """Where a process listens in its network namespace: TCP addresses with ports, and abstract Unix sockets ("@name", 0)."""
+    try:
+        return _listeners(Path("/proc", str(pid)))
+    except FileNotFoundError:
+        return set()  # it has just ended
+
+
+def _listeners(process: Path) -> set[tuple[str, int]]:
+    mine = set()
+    for link in (process / "fd").iterdir():
         try:
-            sockets.add(os.readlink(link))
+            mine.add(os.readlink(link))
         except OSError:
             continue  # the folder's own
     found = set()
     for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+        for line in (process / "net" / table).read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.add(int(fields[1].rpartition(":")[2], 16))
+            if fields[3] == LISTENS and f"socket:[{fields[9]}]" in mine:
+                address, _, port = fields[1].rpartition(":")
+                found.add((numeric(address), int(port, 16)))
+    for line in (process / "net" / "unix").read_text().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7].startswith("@") and f"socket:[{fields[6]}]" in mine:
+            found.add((fields[7], 0))
     return found
+
+
+def numeric(address: str) -> str:
+    """An address as the kernel's tables write it, words of 32 bits in hexadecimal, in the usual form."""
+    words = [int(address[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(address), 8)]
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))

@@ -17,11 +17,11 @@ from unitp_numpy.executor import join
 from unitp_numpy.overrides import overrides
 
 from unitp.comparison.metrics import relative_error
+from unitp.engine.eager import EagerEngine
+from unitp.engine.transport import CountedCollectives
 from unitp.mesh import Mesh
-from unitp.program.eager import EagerEngine
 from unitp.program.lower import lower
 from unitp.program.rank import intervals
-from unitp.program.transport import CountedCollectives
 from unitp.testing.random_graphs import random_graph
 from unitp.testing.random_plans import random_plan
 from unitp.testing.simulate import simulate

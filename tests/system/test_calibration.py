@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from unitp.comparison.calibration import calibrate
+from unitp.calibration import calibrate
 from unitp.cost.link import KINDS
 from unitp.cost.machine_file import load_machine, parse_machine
 

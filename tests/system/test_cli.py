@@ -434,9 +434,8 @@ def test_a_truncated_gguf_file_is_refused(tmp_path: Path) -> None:
 def test_a_named_port_that_is_in_use_is_refused(folder: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = run(
-            "generate", folder, "--backend", "torch", "--mesh", "tp=2", "--port", port, "--prompt-ids", IDS, code=2
-        )
+        two = ("--backend", "torch", "--mesh", "tp=2", "--isolation", "off")
+        said = run("generate", folder, *two, "--port", port, "--prompt-ids", IDS, code=2)
     assert f"port {port} is in use" in said.stderr
 
 

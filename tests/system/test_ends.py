@@ -25,12 +25,12 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backend
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime.launch import launch
-from unitp.runtime.processes import look
-from unitp.runtime.progress import BEAT_S, Activity, Page
-from unitp.runtime.serve import NO_MEMORY, Reserve, report
-from unitp.runtime.session import Session
-from unitp.runtime.watchdog import _how
+from unitp.ranks.processes import look
+from unitp.ranks.progress import BEAT_S, Activity, Page
+from unitp.ranks.serve import NO_MEMORY, Reserve, report
+from unitp.ranks.watchdog import _how
+from unitp.session.launch import launch
+from unitp.session.session import Session
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -186,14 +186,14 @@ def test_a_fork_while_ranks_start_does_not_keep_the_start(
 
 SLEEPERS = """
     import os, subprocess, sys, time
-    from unitp.runtime.environment import TOKEN
-    from unitp.runtime.leftovers import Leftovers
-    from unitp.runtime.supervisor import Supervisor
+    from unitp.ranks.environment import MARK
+    from unitp.ranks.leftovers import Leftovers
+    from unitp.ranks.supervisor import Supervisor
 
     folder, what = sys.argv[1:]
     os.mkdir(folder)
     supervisor = Supervisor(sys.executable, Leftovers("marked", folder, time.time()))
-    sleeper = subprocess.Popen(["sleep", "100"], env={**os.environ, TOKEN: "marked"}, start_new_session=True)
+    sleeper = subprocess.Popen(["sleep", "100"], env={**os.environ, MARK: "marked"}, start_new_session=True)
     print(sleeper.pid, flush=True)
     if what == "becomes another program":
         os.execvp("sleep", ["sleep", "100"])

@@ -20,22 +20,23 @@ import pytest
 from drivers import Driver
 
 from unitp.errors import InputError, RankError
+from unitp.explain.description import describe
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.explain import describe
 from unitp.plans import Plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime import cluster as module
-from unitp.runtime import launch as launching
-from unitp.runtime import watchdog
-from unitp.runtime.launch import launch
-from unitp.runtime.messages import Hello
-from unitp.runtime.session import Session
-from unitp.runtime.watchdog import Limits
-from unitp.runtime.wire import encode
+from unitp.ranks import cluster as module
+from unitp.ranks import watchdog
+from unitp.ranks.watchdog import Limits
+from unitp.session import launch as launching
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
+from unitp.wire.channel import encode
+from unitp.wire.greeting import SOCKET
+from unitp.wire.messages import Hello, Proof
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -204,7 +205,7 @@ def test_a_framework_whose_port_is_taken_is_started_again(
         ports = [taken.getsockname()[1]]
         free = launching._any_port
         monkeypatch.setattr(launching, "_any_port", lambda: ports.pop() if ports else free())
-        with launch(tiny, plan(tiny, Mesh(tp=2)), backend(name)) as session:
+        with launch(tiny, plan(tiny, Mesh(tp=2)), backend(name), isolation="off") as session:
             assert session.probe() == [2.0, 2.0]
         assert ports == []
 
@@ -213,19 +214,23 @@ def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} is in use"):
-            launch(tiny, plan(tiny, Mesh(tp=2)), fake, port=port)
+            launch(tiny, plan(tiny, Mesh(tp=2)), fake, port=port, isolation="off")
+        with launch(tiny, plan(tiny, Mesh(tp=2)), fake, port=port, isolation="require") as session:
+            assert session.probe() == [2.0, 2.0]  # in a namespace of its own it is free
 
 
 def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
-    """Somebody who connects while ranks start, with nonsense or a wrong token, does not disturb."""
+    """Somebody who connects while ranks start, with nonsense or without the key, does not disturb."""
     original = module.Cluster._launch
 
-    def with_strangers(self: Any, process: Any, number: int, address: str, *rest: Any) -> None:
-        for words in (b"GET / HTTP/1.1\r\n\r\n", bytes(encode(Hello("wrong", "worker", 0, 1))), b""):
-            stranger = socket.create_connection(address.split(":"))
+    def with_strangers(self: Any, *rest: Any) -> None:
+        hello = bytes(encode(Hello("worker", 0, 1, b"nonce")))
+        for words in (b"GET / HTTP/1.1\r\n\r\n", hello, hello + bytes(encode(Proof(b"wrong"))), b""):
+            stranger = socket.socket(socket.AF_UNIX)
+            stranger.connect(str(self.folder / SOCKET))
             stranger.sendall(words)
             strangers.append(stranger)
-        original(self, process, number, address, *rest)
+        original(self, *rest)
 
     strangers: list[socket.socket] = []
     module.Cluster._launch = with_strangers  # type: ignore[method-assign]

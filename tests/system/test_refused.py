@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import unitp
+from unitp.engine.engine import NotFinite
+from unitp.engine.sampling import Sampling
 from unitp.errors import InputError, RankError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backends
-from unitp.program.engine import NotFinite
-from unitp.runtime.launch import launch
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT, TINY, arrays, random_weights, write_huggingface
 from unitp.testing.random_plans import random_plan
 

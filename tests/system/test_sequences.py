@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from unitp_fake.walk import Logits, Walk, by_timer
 
+from unitp.engine.sampling import Sampling
 from unitp.errors import InputError, UnitpError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.runtime.launch import launch
-from unitp.runtime.processes import marked
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.ranks.processes import marked
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -164,7 +164,7 @@ def test_closing_under_a_thread_ends_its_call(tiny: Graph) -> None:
 
 def held(session: Session) -> dict[str, int]:
     """Descriptors of driver and ranks, shared segments, files of the session, and resident MiB of all of them."""
-    pids = [os.getpid(), *(m.seen.pid for m in marked(session.cluster.token).values() if m.worker)]
+    pids = [os.getpid(), *(m.seen.pid for m in marked(session.cluster.mark).values() if m.worker)]
     return {
         "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
         "threads": sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids),

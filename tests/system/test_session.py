@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unitp.engine.sampling import Sampling
 from unitp.errors import BackendError, InputError, PlanError, RankError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime.describe import ask_interpreter
-from unitp.runtime.launch import launch
-from unitp.runtime.sampling import Sampling
-from unitp.runtime.session import Session
+from unitp.ranks.describe import ask_interpreter
+from unitp.session.launch import launch
+from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 
 pytestmark = pytest.mark.system
@@ -340,7 +340,7 @@ def test_closing_that_is_interrupted_leaves_nothing(
         raise KeyboardInterrupt
 
     session = launch(tiny, plan(tiny, Mesh(tp=2)), fake)
-    monkeypatch.setattr("unitp.runtime.cluster.Cluster._say_goodbye", interrupted)
+    monkeypatch.setattr("unitp.ranks.cluster.Cluster._say_goodbye", interrupted)
     with pytest.raises(KeyboardInterrupt):
         session.close()
     session.close()

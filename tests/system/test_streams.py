@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from unitp import cli
+from unitp import calibration, cli
 from unitp.cli import VERBS
 from unitp.cli.options import writable
-from unitp.comparison import calibration
 from unitp.cost.machine_file import load_machine
 from unitp.errors import InputError
 

@@ -23,7 +23,7 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plugins.discover import backends
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime.launch import launch
+from unitp.session.launch import launch
 from unitp.testing.models import EAGER_TO_SPLIT
 from unitp.testing.surroundings import SCHEDULERS, Surroundings
 

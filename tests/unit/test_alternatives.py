@@ -10,11 +10,11 @@ import pytest
 import unitp
 from unitp.cost import Machine
 from unitp.errors import PlanError
+from unitp.explain import alternatives
+from unitp.explain.alternatives import Alternatives, machine_note
+from unitp.explain.patterns import Places, layer_of, pattern
 from unitp.mesh import Mesh
-from unitp.planner import alternatives
-from unitp.planner.alternatives import Alternatives, machine_note
-from unitp.planner.elimination import TooWideError
-from unitp.planner.places import Places, layer_of, pattern
+from unitp.planner.solve.elimination import TooWideError
 from unitp.plans import Plan
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 

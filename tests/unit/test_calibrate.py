@@ -8,18 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from unitp.comparison.calibration.layers import (
-    LARGE_BYTES,
-    Layers,
-    layers_plan,
-    scaled,
-    small_decoder,
-    with_layers,
-)
-from unitp.comparison.calibration.parts import HIDDEN, ROWS, WIDTH, Parts
-from unitp.comparison.calibration.timing import inputs, programs_of
-from unitp.cost import Device, Link, Machine, Rate, Stretch, collective_seconds
-from unitp.cost.calibrate import (
+from unitp.calibration.fits import (
     FASTEST,
     Sample,
     fit_rate,
@@ -28,12 +17,23 @@ from unitp.cost.calibrate import (
     least_squares,
     seconds_at,
 )
+from unitp.calibration.layers import (
+    LARGE_BYTES,
+    Layers,
+    layers_plan,
+    scaled,
+    small_decoder,
+    with_layers,
+)
+from unitp.calibration.probes import HIDDEN, ROWS, WIDTH, Parts
+from unitp.calibration.timing import inputs, programs_of
+from unitp.cost import Device, Link, Machine, Rate, Stretch, collective_seconds
 from unitp.cost.device import at_rows
 from unitp.cost.link import KINDS
+from unitp.program.analysis import per_call
 from unitp.program.check import check
 from unitp.program.instructions import Collective
 from unitp.program.lower import lower
-from unitp.program.memory import per_call
 from unitp.program.objective import predict
 
 NOISE = 0.03
@@ -151,10 +151,10 @@ def test_a_difference_counts_what_the_cost_model_counts(parts: Parts) -> None:
     for d in parts.differences:
         if d.what in KINDS:
             continue
-        beside = 3 if d.what == "Gather" else 0  # with an addition
+        beside = 3 * d.additions
         moved = (compute(d.more, d.rows, bytes_only) - compute(d.less, d.rows, bytes_only)) / d.times
         work = (compute(d.more, d.rows, flops_only) - compute(d.less, d.rows, flops_only)) / d.times
-        element = 8 if d.what.endswith("float64") else 4
+        element = np.dtype(d.dtype).itemsize
         assert moved == pytest.approx(
             (d.bytes + beside * d.rows * WIDTH * 4) * element / 4, rel=0.01, abs=4 * element * WIDTH
         ), d

@@ -13,7 +13,7 @@ from unitp.planner import plan
 from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks
-from unitp.runtime.capacity import DEFAULT_SEQUENCES, caches, enough_for, rows_for
+from unitp.session.capacity import DEFAULT_SEQUENCES, caches, enough_for, rows_for
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 CONTEXT = 512

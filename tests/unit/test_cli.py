@@ -256,7 +256,7 @@ def test_bad_input_is_told_and_starts_nothing(
     def start(*given: object, **named: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("unitp.runtime.cluster.Cluster.start", start)
+    monkeypatch.setattr("unitp.ranks.cluster.Cluster.start", start)
     said = unitp(*arguments)
     assert message in said.err
     assert (said.code, said.out) == (2, "")
@@ -415,7 +415,7 @@ def test_settings_reach_every_verb_that_launches(unitp: Any, monkeypatch: pytest
         seen.append(named)
         raise InputError("seen")
 
-    for module in ("unitp.runtime.launch", "unitp.comparison.compare", "unitp.comparison.oracle"):
+    for module in ("unitp.session.launch", "unitp.comparison.compare", "unitp.comparison.oracle"):
         monkeypatch.setattr(f"{module}.launch", launch)
     Path("unitp.toml").write_text("stall_s = 7\nthreads = 9\n")
     monkeypatch.setenv("UNITP_BACKENDS_NUMPY_PYTHON", sys.executable)

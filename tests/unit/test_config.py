@@ -37,6 +37,7 @@ GIVEN = {
     "context": (0, 1, "2", "3"),
     "threads": (1, 2, "3", "4"),
     "port": (0, 5001, "5002", "5003"),
+    "isolation": ("auto", "off", '"require"', "auto"),
     "stall_s": (120.0, 1.5, "2", "3.5"),
 }
 

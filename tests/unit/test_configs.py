@@ -13,7 +13,7 @@ import pytest
 import unitp
 from unitp import cli, plans
 from unitp.errors import ModelError
-from unitp.frontends import registry
+from unitp.frontends import known_models as registry
 from unitp.frontends.configs import CONFIGS, known_config
 from unitp.frontends.huggingface import ARCHITECTURES, spelled
 from unitp.graph.source import AbsentSource
@@ -136,7 +136,7 @@ def test_weights_are_required_where_a_graph_is_launched_or_compared(
     def started(*arguments: Any) -> None:
         raise AssertionError("something was started")
 
-    monkeypatch.setattr("unitp.runtime.cluster.Cluster.start", started)
+    monkeypatch.setattr("unitp.ranks.cluster.Cluster.start", started)
     model = unitp.load(bare)
     made = unitp.plan(model, Mesh(tp=2), allow_unused=True)
     with pytest.raises(ModelError, match="tiny cannot be run, its weights are missing"):

@@ -15,12 +15,12 @@ from unitp.cost import (
     view_seconds,
 )
 from unitp.cost.link import slowest
+from unitp.explain.description import light_outputs
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.graph.source import RandomSource
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.explain import light_outputs
-from unitp.planner.price import Prices
+from unitp.planner.prices.work import Prices
 from unitp.program.lower import lower
 from unitp.program.objective import objective, predict, predicted_seconds
 

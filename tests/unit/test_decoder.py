@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unitp.errors import InputError
 from unitp.graph.graph import TensorType
-from unitp.runtime.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, chunk_width, live_rows, power_of_two
+from unitp.session.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, chunk_width, live_rows, power_of_two
 
 
 def test_powers_of_two() -> None:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitp.comparison.metrics import MEANING, relative_error
+from unitp.engine import operators as decompositions
+from unitp.engine.operators.attention import Run, runs
 from unitp.errors import ProgramError
 from unitp.graph.ops import known_ops
-from unitp.program import decompositions
-from unitp.program.decompositions.attention import FEWEST, SCORES, Run, blocks, runs
+from unitp.graph.ops.attention import FEWEST, SCORES, blocks
 from unitp.program.rank import Context
 from unitp.testing.onnx_cases import reference
 from unitp.testing.operators import eager, kit, run_operator
@@ -180,7 +181,7 @@ def test_any_interval_of_heads_under_any_mask_equals_the_reference(data):
         inputs.pop()
     (wanted,) = reference("Attention", attrs, inputs, 1)
     at_once = draw(st.sampled_from([1, 2, 64]))
-    with patch.multiple("unitp.program.decompositions.attention", SCORES=0, FEWEST=at_once):
+    with patch.multiple("unitp.graph.ops.attention", SCORES=0, FEWEST=at_once):
         for overridden in (True, False):
             found = attend(attrs, q, k, v, mask, length, interval, overridden)
             assert relative_error(found, wanted[:, slice(*interval)]) <= MEANING

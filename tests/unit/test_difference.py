@@ -9,9 +9,9 @@ import pytest
 
 import unitp
 from unitp.errors import PlanError
+from unitp.explain.description import describe
+from unitp.explain.difference import difference
 from unitp.mesh import Mesh
-from unitp.planner.difference import difference
-from unitp.planner.explain import describe
 from unitp.plans import Phase, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peak

@@ -15,7 +15,7 @@ from unitp.config import DEFAULTS, variable_of
 from unitp.errors import RankError, UnitpError
 from unitp.plugins import hookspecs
 from unitp.plugins.spec import BackendSpec
-from unitp.runtime.environment import KEPT
+from unitp.ranks.environment import KEPT
 
 ROOT = Path(__file__).parents[2]
 DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}

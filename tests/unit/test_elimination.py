@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unitp.errors import PlanError
-from unitp.planner.descent import Shape, descend
-from unitp.planner.elimination import InfeasibleError, TooWideError, minimise
+from unitp.planner.solve.descent import Shape, descend
+from unitp.planner.solve.elimination import InfeasibleError, TooWideError, minimise
 
 NOT_EQUAL = np.where(np.eye(2, dtype=bool), np.inf, 0.0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unitp.runtime.interpreter import command, full_path, package_of
+from unitp.ranks.worker_command import command, full_path, package_of
 from unitp.testing.surroundings import Surroundings
 
 
@@ -80,8 +80,8 @@ def test_only_the_drivers_own_interpreter_is_given_its_engine(tmp_path: Path) ->
     root = Path(__file__).parents[2]
     assert package_of("unitp_numpy.executor:connect") == f"unitp_numpy={root / 'backends' / 'numpy'}"
     assert package_of("nowhere_at_all.engine:connect") == ""
-    assert "--package" in command(sys.executable, engine="unitp_numpy.executor:connect")
-    assert "--package" not in command(str(tmp_path / "python"), engine="unitp_numpy.executor:connect")
+    assert {"--package", "--plugin"} <= set(command(sys.executable, plugin="unitp_numpy"))
+    assert not {"--package", "--plugin"} & set(command(str(tmp_path / "python"), plugin="unitp_numpy"))
 
 
 def test_an_interpreter_is_named_in_full_and_its_links_are_kept(

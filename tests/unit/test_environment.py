@@ -10,7 +10,7 @@ import pytest
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends, resolve
 from unitp.plugins.spec import Process
-from unitp.runtime.environment import KEPT, NUMBER, THREADS, chosen, for_process
+from unitp.ranks.environment import KEPT, NUMBER, THREADS, chosen, for_process
 from unitp.testing.surroundings import HOSTILE
 
 OWN = {
@@ -26,7 +26,7 @@ OWN = {
 
 
 def made(base: dict[str, str], **own: str) -> dict[str, str]:
-    return for_process(base, own, token="secret", role="worker", number=1, folder="/tmp/unitp-x", threads=2)
+    return for_process(base, own, mark="secret", role="worker", number=1, folder="/tmp/unitp-x", threads=2)
 
 
 def test_nothing_is_inherited_that_is_not_on_the_list() -> None:

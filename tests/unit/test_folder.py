@@ -15,11 +15,11 @@ import pytest
 
 from unitp.errors import HostError, InputError
 from unitp.host import at_host, host_error, remedy, writing
-from unitp.runtime.arrays import Outbox
-from unitp.runtime.folder import LONGEST, new_folder, room
-from unitp.runtime.member import FIRST_LINES, LAST_LINES, Member
-from unitp.runtime.progress import Page
-from unitp.runtime.serve import failure
+from unitp.ranks.folder import LONGEST, new_folder, room
+from unitp.ranks.member import FIRST_LINES, LAST_LINES, Member
+from unitp.ranks.progress import Page
+from unitp.ranks.serve import failure
+from unitp.wire.arrays import Outbox
 
 
 @contextmanager

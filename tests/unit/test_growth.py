@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
+from unitp.explain.alternatives import Alternatives
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.alternatives import Alternatives
 from unitp.testing.models import tiny
 
 FEW, MANY, MOST = 6, 24, 9.0

@@ -11,13 +11,13 @@ import pytest
 import unitp
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
+from unitp.explain.alternatives import Alternatives
+from unitp.explain.description import moved
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.alternatives import Alternatives
-from unitp.planner.candidates import parameter_bytes
-from unitp.planner.explain import moved
-from unitp.planner.frugal import TOLERANCE
+from unitp.planner.choices.candidates import parameter_bytes
+from unitp.planner.tie_break import TOLERANCE
 from unitp.plans import Phase, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks

@@ -36,23 +36,23 @@ from unitp.comparison.compare import Comparison, Verdict
 from unitp.cost import Machine
 from unitp.cost.machine_file import parse_machine as read_machine
 from unitp.errors import GraphError, InputError, MeshError, PlanError, UnitpError
-from unitp.frontends import registry
+from unitp.explain.patterns import pattern
+from unitp.frontends import known_models
 from unitp.frontends.builder import Builder
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.planner.places import pattern
 from unitp.plans import Phase, Plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Requirement
 from unitp.program.lower import lower
+from unitp.ranks.logs import _forward
 from unitp.report import html, trace
 from unitp.report.export import export
-from unitp.runtime.logs import _forward
-from unitp.runtime.messages import Trace
-from unitp.runtime.session import TracedCall
+from unitp.session.executor import TracedCall
 from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
+from unitp.wire.messages import Trace
 
 WHAT = ("model", "input", "weight", "bias", "hidden", "result", "symbol", "phase", "slow", "fast", "machine")
 
@@ -126,9 +126,9 @@ def at(graph: Graph, made: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         requires=(Requirement(tagged("requirement")),), install=tagged("install"), dtypes=("float32",), cluster="x:y", engine="x:y",
     )  # fmt: skip
     broken = discover.Broken(tagged("broken"), tagged("distribution"), tagged("reason"))
-    monkeypatch.setattr(discover, "registry", lambda: discover.Registry({spec.name: spec}, (broken,)))
-    known = registry.Known(tagged("known"), tagged("package"), tagged("version"), "file", 1, "", tagged("about"))
-    monkeypatch.setattr(registry, "KNOWN", {known.name: known})
+    monkeypatch.setattr(discover, "registry", lambda: discover.Registry({spec.name: spec}, {spec.name: "x"}, (broken,)))
+    known = known_models.Known(tagged("known"), tagged("package"), tagged("version"), "file", 1, "", tagged("about"))
+    monkeypatch.setattr(known_models, "KNOWN", {known.name: known})
     for name, value in (("HOME", str(tmp_path)), ("UNITP_MACHINE", WORD), ("COLUMNS", "200")):
         monkeypatch.setenv(name, value)
     return tmp_path

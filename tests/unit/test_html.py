@@ -13,17 +13,17 @@ import pytest
 import unitp
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
+from unitp.explain.description import moved
 from unitp.frontends.llama import LlamaConfig
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner.explain import moved
 from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peak
 from unitp.report import html
 from unitp.report.drawing import bars, grid
 from unitp.report.html import bytes_text, time_text
-from unitp.report.phases import phase_page, short
+from unitp.report.phase_steps import phase_page, short
 from unitp.testing.models import TINY, tiny
 
 MESHES = [{}, {"tp": 2}, {"tp": 3}, {"dp": 2, "tp": 2}, {"dp": 2, "tp": 8}, {"tp": 16}]

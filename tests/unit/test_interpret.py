@@ -7,19 +7,19 @@ import weakref
 import numpy as np
 import pytest
 
+from unitp.engine.constants import Constants
+from unitp.engine.eager import EagerEngine
+from unitp.engine.interpreter import Runner
+from unitp.engine.overrides import Overrides, Prepared
+from unitp.engine.transport import Alone
 from unitp.errors import InputError, ProgramError, RankError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
-from unitp.program.constants import Constants
-from unitp.program.eager import EagerEngine
 from unitp.program.instructions import AllGather, Local, Program, Value
-from unitp.program.interpret import Runner
 from unitp.program.lower import lower
-from unitp.program.overrides import Overrides, Prepared
-from unitp.program.transport import Alone
 from unitp.testing.operators import kit
 
 NUMPY = kit("numpy")

@@ -6,7 +6,7 @@ import mmap
 import time
 from pathlib import Path
 
-from unitp.runtime.leftovers import abandoned
+from unitp.ranks.leftovers import abandoned
 
 
 def make(folder: Path, name: str) -> Path:

@@ -16,10 +16,10 @@ from unitp.cost import Device, Link, Machine, Pair
 from unitp.cost.machine_file import load_machine, profiles
 from unitp.cost.record import planned_machine, record
 from unitp.errors import InputError, MeshError, PlanError
+from unitp.explain.alternatives import Alternatives
+from unitp.explain.description import describe, devices_text, repriced
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
-from unitp.planner.alternatives import Alternatives
-from unitp.planner.explain import describe, devices_text, repriced
 from unitp.report import html
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 

@@ -10,13 +10,13 @@ import unitp
 from unitp import plans
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
+from unitp.explain.description import moved
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.graph.graph import Graph, Node
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph
-from unitp.planner.explain import moved
-from unitp.planner.pins import Atom, matches, parse, written
+from unitp.planner.problem.pins import Atom, matches, parse, written
 from unitp.plans import Phase, Plan
 from unitp.program.check import check
 from unitp.program.lower import lower

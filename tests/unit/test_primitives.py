@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from unitp.program.primitives import Primitives
+from unitp.engine.primitives import Primitives
 from unitp.testing.operators import kit
 
 KITS = ("numpy", "torch")

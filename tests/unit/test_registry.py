@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 import unitp
 from unitp.errors import ModelError
-from unitp.frontends import registry
-from unitp.frontends.registry import KNOWN, Known, find
+from unitp.frontends import known_models as registry
+from unitp.frontends.known_models import KNOWN, Known, find
 from unitp.testing.gguf_files import write_small
 
 NAME = "smollm2-135m"

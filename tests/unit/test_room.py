@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unitp.mesh import Mesh
-from unitp.planner.room import MOST_RANKS, TIMES, larger_mesh
+from unitp.planner.no_fit import MOST_RANKS, TIMES, larger_mesh
 
 
 @pytest.mark.parametrize("needed", [3, 4, 5, 7, 33, 36, 47])

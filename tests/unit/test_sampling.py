@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unitp.comparison.draws import possible
+from unitp.engine.sampling import Sampling, choose, draw, softmax, uniform
 from unitp.errors import InputError, RankError
-from unitp.runtime.sampling import Sampling, choose, draw, softmax, uniform
 
 VALUES = np.array([1.0, 3.0, 2.0, 3.0, -1.0, 0.5], np.float32)
 IDS = np.arange(6)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unitp.runtime.text import StopStrings, TextGeneration
+from unitp.session.text_stream import StopStrings, TextGeneration
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from unitp.errors import InputError
 from unitp.graph.ops import known_ops
 from unitp.mesh import Mesh
 from unitp.planner import plan
+from unitp.program.analysis import per_call
 from unitp.program.instructions import AllReduce, Local, Mask, Program, Slice
 from unitp.program.lower import lower
-from unitp.program.memory import per_call
 from unitp.program.objective import predict
+from unitp.ranks.progress import Page, PageProgress
 from unitp.report import trace
-from unitp.runtime.messages import Trace
-from unitp.runtime.progress import Page, PageProgress
-from unitp.runtime.session import TracedCall
+from unitp.session.session import TracedCall
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
+from unitp.wire.messages import Trace
 
 MACHINE = msgspec.structs.replace(Machine(), name="default")
 

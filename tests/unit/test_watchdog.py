@@ -13,28 +13,28 @@ from pathlib import Path
 import pytest
 
 from unitp.errors import InputError, ModelError, RankError, UnitpError
-from unitp.runtime import watchdog
-from unitp.runtime.environment import TOKEN, for_process, number_of, own_number
-from unitp.runtime.member import Member
-from unitp.runtime.messages import Failed
-from unitp.runtime.processes import end_all, look, marked
-from unitp.runtime.progress import Activity, Page, PageProgress
-from unitp.runtime.watchdog import Limits, Watchdog
+from unitp.ranks import watchdog
+from unitp.ranks.environment import MARK, for_process, number_of, own_number
+from unitp.ranks.member import Member
+from unitp.ranks.processes import end_all, look, marked
+from unitp.ranks.progress import Activity, Page, PageProgress
+from unitp.ranks.watchdog import Limits, Watchdog
+from unitp.wire.messages import Failed
 
 
 class Den:
     """Two ranks that sleep, a server, their pages, and a watchdog over them."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
-        self.token = secrets.token_hex(8)
+        self.mark = secrets.token_hex(8)
         names = ["rank 0", "rank 1", "server 0"]
         self.members = [self.member(name, folder) for name in names]
         self.pages = {name: Page(folder / name, create=True) for name in names}
-        self.dog = Watchdog(self.token, self.members, self.pages, 2, limits, lambda name: f"{name} rests")
+        self.dog = Watchdog(self.mark, self.members, self.pages, 2, limits, lambda name: f"{name} rests")
         self.dog.start()
 
     def member(self, name: str, folder: Path) -> Member:
-        env = {**os.environ, TOKEN: self.token}
+        env = {**os.environ, MARK: self.mark}
         log = folder / f"{name}.log"
         log.write_text("last words\n")
         process = subprocess.Popen(["sleep", "100"], env=env, start_new_session=True)
@@ -62,7 +62,7 @@ def den(tmp_path: Path) -> Iterator[Callable[..., Den]]:
     yield make
     for made in dens:
         made.dog.stop()
-        assert end_all(made.token) == []
+        assert end_all(made.mark) == []
         for member in made.members:
             member.reap()
 
@@ -175,14 +175,14 @@ class Frozen:
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.now = 0.0
-        self.token = secrets.token_hex(8)
-        env = {**os.environ, TOKEN: self.token}
+        self.mark = secrets.token_hex(8)
+        env = {**os.environ, MARK: self.mark}
         self.process = subprocess.Popen(["sleep", "100"], env=env, start_new_session=True)
         self.page = Page(folder / "rank 0", create=True)
         self.page.beat()
         members = [Member("rank 0", "worker", self.process, [], ())]
         pages = {"rank 0": self.page}
-        self.dog = Watchdog(self.token, members, pages, 1, limits, str, lambda: self.now)
+        self.dog = Watchdog(self.mark, members, pages, 1, limits, str, lambda: self.now)
         self.pass_by(0.1)
 
     def pass_by(self, seconds: float, step_s: float = 0.1, beating: bool = True) -> UnitpError | None:
@@ -287,21 +287,21 @@ def test_a_slow_start_is_ended(den: Callable[..., Den]) -> None:
 
 
 def test_processes_are_found_by_their_mark_and_only_by_it() -> None:
-    token = secrets.token_hex(8)
-    env = for_process({}, {"A": "b"}, token=token, role="worker", number=4, folder="/nowhere", threads=3)
+    mark = secrets.token_hex(8)
+    env = for_process({}, {"A": "b"}, mark=mark, role="worker", number=4, folder="/nowhere", threads=3)
     assert env["OMP_NUM_THREADS"] == "3"
     child = subprocess.Popen(["/bin/sleep", "100"], env=env)
     try:
         deadline = time.monotonic() + 5
-        while not (found := marked(token)) and time.monotonic() < deadline:
+        while not (found := marked(mark)) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert (found[child.pid].role, found[child.pid].number, found[child.pid].worker) == ("worker", 4, False)
         seen = look(child.pid)
         assert seen is not None
         assert seen.parent == os.getpid()
-        assert marked(token[:-1] + "x") == {}
+        assert marked(mark[:-1] + "x") == {}
     finally:
-        assert end_all(token) == []
+        assert end_all(mark) == []
         child.wait()
     assert look(child.pid) is None
 
@@ -310,7 +310,7 @@ def test_a_rank_takes_its_number_from_its_launcher() -> None:
     assert number_of({"PMI_RANK": "3", "RANK": "5"}) == 3
     assert number_of({"UNITP_NUMBER": "1", "PMI_RANK": "3"}) == 1
     assert own_number({"SLURM_PROCID": "0"}) == 0
-    assert "PMI_RANK" not in for_process({"PMI_RANK": "1"}, {}, token="t", role="r", number=None, folder="f", threads=1)
+    assert "PMI_RANK" not in for_process({"PMI_RANK": "1"}, {}, mark="t", role="r", number=None, folder="f", threads=1)
     with pytest.raises(InputError, match="did not say which rank"):
         own_number({})
 

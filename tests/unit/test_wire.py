@@ -11,19 +11,15 @@ import numpy as np
 import pytest
 
 from unitp.mesh import Mesh
-from unitp.runtime.arrays import Inbox, Outbox
-from unitp.runtime.messages import ArrayPart, Arrays, Done, Hello, Run, Start
-from unitp.runtime.wire import LARGEST, LARGEST_HELLO, Channel, WireError, encode, for_driver, for_worker, greet
-
-TOKEN = "a secret"
+from unitp.wire.arrays import Inbox, Outbox
+from unitp.wire.channel import LARGEST, LARGEST_GREETING, Channel, WireError, encode, for_driver, for_worker
+from unitp.wire.messages import ArrayPart, Arrays, Run, Start
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Channel[Any], Channel[Any]]]:
     """The driver's and the worker's end of one connection."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
+    near, far = socket.socketpair()
     ends = for_driver(near), for_worker(far)
     yield ends
     for end in ends:
@@ -36,7 +32,7 @@ Ends = tuple[Channel[Any], Channel[Any]]
 def test_messages_arrive_whole_and_in_order(pair: Ends) -> None:
     driver, worker = pair
     sent = [
-        Start("module:connect", Mesh(dp=2, tp=3)),
+        Start("numpy", Mesh(dp=2, tp=3)),
         Run("0:decode", {"x": ArrayPart("bool", (1,), bytearray(b"\1"))}),
     ]
     for message in sent:
@@ -46,7 +42,7 @@ def test_messages_arrive_whole_and_in_order(pair: Ends) -> None:
 
 def test_a_frame_in_pieces_is_taken_up_where_it_stopped(pair: Ends) -> None:
     driver, worker = pair
-    frame = encode(Start("module:connect", Mesh()))
+    frame = encode(Start("numpy", Mesh()))
     driver.send_frame(frame[:7])
     worker.read()
     assert worker.take() is None
@@ -54,31 +50,16 @@ def test_a_frame_in_pieces_is_taken_up_where_it_stopped(pair: Ends) -> None:
     assert isinstance(worker.receive(), Start)
 
 
-def test_a_right_hello_lifts_the_limit(pair: Ends) -> None:
-    driver, worker = pair
-    worker.send(Hello(TOKEN, "worker", 3, 1))
-    assert greet(driver, driver.receive(), TOKEN).number == 3
-    assert driver.limit == LARGEST
-
-
-@pytest.mark.parametrize("message", [Hello("another", "worker", 0, 1), Hello("", "worker", 0, 1), Done()])
-def test_a_wrong_first_word_is_refused(pair: Ends, message: object) -> None:
-    driver, worker = pair
-    worker.send(message)
-    with pytest.raises(WireError, match=r"a wrong token|instead of Hello"):
-        greet(driver, driver.receive(), TOKEN)
-
-
 def test_a_long_frame_is_refused_before_it_is_read(pair: Ends) -> None:
     driver, worker = pair
-    worker.send_frame((LARGEST_HELLO + 1).to_bytes(4, "little"))
+    worker.send_frame((LARGEST_GREETING + 1).to_bytes(4, "little"))
     with pytest.raises(WireError, match="4097 bytes was announced"):
         driver.receive()
 
 
 def test_a_message_of_another_direction_is_refused(pair: Ends) -> None:
     driver, worker = pair
-    worker.send(Start("module:connect", Mesh()))
+    worker.send(Start("numpy", Mesh()))
     with pytest.raises(WireError, match="is no message"):
         driver.receive()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 import rich_click as click
 from click.exceptions import Abort, Exit
 
 from unitp.cli.streams import standard_streams
-from unitp.errors import InputError, UnitpError, did_you_mean
+from unitp.errors import InputError, IsolationWarning, UnitpError, did_you_mean
 from unitp.host import host_error
 from unitp.texts import shown
 
@@ -70,7 +72,8 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Errors of unitp's own are a message and an exit code, never a traceback."""
-    with standard_streams():
+    with standard_streams(), warnings.catch_warnings():
+        warnings.showwarning = show_warning
         code = call(arguments)
     if code:
         sys.exit(code)
@@ -104,6 +107,22 @@ def _returned(arguments: Sequence[str] | None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning: unitp's own are for the user, others for whoever mends their cause."""
+    from unitp.cli.output import remark
+
+    own = issubclass(category, IsolationWarning)
+    text = str(message) if own else warnings.formatwarning(message, category, filename, lineno, line).rstrip()
+    remark(text, keep="\n\t")
 
 
 def fail(error: UnitpError) -> int:

@@ -22,7 +22,7 @@ from unitp.cli.output import mebibytes, print_json, print_table, progress, say, 
 if TYPE_CHECKING:
     from unitp.comparison.breakdown import PhaseTimes
     from unitp.cost import Machine
-    from unitp.runtime.session import Session
+    from unitp.session.session import Session
 
 TRACED = 3
 """Generations that are traced for the comparison with what was predicted."""

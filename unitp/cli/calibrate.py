@@ -31,6 +31,7 @@ def command(
     as_json: bool,
     threads: int | None,
     port: int | None,
+    isolation: str | None,
     stall_s: float | None,
     verbose: bool,
 ) -> None:
@@ -38,10 +39,12 @@ def command(
 
     It takes a minute or two; other work on the machine disturbs it. The file is taken by --machine.
     """
-    settings = Settings(verbose=verbose, backend=backend, threads=threads, port=port, stall_s=stall_s)
+    settings = Settings(
+        verbose=verbose, backend=backend, threads=threads, port=port, isolation=isolation, stall_s=stall_s
+    )
     name = str(settings.value("backend"))
     path = writable(output)
-    from unitp.comparison.calibration import calibrate
+    from unitp.calibration import calibrate
     from unitp.plugins.discover import backend as find
 
     find(name)
@@ -52,7 +55,7 @@ def command(
     if as_json:
         print_json({"output": output, "backend": name, "ranks": ranks, **_about(found.machine)})
         return
-    from unitp.comparison.calibration.report import summary
+    from unitp.calibration.summary import summary
 
     for line in summary(found.machine):
         say(line)

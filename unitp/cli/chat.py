@@ -29,9 +29,9 @@ def command(
     """
     import msgspec
 
+    from unitp.engine.sampling import Sampling
     from unitp.frontends.chat import Message, chat_prompt
-    from unitp.runtime.sampling import Sampling
-    from unitp.runtime.text import TextGeneration
+    from unitp.session.text_stream import TextGeneration
 
     sampling = Sampling(temperature, top_k, top_p, seed)
     sampling.require()

@@ -98,7 +98,7 @@ def usable(settings: Settings) -> tuple[str, ...]:
 
 def print_plan(plan: Plan, graph: Graph) -> None:
     """The plan in a few lines: what is split, and what moves."""
-    from unitp.planner.explain import describe
+    from unitp.explain.description import describe
 
     certificate, description = plan.certificate, describe(plan, graph)
     about = f"gap {certificate.gap:.1%} to the best, planned in {certificate.elapsed_s:.2f} s"

@@ -11,7 +11,7 @@ from unitp.cli.output import mebibytes, print_json, print_table, remark, say, ta
 from unitp.cli.show import graph_of, model_option
 
 if TYPE_CHECKING:
-    from unitp.planner.difference import Difference
+    from unitp.explain.difference import Difference
 
 
 @click.command("diff")
@@ -25,7 +25,7 @@ def command(first: str, second: str, model: str | None, machine: str | None, as_
     With --machine, both are priced on it.
     """
     from unitp import plans
-    from unitp.planner.difference import difference
+    from unitp.explain.difference import difference
 
     a, b, priced_on = plans.load(first), plans.load(second), read_machine(machine)
     graph = graph_of(a, model)

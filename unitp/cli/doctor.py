@@ -30,7 +30,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 
     Exit code 1 where a backend or a model is not as it should be.
     """
-    from unitp.frontends.registry import KNOWN
+    from unitp.frontends.known_models import KNOWN
     from unitp.plugins.discover import backend as find
     from unitp.plugins.discover import registry
 
@@ -47,19 +47,21 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
     models = [
         _examine_model(known.name, known.path() is not None, known.intact(), known.install) for known in KNOWN.values()
     ]
+    isolation = _examine_isolation(settings)
     healthy = all(row["state"] == "ok" for row in (*rows, *models))
     if as_json:
         python = {"python": sys.executable, "version": platform.python_version()}
-        print_json({**python, "backends": rows, "models": models, "ok": healthy})
+        print_json({**python, "backends": rows, "models": models, "isolation": isolation, "ok": healthy})
     else:
         _print(rows, models)
+        say(f"isolation {'on' if isolation['on'] else 'off'}: {isolation['why']}.")
     sys.exit(0 if healthy else 1)
 
 
 def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
     """One backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
     from unitp.plugins.discover import lacking, versions
-    from unitp.runtime.describe import ask_interpreter
+    from unitp.ranks.describe import ask_interpreter
 
     row: dict[str, Any] = {"backend": spec.name, "runtime": spec.runtime, "state": "ok", "mend": "", "why": ""}
     python = python_of(spec.name, settings.all)
@@ -92,12 +94,25 @@ def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
     from unitp.frontends.builder import Builder
     from unitp.mesh import Mesh
     from unitp.planner import plan
-    from unitp.runtime.launch import launch
+    from unitp.session.launch import launch
 
     b = Builder("doctor")
     graph = b.graph(b.Neg(b.input("x", "float32", (RANKS,))))
     with launch(graph, plan(graph, Mesh(tp=RANKS)), spec, **settings.launch_options(spec.name)) as session:
         return session.probe(1.5)
+
+
+def _examine_isolation(settings: Settings) -> dict[str, Any]:
+    """Whether nothing outside a session reaches its ranks, and what does where it is not so."""
+    from unitp.plugins.discover import backends
+    from unitp.ranks.isolation import isolate
+
+    found = isolate("off" if settings.value("isolation") == "off" else "auto", sys.executable)
+    found.close()
+    if found.on:
+        return {"on": True, "why": "the ranks of a session reach each other, and nothing else reaches them"}
+    opened = "; ".join(f"{spec.name}: {spec.exposed}" for spec in backends().values() if spec.exposed)
+    return {"on": False, "why": f"{found.why}. {opened}"}
 
 
 def _examine_model(name: str, there: bool, intact: bool, install: str) -> dict[str, str]:

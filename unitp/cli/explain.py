@@ -12,7 +12,7 @@ from unitp.cli.output import mebibytes, print_json, print_table, progress, remar
 from unitp.cli.show import held_text, known_graph, model_option
 
 if TYPE_CHECKING:
-    from unitp.planner.alternatives import Alternatives, Place
+    from unitp.explain.alternatives import Alternatives, Place
     from unitp.plans import Unused
 
 
@@ -28,7 +28,7 @@ def command(plan_file: str, name: str | None, model: str | None, machine: str | 
     Prices are those of the machine that the plan was made for, or of --machine.
     """
     from unitp import plans
-    from unitp.planner.alternatives import Alternatives, machine_note
+    from unitp.explain.alternatives import Alternatives, machine_note
 
     plan, priced_on = plans.load(plan_file), read_machine(machine)
     with progress() as tell:

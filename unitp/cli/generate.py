@@ -62,8 +62,8 @@ def command(
     """
     import msgspec
 
-    from unitp.runtime.sampling import Sampling
-    from unitp.runtime.text import TextGeneration
+    from unitp.engine.sampling import Sampling
+    from unitp.session.text_stream import TextGeneration
 
     sampling = Sampling(temperature, top_k, top_p, seed)
     sampling.require()

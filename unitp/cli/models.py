@@ -10,7 +10,7 @@ from unitp.cli.options import json_option
 from unitp.cli.output import print_json, print_table, say, table
 
 if TYPE_CHECKING:
-    from unitp.frontends.registry import Known
+    from unitp.frontends.known_models import Known
 
 
 @click.command("models")
@@ -21,7 +21,7 @@ def command(as_json: bool) -> None:
     Those known by their config only have no weights: they can be planned, shown and exported, but not run.
     """
     from unitp.frontends.configs import CONFIGS, about
-    from unitp.frontends.registry import KNOWN
+    from unitp.frontends.known_models import KNOWN
 
     if as_json:
         bare = [_row(name, about(name), config_only=True) for name in CONFIGS]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unitp.cost import Machine
     from unitp.frontends.model import Model
     from unitp.plans import Phase, Plan
-    from unitp.runtime.session import Session
+    from unitp.session.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +35,7 @@ def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Models known by name, else files."""
-    from unitp.frontends.registry import names
+    from unitp.frontends.known_models import names
 
     found = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
     return found or [CompletionItem(incomplete, type="file")]
@@ -85,6 +85,12 @@ plan_option = click.option(
 unused_option = click.option("--allow-unused", is_flag=True, help="Allow axes over which nothing can be split.")
 threads_option = click.option("--threads", type=int, metavar="N", help="Threads of each rank. Default: 1.")
 port_option = click.option("--port", type=int, metavar="N", help="The first port that ranks use. Default: free ones.")
+isolation_option = click.option(
+    "--isolation",
+    metavar="MODE",
+    shell_complete=lambda *_: ["auto", "require", "off"],
+    help="Whether nothing outside reaches the ranks: auto (where the host can), require or off. Default: auto.",
+)
 stall_option = click.option(
     "--stall-s", type=float, metavar="SECONDS", help="How long without progress a rank counts as stuck. Default: 120."
 )
@@ -113,7 +119,7 @@ def token_options(*, new: int, least: int) -> tuple[Callable[[F], F], ...]:
     )
 
 
-launch_options = options(threads_option, port_option, stall_option, verbose_option)
+launch_options = options(threads_option, port_option, isolation_option, stall_option, verbose_option)
 running_options = options(
     mesh_option, machine_option, plan_option, dtype_option, context_option, unused_option, launch_options
 )
@@ -184,12 +190,13 @@ class Settings:
 
     def launch_options(self, backend: str) -> dict[str, Any]:
         """How ranks of a backend are started."""
-        from unitp.runtime.watchdog import Limits
+        from unitp.ranks.watchdog import Limits
 
         return {
             "python": python_of(backend, self.all),
             "port": self.value("port"),
             "threads": self.value("threads"),
+            "isolation": self.value("isolation"),
             "limits": Limits(stall_s=self.value("stall_s")),
             "verbose": self.verbose,
         }
@@ -243,8 +250,8 @@ class Request:
 
     def require_prompts(self, prompts: Sequence[Sequence[int]]) -> None:
         """Raise InputError where these token ids cannot be run: none, too many, out of range, or fewer prompts than `dp`."""
-        from unitp.runtime.decoder import is_decoder, require_prompts, require_tokens
-        from unitp.runtime.launch import context_of
+        from unitp.session.decoder import is_decoder, require_prompts, require_tokens
+        from unitp.session.launch import context_of
 
         graph = self.model.graph
         if not is_decoder(graph):
@@ -256,8 +263,8 @@ class Request:
 
     def require_inputs(self, arrays: Mapping[str, Any]) -> None:
         """Raise InputError where the graph cannot run on these arrays."""
-        from unitp.runtime.decoder import is_decoder
-        from unitp.runtime.inputs import bind, token_rows
+        from unitp.session.decoder import is_decoder
+        from unitp.session.inputs import bind, token_rows
 
         if is_decoder(self.model.graph) and set(arrays) == {"input_ids"}:
             self.require_prompts(token_rows(arrays["input_ids"]))
@@ -266,8 +273,8 @@ class Request:
 
     def launch(self, say: Callable[[str], None], sequences: int = 1) -> Session:
         """A session that can have so many sequences open at once."""
-        from unitp.runtime.capacity import enough_for
-        from unitp.runtime.launch import launch
+        from unitp.session.capacity import enough_for
+        from unitp.session.launch import launch
 
         chosen = self.settings.launch_options(self.backend) | {"sequences": enough_for(sequences)}
         return launch(self.model, self.plan, self.backend, dtype=self.dtype, context=self.context, say=say, **chosen)

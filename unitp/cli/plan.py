@@ -88,8 +88,8 @@ def command(
     from unitp.api import plan
     from unitp.cli.show import print_description
     from unitp.cost.bytes import parse_bytes
+    from unitp.explain.description import describe
     from unitp.frontends import load
-    from unitp.planner.explain import describe
 
     limit = parse_bytes(memory_limit) if memory_limit else None
     with progress() as tell:

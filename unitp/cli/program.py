@@ -30,7 +30,7 @@ def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_
     """The instructions of a rank, as text. Nothing is started; the program is checked as it is before a run."""
     from unitp import plans
     from unitp.api import complete
-    from unitp.planner.explain import light_outputs
+    from unitp.explain.description import light_outputs
     from unitp.program.check import check
     from unitp.program.lower import lower
     from unitp.program.memory import peak

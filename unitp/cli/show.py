@@ -12,8 +12,8 @@ from unitp.cli.output import mebibytes, print_json, print_table, remark, say, ta
 from unitp.errors import ModelError
 
 if TYPE_CHECKING:
+    from unitp.explain.description import Description, Whole
     from unitp.graph.graph import Graph
-    from unitp.planner.explain import Description, Whole
     from unitp.plans import Certificate, Plan, Unused
     from unitp.program.memory import Memory
 
@@ -31,7 +31,7 @@ def command(plan_file: str, model: str | None, machine: str | None, page: str | 
     Costs are those of the machine that the plan was made for, or of --machine.
     """
     from unitp import plans
-    from unitp.planner.explain import describe
+    from unitp.explain.description import describe
 
     path = writable(page) if page else None
     plan, priced_on = plans.load(plan_file), read_machine(machine)
@@ -107,7 +107,7 @@ def _memory(certificate: Certificate, needs: Sequence[Memory]) -> str:
 
 def print_description(plan: Plan, description: Description) -> None:
     """The plan in a few tables."""
-    from unitp.planner.explain import devices_text, ranks
+    from unitp.explain.description import devices_text, ranks
 
     certificate = plan.certificate
     say((plan.model or "plan", "bold"), f" on {description.mesh} ({ranks(plan.mesh)})")

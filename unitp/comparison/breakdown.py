@@ -14,26 +14,13 @@ from statistics import median
 import msgspec
 
 from unitp.cost import Machine
+from unitp.graph.ops import operator
+from unitp.program.analysis import per_call
 from unitp.program.instructions import Collective, Instruction, Local, Program
-from unitp.program.memory import per_call
 from unitp.program.objective import KINDS, Prediction, predict
-from unitp.runtime.messages import Trace
-from unitp.runtime.session import TracedCall
+from unitp.session.session import TracedCall
+from unitp.wire.messages import Trace
 
-OPERATORS = {
-    "matmul": ("MatMul", "Gemm", "Einsum"),
-    "attention": ("Attention",),
-    "norm": ("RMSNormalization", "LayerNormalization", "Softmax", "LogSoftmax", "Rescale"),
-    "rotary": ("RotaryEmbedding",),
-    "cache": ("TensorScatter",),
-    "look-up": ("Gather", "GatherND", "GatherElements"),
-    "selection": ("TopK", "TopKPart", "ArgMax"),
-    "reduction": ("ReduceSum", "ReduceMax", "ReduceMean"),
-    "data movement": (
-        *("Reshape", "Transpose", "Slice", "Concat", "Split", "Expand", "Squeeze", "Unsqueeze", "Identity", "Cast"),
-    ),
-}
-CLASSES = {op: name for name, ops in OPERATORS.items() for op in ops}
 CALL = "call"
 """What a call costs beside its instructions: the driver, the wire, what engines do before and after."""
 
@@ -72,7 +59,7 @@ def class_of(instruction: Instruction) -> str:
         return KINDS[type(instruction).__name__]
     if not isinstance(instruction, Local):
         return "data movement"
-    return CLASSES.get(instruction.op, "elementwise")
+    return operator(instruction.op).kind
 
 
 def breakdown(calls: Sequence[TracedCall], machine: Machine) -> list[PhaseTimes]:

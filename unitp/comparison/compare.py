@@ -19,9 +19,9 @@ from unitp.frontends.tokenizer import IdStreams
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backend as find_backend
-from unitp.runtime.capacity import enough_for
-from unitp.runtime.launch import check, count, launch
-from unitp.runtime.session import Session
+from unitp.session.capacity import enough_for
+from unitp.session.launch import check, count, launch
+from unitp.session.session import Session
 
 Say = Callable[[str], None]
 LaunchOptions = Callable[[str], Mapping[str, Any]]

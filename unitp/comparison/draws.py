@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitp.runtime.sampling import Ids, Sampling, Values, uniform
+from unitp.engine.sampling import Ids, Sampling, Values, uniform
 
 
 def possible(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: int, error: float) -> set[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +15,7 @@ from unitp.frontends.model import Model
 from unitp.mesh import Mesh
 from unitp.planner import default_phases
 from unitp.plans import Plan, unsplit
-from unitp.runtime.launch import launch
+from unitp.session.launch import launch
 
 
 class Oracle(msgspec.Struct, frozen=True):
@@ -49,13 +49,19 @@ def of_prompts(
     sequences, tokens = [], []
     with launch(model, plan, "numpy", dtype="float64", context=context, **options) as session:
         for prompt in prompts:
-            tokens.append(list(session.generate(prompt, new_tokens)))
             more = [int(t) for t in session.generate(prompt, length - len(prompt), ignore_eos=True)]
+            tokens.append(_until(session.stop_ids, more[:new_tokens]))
             sequences.append([*prompt, *more])
         outputs = {"logits": np.concatenate([session.run(input_ids=[s])["logits"] for s in sequences])}
     with launch(model, plan, "numpy", dtype="float32", context=context, **options) as session:
         single = np.concatenate([session.run(input_ids=[s])["logits"] for s in sequences])
     return Oracle(outputs, {"logits": relative_error(single, outputs["logits"])}, sequences, tokens)
+
+
+def _until(stop_ids: Iterable[int], tokens: list[int]) -> list[int]:
+    """Tokens up to the first that ends a text, which is among them."""
+    ends = [place for place, token in enumerate(tokens, 1) if token in stop_ids]
+    return tokens[: ends[0]] if ends else tokens
 
 
 def of_inputs(model: Model, inputs: Mapping[str, Array], options: Mapping[str, Any] = MappingProxyType({})) -> Oracle:

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-CONTRACTIONS = ("MatMul", "Gemm", "Einsum")
-"""Operators that the tables of `matmul` hold for: of two operands, the second the weight."""
+from unitp.graph.ops import is_contraction
 
 Points = tuple[tuple[float, float], ...]
 """Rows and FLOP/s, rows ascending."""
@@ -70,15 +69,19 @@ class Device(msgspec.Struct, frozen=True):
         rate = self.operators.get(op, NO_RATE)
         general = self.flops(dtype)
         scale = general / self.flops_per_s["float32"]
-        points: Points = ()
-        if op in CONTRACTIONS and self.matmul:
-            points = self.matmul.get(dtype) or tuple((n, f * scale) for n, f in self.matmul["float32"])
         return Speed(
             general if rate.flops_per_s is None else rate.flops_per_s * scale,
             self.memory_bytes_per_s if rate.bytes_per_s is None else rate.bytes_per_s,
             self.operator_s if rate.operator_s is None else rate.operator_s,
-            points,
+            self.contractions(dtype) if is_contraction(op) else (),
         )
+
+    def contractions(self, dtype: str) -> Points:
+        """F of contractions (of two operands, the second the weight) by rows; nothing where it was not measured so."""
+        if not self.matmul:
+            return ()
+        scale = self.flops(dtype) / self.flops_per_s["float32"]
+        return self.matmul.get(dtype) or tuple((n, f * scale) for n, f in self.matmul["float32"])
 
 
 NO_RATE = Rate()

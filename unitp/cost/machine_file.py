@@ -40,11 +40,11 @@ from pathlib import Path
 from typing import Any
 
 from unitp.cost.bytes import WANTED, parse_bytes
-from unitp.cost.device import CONTRACTIONS, Device, Points, Rate
+from unitp.cost.device import Device, Points, Rate
 from unitp.cost.link import KINDS, Link, Stretch
 from unitp.cost.machine import Machine, Pair
 from unitp.errors import GraphError, InputError, did_you_mean
-from unitp.graph.ops import operator
+from unitp.graph.ops import is_contraction, operator
 
 PROFILES = Path(__file__).parent / "profiles"
 LINK = ("latency_s", "bytes_per_s", "call_s")
@@ -221,7 +221,7 @@ class _Reader:
         if not isinstance(table, dict):
             self.wrong(place, table, "a table, as in { operator_s = 9e-6 }")
             return Rate()
-        names = RATE[:1] if name in CONTRACTIONS else RATE
+        names = RATE[:1] if is_contraction(name) else RATE
         self.known(table, f"{place}.", names)
         least = {"operator_s": 0.0}
         found = {k: self.number(table, k, f"{place}.", least=least.get(k, TINY)) for k in names if k in table}

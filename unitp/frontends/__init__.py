@@ -32,7 +32,7 @@ def load(name: str | Path) -> Model:
     if path.exists():
         raise ModelError(f"{path} is neither a .gguf file nor a directory with config.json nor a config.json")
     from unitp.frontends.configs import CONFIGS, known_config
-    from unitp.frontends.registry import find
+    from unitp.frontends.known_models import find
 
     if str(name) in CONFIGS:
         return known_config(str(name))

@@ -8,13 +8,22 @@ graph = b.graph(b.MatMul(h, b.random("down", (256, 64), seed=2)))
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from unitp.errors import GraphError, did_you_mean
 from unitp.graph.graph import Dim, Graph, Node, Parameter, State, TensorType
 from unitp.graph.ops import infer, known_ops, output_count
 from unitp.graph.source import RandomSource, Source
+
+
+class Maker:
+    """What adds nodes of the operator `op` to a graph: `b.MatMul` is one, called as `b.MatMul(x, y)`."""
+
+    def __init__(self, builder: Builder, op: str) -> None:
+        self.op, self._builder = op, builder
+
+    def __call__(self, *inputs: str, **attrs: Any) -> Any:
+        return self._builder.op(self.op, *inputs, **attrs)
 
 
 class Builder:
@@ -68,10 +77,10 @@ class Builder:
         _ = graph.types
         return graph
 
-    def __getattr__(self, op: str) -> Callable[..., Any]:
+    def __getattr__(self, op: str) -> Maker:
         if op not in known_ops():
             raise GraphError(f'unknown operator "{op}"', hint=did_you_mean(op, known_ops()))
-        return lambda *inputs, **attrs: self.op(op, *inputs, **attrs)
+        return Maker(self, op)
 
     def _define(self, name: str, type_: TensorType) -> TensorType:
         if name in self.types:

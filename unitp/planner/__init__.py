@@ -21,17 +21,17 @@ from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner.candidates import ROLES, Candidates, parameter_bytes
-from unitp.planner.frugal import Frugal
-from unitp.planner.holding import WORTH, one_layout
-from unitp.planner.limited import Limited, NoFitError
-from unitp.planner.outline import FEW, instead, shape_of
-from unitp.planner.pins import apply as apply_pins
-from unitp.planner.price import Prices
-from unitp.planner.problem import SHARED, Problem
-from unitp.planner.room import no_room
-from unitp.planner.search import Found, Search
-from unitp.planner.unused import unused
+from unitp.planner.choices.candidates import ROLES, Candidates, parameter_bytes
+from unitp.planner.fastest import Found, Search
+from unitp.planner.no_fit import no_room
+from unitp.planner.prices.work import Prices
+from unitp.planner.problem.blocks import FEW, instead, shape_of
+from unitp.planner.problem.held_bytes import WORTH, one_layout
+from unitp.planner.problem.pins import apply as apply_pins
+from unitp.planner.problem.unused_axes import unused
+from unitp.planner.problem.variables import SHARED, Problem
+from unitp.planner.tie_break import Frugal
+from unitp.planner.within_memory import Limited, NoFitError
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import Memory, peaks

@@ -36,9 +36,10 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """All backends by name, and what could not be loaded."""
+    """All backends by name, the module that each comes from, and what could not be loaded."""
 
     backends: dict[str, BackendSpec]
+    modules: dict[str, str]
     broken: tuple[Broken, ...]
 
 
@@ -77,6 +78,7 @@ def registry() -> Registry:
     """The backends that are installed. Asked once per process."""
     plugins, broken = manager()
     found: dict[str, BackendSpec] = {}
+    modules: dict[str, str] = {}
     failed = list(broken)
     for implementation in plugins.hook.unitp_backend.get_hookimpls():
         name = implementation.plugin_name
@@ -86,11 +88,12 @@ def registry() -> Registry:
                 failed.append(Broken(name, _owner(name), problem))
             elif spec is not None:
                 found[spec.name] = spec
+                modules[spec.name] = getattr(implementation.plugin, "__name__", "")
         except Exception as error:  # as above
             if from_signal(error):
                 raise
             failed.append(Broken(name, _owner(name), f"{type(error).__name__}: {error}"))
-    return Registry(dict(sorted(found.items())), tuple(failed))
+    return Registry(dict(sorted(found.items())), modules, tuple(failed))
 
 
 def _problem(spec: object, found: Mapping[str, BackendSpec]) -> str:
@@ -122,6 +125,21 @@ def backend(name: str) -> BackendSpec:
                 f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Reinstall {plugin.distribution}."
             )
     raise BackendError(f'unknown backend "{name}"', hint=did_you_mean(name, found.backends))
+
+
+def plugin_of(spec: BackendSpec) -> str:
+    """The module that describes a backend: the plug-in that it is registered by, else the package of its engine."""
+    found = registry()
+    return found.modules[spec.name] if found.backends.get(spec.name) == spec else spec.engine.partition(".")[0]
+
+
+def described(name: str, plugin: str = "") -> BackendSpec:
+    """The backend called `name` as the module `plugin` describes it, else as an installed one does. Raises BackendError where
+    nobody knows the name.
+    """
+    hook = getattr(import_module(plugin), "unitp_backend", None) if plugin else None
+    spec = hook() if hook else None
+    return spec if isinstance(spec, BackendSpec) and spec.name == name else backend(name)
 
 
 def installed(distribution: str) -> str | None:

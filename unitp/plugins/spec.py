@@ -2,7 +2,8 @@
 
 Everything in a `BackendSpec` is data: describing a backend imports no framework. `cluster` and `engine` name functions
 ("module:function") that are imported where they are used: `cluster` by the driver (it must not import the framework),
-`engine` by a worker (it returns a `unitp.program.engine.Engine`).
+`engine` by a rank (it returns a `unitp.engine.engine.Engine`), `server` by a process of another role (it serves until it
+is no longer needed).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class BackendSpec(msgspec.Struct, frozen=True):
     `passes`: variables of the driver's environment that its processes get (`LC_*`: all that begin so). Beside them they get
     what `cluster` sets, where the user and programs are found, and what the user's settings file adds; nothing else.
 
+    `exposed`: what can be reached, and by whom, of a session that is not isolated (`unitp.ranks.isolation`).
+
     `segments`: patterns of the names of files that its ranks make in `/dev/shm`, and may leave there where they are killed.
     """
 
@@ -53,9 +56,11 @@ class BackendSpec(msgspec.Struct, frozen=True):
     dtypes: tuple[str, ...]
     cluster: str
     engine: str
+    server: str = ""
     start_limit_s: float = 60.0
     port_taken: tuple[str, ...] = ("ddress already in use",)
     passes: tuple[str, ...] = ()
+    exposed: str = ""
     segments: tuple[str, ...] = ()
 
 

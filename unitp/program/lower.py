@@ -14,8 +14,9 @@ import msgspec
 
 from unitp.errors import InputError, PlanError
 from unitp.graph.graph import Dim, Graph, Node, TensorType
-from unitp.graph.ops import infer, layouts, rule_of
+from unitp.graph.ops import infer, layouts, operator, rule_of
 from unitp.graph.ops.expansions import expand
+from unitp.graph.ops.records import whole
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.plans import PhasePlan, Plan
@@ -152,14 +153,15 @@ class _Lowering:
         planned = self.phase.nodes.get(node.name, {})
         if strange := [f for f in planned if f not in rule.factors]:
             raise PlanError(f"the plan splits {', '.join(strange)} of {node}, which has {', '.join(rule.factors)}")
-        splits = {f: split.bind(int(rule.factors[f].size), self.mesh) for f, split in planned.items()}
+        splits: Splits = {f: split.bind(int(rule.factors[f].size), self.mesh) for f, split in planned.items()}
         if not any(rule.factors[f].kind == "inner" for f in splits):
             self.emit(node, splits)
-        elif node.op in ("TopK", "ArgMax"):
-            self.select(node, splits)
         else:
             for part in expand(node, self.shape(node.inputs[0])):
-                self.emit(part, splits)
+                if operator(part.op).candidates:
+                    splits = self.pick(part, splits)
+                else:
+                    self.emit(part, splits)
         for name in node.outputs:
             if (layout := self.phase.values.get(name)) is not None:
                 self.held[name] = self.want(name, layout.bind(self.shape(name), self.mesh))
@@ -177,28 +179,15 @@ class _Lowering:
             self.define(name, type_.dtype, shape, layout)
         self.instructions.append(Local(node.op, inputs, node.outputs, node.attrs, own))
 
-    def select(self, node: Node, splits: Splits) -> None:
-        """Top-k or arg-max along a split dim: candidates of each part, gathered, then the best of them."""
-        shape, k = self.shape(node.inputs[0]), int(node.attrs.get("k", 1))  # type: ignore[arg-type]
-        dim = int(node.attrs.get("axis", -1)) % len(shape)  # type: ignore[arg-type]
-        counts = [min(k, b - a) for a, b in splits["v"].intervals]
+    def pick(self, node: Node, splits: Splits) -> Splits:
+        """Append the choice of candidates, each rank's from its own part; the splits of what follows, which has all of them."""
+        shape, rows = self.shape(node.inputs[0]), splits["v"]
+        counts = [min(whole(node.attrs, "k"), b - a) for a, b in rows.intervals]
         edges = [sum(counts[:i]) for i in range(len(counts) + 1)]
-        candidates = Split(splits["v"].axes, tuple(itertools.pairwise(edges)))
-        rest = {f: s for f, s in splits.items() if f != "v"}
-        part, best = f"{node.name}:part", f"{node.name}:best"
+        candidates, dim = Split(rows.axes, tuple(itertools.pairwise(edges))), whole(node.attrs, "axis")
         out = (*shape[:dim], edges[-1], *shape[dim + 1 :])
-        names = (part, f"{part}.1")
-        local = Node("TopKPart", node.inputs, names, {"k": k, "axis": dim})
-        self.emit(local, {**rest, "v": splits["v"], "c": candidates}, (out, out))
-        keep = node.op == "TopK"
-        values = node.outputs[0] if keep else f"{best}.0"
-        self.emit(Node("TopK", (part,), (values, best), {"k": k, "axis": dim}), rest)
-        squeezed = not keep and not node.attrs.get("keepdims", 1)
-        ids = f"{best}.ids" if squeezed else node.outputs[-1]
-        self.emit(Node("GatherElements", (names[1], best), (ids,), {"axis": dim}), rest)
-        if squeezed:
-            kept = [f"d{i}" for i in range(len(shape)) if i != dim]
-            self.emit(Node("Squeeze", (ids,), node.outputs, {"axes": (dim,)}), {f: rest[f] for f in kept if f in rest})
+        self.emit(node, {**splits, "c": candidates}, (out, out))
+        return {f: s for f, s in splits.items() if f != "v"}
 
 
 def _splits(split: Split, rows: int) -> bool:

@@ -3,29 +3,27 @@
 Held are parameters, states, and what follows from parameters alone where a call reads it and it is a copy (a slice, a
 gather), not a view. Other values live from the instruction that makes them to the last that reads them; views count as
 copies there, since some frameworks make them so. An instruction's own working space (attention's scores, what a
-collective sends) counts while it runs. A state written by TensorScatter is updated in place; any other new state lives
-beside the old.
+collective sends) counts while it runs. A state that is updated in place is counted once; any other new state lives beside the
+old.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from unitp.graph.ops import operator
 from unitp.layout import Layout, Split
-from unitp.program.decompositions.attention import blocks
+from unitp.program.analysis import constants, in_place, is_view, per_call
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, Value, reads, writes
 from unitp.program.rank import local_shape
 
 Row = npt.NDArray[np.int64]
 """A number per rank."""
-
-VIEWS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -75,7 +73,7 @@ def _together(programs: Sequence[Program], ranks: Sequence[int]) -> list[Memory]
 def _activations(sizes: Sizes) -> tuple[Row, Row]:
     """The most that is alive at once beside what is held, and the instruction at which it is, by rank."""
     program = sizes.program
-    kept = constants(program) | {old for old, _ in program.states} | _in_place(program)
+    kept = constants(program) | {old for old, _ in program.states} | in_place(program)
     last = _last_reads(program)
     live = sizes.total(program.inputs)
     most, at = live, np.full(len(live), -1)
@@ -105,8 +103,8 @@ def _stored(sizes: Sizes) -> dict[tuple[str, Layout], Row]:
     wanted |= {*program.outputs, *(new for _, new in program.states)}
     stored = set(program.parameters)
     for name in wanted & fixed:
-        while isinstance(instruction := made.get(name), Local) and instruction.op in VIEWS:
-            name = instruction.inputs[0]
+        while (instruction := made.get(name)) is not None and is_view(instruction):
+            name = reads(instruction)[0]
         stored.add(name)
     return {(name.partition("@")[0], program.values[name].layout): sizes[name] for name in stored}
 
@@ -152,37 +150,6 @@ def local_bytes(program: Program, name: str, rank: int) -> int:
     return prod(local_shape(program, name, rank)) * np.dtype(program.values[name].dtype).itemsize
 
 
-def constants(program: Program) -> set[str]:
-    """The values that depend on parameters alone; what makes them runs once, at load."""
-    found = set(program.parameters)
-    for instruction in program.instructions:
-        names = reads(instruction)
-        if names and found.issuperset(names):
-            found |= set(writes(instruction))
-    return found
-
-
-def per_call(program: Program) -> Iterator[tuple[int, Instruction]]:
-    """The instructions that every call runs, with their numbers."""
-    fixed = constants(program)
-    return ((n, i) for n, i in enumerate(program.instructions) if not fixed.issuperset(writes(i)))
-
-
-def _in_place(program: Program) -> set[str]:
-    """The new states that a TensorScatter writes into the old, which nobody else reads."""
-    readers = Counter(name for instruction in program.instructions for name in reads(instruction))
-    states = dict(program.states)
-    return {
-        i.outputs[0]
-        for i in program.instructions
-        if isinstance(i, Local)
-        and i.op == "TensorScatter"
-        and states.get(i.inputs[0]) == i.outputs[0]
-        and readers[i.inputs[0]] == 1
-        and i.inputs[0] not in program.outputs
-    }
-
-
 def _last_reads(program: Program) -> dict[str, int]:
     """The number of the last instruction that touches a value; outputs and new states are kept to the end."""
     last: dict[str, int] = {}
@@ -197,16 +164,10 @@ def _workspace(sizes: Sizes, instruction: Instruction) -> Row | int:
     if isinstance(instruction, Collective):
         # what is sent, padded, or what arrives, before it is joined
         return sizes[instruction.output if isinstance(instruction, AllGather) else instruction.input]
-    if isinstance(instruction, Local) and instruction.op == "Attention":
-        item = np.dtype(sizes.program.values[instruction.inputs[0]].dtype).itemsize
-        queries, keys = sizes.shape(instruction.inputs[0]), sizes.shape(instruction.inputs[1])
-        rows = (np.broadcast_to(n, len(sizes.ranks)) for n in (*queries[:3], keys[2]))
-        found = [attention_bytes(int(b), int(h), int(s), int(t), item) for b, h, s, t in zip(*rows, strict=True)]
-        return np.array(found, np.int64)
-    return 0
-
-
-def attention_bytes(batch: int, heads: int, queries: int, keys: int, item: int) -> int:
-    """Working space of attention: scores of a block of queries, and a copy where a framework masks out of place."""
-    row = batch * heads * keys * item
-    return 2 * row * max(stop - start for start, stop in blocks(queries, row))
+    if not isinstance(instruction, Local) or (scratch := operator(instruction.op).scratch) is None:
+        return 0
+    item = np.dtype(sizes.program.values[instruction.inputs[0]].dtype).itemsize
+    shapes = [sizes.shape(name) if name else [] for name in instruction.inputs]
+    rows = [[np.broadcast_to(n, len(sizes.ranks)) for n in shape] for shape in shapes]
+    found = [scratch([[int(n[r]) for n in shape] for shape in rows], item) for r in range(len(sizes.ranks))]
+    return np.array(found, np.int64)

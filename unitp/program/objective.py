@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 
 from unitp.cost import Device, Link, Machine, collective_seconds, copy_seconds, operator_seconds, view_seconds
-from unitp.cost.device import CONTRACTIONS
 from unitp.cost.link import slowest
 from unitp.graph.ops import flops, operator, rule_of
+from unitp.program.analysis import per_call
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice
-from unitp.program.memory import local_bytes, peaks, per_call
+from unitp.program.memory import local_bytes, peaks
 
 Conversion = Collective | Slice | Mask
 KINDS = {
@@ -140,7 +140,7 @@ class _Pricing:
         dtype = self.program.values[next(name for name in (*local.inputs, *local.outputs) if name)].dtype
         flops = self.flops(local, rank)
         rows = 0.0
-        if local.op in CONTRACTIONS and read[1]:
+        if known.kind == "matmul" and read[1]:
             rows = flops * np.dtype(dtype).itemsize / (2 * read[1])
         return operator_seconds(self.device(rank), flops, moved, dtype, local.op, rows)
 

@@ -20,15 +20,15 @@ from markupsafe import Markup
 from unitp import texts
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
+from unitp.explain.description import devices, devices_text
+from unitp.explain.patterns import pattern
 from unitp.graph.graph import Graph, TensorType
 from unitp.host import writing
 from unitp.layout import Layout
 from unitp.mesh import Mesh
-from unitp.planner.explain import devices, devices_text
-from unitp.planner.places import pattern
 from unitp.plans import Phase, Plan, require
 from unitp.report.drawing import MOST_RANKS, Bar, bars, grid, shown
-from unitp.report.phases import Move, PhasePage, brief, phase_page
+from unitp.report.phase_steps import Move, PhasePage, brief, phase_page
 
 
 class Tensors(msgspec.Struct, frozen=True):

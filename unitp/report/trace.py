@@ -23,8 +23,8 @@ from unitp.errors import InputError
 from unitp.host import writing
 from unitp.program.instructions import Local, Program, writes
 from unitp.program.objective import Prediction, predict
-from unitp.runtime.messages import Trace
-from unitp.runtime.session import TracedCall
+from unitp.session.session import TracedCall
+from unitp.wire.messages import Trace
 
 MEASURED, PREDICTED = 1, 2
 """Threads of a rank."""

@@ -17,14 +17,14 @@ from unitp.plans import Plan
 from unitp.program.check import check
 from unitp.program.instructions import Program
 from unitp.program.lower import lower
-from unitp.runtime.phases import choose_phase
+from unitp.session.nearest_phase import choose_phase
 from unitp.testing.simulate import simulate
 
 Array = npt.NDArray[Any]
 
 
 class SimulatedCalls:
-    """`execute` is a `unitp.runtime.decoder.Execute` for a graph under a plan. `programs`: those that ran, by their sizes and outputs."""
+    """`execute` is a `unitp.session.decoder.Execute` for a graph under a plan. `programs`: those that ran, by their sizes and outputs."""
 
     def __init__(self, graph: Graph, plan: Plan, parameters: dict[str, Array] | None = None) -> None:
         self.graph, self.plan = graph, plan

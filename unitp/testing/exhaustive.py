@@ -28,11 +28,12 @@ from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import layouts
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner.candidates import ROLES, Assignment, Candidates
+from unitp.planner.choices.candidates import ROLES, Assignment, Candidates
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.program.analysis import constants, is_view, per_call
 from unitp.program.instructions import Instruction, Local, Mask, Program, reads, writes
 from unitp.program.lower import lower
-from unitp.program.memory import VIEWS, constants, local_bytes, peaks, per_call
+from unitp.program.memory import local_bytes, peaks
 from unitp.program.objective import predicted_seconds
 
 Place = tuple[str, str]
@@ -246,7 +247,7 @@ class Space:
         for name in kept:
             converted = False
             while (maker := made.get(name)) is not None:
-                if isinstance(maker, Local) and maker.op not in VIEWS:
+                if isinstance(maker, Local) and not is_view(maker):
                     converted = False  # of what an operator leaves, that one conversion is all that is kept
                     break
                 if not isinstance(maker, Local | Mask):
@@ -263,7 +264,7 @@ class Space:
         kept, made = self._kept(program)
         roots = set(program.parameters)
         for name in kept:
-            while isinstance(maker := made.get(name), Local) and maker.op in VIEWS:
+            while isinstance(maker := made.get(name), Local) and is_view(maker):
                 name = maker.inputs[0]
             roots.add(name)
         return {(n.partition("@")[0], program.values[n].layout): self._bytes(program, n) for n in roots}

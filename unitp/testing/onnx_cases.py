@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from unitp.errors import GraphError
 from unitp.graph.graph import DTYPES, Attribute
-from unitp.graph.ops import known_ops
-from unitp.graph.ops.onnx_form import CONSTANTS
+from unitp.graph.ops import known_ops, operator
 from unitp.testing.operators import graph_of
 
 Array = npt.NDArray[Any]
@@ -108,7 +107,7 @@ def _case(name: str, model: Any, inputs: list[Array], outputs: list[Array]) -> C
     attrs = {key: value for key, value in attrs.items() if DEFAULTS.get(key) != value}
     if set(attrs) - KNOWN.get(node.op_type, set()):
         return None
-    constants = CONSTANTS.get(node.op_type, ())
+    constants = operator(node.op_type).constants
     for key, value in zip(constants, given[1:], strict=False):
         if value is not None:
             attrs[key] = [int(i) for i in value.reshape(-1)]
@@ -172,7 +171,7 @@ def reference(op: str, attrs: dict[str, Attribute], inputs: Sequence[Array | Non
     feeds = {f"x{i}": array for i, array in enumerate(inputs) if array is not None}
     names = [f"x{i}" if array is not None else "" for i, array in enumerate(inputs)]
     plain: dict[str, Any] = dict(attrs)
-    for key in CONSTANTS.get(op, ()):
+    for key in operator(op).constants:
         names.append(f"constant {key}" if key in plain else "")
         if key in plain:
             value = plain.pop(key)

@@ -15,17 +15,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.eager import EagerEngine
+from unitp.engine.engine import Engine
+from unitp.engine.overrides import Overrides
+from unitp.engine.primitives import Primitives
+from unitp.engine.transport import Alone
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Attribute, Graph
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
 from unitp.plugins.discover import backend, resolve
-from unitp.program.eager import EagerEngine
-from unitp.program.engine import Engine
 from unitp.program.lower import lower
-from unitp.program.overrides import Overrides
-from unitp.program.primitives import Primitives
-from unitp.program.transport import Alone
 
 Array = npt.NDArray[Any]
 

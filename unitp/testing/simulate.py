@@ -16,16 +16,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.constants import Constants
+from unitp.engine.engine import NotFinite
+from unitp.engine.finite import Look
+from unitp.engine.guards import PlaceError, require
+from unitp.engine.interpreter import Runner
+from unitp.engine.overrides import Overrides
+from unitp.engine.primitives import Primitives
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backend
-from unitp.program.constants import Constants
-from unitp.program.engine import NotFinite
-from unitp.program.finite import Look
-from unitp.program.guards import PlaceError, require
 from unitp.program.instructions import Program
-from unitp.program.interpret import Runner
-from unitp.program.overrides import Overrides
-from unitp.program.primitives import Primitives
 from unitp.program.rank import intervals, local_shape
 
 Array = npt.NDArray[Any]
@@ -57,7 +57,7 @@ class _Meeting:
 
 
 class ThreadCollectives:
-    """`unitp.program.primitives.Collectives` among threads."""
+    """`unitp.engine.primitives.Collectives` among threads."""
 
     def __init__(self, rank: int, mesh: Mesh, meetings: Mapping[tuple[str, tuple[int, ...]], _Meeting]) -> None:
         self.rank, self.mesh, self.meetings = rank, mesh, meetings

@@ -12,8 +12,10 @@ SPEC = BackendSpec(
     dtypes=("float32", "float64"),
     cluster="unitp_mxnet.cluster:processes",
     engine="unitp_mxnet.executor:connect",
+    server="unitp_mxnet.server:serve",
     start_limit_s=120.0,
     port_taken=(": bind failed",),
+    exposed="KVStore's servers take what any user of this host sends them",
 )
 
 

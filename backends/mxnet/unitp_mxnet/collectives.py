@@ -24,12 +24,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unitp.engine.exchange import Exchange
+from unitp.engine.transport import Tally
 from unitp.errors import BackendError, ProgramError
 from unitp.mesh import Mesh
-from unitp.program.exchange import Exchange
 from unitp.program.instructions import Local, Mask, Program, Slice
 from unitp.program.rank import local_shape
-from unitp.program.transport import Tally
 from unitp_mxnet import primitives as p
 from unitp_mxnet.cluster import server_axes
 from unitp_mxnet.operators import Tensor, host, mx, recording
@@ -48,7 +48,7 @@ class Need(NamedTuple):
 
 
 class _Recipes(ABC):
-    """`unitp.program.primitives.Collectives` in terms of sums and gathers of float32 over a group."""
+    """`unitp.engine.primitives.Collectives` in terms of sums and gathers of float32 over a group."""
 
     def __init__(self, rank: int, mesh: Mesh) -> None:
         self.groups = {axis: mesh.group_of(rank, axis) for axis, _ in mesh.axes}

@@ -1,8 +1,4 @@
-"""The engine of a rank: programs are recorded once and run as compiled segments (`unitp_mxnet.segments`).
-
-A process that serves imports this module too: MXNet sees from its environment that it is a KVStore server or scheduler,
-and does not return from the import before all ranks have left.
-"""
+"""The engine of a rank: programs are recorded once and run as compiled segments (`unitp_mxnet.segments`)."""
 
 from __future__ import annotations
 
@@ -10,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from unitp.engine.constants import Constants, Key
+from unitp.engine.eager import EagerEngine
+from unitp.engine.engine import Engine, Progress
+from unitp.engine.interpreter import Runner
+from unitp.engine.transport import Alone
 from unitp.mesh import Mesh
-from unitp.program.constants import Constants, Key
-from unitp.program.eager import EagerEngine
-from unitp.program.engine import Engine, Progress
 from unitp.program.instructions import Program
-from unitp.program.interpret import Runner
 from unitp.program.rank import local_shape
-from unitp.program.transport import Alone
 from unitp_mxnet import primitives
 from unitp_mxnet.collectives import Collectives
 from unitp_mxnet.operators import Tensor, call, mx, recording, symbol, variable

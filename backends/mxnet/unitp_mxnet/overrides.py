@@ -10,10 +10,10 @@ from math import sqrt
 
 import numpy as np
 
-from unitp.program import decompositions
-from unitp.program.decompositions.attention import Run, blocks_of, runs
-from unitp.program.overrides import Overrides, Prepared
-from unitp.program.primitives import Primitives
+from unitp.engine import operators as decompositions
+from unitp.engine.operators.attention import Run, blocks_of, runs
+from unitp.engine.overrides import Overrides, Prepared
+from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
 from unitp_mxnet import primitives
 from unitp_mxnet.operators import Tensor, call

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unitp.engine.engine import Progress, Silent
+from unitp.engine.interpreter import Runner
 from unitp.errors import InputError, RankError, UnitpError, from_signal
-from unitp.program.engine import Progress, Silent
-from unitp.program.interpret import Runner
 from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol, variable
 
 Attrs = tuple[tuple[str, str], ...]
@@ -57,7 +57,7 @@ class Recording:
         self._instruction = -1
 
     def at(self, instruction: int) -> None:
-        """Calls from here on are part of this instruction (as `unitp.program.engine.Progress`)."""
+        """Calls from here on are part of this instruction (as `unitp.engine.engine.Progress`)."""
         self._instruction = instruction
 
     def given(self, name: str, type: Type) -> Later:

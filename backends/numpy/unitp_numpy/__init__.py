@@ -17,6 +17,7 @@ SPEC = BackendSpec(
     cluster="unitp_numpy.cluster:processes",
     engine="unitp_numpy.executor:connect",
     start_limit_s=30.0,
+    exposed="mpiexec listens on every interface for its own processes",
     segments=("mpich_*", "ucx_shm_*"),
 )
 

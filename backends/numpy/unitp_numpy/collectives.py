@@ -11,9 +11,9 @@ import mpi4py
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.transport import Tally
 from unitp.errors import BackendError
 from unitp.mesh import Mesh
-from unitp.program.transport import Tally
 
 mpi4py.rc.thread_level = "funneled"  # only the main thread communicates
 mpi4py.rc.finalize = False  # `close` does; a rank that ends without it must not wait for others
@@ -26,7 +26,7 @@ _REDUCTIONS = {"sum": MPI.SUM, "max": MPI.MAX}
 
 
 class Collectives:
-    """`unitp.program.primitives.Collectives` among the ranks of MPI's world."""
+    """`unitp.engine.primitives.Collectives` among the ranks of MPI's world."""
 
     def __init__(self, rank: int, mesh: Mesh) -> None:
         world = MPI.COMM_WORLD

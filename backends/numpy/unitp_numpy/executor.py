@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from unitp.engine.eager import EagerEngine
+from unitp.engine.engine import Engine, Progress
+from unitp.engine.transport import Alone, CountedCollectives
 from unitp.mesh import Mesh
-from unitp.program.eager import EagerEngine
-from unitp.program.engine import Engine, Progress
-from unitp.program.transport import Alone, CountedCollectives
 from unitp_numpy import primitives
 from unitp_numpy.arena import Arena
 from unitp_numpy.overrides import overrides

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitp.program import decompositions
-from unitp.program.decompositions.attention import Run, blocks_of, runs
-from unitp.program.overrides import Overrides, Prepared
-from unitp.program.primitives import Primitives
+from unitp.engine import operators as decompositions
+from unitp.engine.operators.attention import Run, blocks_of, runs
+from unitp.engine.overrides import Overrides, Prepared
+from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
 
 Array = npt.NDArray[Any]

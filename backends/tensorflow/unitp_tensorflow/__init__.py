@@ -14,6 +14,7 @@ SPEC = BackendSpec(
     engine="unitp_tensorflow.executor:connect",
     start_limit_s=90.0,
     port_taken=("Could not start gRPC server",),
+    exposed="TensorFlow's servers listen on every interface: whoever reaches them reads and writes this user's files",
 )
 
 

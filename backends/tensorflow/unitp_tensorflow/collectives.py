@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from unitp.engine.transport import Tally
 from unitp.mesh import Mesh
-from unitp.program.transport import Tally
 
 Tensor = Any
 
@@ -44,7 +44,7 @@ class Call(NamedTuple):
 
 
 class Collectives:
-    """`unitp.program.primitives.Collectives` among the ranks that `unitp_tensorflow.cluster` started."""
+    """`unitp.engine.primitives.Collectives` among the ranks that `unitp_tensorflow.cluster` started."""
 
     def __init__(self, rank: int, mesh: Mesh) -> None:
         options = tf.distribute.experimental.CommunicationOptions(

@@ -19,15 +19,15 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import tensorflow as tf
 
+from unitp.engine.eager import EagerEngine
+from unitp.engine.engine import Array, Engine, EngineStats, Progress
+from unitp.engine.guards import require
+from unitp.engine.interpreter import Runner
+from unitp.engine.transport import Alone, CountedCollectives, Tally
 from unitp.errors import InputError, RankError
 from unitp.mesh import Mesh
-from unitp.program.eager import EagerEngine
-from unitp.program.engine import Array, Engine, EngineStats, Progress
-from unitp.program.guards import require
 from unitp.program.instructions import Program
-from unitp.program.interpret import Runner
 from unitp.program.rank import local_shape
-from unitp.program.transport import Alone, CountedCollectives, Tally
 from unitp_tensorflow import primitives
 from unitp_tensorflow.collectives import SMALL_BYTES, Call, Collectives
 from unitp_tensorflow.overrides import Stored, overrides

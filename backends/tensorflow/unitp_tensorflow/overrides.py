@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from unitp.program import decompositions
-from unitp.program.decompositions.attention import Run, allowed_keys, blocks_of, runs
-from unitp.program.overrides import Overrides, Prepared
-from unitp.program.primitives import Primitives
+from unitp.engine import operators as decompositions
+from unitp.engine.operators.attention import Run, allowed_keys, blocks_of, runs
+from unitp.engine.overrides import Overrides, Prepared
+from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
 from unitp_tensorflow.primitives import slice as slice_of
 

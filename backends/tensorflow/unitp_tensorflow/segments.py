@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unitp.engine.interpreter import Part, Runner, recipe
 from unitp.program.instructions import Program, reads
-from unitp.program.interpret import Part, Runner, recipe
 
 
 class Segment(NamedTuple):

@@ -13,6 +13,7 @@ SPEC = BackendSpec(
     cluster="unitp_torch.cluster:processes",
     engine="unitp_torch.executor:connect",
     start_limit_s=60.0,
+    exposed="the ranks' store and gloo take what any user of this host sends them",
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -9,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unitp.engine.transport import Tally
 from unitp.mesh import Mesh
-from unitp.program.transport import Tally
 
 PATIENCE = timedelta(hours=12)
 """gloo's own time-out names neither rank nor operator; the watchdog, which does, is there first."""
@@ -18,11 +20,23 @@ PATIENCE = timedelta(hours=12)
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
 
 
+def _store(rank: int, ranks: int) -> dist.Store:
+    """Where the ranks meet. Rank 0 listens for it on loopback: left to itself, torch listens on every interface."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if rank:
+        return dist.TCPStore(host, port, ranks, timeout=PATIENCE)
+    listener = socket.create_server((host, port), backlog=ranks)
+    return dist.TCPStore(
+        host, port, ranks, is_master=True, timeout=PATIENCE, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
+
+
 class Collectives:
-    """`unitp.program.primitives.Collectives` among the ranks that `unitp_torch.cluster` started."""
+    """`unitp.engine.primitives.Collectives` among the ranks that `unitp_torch.cluster` started."""
 
     def __init__(self, rank: int, mesh: Mesh) -> None:
-        dist.init_process_group("gloo", init_method="env://", rank=rank, world_size=mesh.size, timeout=PATIENCE)
+        store = _store(rank, mesh.size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=mesh.size, timeout=PATIENCE)
         self.tally = Tally()
         self._groups: dict[str, dist.ProcessGroup] = {}
         self._places: dict[str, int] = {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from unitp.engine.eager import EagerEngine
+from unitp.engine.engine import Array, Engine, NotFinite, Progress
+from unitp.engine.transport import Alone, CountedCollectives
 from unitp.mesh import Mesh
-from unitp.program.eager import EagerEngine
-from unitp.program.engine import Array, Engine, NotFinite, Progress
-from unitp.program.transport import Alone, CountedCollectives
 from unitp_torch import primitives
 from unitp_torch.overrides import overrides
 

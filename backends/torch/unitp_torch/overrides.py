@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name that everybody knows)
 
-from unitp.program import decompositions
-from unitp.program.decompositions.attention import Run, runs
-from unitp.program.overrides import Overrides, Prepared
-from unitp.program.primitives import Primitives
+from unitp.engine import operators as decompositions
+from unitp.engine.operators.attention import Run, runs
+from unitp.engine.overrides import Overrides, Prepared
+from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
 
 FLOATS = ("float32", "float64")

@@ -17,6 +17,7 @@ SPEC = BackendSpec(
     dtypes=("float32", "float64"),
     cluster="unitp_fake.cluster:processes",
     engine="unitp_fake.executor:connect",
+    server="unitp_fake.cluster:serve",
     start_limit_s=20.0,
     passes=("FAKE", "FAKE_*"),
 )

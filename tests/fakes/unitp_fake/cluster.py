@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 from unitp.mesh import Mesh
@@ -10,5 +11,10 @@ from unitp.plugins.spec import Process
 
 def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
     env = {"FAKE_PORT": str(free_port())}
-    serving = [Process(role, (), env={**env, "FAKE_SERVES": "1"}) for role in ("scheduler", "server")]
+    serving = [Process(role, (), env=env) for role in ("scheduler", "server")]
     return [*serving, *(Process("worker", (rank,), env=env) for rank in range(mesh.size))]
+
+
+def serve() -> None:
+    """What a process does that is no rank."""
+    signal.pause()

@@ -1,4 +1,4 @@
-"""Ranks that walk through a program and answer by what their states hold; a server just serves.
+"""Ranks that walk through a program and answer by what their states hold.
 
 A row of a bank of states holds the ids that were fed to it, by place. What a decoder answers at a place is a function of the
 whole row up to there (`unitp_fake.answers`), so that a foreign write changes what is said. Other graphs get a count of calls.
@@ -16,16 +16,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from unitp.engine.engine import Array, EngineStats, Progress
 from unitp.mesh import Mesh
-from unitp.program.engine import Array, EngineStats, Progress
 from unitp.program.instructions import Program
 from unitp.program.rank import intervals, local_shape
 from unitp_fake.answers import scores
 
 HOARD: list[object] = [None]
-
-if "FAKE_SERVES" in os.environ:
-    signal.pause()
 
 
 def misbehave(rank: int, stage: str) -> None:
@@ -69,7 +66,7 @@ def taken() -> None:
 
 
 class FakeEngine:
-    """`unitp.program.engine.Engine` that sleeps a millisecond per instruction, and says words of `vocab`."""
+    """`unitp.engine.engine.Engine` that sleeps a millisecond per instruction, and says words of `vocab`."""
 
     def __init__(self, rank: int, mesh: Mesh, progress: Progress, vocab: int = 97) -> None:
         self.rank, self.mesh, self.progress = rank, mesh, progress

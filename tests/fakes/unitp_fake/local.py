@@ -1,4 +1,4 @@
-"""A cluster in this process: `unitp.runtime.cluster.Cluster` as sessions see it, with workers and their messages, without
+"""A cluster in this process: `unitp.ranks.cluster.Cluster` as sessions see it, with workers and their messages, without
 processes. `before` is called before each exchange, by the courier.
 """
 
@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import msgspec
 
+from unitp.engine.engine import Engine
 from unitp.mesh import Mesh
-from unitp.program.engine import Engine
-from unitp.runtime.arrays import Inbox, Outbox
-from unitp.runtime.courier import Courier, Errand
-from unitp.runtime.messages import Reply, Request
-from unitp.runtime.progress import Page, PageProgress
-from unitp.runtime.serve import DRIVER_ARRAYS, Worker, rank_arrays
-from unitp.runtime.wire import HEADER, encode
+from unitp.ranks.courier import Courier, Errand
+from unitp.ranks.progress import Page, PageProgress
+from unitp.ranks.serve import DRIVER_ARRAYS, Worker, rank_arrays
+from unitp.wire.arrays import Inbox, Outbox
+from unitp.wire.channel import HEADER, encode
+from unitp.wire.messages import Reply, Request
 
 Made = TypeVar("Made")
 

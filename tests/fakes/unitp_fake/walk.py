@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from unitp.engine.sampling import Sampling, choose
 from unitp.errors import InputError
-from unitp.runtime.generate import Generation
-from unitp.runtime.sampling import Sampling, choose
-from unitp.runtime.session import Session
+from unitp.session.generation import Generation
+from unitp.session.session import Session
 
 Logits = npt.NDArray[np.floating]
 

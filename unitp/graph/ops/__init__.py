@@ -1,10 +1,12 @@
 """Operators: ONNX opset 24, each as one factor rule from which shapes, layouts and costs follow."""
 
 from unitp.graph.ops import attention, elementwise, linear, lookup, norm, reduction, shaping  # noqa: F401  (they register)
-from unitp.graph.ops.registry import (
+from unitp.graph.ops.records import (
+    Grain,
     Operator,
     flops,
     infer,
+    is_contraction,
     known_ops,
     operator,
     output_count,
@@ -17,6 +19,7 @@ from unitp.graph.ops.rule import Factor, Operand, Rule, Term, factor_split, layo
 
 __all__ = [
     "Factor",
+    "Grain",
     "Operand",
     "Operator",
     "Rule",
@@ -24,6 +27,7 @@ __all__ = [
     "factor_split",
     "flops",
     "infer",
+    "is_contraction",
     "known_ops",
     "layouts",
     "operator",

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.places import Place
-from unitp.graph.ops.registry import Attrs, Operator, register, whole
+from unitp.graph.ops.records import Attrs, Grain, Operator, register, whole
 from unitp.graph.ops.rule import Operand, Rule, Shape, Term, parse
+
+SCORES = 8 << 20
+"""Bytes of scores that are held at a time: those of a chunk over a long cache would be most of what a rank computes with."""
+FEWEST = 64
+"""So many queries are taken at a time, however long the cache is."""
 
 
 def attention(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
@@ -77,8 +82,49 @@ def _first_rows(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ..
     return (Place(2, "row to write from", 0, int(held[2]) - int(update[2])),)
 
 
-register(Operator("Attention", attention, arity=(3, 7), flops=4, space=("b", "h", "s", "t", "e"), places=_valid_keys))
-register(Operator("RotaryEmbedding", rotary, arity=(4, 4), flops=4, traffic="output", places=_positions))  # a few rows
+def _heads(inputs: Sequence[Shape | None]) -> Grain:
+    """Whole query heads, and whole groups of those that share a KV head."""
+    return Grain("h", int((inputs[0] or ())[1]), int((inputs[1] or ())[1]))
+
+
+def blocks(queries: int, row_bytes: int) -> list[tuple[int, int]]:
+    """Intervals of queries to take at a time, as equal as can be. `row_bytes`: of the scores of one query."""
+    count = max(-(-queries // max(SCORES // max(row_bytes, 1), FEWEST)), 1)
+    return [(i * queries // count, (i + 1) * queries // count) for i in range(count)]
+
+
+def _scores(inputs: Sequence[Sequence[int]], item: int) -> int:
+    """Bytes of the scores of a block of queries, and of a copy where a framework masks out of place."""
+    (batch, heads, queries, _), keys = inputs[0], inputs[1][2]
+    row = batch * heads * keys * item
+    return 2 * row * max(stop - start for start, stop in blocks(queries, row))
+
+
 register(
-    Operator("TensorScatter", scatter, arity=(3, 3), space=("b", "g", "s", "e"), traffic="update", places=_first_rows)
+    Operator(
+        "Attention",
+        attention,
+        arity=(3, 7),
+        kind="attention",
+        flops=4,
+        space=("b", "h", "s", "t", "e"),
+        scratch=_scores,
+        grain=_heads,
+        places=_valid_keys,
+    )
+)
+register(
+    Operator("RotaryEmbedding", rotary, arity=(4, 4), kind="rotary", flops=4, traffic="output", places=_positions)
+)  # its tables: a few rows are read
+register(
+    Operator(
+        "TensorScatter",
+        scatter,
+        arity=(3, 3),
+        kind="cache",
+        space=("b", "g", "s", "e"),
+        traffic="update",
+        written=0,
+        places=_first_rows,
+    )
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unitp.errors import GraphError
 from unitp.graph.graph import DTYPES, Dim
 from unitp.graph.ops.places import reshaped
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.records import Attrs, Operator, register
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 
 
@@ -64,8 +64,8 @@ for _name in ("Neg", "Abs", "Relu", "Not"):
     register(Operator(_name, elementwise))
 for _name in ("Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Erf", "Swish", "Gelu"):
     register(Operator(_name, elementwise, flops=10))
-register(Operator("Identity", elementwise, traffic="none", moved=reshaped))
-register(Operator("Cast", elementwise, dtypes=_cast, moved=reshaped))
+register(Operator("Identity", elementwise, kind="data movement", view="always", traffic="none", moved=reshaped))
+register(Operator("Cast", elementwise, dtypes=_cast, kind="data movement", view="maybe", moved=reshaped))
 register(Operator("Where", elementwise, arity=(3, 3), dtypes=_second))
 # x / count + epsilon: the finish of a mean whose sum was taken across ranks
-register(Operator("Rescale", elementwise, internal=True))
+register(Operator("Rescale", elementwise, kind="norm", internal=True))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.elementwise import aligned, broadcast
-from unitp.graph.ops.registry import Attrs, Operator, register
+from unitp.graph.ops.records import Attrs, Operator, register
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 
@@ -59,6 +59,6 @@ def einsum(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     return parse(line, inputs, sum=" ".join(sorted((set(x) | set(y)) - set(out))))
 
 
-register(Operator("MatMul", matmul, arity=(2, 2), flops=2))
-register(Operator("Gemm", gemm, arity=(2, 3), flops=2))
-register(Operator("Einsum", einsum, arity=(2, 2), flops=2))
+register(Operator("MatMul", matmul, arity=(2, 2), kind="matmul", flops=2, packed=1))
+register(Operator("Gemm", gemm, arity=(2, 3), kind="matmul", flops=2))
+register(Operator("Einsum", einsum, arity=(2, 2), kind="matmul", flops=2))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unitp.errors import GraphError
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import Place, index
-from unitp.graph.ops.registry import Attrs, Operator, register, whole
+from unitp.graph.ops.records import Attrs, Operator, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 
@@ -53,6 +53,6 @@ def _after_batch(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, .
     return (index(1, (inputs[0] or ())[1]),)
 
 
-register(Operator("Gather", gather, arity=(2, 2), traffic="output", places=_along))
-register(Operator("GatherND", gather_nd, arity=(2, 2), traffic="output", places=_after_batch))
-register(Operator("GatherElements", gather_elements, arity=(2, 2), traffic="output", places=_along))
+register(Operator("Gather", gather, arity=(2, 2), kind="look-up", traffic="output", places=_along))
+register(Operator("GatherND", gather_nd, arity=(2, 2), kind="look-up", traffic="output", places=_after_batch))
+register(Operator("GatherElements", gather_elements, arity=(2, 2), kind="look-up", traffic="output", places=_along))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.ops.registry import Attrs, Operator, register, whole
+from unitp.graph.graph import Node
+from unitp.graph.ops.expansions import Nodes
+from unitp.graph.ops.records import Attrs, Operator, real, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term
 
 
@@ -40,7 +42,48 @@ def normalization(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequenc
     return _along(attrs, inputs, 1)
 
 
-register(Operator("Softmax", softmax, flops=15))
-register(Operator("LogSoftmax", softmax, flops=15))
-register(Operator("RMSNormalization", normalization, arity=(2, 2), flops=5))
-register(Operator("LayerNormalization", normalization, arity=(2, 3), flops=8))
+def _exponentials(node: Node, shape: tuple[int, ...]) -> tuple[Nodes, str, str, str]:
+    """x - max, its exponentials, and their sum."""
+    dim, add = positive(whole(node.attrs, "axis", -1), len(shape)), Nodes(node)
+    shifted = add("Sub", node.inputs[0], add("ReduceMax", node.inputs[0], axes=(dim,), keepdims=1))
+    exponentials = add("Exp", shifted)
+    return add, shifted, exponentials, add("ReduceSum", exponentials, axes=(dim,), keepdims=1)
+
+
+def _softmax(node: Node, shape: tuple[int, ...]) -> list[Node]:
+    add, _, exponentials, total = _exponentials(node, shape)
+    add("Div", exponentials, total)
+    return add.end()
+
+
+def _log_softmax(node: Node, shape: tuple[int, ...]) -> list[Node]:
+    add, shifted, _, total = _exponentials(node, shape)
+    add("Sub", shifted, add("Log", total))
+    return add.end()
+
+
+def _rms_normalization(node: Node, shape: tuple[int, ...]) -> list[Node]:
+    x, scale = node.inputs
+    dim, add = len(shape) - 1, Nodes(node)
+    mean = add.mean(add("Mul", x, x), (dim,), shape[dim], real(node.attrs, "epsilon", 1e-5))
+    add("Mul", add("Div", x, add("Sqrt", mean)), scale)
+    return add.end()
+
+
+def _layer_normalization(node: Node, shape: tuple[int, ...]) -> list[Node]:
+    x, scale, *bias = node.inputs
+    dim, add = len(shape) - 1, Nodes(node)
+    centred = add("Sub", x, add.mean(x, (dim,), shape[dim]))
+    variance = add.mean(add("Mul", centred, centred), (dim,), shape[dim], real(node.attrs, "epsilon", 1e-5))
+    scaled = add("Mul", add("Div", centred, add("Sqrt", variance)), scale)
+    if bias and bias[0]:
+        add("Add", scaled, bias[0])
+    return add.end()
+
+
+register(Operator("Softmax", softmax, kind="norm", flops=15, expansion=_softmax))
+register(Operator("LogSoftmax", softmax, kind="norm", flops=15, expansion=_log_softmax))
+register(Operator("RMSNormalization", normalization, arity=(2, 2), kind="norm", flops=5, expansion=_rms_normalization))
+register(
+    Operator("LayerNormalization", normalization, arity=(2, 3), kind="norm", flops=8, expansion=_layer_normalization)
+)

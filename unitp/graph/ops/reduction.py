@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from unitp.errors import GraphError
-from unitp.graph.graph import Dim
+from unitp.graph.graph import Dim, Node
+from unitp.graph.ops.expansions import Nodes
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import SelectedFunction, Span
-from unitp.graph.ops.registry import Attrs, Operator, RuleFunction, register, whole, wholes
+from unitp.graph.ops.records import Attrs, Operator, RuleFunction, register, whole, wholes
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
 
 
@@ -88,11 +90,68 @@ def _selected(output: int) -> SelectedFunction:
     return selected
 
 
-register(Operator("ReduceSum", _reduce("sum")))
-register(Operator("ReduceMax", _reduce("max")))
-register(Operator("ReduceMean", _reduce("inner")))
-register(Operator("TopK", topk, outputs=2, dtypes=_value_and_index, flops=4, selected=_selected(1)))
-register(Operator("ArgMax", argmax, dtypes=_index, selected=_selected(0)))
+def _reduce_mean(node: Node, shape: tuple[int, ...]) -> list[Node]:
+    dims, add = dims_of(node.attrs, len(shape)), Nodes(node)
+    mean = add.mean(node.inputs[0], dims, prod(shape[dim] for dim in dims))
+    if not node.attrs.get("keepdims", 1):
+        add("Squeeze", mean, axes=dims)
+    return add.end()
+
+
+def _top_k(node: Node, shape: tuple[int, ...]) -> list[Node]:
+    """The candidates of each part, the best of them, and the places of these in the whole.
+
+    What is gathered in between has as many rows as there are candidates, which is known where the split is (`candidates`).
+    """
+    k, dim = whole(node.attrs, "k", 1), positive(whole(node.attrs, "axis", -1), len(shape))
+    values = node.outputs[0] if len(node.outputs) == 2 else f"{node.name}:best.0"
+    part, places, best = f"{node.name}:part", f"{node.name}:part.1", f"{node.name}:best"
+    return [
+        Node("TopKPart", node.inputs, (part, places), {"k": k, "axis": dim}),
+        Node("TopK", (part,), (values, best), {"k": k, "axis": dim}),
+        Node("GatherElements", (places, best), (node.outputs[-1],), {"axis": dim}),
+    ]
+
+
+def _arg_max(node: Node, shape: tuple[int, ...]) -> list[Node]:
+    *parts, found = _top_k(node, shape)
+    if node.attrs.get("keepdims", 1):
+        return [*parts, found]
+    ids = f"{node.name}:best.ids"
+    return [
+        *parts,
+        Node(found.op, found.inputs, (ids,), found.attrs),
+        Node("Squeeze", (ids,), node.outputs, {"axes": (whole(found.attrs, "axis"),)}),
+    ]
+
+
+register(Operator("ReduceSum", _reduce("sum"), kind="reduction", constants=("axes",)))
+register(Operator("ReduceMax", _reduce("max"), kind="reduction", constants=("axes",)))
+register(Operator("ReduceMean", _reduce("inner"), kind="reduction", constants=("axes",), expansion=_reduce_mean))
 register(
-    Operator("TopKPart", topk_part, outputs=2, dtypes=_value_and_index, flops=4, internal=True, selected=_selected(1))
+    Operator(
+        "TopK",
+        topk,
+        outputs=2,
+        dtypes=_value_and_index,
+        kind="selection",
+        flops=4,
+        constants=("k",),
+        expansion=_top_k,
+        selected=_selected(1),
+    )
+)
+register(Operator("ArgMax", argmax, dtypes=_index, kind="selection", expansion=_arg_max, selected=_selected(0)))
+register(
+    Operator(
+        "TopKPart",
+        topk_part,
+        outputs=2,
+        dtypes=_value_and_index,
+        kind="selection",
+        flops=4,
+        candidates=True,
+        internal=True,
+        selected=_selected(1),
+    )
 )

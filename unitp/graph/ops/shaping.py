@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from unitp.errors import GraphError
 from unitp.graph.graph import Dim
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import Array, reshaped
+from unitp.graph.ops.records import Attrs, Operator, dims, register, whole, wholes
 from unitp.graph.ops.reduction import dims_of
-from unitp.graph.ops.registry import Attrs, Operator, dims, register, whole, wholes
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 
 Group = tuple[list[int], list[int]]
@@ -117,9 +118,14 @@ def _assign(sizes: list[Dim], common: list[int]) -> list[list[int]]:
     return out
 
 
+def permutation(attrs: Attrs, dims: int) -> tuple[int, ...]:
+    """Which dim of the input each dim of a transpose is."""
+    return wholes(attrs, "perm") if "perm" in attrs else tuple(reversed(range(dims)))
+
+
 def transpose(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     x = tuple(inputs[0] or ())
-    perm = wholes(attrs, "perm") if "perm" in attrs else tuple(reversed(range(len(x))))
+    perm = permutation(attrs, len(x))
     if sorted(perm) != list(range(len(x))):
         raise GraphError(f"Transpose of {len(x)} dims by {perm}")
     terms = [Term((f"d{i}",)) for i in range(len(x))]
@@ -224,7 +230,7 @@ def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 
 
 def _transposed(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    return (inputs[0].transpose(wholes(attrs, "perm") if "perm" in attrs else None),)
+    return (inputs[0].transpose(permutation(attrs, inputs[0].ndim)),)
 
 
 def _concatenated(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
@@ -248,11 +254,18 @@ def _expanded(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int
     return (np.broadcast_to(inputs[0], outputs[0]),)
 
 
-register(Operator("Reshape", reshape, traffic="none", moved=reshaped))
-register(Operator("Transpose", transpose, moved=_transposed))
-register(Operator("Concat", concat, arity=(1, 64), moved=_concatenated))
-register(Operator("Split", split, outputs=2, moved=_parted))
-register(Operator("Slice", slice_, traffic="none", moved=_sliced))
-register(Operator("Unsqueeze", unsqueeze, traffic="none", moved=reshaped))
-register(Operator("Squeeze", squeeze, traffic="none", moved=reshaped))
-register(Operator("Expand", expand, moved=_expanded))
+_MOVES: dict[str, Any] = {"kind": "data movement", "view": "maybe"}
+_VIEWS: dict[str, Any] = {"kind": "data movement", "view": "always", "traffic": "none", "moved": reshaped}
+
+register(Operator("Reshape", reshape, constants=("shape",), **_VIEWS))
+register(Operator("Unsqueeze", unsqueeze, constants=("axes",), **_VIEWS))
+register(Operator("Squeeze", squeeze, constants=("axes",), **_VIEWS))
+register(
+    Operator("Transpose", transpose, kind="data movement", view="always", permutation=permutation, moved=_transposed)
+)
+register(Operator("Concat", concat, arity=(1, 64), moved=_concatenated, **_MOVES))
+register(Operator("Split", split, outputs=2, constants=("split",), moved=_parted, **_MOVES))
+register(
+    Operator("Slice", slice_, traffic="none", constants=("starts", "ends", "axes", "steps"), moved=_sliced, **_MOVES)
+)
+register(Operator("Expand", expand, constants=("shape",), moved=_expanded, **_MOVES))

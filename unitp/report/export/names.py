@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unitp.frontends.huggingface import LAYER_NAMES, NAMES, spelled
 from unitp.graph.graph import Graph
+from unitp.graph.ops import operator
 from unitp.graph.source import RangeSource, RopeSource
 
 
@@ -21,7 +22,7 @@ def spellable(graph: Graph) -> bool:
 
 def halves(graph: Graph) -> bool:
     """Whether rotary pairs are halves of a head, as Hugging Face has them; else the rows of Q and K are permuted."""
-    return not any(n.attrs.get("interleaved") for n in graph.nodes if n.op == "RotaryEmbedding")
+    return not any(n.attrs.get("interleaved") for n in graph.nodes if operator(n.op).kind == "rotary")
 
 
 def names(graph: Graph) -> dict[str, str]:

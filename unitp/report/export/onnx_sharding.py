@@ -17,8 +17,7 @@ import msgspec
 
 from unitp.errors import InputError
 from unitp.graph.graph import Attribute, Dim, Graph, Node, TensorType
-from unitp.graph.ops import layouts, rule_of
-from unitp.graph.ops.onnx_form import CONSTANTS
+from unitp.graph.ops import layouts, operator, rule_of
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
 from unitp.plans import PhasePlan, Plan
@@ -87,7 +86,7 @@ class _Model:
         concrete = msgspec.structs.replace(node, attrs=attrs)
         plain: dict[str, Any] = dict(attrs)
         inputs = list(node.inputs)
-        for key in CONSTANTS.get(node.op, ()):
+        for key in operator(node.op).constants:
             if key in plain:
                 inputs.append(self.constant(f"{node.name}.{key}", plain.pop(key)))
         if "to" in plain:

@@ -21,6 +21,7 @@ import msgspec
 from unitp.errors import PlanError
 from unitp.frontends.huggingface import spelled
 from unitp.graph.graph import Graph
+from unitp.graph.ops import operator
 from unitp.layout import Layout
 from unitp.plans import PhasePlan, Plan
 from unitp.report.export import Export, Lost
@@ -129,7 +130,7 @@ class _TpPlan:
 
     def split_heads(self) -> str:
         """Why transformers cannot split attention as the plan does, or nothing where it can."""
-        attention = next(n for n in self.graph.nodes if n.op == "Attention")
+        attention = next(n for n in self.graph.nodes if operator(n.op).kind == "attention")
         groups = int(self.graph.types[attention.inputs[1]].shape[1])
         ranks = self.plan.mesh.sizes.get(self.axis, 1)
         return f"{groups} KV heads do not divide over {ranks} ranks" if groups % ranks else ""

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from unitp.engine.engine import Array, Progress
 from unitp.mesh import Mesh
 from unitp.plugins.hookspecs import hookimpl
 from unitp.plugins.spec import BackendSpec
-from unitp.program.engine import Array, Progress
 
 
 class Skewed:

@@ -1,0 +1,122 @@
+"""Measuring a machine through unitp's own sessions, so that what engines add to their frameworks is in the numbers.
+
+`calibrate` starts, for one rank and for `ranks` of them, a session on the graph of `parts`, times its outputs (`timing`), makes
+a device and a link of them (`assemble`, by the fits of `unitp.calibration.fits`), and then lets a small decoder run (`layers`).
+It lives here, and not in `unitp.cost`, because whatever starts sessions stands above the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from unitp.calibration.assemble import Samples, device_notes, device_of, link_notes, link_of, samples_of
+from unitp.calibration.layers import (
+    CONFIG,
+    layers_plan,
+    measure_layers,
+    small_decoder,
+    with_device,
+    with_layers,
+)
+from unitp.calibration.probes import Parts
+from unitp.calibration.timing import measure
+from unitp.cost import Machine
+from unitp.cost.machine_text import machine_text, rounded
+from unitp.errors import InputError
+from unitp.session.launch import launch
+
+Tell = Callable[[str, float], None]
+"""Is told what is being done, and how much of all is done (0 to 1)."""
+
+NAME = "cpu"
+BUDGET_S = {False: 16.0, True: 1.0}
+"""Seconds of measuring per session, without and with `quick`; twice as many with several ranks."""
+LAYER_ROUNDS = {False: 6, True: 1}
+
+
+class Calibrated(msgspec.Struct, frozen=True):
+    """A machine, and its file with a note on how each number was got."""
+
+    machine: Machine
+    text: str
+
+
+def calibrate(
+    backend: str,
+    ranks: int = 2,
+    *,
+    quick: bool = False,
+    tell: Tell = lambda what, part: None,
+    **launching: Any,
+) -> Calibrated:
+    """Measure this host with a backend: one rank alone, and `ranks` that work at once.
+
+    `quick`: fewer shapes and rounds, for a first look. `launching`: options of `unitp.launch` (threads, limits, ...).
+    """
+    if ranks < 1:
+        raise InputError(f"{ranks} ranks cannot be measured", hint="Give --ranks 1 or more.")
+    counts = (1, ranks) if ranks > 1 else (1,)
+    machine = Machine(name=f"{backend} on this host")
+    alone: Samples = {}
+    notes = {"": _head(backend, ranks, launching.get("threads", 1), quick)}
+    steps = 2 * len(counts)
+    for place, count in enumerate(counts):
+
+        def say(what: str, part: float, step: int = 2 * place, count: int = count) -> None:
+            tell(f"{backend}, {count} rank{'s' if count > 1 else ''}: {what}", (step + min(part, 2.0)) / steps)
+
+        machine = _measure_parts(machine, backend, count, quick, say, launching, alone)
+        notes |= device_notes(f"devices.{NAME}" + (f".busy.{count}" if count > 1 else ""), count)
+        machine = _measure_layers(machine, backend, count, quick, lambda what, part: say(what, 1 + part), launching)
+    if ranks > 1:
+        notes |= link_notes(ranks)
+    return Calibrated(rounded(machine), machine_text(machine, notes))
+
+
+def _measure_parts(
+    machine: Machine, backend: str, count: int, quick: bool, say: Tell, launching: dict[str, Any], alone: Samples
+) -> Machine:
+    """The machine with a device (and link) for so many ranks. `alone` has what one rank takes; one rank fills it in."""
+    parts = Parts(count, quick)
+    say("starting", 0.0)
+    with launch(parts.graph, parts.plan, backend, **launching) as session:
+        times = measure(session, parts, BUDGET_S[quick] * min(count, 2), say)
+    samples = samples_of(parts, times, alone)
+    device = device_of(parts, times, samples)
+    if count == 1:
+        alone |= samples
+        return msgspec.structs.replace(machine, devices={NAME: device})
+    link = link_of(parts, times)
+    machine = with_device(machine, NAME, count, device)
+    return msgspec.structs.replace(
+        machine,
+        link_latency_s=link.latency_s,
+        link_bytes_per_s=link.bytes_per_s,
+        call_s=link.call_s,
+        link_kinds=link.kinds,
+    )
+
+
+def _measure_layers(
+    machine: Machine, backend: str, count: int, quick: bool, say: Tell, launching: dict[str, Any]
+) -> Machine:
+    model = small_decoder()
+    say("starting a small decoder", 0.0)
+    with launch(model, layers_plan(model, count, machine), backend, context=CONFIG.max_context, **launching) as session:
+        rounds = LAYER_ROUNDS[quick]
+        layers = measure_layers(session, rounds, lambda n: say(f"decoder layers, round {n}", (n + 1) / (rounds + 2)))
+    return with_layers(machine, layers, NAME, count)
+
+
+def _head(backend: str, ranks: int, threads: int, quick: bool) -> str:
+    more = " --quick" if quick else ""
+    return (
+        f"unitp calibrate --backend {backend} --ranks {ranks}{more}, unitp {version('unitp')}, {date.today().isoformat()}, "
+        f"{threads} thread{'s' if threads > 1 else ''} per rank.\n"
+        "Interleaved rounds: near the quickest of operators, medians of collectives; seconds, bytes and FLOPs."
+    )

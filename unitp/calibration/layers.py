@@ -1,0 +1,195 @@
+"""Whole decoder layers, against the sum of their parts: what is left over is what chains of operators do not show.
+
+A small decoder runs a prompt and some tokens, as `unitp bench` has it. Caches are written in place only by a graph that has
+them, so the price of that is found here: by the clock of the ranks where they tell of single instructions; else what a decode
+step takes beyond everything else is the overhead of its TensorScatters, what a prefill takes beyond all else their bytes.
+Collectives wait longest between the operators of real layers: they are scaled to what these leave for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from unitp.calibration.fits import FASTEST
+from unitp.calibration.timing import QUICK
+from unitp.comparison.breakdown import INSTRUCTIONS, basis_of, seconds_of_marks
+from unitp.cost import Device, Machine, Rate, Stretch
+from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
+from unitp.frontends.model import Decoder, Model
+from unitp.graph.graph import Graph
+from unitp.graph.ops import known_ops, operator
+from unitp.graph.source import RandomSource
+from unitp.mesh import Mesh
+from unitp.planner import plan as plan_graph
+from unitp.plans import Phase, Plan
+from unitp.program.analysis import per_call
+from unitp.program.instructions import Instruction, Local, Program
+from unitp.program.objective import Prediction, predict
+from unitp.session.session import Session, TracedCall
+
+CONFIG = LlamaConfig(
+    layers=4, width=576, heads=9, kv_heads=3, head_dim=64, hidden=1536, vocab=4096, max_context=1024, interleaved=True
+)
+PROMPT, TOKENS = 256, 12
+LEAST_SCALE, MOST_SCALE = 0.5, 3.0
+"""Of collectives between layers' operators, against those between products."""
+LARGE_BYTES = 4.0 * PROMPT * CONFIG.width
+QUICK_SMALL = 0.5
+"""The quantile that stands for one of many short instructions."""
+
+
+SCATTER = next(name for name in sorted(known_ops()) if operator(name).written is not None)
+"""What writes the rows of a call into a cache."""
+
+
+def is_scatter(instruction: Instruction) -> bool:
+    return isinstance(instruction, Local) and instruction.op == SCATTER
+
+
+def small_decoder(config: LlamaConfig = CONFIG) -> Model:
+    """A language model of random weights."""
+    sources = {}
+    for seed, (name, shape) in enumerate(weight_shapes(config)):
+        norm = "norm" in name
+        sources[name] = RandomSource(seed, shape, 0.1 if norm else shape[-1] ** -0.5, 1.0 if norm else 0.0)
+    graph: Graph = decoder_graph("layers", config, sources)
+    return Model("layers", graph, Decoder(config.max_context, config.vocab, ()))
+
+
+def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
+    """The plan that would be made with what is known so far, all collectives for nothing: ranks are used."""
+    free = msgspec.structs.replace(
+        machine, call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e12, axes={}, link_kinds={}
+    )
+    sizes = {"batch": 1, "seq": PROMPT, "cache": 1024, "live": PROMPT, "take": 1, "candidates": 1}
+    decode = {**sizes, "seq": 1, "live": 2 * PROMPT}
+    phases = [Phase("prefill", sizes), Phase("decode", decode, 200.0)]
+    return plan_graph(model.graph, Mesh(tp=ranks) if ranks > 1 else Mesh(), phases, machine=free, model=model.name)
+
+
+class Layers(NamedTuple):
+    """What one call of prefill and decode took, as the driver sees it, the programs, and one TensorScatter of each.
+
+    The last two are None where ranks tell of segments only.
+    """
+
+    prefill_s: float
+    decode_s: float
+    prefill: Program
+    decode: Program
+    prefill_scatter_s: float | None = None
+    decode_scatter_s: float | None = None
+
+
+def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) -> Layers:
+    prompt = [(7 * i + 11) % CONFIG.vocab for i in range(PROMPT)]
+    found: dict[str, list[TracedCall]] = {"prefill": [], "decode": []}
+    for number in range(rounds + 1):
+        say(number)
+        with session.tracing() as calls:
+            for _ in session.generation([prompt], TOKENS, ignore_eos=True):
+                pass
+        for call in calls if number else ():
+            found["decode" if call.program.sizes["seq"] == 1 else "prefill"].append(call)
+    quick = 0.5 if session.plan.mesh.size > 1 else QUICK
+    prefill, decode = (
+        float(np.quantile([(call.ended - call.begun) / 1e9 for call in calls], quick)) for calls in found.values()
+    )
+    programs = found["prefill"][0].program, found["decode"][0].program
+    scatters = _scatter_seconds(found["prefill"]), _scatter_seconds(found["decode"])
+    return Layers(prefill, decode, *programs, *scatters)
+
+
+def _scatter_seconds(calls: list[TracedCall]) -> float | None:
+    """Seconds of one TensorScatter, by the clock of the ranks; None where these tell of segments only."""
+    program = calls[0].program
+    if basis_of(calls[0], program) != INSTRUCTIONS:
+        return None
+    numbers = [n for n, i in per_call(program) if is_scatter(i)]
+    return float(np.quantile([s for call in calls for s in seconds_of_marks(call, numbers)], QUICK_SMALL))
+
+
+def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
+    """The machine with the price of writing caches and, of several ranks, of collectives between the operators of layers."""
+    made = _with_caches(machine, layers, name, ranks)
+    return made if ranks == 1 else _with_waits(made, layers)
+
+
+def _with_caches(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
+    """Where only segments are known, of several ranks what one alone has: the rest is their collectives'."""
+    device, solo = machine.devices[name].among(ranks), machine.devices[name].operators.get(SCATTER)
+    scatters = _scatters(layers.decode)
+    overhead = layers.decode_scatter_s
+    if overhead is None:
+        if ranks > 1 and solo is not None:
+            return with_device(machine, name, ranks, _with_scatter(device, solo))
+        overhead = max((layers.decode_s - predict(layers.decode, machine).seconds) / scatters, 0.0)
+    machine = with_device(machine, name, ranks, _with_scatter(device, Rate(overhead)))
+    size = 2 * 4.0 * PROMPT * CONFIG.kv_heads * CONFIG.head_dim
+    left = (
+        layers.prefill_s - predict(layers.prefill, machine).seconds
+        if layers.prefill_scatter_s is None
+        else (layers.prefill_scatter_s - overhead) * scatters
+    )
+    rate = min(size * scatters / left, device.memory_bytes_per_s) if left > 0 else device.memory_bytes_per_s
+    return with_device(machine, name, ranks, _with_scatter(device, Rate(overhead, None, rate)))
+
+
+def _with_waits(machine: Machine, layers: Layers) -> Machine:
+    """Collectives scaled to what layers leave for them: small ones by a decode step, large ones by a prefill."""
+    small, large = (
+        _scale(predict(program, machine), seconds)
+        for program, seconds in ((layers.decode, layers.decode_s), (layers.prefill, layers.prefill_s))
+    )
+    kinds = {kind: tuple(scaled(s, small, large) for s in stretches) for kind, stretches in machine.link_kinds.items()}
+    general = kinds["all_reduce"][0]
+    return msgspec.structs.replace(
+        machine,
+        link_kinds=kinds,
+        link_latency_s=general.latency_s,
+        link_bytes_per_s=general.bytes_per_s,
+        call_s=general.call_s,
+    )
+
+
+def _scale(prediction: Prediction, seconds: float) -> float:
+    """How many times the predicted seconds of its collectives a call leaves for them, within limits."""
+    if prediction.collectives_s <= 0:
+        return 1.0
+    left = seconds - (prediction.seconds - prediction.collectives_s)
+    return min(max(left / prediction.collectives_s, LEAST_SCALE), MOST_SCALE)
+
+
+def scaled(stretch: Stretch, small: float, large: float) -> Stretch:
+    """A stretch that takes `small` times as long without bytes, and `large` times as long with those of a prefill."""
+    if stretch.up_to < LARGE_BYTES:
+        large = small
+    fixed = stretch.latency_s + stretch.call_s
+    moving = LARGE_BYTES / stretch.bytes_per_s
+    slope = max(large * (fixed + moving) - small * fixed, 0.05 * moving) / moving
+    return Stretch(
+        stretch.latency_s * small, min(stretch.bytes_per_s / slope, FASTEST), stretch.call_s * small, stretch.up_to
+    )
+
+
+def with_device(machine: Machine, name: str, ranks: int, device: Device) -> Machine:
+    """The machine with another device for so many ranks that work."""
+    solo = machine.devices[name]
+    made = (
+        msgspec.structs.replace(device, busy=solo.busy)
+        if ranks == 1
+        else msgspec.structs.replace(solo, busy={**solo.busy, ranks: device})
+    )
+    return msgspec.structs.replace(machine, devices={**machine.devices, name: made})
+
+
+def _with_scatter(device: Device, rate: Rate) -> Device:
+    return msgspec.structs.replace(device, operators={**device.operators, SCATTER: rate})
+
+
+def _scatters(program: Program) -> int:
+    return sum(is_scatter(i) for _, i in per_call(program))

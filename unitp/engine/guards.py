@@ -1,0 +1,134 @@
+"""Places that a program computes (indices, positions, lengths) on one rank: none that is not legal is followed.
+
+The driver has checked what are elements of inputs (`unitp.session.indices`), and places that top-k gives are right. For every
+other operand that is a place (`unitp.graph.ops.places`), the operator gets a legal number in the place of one that is not, and
+goes on: a rank that raised in mid-program would leave its peers waiting in a collective. When all have run, `require` reads
+what was computed and raises; the ranks are in step then. Legal numbers are those of the whole dim, so that ranks that
+hold a part of it agree. A cache keeps its rows where it should have been written at a place that is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from unitp.engine.operators.decompositions import scalar
+from unitp.engine.primitives import Primitives, Tensor
+from unitp.errors import InputError
+from unitp.graph.ops import operator
+from unitp.graph.ops.places import Place, Span, refused
+from unitp.program.instructions import Local, Program
+from unitp.program.rank import intervals
+
+Guards = dict[int, tuple[Place, ...]]
+"""By the number of the instruction, its operands whose numbers have to be looked at."""
+
+
+class PlaceError(InputError):
+    """A program has computed a place that is none. All ranks have carried it out, so that they are in step.
+
+    Of what several ranks say, that with the smallest `order` is of the first operator and its first element.
+    """
+
+    def __init__(self, message: str, order: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.order = order
+
+
+def guards(program: Program) -> Guards:
+    """What has to be looked at; the same on all ranks."""
+    found: Guards = {}
+    spans: dict[str, Span | None] = {
+        n: None for n in program.inputs if _integer(program, n)
+    }  # None: the driver has looked
+    for number, instruction in enumerate(program.instructions):
+        if not isinstance(instruction, Local):
+            if instruction.input in spans:
+                spans[instruction.output] = spans[instruction.input]
+            continue
+        record = operator(instruction.op)
+        shapes = [program.values[name].shape if name else None for name in instruction.inputs]
+        if record.places is not None:
+            places = record.places(instruction.attrs, shapes)
+            unknown = tuple(p for p in places if not _known(spans, instruction.inputs[p.operand], p))
+            if unknown:
+                found[number] = unknown
+        if record.selected is not None:
+            spans |= {instruction.outputs[n]: span for n, span in record.selected(instruction.attrs, shapes).items()}
+        elif record.moved is not None and all(name in spans for name in instruction.inputs):
+            first, *others = (spans[name] for name in instruction.inputs)
+            if all(other == first for other in others):
+                spans |= {name: first for name in instruction.outputs if _integer(program, name)}
+    return found
+
+
+def _integer(program: Program, name: str) -> bool:
+    return program.values[name].dtype in ("int64", "int32")
+
+
+def _known(spans: Mapping[str, Span | None], name: str, place: Place) -> bool:
+    """Whether all numbers of a value are legal."""
+    if name not in spans:
+        return False
+    span = spans[name]
+    return span is None or (place.low <= span[0] and span[1] <= place.high)
+
+
+def watched(program: Program, guarded: Guards) -> tuple[str, ...]:
+    """The values that `require` reads after a run."""
+    names = (program.instructions[n].inputs[p.operand] for n, places in guarded.items() for p in places)  # type: ignore[union-attr]
+    return tuple(dict.fromkeys(names))
+
+
+def guarded(p: Primitives, fn: Callable[..., Any], local: Local, places: tuple[Place, ...]) -> Callable[..., Any]:
+    """`fn` of an operator's present inputs, where no place is followed that is not legal."""
+    present = [number for number, name in enumerate(local.inputs) if name]
+    at = {present.index(place.operand): place for place in places}
+
+    def step(*given: Tensor) -> Any:
+        return fn(*(x if x is None or i not in at else _legal(p, x, at[i])[0] for i, x in enumerate(given)))
+
+    return step
+
+
+def guarded_update(p: Primitives, dim: int, place: Place) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """`update` along `dim`, where entries whose place is not legal keep their rows."""
+
+    def step(past: Tensor, rows: Tensor, starts: Tensor) -> Tensor:
+        legal, inside = _legal(p, starts, place)
+        shape = p.shape(rows)
+        held = p.slice(past, dim, place.harmless, place.harmless + shape[dim])
+        kept = p.where(p.reshape(inside, (shape[0], *(1,) * (len(shape) - 1))), rows, held)
+        return p.update(past, kept, legal, dim)
+
+    return step
+
+
+def _legal(p: Primitives, x: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+    """`x` with a harmless number for every one that is not legal, and which are."""
+    dtype = p.dtype(x)
+    inside = p.logical_and(p.less(scalar(p, place.low - 1, dtype), x), p.less(x, scalar(p, place.high + 1, dtype)))
+    return p.where(inside, x, scalar(p, place.harmless, dtype)), inside
+
+
+def require(program: Program, guarded: Guards, rank: int, found: Mapping[str, Tensor], p: Primitives) -> None:
+    """Raise PlaceError for the first place, in the order of the program, that a rank has computed and that is not legal.
+
+    `found`: what the run has left, the `watched` values among it.
+    """
+    for number, places in guarded.items():
+        local = program.instructions[number]
+        assert isinstance(local, Local)
+        for place in places:
+            name = local.inputs[place.operand]
+            if found[name] is None:
+                continue
+            numbers = np.asarray(p.to_numpy(found[name]))
+            strange = place.strange(numbers)
+            if strange.any():
+                here = tuple(int(i) for i in np.argwhere(strange)[0])
+                at = tuple(i + start for i, (start, _) in zip(here, intervals(program, name, rank), strict=True))
+                message = refused("the graph", numbers[here], at, place, local.op, local.outputs[0])
+                raise PlaceError(message, (number, place.operand, *at))

@@ -1,0 +1,316 @@
+"""A program on one rank, as a list of closures: everything that can be known before the arrays come is settled once.
+
+A step reads values from numbered slots, calls an implementation with its context already bound, stores the results and
+drops what nobody reads afterwards, so that peak memory is what liveness allows. Instructions that depend on
+parameters only run once, in `fold`. Values of local size zero are None and reach no implementation but where an output
+is not empty (a sum over nothing). A state whose only reader is the TensorScatter that replaces it is written in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from unitp.engine import operators as decompositions
+from unitp.engine.constants import Constants, Key
+from unitp.engine.engine import Progress, Silent
+from unitp.engine.exchange import Exchange
+from unitp.engine.guards import guarded, guarded_update, guards, watched
+from unitp.engine.overrides import Implementation, Overrides, bound
+from unitp.engine.primitives import Collectives, Primitives, Tensor
+from unitp.errors import InputError, RankError, UnitpError, from_signal
+from unitp.graph.ops import operator
+from unitp.program.analysis import in_place, may_share
+from unitp.program.instructions import Instruction, Local, Program, reads, writes
+from unitp.program.rank import Context, context, local_shape
+
+Slots = list[Tensor]
+Step = Callable[[Slots], None]
+
+
+class Part(NamedTuple):
+    """An instruction on this rank: what it reads and writes, by the names of slots; no `step` where it does nothing."""
+
+    number: int
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    step: Step | None
+
+
+class Runner:
+    """One rank's part of a program. `fold` it with the rank's constants, then `run` it any number of times."""
+
+    def __init__(
+        self,
+        program: Program,
+        rank: int,
+        primitives: Primitives,
+        overrides: Overrides,
+        collectives: Collectives,
+        progress: Progress | None = None,
+    ) -> None:
+        self.program, self.rank = program, rank
+        self._p, self._overrides = primitives, overrides
+        self._exchange = Exchange(program, rank, primitives, collectives)
+        self._progress: Progress = progress if progress is not None else Silent()
+        self._writer = {name: i for i, instruction in enumerate(program.instructions) for name in writes(instruction)}
+        self._keys = _constant_keys(program)
+        self.in_place = in_place(program)
+        self.guards = guards(program)
+        self.watched = watched(program, self.guards)
+        self.slots: dict[str, int] = {}
+        self.constants: dict[str, Key] = {}
+        self.operands: dict[str, tuple[str, bool]] = {}
+        self.parts = self._build()
+        self._steps = [(part.number, part.step) for part in self.parts if part.step is not None]
+        results = (*program.outputs, *(new for _, new in program.states), *self.watched)
+        self._fed = [(name, self._slot(name)) for name in (*program.inputs, *(old for old, _ in program.states))]
+        self._results = [(name, self._slot(name)) for name in dict.fromkeys(results)]
+        self.initial: Slots = [None] * len(self.slots)
+        self.aliases = _aliases(program)
+        self.keys = frozenset(self.constants.values())
+
+    # running
+
+    def fold(self, constants: Constants) -> None:
+        """Take the parameters, and compute (or find) what follows from them alone."""
+        self.initial = [None] * len(self.slots)
+        for slot, (name, transposed) in self.operands.items():
+            self.initial[self.slots[slot]] = constants.operand(name, transposed)
+        scratch: dict[str, Tensor] = {}
+        for name, key in self.constants.items():
+            made = partial(self._fold_value, name, constants, scratch)
+            self.initial[self.slots[name]] = constants.keep(key, made)
+
+    def run(self, store: Mapping[str, Tensor], steps: Sequence[tuple[int, Step]] | None = None) -> dict[str, Tensor]:
+        """From inputs and states (by the names that are read) to outputs, new states, and places to look at (`guards`).
+
+        `steps`: other ones for the parts of the program, by number. Whatever an instruction raises, the rank is out of step
+        then: it is no InputError that comes out.
+        """
+        values = self.initial.copy()
+        for name, slot in self._fed:
+            values[slot] = store[name]
+        at, number = self._progress.at, 0
+        try:
+            for number, step in self._steps if steps is None else steps:
+                at(number)
+                step(values)
+        except Exception as error:
+            if (isinstance(error, UnitpError) and not isinstance(error, InputError)) or from_signal(error):
+                raise
+            raise self._failed(number, error) from error
+        return {name: values[slot] for name, slot in self._results}
+
+    def _failed(self, number: int, error: Exception) -> RankError:
+        instruction = self.program.instructions[number]
+        found = [f"{n}: {self._describe(n)}" for n in reads(instruction)]
+        return RankError(
+            f"rank {self.rank} failed in instruction {number}, {_text(instruction)}: {type(error).__name__}: {error}",
+            hint=f"Local inputs: {'; '.join(found)}.",
+        )
+
+    def _describe(self, name: str) -> str:
+        return f"{self.program.values[name].dtype}{list(local_shape(self.program, name, self.rank))}"
+
+    # constants
+
+    def _fold_value(self, name: str, constants: Constants, scratch: dict[str, Tensor]) -> Tensor:
+        """A value that depends on parameters only."""
+        if name not in self._writer:
+            return constants[name]
+        if self._keys[name] in constants:
+            return constants[self._keys[name]]
+        if name not in scratch:
+            number = self._writer[name]
+            instruction = self.program.instructions[number]
+            inputs = [self._fold_value(n, constants, scratch) for n in reads(instruction)]
+            fn = self._function(instruction)
+            try:
+                made: Any = fn(*inputs) if fn else None
+            except Exception as error:
+                if isinstance(error, UnitpError) or from_signal(error):
+                    raise
+                raise self._failed(number, error) from error
+            outputs = writes(instruction)
+            scratch.update(zip(outputs, made if len(outputs) > 1 and fn else (made,) * len(outputs), strict=True))
+        return scratch[name]
+
+    # building
+
+    def _slot(self, name: str) -> int:
+        return self.slots.setdefault(name, len(self.slots))
+
+    def _build(self) -> list[Part]:
+        parts = []
+        dead = self._last_reads()
+        for number, instruction in enumerate(self.program.instructions):
+            if writes(instruction)[0] in self._keys:
+                continue
+            fn = self._function(instruction)
+            names, made = tuple(self._arguments(instruction)), writes(instruction)
+            inputs, outputs = [self._slot(name) for name in names], [self._slot(name) for name in made]
+            step = _step(fn, inputs, outputs, [self._slot(n) for n in dead[number]]) if fn is not None else None
+            parts.append(Part(number, names, made, step))
+        for name in (*self.program.outputs, *(new for _, new in self.program.states), *self.watched):
+            if name in self._keys:
+                self._constant(name)
+        return parts
+
+    def _arguments(self, instruction: Instruction) -> list[str]:
+        """The slots that an instruction reads; notes constants and packed operands on the way."""
+        names = list(reads(instruction))
+        packed = operator(instruction.op).packed if isinstance(instruction, Local) else None
+        if packed is not None and (found := self._parameter(names[packed])) is not None:
+            names[packed] = f"{found[0]} {'transposed' if found[1] else 'as stored'}"
+            self.operands[names[packed]] = found
+        for name in names:
+            if name in self._keys:
+                self._constant(name)
+        return names
+
+    def _constant(self, name: str) -> None:
+        self._slot(name)
+        self.constants[name] = self._keys[name]
+
+    def _parameter(self, name: str) -> tuple[str, bool] | None:
+        """The two-dimensional parameter that a value is, and whether the value is its transpose."""
+        if name not in self._keys or len(self.program.values[name].shape) != 2:
+            return None
+        if name not in self._writer:
+            return name, False
+        made = self.program.instructions[self._writer[name]]
+        if not isinstance(made, Local) or (permutation := operator(made.op).permutation) is None:
+            return None
+        source = made.inputs[0]
+        return None if source in self._writer else (source, permutation(made.attrs, 2) == (1, 0))
+
+    def _function(self, instruction: Instruction) -> Callable[..., Any] | None:
+        """What an instruction calls with its present inputs; None where it has nothing to do on this rank."""
+        if not isinstance(instruction, Local):
+            return self._exchange.step(instruction)
+        ctx = context(self.program, instruction, self.rank)
+        if all(0 in shape for shape in ctx.outputs):
+            return None
+        places = self.guards.get(self._writer[instruction.outputs[0]])
+        if instruction.outputs[0] in self.in_place:
+            update, dim = self._p.update, int(instruction.attrs.get("axis", -2)) % len(ctx.outputs[0])  # type: ignore[arg-type]
+            if places:
+                return guarded_update(self._p, dim, places[0])
+            return lambda past, rows, starts: update(past, rows, starts, dim)
+        hollow = any(shape is not None and 0 in shape for shape in ctx.inputs)
+        override = None if hollow else self._overrides.get(instruction.op, ctx.dtype)
+        fn = _bound(override or decompositions.get(instruction.op), self._p, ctx, instruction.inputs)
+        return guarded(self._p, fn, instruction, places) if places else fn
+
+    def _last_reads(self) -> list[list[str]]:
+        """For each instruction the values that nobody reads after it."""
+        keep = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states), *self.watched}
+        out: list[list[str]] = []
+        for instruction in reversed(self.program.instructions):
+            names = (*reads(instruction), *writes(instruction))
+            last = [name for name in dict.fromkeys(names) if name not in keep]
+            keep.update(last)
+            out.append(last)
+        return out[::-1]
+
+
+def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str]) -> Callable[..., Any]:
+    """`fn` with its context; absent inputs keep their place as None."""
+    call = bound(fn, p, ctx)
+    if all(inputs):
+        return call
+    present = [i for i, name in enumerate(inputs) if name]
+    if present == list(range(len(present))):
+        return call
+    gaps = [None] * len(inputs)
+
+    def placed(*given: Tensor) -> Any:
+        full: list[Tensor] = gaps.copy()
+        for place, value in zip(present, given, strict=True):
+            full[place] = value
+        return call(*full)
+
+    return placed
+
+
+def _step(fn: Callable[..., Any], inputs: Sequence[int], outputs: Sequence[int], dead: Sequence[int]) -> Step:
+    """A closure over slots; the common numbers of inputs have one each, since this is the decode loop's overhead."""
+    if len(outputs) > 1:
+        return _step_many(fn, inputs, outputs, dead)
+    out = outputs[0]
+    if len(inputs) == 1:
+        (a,) = inputs
+
+        def step(v: Slots) -> None:
+            v[out] = fn(v[a])
+            for slot in dead:
+                v[slot] = None
+
+    elif len(inputs) == 2:
+        a, b = inputs
+
+        def step(v: Slots) -> None:
+            v[out] = fn(v[a], v[b])
+            for slot in dead:
+                v[slot] = None
+
+    else:
+
+        def step(v: Slots) -> None:
+            v[out] = fn(*[v[slot] for slot in inputs])
+            for slot in dead:
+                v[slot] = None
+
+    return step
+
+
+def _step_many(fn: Callable[..., Any], inputs: Sequence[int], outputs: Sequence[int], dead: Sequence[int]) -> Step:
+    def step(v: Slots) -> None:
+        results = fn(*[v[slot] for slot in inputs])
+        for slot, result in zip(outputs, results, strict=True):
+            v[slot] = result
+        for slot in dead:
+            v[slot] = None
+
+    return step
+
+
+def _constant_keys(program: Program) -> dict[str, Key]:
+    """The values that depend on parameters only, each with a key that says how it is made (equal on all ranks)."""
+    keys: dict[str, Key] = {name: name for name in program.parameters}
+    for instruction in program.instructions:
+        names = reads(instruction)
+        if not names or not all(name in keys for name in names):
+            continue
+        layouts = tuple(program.values[name].layout for name in (*names, *writes(instruction)))
+        for number, name in enumerate(writes(instruction)):
+            keys[name] = (*recipe(instruction), tuple(keys[n] for n in names), layouts, number)
+    return keys
+
+
+def recipe(instruction: Instruction) -> tuple[Any, ...]:
+    """What an instruction does, whatever its values are called."""
+    if isinstance(instruction, Local):
+        attrs = tuple(sorted((name, repr(value)) for name, value in instruction.attrs.items()))
+        present = tuple(bool(name) for name in instruction.inputs)
+        return instruction.op, attrs, present, tuple(sorted(instruction.splits.items()))
+    fields = tuple(getattr(instruction, f) for f in instruction.__struct_fields__ if f not in ("input", "output"))
+    return type(instruction).__name__, fields
+
+
+def _aliases(program: Program) -> set[str]:
+    """The outputs that may share memory with a state, and so change at the next call."""
+    found = {name for pair in program.states for name in pair}
+    for instruction in program.instructions:
+        if may_share(instruction) and found & set(reads(instruction)):
+            found |= set(writes(instruction))
+    return found & set(program.outputs)
+
+
+def _text(instruction: Instruction) -> str:
+    if isinstance(instruction, Local):
+        inputs = ", ".join(name or "-" for name in instruction.inputs)
+        return f"{instruction.op}({inputs}) -> {', '.join(instruction.outputs)}"
+    return f"{type(instruction).__name__}({instruction.input}) -> {instruction.output}"

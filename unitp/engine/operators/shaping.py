@@ -1,0 +1,73 @@
+"""Operators that move data and compute nothing. Local sizes come from the rank's output shapes, not from attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from itertools import accumulate, pairwise
+
+from unitp.engine.operators.decompositions import decomposition, dim_of, integers, rank_of, scalar
+from unitp.engine.overrides import Prepared
+from unitp.engine.primitives import Primitives, Tensor
+from unitp.program.rank import Context
+
+Step = Callable[[Tensor], Tensor]
+
+
+@decomposition("Reshape", "Squeeze", "Unsqueeze")
+@Prepared
+def reshape(p: Primitives, ctx: Context) -> Step:
+    change, shape = p.reshape, ctx.outputs[0]
+    return lambda x: change(x, shape)
+
+
+@decomposition("Expand")
+def expand(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
+    return p.expand(x, ctx.outputs[0])
+
+
+@decomposition("Transpose")
+@Prepared
+def transpose(p: Primitives, ctx: Context) -> Step:
+    change, perm = p.transpose, integers(ctx, "perm") if "perm" in ctx.attrs else tuple(reversed(range(rank_of(ctx))))
+    return lambda x: change(x, perm)
+
+
+@decomposition("Concat")
+def concat(p: Primitives, ctx: Context, *xs: Tensor) -> Tensor:
+    held = [x for x in xs if x is not None]
+    return held[0] if len(held) == 1 else p.concat(held, dim_of(ctx, len(ctx.outputs[0]), name="axis"))
+
+
+@decomposition("Split")
+def split(p: Primitives, ctx: Context, x: Tensor) -> tuple[Tensor, ...]:
+    dim = dim_of(ctx, rank_of(ctx))
+    edges = [0, *accumulate(shape[dim] for shape in ctx.outputs)]
+    return tuple(p.slice(x, dim, a, b) if a < b else None for a, b in pairwise(edges))
+
+
+@decomposition("Slice")
+@Prepared
+def slice_(p: Primitives, ctx: Context) -> Step:
+    shape, cut = ctx.inputs[0] or (), p.slice
+    dims = [axis % len(shape) for axis in integers(ctx, "axes")]
+    bounds = zip(dims, integers(ctx, "starts"), integers(ctx, "ends"), strict=True)
+    parts = [(dim, a, b) for dim, a, b in bounds if (a, b) != (0, shape[dim])]
+    if len(parts) == 1:
+        dim, a, b = parts[0]
+        return lambda x: cut(x, dim, a, b)
+    return lambda x: reduce(lambda y, part: cut(y, *part), parts, x)
+
+
+@decomposition("TensorScatter")
+def tensor_scatter(p: Primitives, ctx: Context, past: Tensor, update: Tensor, starts: Tensor) -> Tensor:
+    """A new tensor: `past` with `update` written from `starts[i]` on. (A state is written in place: `interpret`.)"""
+    shape, rows = p.shape(past), p.shape(update)
+    dim = dim_of(ctx, len(shape), default=-2)
+    around = (shape[0], *(1,) * (dim - 1), shape[dim], *(1,) * (len(shape) - dim - 1))
+    zero, count = scalar(p, 0, "int64"), scalar(p, rows[dim], "int64")
+    places = p.reshape(p.arange(0, shape[dim], "int64"), (1, shape[dim]))
+    places = p.sub(places, p.reshape(p.cast(starts, "int64"), (shape[0], 1)))
+    inside = p.logical_and(p.logical_not(p.less(places, zero)), p.less(places, count))
+    ids = p.expand(p.reshape(p.where(inside, places, zero), around), shape)
+    return p.where(p.reshape(inside, around), p.take_along(update, ids, dim), past)

@@ -1,0 +1,412 @@
+"""What a plan could have done instead: at every place all choices, what they cost there, and what they would cost in the end.
+
+    own      the operator's work
+    in, out  converting what it reads, and what it makes, its neighbours being as the plan has them
+    total    the objective if this choice were forced and all else planned fastest for it (`unitp.planner.solve.marginals`)
+    regret   total - that of the fastest plan: what the choice would cost downstream too
+    held     bytes that a rank then holds, the mean over ranks; of plans as fast, those of the one that holds least
+
+All but the last are pure time. The plan may be up to 0.1 % slower than the fastest one, where it holds less: what it chose has
+a regret then, too. Totals are exact where the plan could be found exactly, but for conversions that several readers share: these
+are counted once in a total, and not looked for. Else parameters and caches stay as they are (`exact` is False).
+Pins hold for the rest of the plan; at the place asked about they are lifted, so that their price is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import msgspec
+import numpy as np
+
+from unitp.cost import Machine
+from unitp.cost.record import planned_machine
+from unitp.errors import PlanError, did_you_mean
+from unitp.explain.patterns import Places, pattern
+from unitp.graph.graph import Graph
+from unitp.graph.ops import layouts
+from unitp.layout import Layout
+from unitp.planner.choices.candidates import Candidates
+from unitp.planner.prices.work import Prices
+from unitp.planner.problem.blocks import FEW, instead
+from unitp.planner.problem.held_bytes import one_layout
+from unitp.planner.problem.pins import apply as apply_pins
+from unitp.planner.problem.pins import matches, operands, readers, written
+from unitp.planner.problem.unused_axes import unused
+from unitp.planner.problem.variables import SHARED, Problem, Variable
+from unitp.planner.solve.elimination import Table, TooWideError, evaluate
+from unitp.planner.solve.marginals import Marginals, MarginalsGiven
+from unitp.plans import Plan, Unused, require
+
+ROUNDING = 1e-9
+"""Of the objective: differences below are none."""
+
+TIE = 1e-10
+"""Of the objective: what all bytes that the plan holds cost together, so that of plans as fast the one that holds least is told."""
+
+
+class Alternative(msgspec.Struct, frozen=True):
+    """One choice at a place. Seconds own, in and out are of one call; total and regret are of the objective (inf: impossible).
+
+    `held_bytes`: what a rank holds if it were forced, the mean over ranks.
+    `pin` is the choice in the grammar of pins; `phases` the seconds of a call of each phase if it were forced; `others` how
+    many choices elsewhere the best plan with it makes otherwise.
+    """
+
+    choice: str
+    pin: str
+    chosen: bool
+    pinned_out: bool
+    own_s: float
+    in_s: float
+    out_s: float
+    total_s: float
+    regret_s: float
+    held_bytes: float
+    phases: dict[str, float]
+    others: int
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A choice of the plan, and how many like it there are (`names`). `phase` "": one choice for all phases."""
+
+    what: str
+    kind: str
+    phase: str
+    names: tuple[str, ...]
+    alternatives: tuple[Alternative, ...]
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What places of one label cost in one call of a phase: their work and the conversions of what they read."""
+
+    what: str
+    phase: str
+    count: int
+    own_s: float
+    in_s: float
+
+
+class Contested(msgspec.Struct, frozen=True):
+    """A choice that another comes near: what the nearest one would cost the objective."""
+
+    what: str
+    kind: str
+    phase: str
+    count: int
+    names: tuple[str, ...]
+    choice: str
+    instead: str
+    regret_s: float
+
+
+class Alternatives:
+    """The planning problem of a plan, with the plan's own choice in it.
+
+    `machine`: whose prices are told, and whose cuts are alternatives too; default: the one that the plan was priced on.
+    Raises PlanError where the plan is not of this graph, or chose what this planner would not consider.
+    """
+
+    def __init__(self, plan: Plan, graph: Graph, machine: Machine | None = None) -> None:
+        require(plan, graph)
+        planned = planned_machine(plan)
+        self.plan, self.graph, self.machine = plan, graph, machine or planned
+        self.machine.require_fits(plan.mesh)
+        phases = tuple(p.phase for p in plan.phases)
+        machines = [planned] if self.machine == planned else [planned, self.machine]
+        candidates = Candidates(graph, plan.mesh, machines=machines)
+        prices = Prices(self.machine, plan.mesh)
+        self.problem = Problem(graph, plan.mesh, phases, candidates, prices)
+        if len(self.problem.variables) <= FEW and (copies := self.problem.worth_copying(forced=True)):
+            self.problem = Problem(graph, plan.mesh, phases, candidates, prices, copies=copies)
+        self.free = list(self.problem.unary)
+        apply_pins(self.problem, plan.certificate.pins)
+        self.choice = choice_of(self.problem, plan)
+        self.edges = _edges(self.problem)
+        self.problem.relax()
+        once = one_layout(self.problem)
+        if np.isfinite(evaluate(self.problem.unary, once, self.choice)):  # else parameters have several layouts
+            self.problem.pairs = once
+        self.objective = self.problem.value(self.choice)
+        self.held_bytes = self.problem.held(self.choice) / plan.mesh.size
+        self.places = Places(graph)
+        self.twice: dict[int, float] = {}
+        for reader, home, price in self.problem.repeated(self.choice):
+            if home != SHARED:
+                self.twice[reader] = self.twice.get(reader, 0.0) + price
+
+    @property
+    def same_prices(self) -> bool:
+        """Whether the plan was priced on the same machine."""
+        return self.plan.certificate.machine in ("", self.machine.hash)
+
+    @cached_property
+    def marginals(self) -> Marginals | MarginalsGiven:
+        return self._marginals(self.problem.unary)
+
+    @cached_property
+    def fastest(self) -> float:
+        """The objective of the fastest plan."""
+        return min(self.objective, self.problem.value(self.marginals.least()))
+
+    @property
+    def exact(self) -> bool:
+        return isinstance(self.marginals, Marginals)
+
+    def at(self, name: str) -> list[Place]:
+        """The places that a name or pattern means: tensors, operators, and operators that read such a parameter or cache.
+
+        Raises PlanError where there is none.
+        """
+        wanted = {node.name for root, node in readers(self.graph, self.problem.static) if matches(name, root)}
+        numbers = [
+            i
+            for i, v in enumerate(self.problem.variables)
+            if (matches(name, v.name) or (v.kind == "node" and v.name in wanted)) and len(self.problem.unary[i]) > 0
+        ]
+        if not numbers:
+            known = [*self.graph.types, *(n.name for n in self.graph.nodes)]
+            near = did_you_mean(name, known)
+            hint = near if near.startswith("Did") else "`unitp program` lists the operators, `unitp show` the weights."
+            raise PlanError(f'"{name}" is no tensor or operator of {self.graph.name}', hint=hint)
+        alike: dict[object, list[int]] = {}
+        for i in numbers:
+            regrets = np.round(self.marginals[i] / self.objective, 9)
+            key = (self.label(i), self.problem.variables[i].kind, self.problem.variables[i].phase, self.choice[i])
+            alike.setdefault((*key, tuple(regrets)), []).append(i)
+        return [self._place(found) for found in alike.values()]
+
+    def expensive(self, most: int = 10) -> list[Cost]:
+        """The places where a call of a phase spends most, by phase."""
+        sums: dict[tuple[str, str], list[float]] = {}
+        weights = {p.name: p.weight or 1.0 for p in self.problem.phases}
+        for i, variable in enumerate(self.problem.variables):
+            if variable.phase == SHARED:
+                continue
+            own, into, _ = self._costs(i, called=True)
+            entry = sums.setdefault((variable.phase, self.label(i)), [0, 0.0, 0.0])
+            entry[0] += variable.kind == "node"
+            entry[1] += float(own[self.choice[i]]) / weights[variable.phase]
+            entry[2] += (float(into[self.choice[i]]) - self.twice.get(i, 0.0)) / weights[variable.phase]
+        found = [Cost(label, phase, int(n), own, into) for (phase, label), (n, own, into) in sums.items()]
+        found.sort(key=lambda c: -(c.own_s + c.in_s))
+        return [c for phase in weights for c in [f for f in found if f.phase == phase][:most]]
+
+    def contested(self, most: int = 10) -> list[Contested]:
+        """The choices that another comes nearest to, free ones (no regret at all) left out."""
+        alike: dict[tuple[str, str, str, str, str, float], list[int]] = {}
+        tiny = ROUNDING * self.objective
+        given = isinstance(self.marginals, MarginalsGiven)
+        for i, variable in enumerate(self.problem.variables):
+            if len(self.problem.unary[i]) < 2 or (given and variable.phase == SHARED):
+                continue
+            regrets = self.marginals[i] - self.marginals.value
+            regrets[self.choice[i]] = np.inf
+            for x in range(len(regrets)) if variable.copies else ():
+                if variable.layouts[x] == variable.layouts[self.choice[i]]:
+                    regrets[x] = np.inf
+            nearest = int(regrets.argmin())
+            if not tiny < regrets[nearest] < np.inf:
+                continue
+            texts = choice_text(variable, self.choice[i]), choice_text(variable, nearest)
+            size = round(float(regrets[nearest]) / self.objective, 12)
+            key = (self.label(i), variable.kind, variable.phase, *texts, size)
+            alike.setdefault(key, []).append(i)
+        ordered = sorted(alike.items(), key=lambda item: item[0][-1])[:most]
+        made = []
+        for (what, kind, phase, now, other, _), found in ordered:
+            names = tuple(self.problem.variables[i].name for i in found)
+            regret = min(a.regret_s for a in self._place(found[:1]).alternatives if not a.chosen)
+            if regret > tiny:
+                made.append(Contested(what, kind, phase, len(found), names, now, other, regret))
+        return sorted(made, key=lambda c: c.regret_s)
+
+    def left_whole(self) -> tuple[Unused, ...]:
+        """What the best plans cost in which every product is split over an axis, where this one does not split all of them."""
+        return unused(self.problem, self.choice, instead(self.problem), partly=True)
+
+    def label(self, number: int) -> str:
+        variable = self.problem.variables[number]
+        if variable.kind == "node":
+            return self.places.label(variable.name)
+        if variable.name in self.places.producer:
+            return f"{variable.kind} of {self.places.label(variable.name)}"
+        return pattern(variable.name)
+
+    def _total(self, number: int, choice: Sequence[int]) -> float:
+        """What a choice of all variables costs in which a pin of this one does not count."""
+        return self.problem.value(choice, {number: self.free[number]})
+
+    def _regret(self, total: float) -> float:
+        """What a total is above that of the fastest plan; nothing where that is a matter of rounding."""
+        regret = total - self.fastest
+        return 0.0 if abs(regret) < ROUNDING * self.objective else regret
+
+    def _marginals(self, unary: Sequence[Table]) -> Marginals | MarginalsGiven:
+        price = TIE * self.objective / max(self.problem.held(self.choice), 1.0)
+        unary, pairs = self.problem.holding.priced(unary, self.problem.pairs, price)
+        try:
+            return Marginals(unary, pairs)
+        except TooWideError:
+            phases = [p.name for p in self.problem.phases]
+            blocks = [[i for i, v in enumerate(self.problem.variables) if v.phase == p] for p in phases]
+            return MarginalsGiven(unary, pairs, blocks, self.choice)
+
+    def _costs(self, number: int, *, called: bool = False) -> tuple[Table, Table, Table]:
+        """Own, in and out of every choice of a variable, as parts of the objective; `called`: without what is done at load."""
+        into, out = np.zeros_like(self.free[number]), np.zeros_like(self.free[number])
+        for other, reads, table in self.edges[number]:
+            if called and self.problem.is_fixed(other):
+                continue
+            column = table[:, self.choice[other]]
+            into, out = (into + column, out) if reads else (into, out + column)
+        return self.free[number], into, out
+
+    def _place(self, numbers: Sequence[int]) -> Place:
+        """The alternatives of the first of equal places."""
+        number = numbers[0]
+        variable, problem = self.problem.variables[number], self.problem
+        pinned = np.isinf(problem.unary[number]) & np.isfinite(self.free[number])
+        marginals = self.marginals
+        if pinned.any():
+            marginals = self._marginals([*problem.unary[:number], self.free[number], *problem.unary[number + 1 :]])
+        totals = marginals[number]
+        weight = {p.name: p.weight for p in problem.phases}
+        per_call = (weight[variable.phase] if variable.phase else sum(weight.values())) or 1.0
+        own, into, out = (table / per_call for table in self._costs(number))
+        made = []
+        for x, least in enumerate(totals):
+            best = marginals.best(number, x) if np.isfinite(least) else None
+            chosen = x == self.choice[number]
+            total = self._total(number, best) if best else np.inf
+            total = min(total, self.objective) if chosen else total
+            made.append(
+                Alternative(
+                    choice=choice_text(variable, x),
+                    pin=pin_text(problem, variable, x),
+                    chosen=chosen,
+                    pinned_out=bool(pinned[x]),
+                    own_s=float(own[x]),
+                    in_s=float(into[x]),
+                    out_s=float(out[x]),
+                    total_s=float(total),
+                    regret_s=self._regret(float(total)),
+                    held_bytes=problem.held(best) / problem.mesh.size if best else np.inf,
+                    phases=problem.seconds(best) if best else {},
+                    others=sum(a != b for a, b in zip(best, self.choice, strict=True)) - (x != self.choice[number])
+                    if best
+                    else 0,
+                )
+            )
+        made.sort(key=lambda a: (not a.chosen, a.total_s))
+        made = list({a.pin: a for a in reversed(made)}.values())[::-1] if variable.copies else made
+        names = tuple(problem.variables[i].name for i in numbers)
+        return Place(self.label(number), variable.kind, variable.phase, names, tuple(made))
+
+
+def choice_of(problem: Problem, plan: Plan) -> list[int]:
+    """The choice of every variable that a plan means. Raises PlanError naming what the planner has no candidate for."""
+    phases = {p.phase.name: p for p in plan.phases}
+    choice: list[int] = []
+    strange = []
+    for variable in problem.variables:
+        phase = phases[variable.phase or plan.phases[0].phase.name]
+        options: Sequence[object] = variable.assignments or variable.layouts
+        wanted: object
+        if variable.kind == "node":
+            wanted = tuple(sorted(phase.nodes.get(variable.name, {}).items()))
+        elif variable.kind == "output":
+            wanted = phase.values.get(variable.name, variable.layouts[0])
+        else:
+            held = {"parameter": plan.parameters, "state": plan.states}.get(variable.kind, phase.values)
+            wanted = held.get(variable.name, Layout.replicated(len(problem.graph.types[variable.name].shape)))
+        if wanted in options:
+            choice.append(options.index(wanted))
+        else:
+            strange.append(f"{variable.kind} {variable.name}" + (f" in {variable.phase}" if variable.phase else ""))
+            choice.append(0)
+    for number, variable in enumerate(problem.variables):
+        if variable.copies:
+            choice[number] = _best_copies(problem, choice, number)
+    if strange:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        raise PlanError(
+            f"the plan splits {', '.join(strange[:3])}{more} in a way that this planner does not consider",
+            hint="It was edited, or made by another version or with other roles: plan anew with `unitp plan`.",
+        )
+    for number, variable in enumerate(problem.variables):
+        if (
+            variable.kind == "output" and variable.name not in phases[variable.phase].values
+        ):  # as its operator leaves it
+            source, left = problem.source(variable.name, variable.phase)
+            choice[number] = variable.layouts.index(Layout(left[choice[source]].dims))
+    return choice
+
+
+def _best_copies(problem: Problem, choice: Sequence[int], number: int) -> int:
+    """The choice of the same layout whose copies cost least, its neighbours being as they are."""
+    variable, own = problem.variables[number], problem.unary[number].copy()
+    for (a, b), table in problem.pairs.items():
+        if number in (a, b):
+            own = own + (table[:, choice[b]] if number == a else table[choice[a]])
+    return min(
+        (x for x, lay in enumerate(variable.layouts) if lay == variable.layouts[choice[number]]), key=own.__getitem__
+    )
+
+
+def choice_text(variable: Variable, number: int) -> str:
+    """A choice in few words: `k over tp[0:768 768:1536]`, `dim 1 over tp[0:2 1:3]`, `whole`, `replicated`."""
+    if variable.assignments:
+        return ", ".join(f"{factor} over {split}" for factor, split in variable.assignments[number]) or "whole"
+    layout = variable.layouts[number]
+    parts = [f"dim {dim} over {split}" for dim, split in enumerate(layout.dims) if split]
+    parts += [f"partial over {', '.join(layout.partial)}"] if layout.partial else []
+    return ", ".join(parts) or "replicated"
+
+
+def pin_text(problem: Problem, variable: Variable, number: int) -> str:
+    """The layouts that a choice means, as pins write them."""
+    if not variable.assignments:
+        return written(variable.layouts[number])
+    node = next(n for n in problem.graph.nodes if n.name == variable.name)
+    inputs, outputs = layouts(problem.candidates.rules[node.name], dict(variable.assignments[number]))
+    said: dict[tuple[bool, int], str] = {}
+    for where, place in operands(problem, node).items():
+        said.setdefault(place, where)
+    texts = []
+    for (out, at), where in said.items():
+        layout = outputs[at] if out else inputs[at]
+        if layout is not None:
+            texts.append(", ".join(f"{where}={atom}" for atom in written(layout).split()))
+    return ", ".join(texts)
+
+
+def _edges(problem: Problem) -> list[list[tuple[int, bool, Table]]]:
+    """For every variable its neighbours: (number, whether it reads from that one, table with its own choices first)."""
+    order = {node.name: at for at, node in enumerate(problem.graph.nodes)}
+    made = {value: order[n.name] for n in problem.graph.nodes for value in n.outputs}
+
+    def place(variable: Variable) -> float:
+        if variable.kind == "node":
+            return order[variable.name]
+        if variable.kind == "value":
+            return made[variable.name] + 0.5
+        return float("inf") if variable.kind == "output" else -1.0
+
+    places = [place(v) for v in problem.variables]
+    edges: list[list[tuple[int, bool, Table]]] = [[] for _ in problem.variables]
+    for (a, b), table in problem.pairs.items():
+        edges[a].append((b, places[a] > places[b], table))
+        edges[b].append((a, places[b] > places[a], table.T))
+    return edges
+
+
+def machine_note(found: Alternatives) -> str:
+    """What a reader must know where prices are not those of the plan; empty where they are."""
+    if found.same_prices:
+        return ""
+    return (
+        f"The plan was priced on machine {found.plan.certificate.machine}, these prices are of {found.machine.hash}: "
+        "costs are compared on the latter."
+    )

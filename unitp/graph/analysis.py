@@ -1,0 +1,41 @@
+"""What follows from a graph: who reads a value, what is a view, and what depends on parameters alone."""
+
+from __future__ import annotations
+
+from unitp.graph.graph import Graph, Node
+from unitp.graph.ops import operator
+
+
+def is_view(node: Node) -> bool:
+    """Whether the result of a node always shares the memory of its input."""
+    return operator(node.op).view == "always"
+
+
+def static_nodes(graph: Graph) -> set[str]:
+    """The nodes that depend on parameters alone; they run once, when parameters are loaded."""
+    known = {p.name for p in graph.parameters}
+    found = set()
+    for node in graph.nodes:
+        if all(name in known for name in node.inputs if name):
+            found.add(node.name)
+            known |= set(node.outputs)
+    return found
+
+
+def kept_values(graph: Graph, static: set[str]) -> set[str]:
+    """What of static nodes is held between calls: read by one as it is or through views, or an output."""
+    found = {*graph.outputs, *(s.output for s in graph.states)}
+    for node in reversed(graph.nodes):
+        if node.name not in static or (is_view(node) and found.intersection(node.outputs)):
+            found |= set(node.inputs)
+    return found
+
+
+def consumers_of(graph: Graph) -> dict[str, list[tuple[Node, int]]]:
+    """The nodes that read a value, each with the place of the operand."""
+    found: dict[str, list[tuple[Node, int]]] = {}
+    for node in graph.nodes:
+        for operand, name in enumerate(node.inputs):
+            if name:
+                found.setdefault(name, []).append((node, operand))
+    return found

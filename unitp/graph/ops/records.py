@@ -1,0 +1,236 @@
+"""The table of operators: one record for each, which holds all that the other rooms need to know of it.
+
+An operator is its factor rule, from which its shapes, its legal splits and a first cost follow. The rest of a record are facts
+that a rule does not tell. Nobody outside this folder asks for an operator by its name: whoever needs a fact reads the record.
+
+register(Operator("MatMul", matmul_rule))                        a function of attributes and input shapes
+register_line("MyScale", "b s d, d -> b s d")                    one line is enough: it is inferred, costed and sharded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from unitp.errors import GraphError, did_you_mean
+from unitp.graph.graph import Attribute, Dim, Node, TensorType
+from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
+from unitp.graph.ops.rule import Rule, Shape, parse
+
+Attrs = Mapping[str, Attribute]
+RuleFunction = Callable[[Attrs, Sequence[Shape | None], Sequence[Shape] | None], Rule]
+DtypeFunction = Callable[[Attrs, Sequence[str]], tuple[str, ...]]
+ScratchFunction = Callable[[Sequence[Sequence[int]], int], int]
+ExpansionFunction = Callable[[Node, tuple[int, ...]], list[Node]]
+PermutationFunction = Callable[[Attrs, int], tuple[int, ...]]
+
+Kind = Literal[
+    "elementwise",
+    "matmul",
+    "attention",
+    "norm",
+    "rotary",
+    "cache",
+    "look-up",
+    "selection",
+    "reduction",
+    "data movement",
+]
+
+
+class Grain(NamedTuple):
+    """What an operator is cut by: a factor, how many units of it there are, and how many groups these form."""
+
+    factor: str
+    units: int
+    groups: int
+
+
+GrainFunction = Callable[[Sequence[Shape | None]], Grain]
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """The facts about one operator.
+
+    rule         the factor rule, from attributes and input shapes
+    outputs      how many there are; `arity`: the fewest and the most inputs
+    dtypes       of the outputs, from those of the inputs (default: that of the first input)
+    kind         the class by which reports add operators up; "matmul" is costed by a device's table of contractions
+    flops        per point of the iteration space, which is that of `space` (factors), of all factors (contractions) or
+                 of the output
+    traffic      which operands move through memory (a look-up reads what it returns)
+    scratch      bytes of working space, from the local shapes of the inputs and the bytes of a number
+    grain        how planned cuts should fall, from the shapes of the inputs
+    view         whether the result can share the memory of an input: "always", "maybe" (some frameworks copy), or never
+    permutation  the order of dims, where the operator does nothing but permute them, from attributes and the number of dims
+    written      the operand that the first output may be written into, where nobody else needs it
+    packed       the operand that a backend may store in a form of its own, where it is a parameter
+    expansion    what it becomes where an inner factor is split, from the node and the shape of its first input
+                 (`unitp.graph.ops.expansions`)
+    constants    the attributes that ONNX passes as inputs, from the second on, in their order
+    candidates   whether each rank's outputs are candidates of its own part of the input alone
+    internal     whether lowering alone makes it: a graph may not use it
+    places, moved, selected    see `unitp.graph.ops.places`
+    """
+
+    name: str
+    rule: RuleFunction
+    outputs: int = 1
+    arity: tuple[int, int] = (1, 1)
+    dtypes: DtypeFunction | None = None
+    kind: Kind = "elementwise"
+    flops: float = 1.0
+    space: tuple[str, ...] = ()
+    traffic: Literal["all", "output", "update", "none"] = "all"
+    scratch: ScratchFunction | None = None
+    grain: GrainFunction | None = None
+    view: Literal["always", "maybe", "never"] = "never"
+    permutation: PermutationFunction | None = None
+    written: int | None = None
+    packed: int | None = None
+    expansion: ExpansionFunction | None = None
+    constants: tuple[str, ...] = ()
+    candidates: bool = False
+    internal: bool = False
+    places: PlacesFunction | None = None
+    moved: MovedFunction | None = None
+    selected: SelectedFunction | None = None
+
+
+_TABLE: dict[str, Operator] = {}
+
+
+def whole(attrs: Attrs, name: str, default: int = 0) -> int:
+    """An attribute that is a whole number (or a float that is one)."""
+    value = attrs.get(name, default)
+    if not isinstance(value, int | float):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
+    return int(value)
+
+
+def real(attrs: Attrs, name: str, default: float) -> float:
+    """An attribute that is a number."""
+    value = attrs.get(name, default)
+    if not isinstance(value, int | float):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
+    return float(value)
+
+
+def wholes(attrs: Attrs, name: str) -> tuple[int, ...]:
+    """An attribute that is a tuple of whole numbers."""
+    value = attrs.get(name)
+    if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of whole numbers")
+    return value  # type: ignore[return-value]
+
+
+def dims(attrs: Attrs, name: str) -> tuple[Dim, ...]:
+    """An attribute that is a tuple of sizes or bounds: numbers or symbols."""
+    value = attrs.get(name)
+    if not isinstance(value, tuple):
+        raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of numbers or symbols")
+    return value
+
+
+def register(operator: Operator) -> None:
+    if operator.name in _TABLE:
+        raise GraphError(f"operator {operator.name} is registered twice")
+    _TABLE[operator.name] = operator
+    _rule.cache_clear()
+    _inferred.cache_clear()
+
+
+def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> None:
+    """An operator by its factor line alone (see `unitp.graph.ops.rule`); its dtype is that of the first input."""
+    count = line.partition("->")[0].count(",") + 1
+    outputs = line.partition("->")[2].count(",") + 1
+
+    def rule(attrs: Attrs, inputs: Sequence[Shape | None], out: Sequence[Shape] | None) -> Rule:
+        return parse(line, inputs, **kinds)  # type: ignore[arg-type]
+
+    register(Operator(name, rule, outputs, (count, count), flops=flops))
+
+
+def unregister(name: str) -> None:
+    """Take an operator out again (a plug-in is unloaded, a test ends)."""
+    del _TABLE[name]
+    _rule.cache_clear()
+    _inferred.cache_clear()
+
+
+def known_ops() -> set[str]:
+    """The operators that a graph may use."""
+    return {name for name, op in _TABLE.items() if not op.internal}
+
+
+def operator(name: str) -> Operator:
+    if name not in _TABLE:
+        raise GraphError(f'unknown operator "{name}"', hint=did_you_mean(name, known_ops()))
+    return _TABLE[name]
+
+
+def is_contraction(name: str) -> bool:
+    """Whether `name` is an operator whose cost a device's table of contractions tells: two operands, the second the weight."""
+    return name in _TABLE and _TABLE[name].kind == "matmul"
+
+
+def output_count(name: str) -> int:
+    return operator(name).outputs
+
+
+@lru_cache(maxsize=4096)
+def _rule(op: str, attrs: bytes, inputs: tuple[Shape | None, ...], outputs: tuple[Shape, ...] | None) -> Rule:
+    decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
+    return operator(op).rule(decoded, inputs, outputs)
+
+
+def rule_of(op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None) -> Rule:
+    """The factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input.
+
+    Raises GraphError for attributes and shapes that the operator does not take.
+    """
+    known = operator(op)
+    fewest, most = known.arity
+    if not fewest <= len(inputs) <= most:
+        wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        raise GraphError(f"{op} has {len(inputs)} inputs, wanted {wanted}")
+    if None in inputs[:fewest]:
+        raise GraphError(f"input {inputs.index(None)} of {op} is absent")
+    key = msgspec.msgpack.encode(attrs, order="deterministic")
+    return _rule(op, key, tuple(inputs), tuple(outputs) if known.internal and outputs is not None else None)
+
+
+def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]:
+    """The types of a node's outputs. Raises GraphError, naming the node, where its inputs do not fit."""
+    types = tuple(known[name] if name else None for name in node.inputs)
+    try:
+        return _inferred(node.op, msgspec.msgpack.encode(node.attrs, order="deterministic"), types)
+    except GraphError as error:
+        raise GraphError(f"{node}: {error.message}", hint=error.hint) from None
+
+
+@lru_cache(maxsize=4096)
+def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> tuple[TensorType, ...]:
+    """Layers are alike: most nodes of a graph have been inferred before."""
+    decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
+    rule = rule_of(op, decoded, [t.shape if t else None for t in inputs])
+    present = [t.dtype for t in inputs if t]
+    dtypes = operator(op).dtypes
+    names = dtypes(decoded, present) if dtypes else (present[0],) * len(rule.outputs)
+    return tuple(TensorType(dtype, shape) for dtype, shape in zip(names, rule.output_shapes(), strict=True))
+
+
+def flops(op: str, rule: Rule, local: Mapping[str, Any]) -> Any:
+    """FLOPs of an operator whose factors have these local sizes (a number each, or an array of them: one per rank)."""
+    known = operator(op)
+    if known.space:
+        space = set(known.space)
+    elif any(factor.kind == "sum" for factor in rule.factors.values()):
+        space = set(rule.factors)
+    else:
+        space = {name for term in rule.outputs[0] for name in term.factors}
+    return known.flops * prod(local[name] for name in space)

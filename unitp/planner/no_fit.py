@@ -1,0 +1,75 @@
+"""What to say where no plan fits: which rank, by how much, the least memory that would do, and a mesh that would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import ceil
+
+from unitp.cost.bytes import format_bytes
+from unitp.errors import PlanError
+from unitp.mesh import Mesh
+from unitp.planner.within_memory import NoFitError
+
+TIMES = (1, 1.25, 1.5, 1.75, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Of the fewest ranks that could hold the weights."""
+
+MOST_RANKS = 1024
+
+
+def no_room(
+    error: NoFitError,
+    name: str,
+    mesh: Mesh,
+    budgets: Sequence[float],
+    free: Sequence[str],
+    weights: float,
+    fits: Callable[[Mesh], bool],
+) -> PlanError:
+    """The error that a user sees. `free`: axes that may be longer; `weights`: bytes of all parameters; `fits`: whether some
+    plan fits on such a mesh.
+    """
+    need, rank = error.least[error.rank], error.rank
+    over = need.peak - budgets[rank]
+    unproven = "" if error.proven else "; that there is no other plan is not proven"
+    parts = (
+        f"weights {format_bytes(need.parameters)}, caches {format_bytes(need.states)}, "
+        f"largest live set {format_bytes(need.activations)} in phase {need.phase}"
+    )
+    limits = f"its limit is {format_bytes(budgets[rank])}: {format_bytes(over)} too little"
+    most = max(m.peak for m in error.least)
+    hints = [f"A limit of {most} bytes ({format_bytes(most)}) on every rank would do on {mesh}."]
+    if (larger := larger_mesh(mesh, free, weights / max(budgets), fits)) is not None:
+        hints.append(f"So would the mesh {larger} with this limit.")
+    else:
+        hints.append("No larger mesh that was tried would do: shorten the phases or take a smaller batch.")
+    return PlanError(
+        f"no plan for {name} on {mesh} fits: rank {rank} needs {format_bytes(need.peak)} ({parts}), {limits}{unproven}",
+        hint=" ".join(hints),
+    )
+
+
+def larger_mesh(mesh: Mesh, free: Sequence[str], ranks: float, fits: Callable[[Mesh], bool]) -> Mesh | None:
+    """The mesh with the longest free axis (or an axis `tp` where there is none) as long as it must be: longer and longer ones
+    are tried, of at least so many ranks, and from the first that fits halfway back to the last that does not.
+    """
+    sizes = mesh.sizes
+    axis = max(free, key=sizes.__getitem__, default="tp")
+    others = mesh.size // sizes.get(axis, 1)
+
+    def at(length: int) -> Mesh:
+        return Mesh(**{**sizes, axis: length})
+
+    least = max(sizes.get(axis, 1) + 1, ceil(ranks / others))
+    short, lengths = least - 1, sorted({ceil(least * times) for times in TIMES})
+    for length in lengths:
+        if length * others > MOST_RANKS:
+            return None
+        if fits(at(length)):
+            break
+        short = length
+    else:
+        return None
+    while length - short > 1:
+        middle = (short + length) // 2
+        short, length = (short, middle) if fits(at(middle)) else (middle, length)
+    return at(length)

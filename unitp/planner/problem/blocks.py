@@ -1,0 +1,54 @@
+"""How a planning problem falls apart, by phases and by layers, and its best choice under other prices of single choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from unitp.planner.fastest import Search
+from unitp.planner.problem.variables import SHARED, Problem
+from unitp.planner.solve.descent import Shape
+from unitp.planner.solve.elimination import Table
+
+FEW = 500
+"""In a problem of no more variables it is looked for what is made once for several readers, though that is not narrow."""
+
+
+def shape_of(problem: Problem) -> Shape:
+    """Phases meet only in what all of them share."""
+    shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
+    return Shape(shared, [[i for i, v in enumerate(problem.variables) if v.phase == p.name] for p in problem.phases])
+
+
+def instead(problem: Problem) -> Callable[[Sequence[Table]], tuple[list[int], float]]:
+    """The best choice under other prices of single choices, whatever it needs, and what it costs."""
+
+    def best(unary: Sequence[Table]) -> tuple[list[int], float]:
+        choice = Search(unary, problem.pairs, shape_of(problem), problem.memo).least(unary, problem.pairs).choice
+        return choice, problem.value(choice)
+
+    return best
+
+
+def layers(problem: Problem) -> list[list[int]]:
+    """What phases share, in the order in which it is read; a parameter and what follows from it alone stay together."""
+    order = {node.name: at for at, node in enumerate(problem.graph.nodes)}
+    head = {i: i for i, v in enumerate(problem.variables) if v.phase == SHARED}
+
+    def of(i: int) -> int:
+        while head[i] != i:
+            i = head[i]
+        return i
+
+    for a, b in problem.pairs:
+        if a in head and b in head:
+            head[of(a)] = of(b)
+    first: dict[int, int] = {}
+    for a, b in problem.pairs:
+        for i, j in ((a, b), (b, a)):
+            if i in head and j not in head:
+                at = order.get(problem.variables[j].name, len(order))
+                first[of(i)] = min(first.get(of(i), len(order)), at)
+    groups: dict[int, list[int]] = {}
+    for i in head:
+        groups.setdefault(of(i), []).append(i)
+    return [groups[i] for i in sorted(groups, key=lambda i: first.get(i, len(order)))]

@@ -1,0 +1,308 @@
+"""Pins: choices that a user fixes before the planner decides the rest.
+
+    PIN     [PHASE/]PATTERN: ATOM, ATOM, ...
+    ATOM    [WHERE=] S(DIM)@AXIS | P@AXIS | R@AXIS | R         dim split over an axis, partial, neither; R: over no axis
+
+Without WHERE the pattern (a glob) names tensors, and an atom says how they are held: parameters, caches, inputs, values. With
+WHERE it names operators, by themselves (a node's name) or by a parameter or cache that they read, and an atom says in which
+layout an operand is wanted or a result is left. WHERE is x, the first operand that does not follow from parameters alone; w,
+the first that does; y, the first result; or a number: x0, x1, ... of operands, y0, y1, ... of results. An atom without a WHERE
+has that of the atom before it. Without PHASE a pin holds in every phase.
+
+A pin forbids (prices at infinity) every choice of a variable that it does not allow, so what is left is planned as ever: the
+plan is the best one that heeds the pins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.errors import InputError, PlanError, did_you_mean
+from unitp.graph.graph import Graph, Node
+from unitp.graph.ops import layouts
+from unitp.layout import Layout
+from unitp.planner.problem.variables import SHARED, Problem
+
+EXAMPLE = (
+    'A pin is written as in "blk.*.ffn_down.weight: S(1)@tp" or "decode/blk.*.ffn_down.weight: x=S(2)@tp, y=P@tp".'
+)
+MOST_NAMED = 6
+"""So many legal choices, or matched names, are told."""
+
+_ATOM = re.compile(r"(?:(?P<where>[wxy]\d*)\s*=\s*)?(?P<kind>[SRP])(?:\((?P<dim>-?\d+)\))?(?:@(?P<axis>\w+))?")
+Mask = npt.NDArray[np.bool_]
+
+
+class Atom(msgspec.Struct, frozen=True):
+    """What one axis does to one operand ("": to the tensor itself). `axis` "" (of R): every axis."""
+
+    where: str
+    kind: Literal["S", "R", "P"]
+    axis: str
+    dim: int = 0
+
+    def holds(self, layout: Layout) -> bool:
+        if self.kind == "S":
+            split = layout.dims[self.dim]
+            return split is not None and self.axis in split.axes
+        if self.kind == "P":
+            return self.axis in layout.partial
+        used = {*layout.axes, *layout.partial}
+        return self.axis not in used if self.axis else not used
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """A pin, read but not yet applied to a graph. `phase` "": all of them."""
+
+    text: str
+    phase: str
+    pattern: str
+    atoms: tuple[Atom, ...]
+
+    @property
+    def of_operators(self) -> bool:
+        return bool(self.atoms[0].where)
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """A variable that a pin matched, and for each of its choices the layouts that the pin's atoms are about."""
+
+    number: int
+    name: str
+    choices: tuple[tuple[Layout, ...], ...]
+
+
+def parse(text: str, phases: Sequence[str] = ()) -> Pin:
+    """A pin from its text; a first part `NAME/` is a phase where one has this name. Raises InputError with what is wrong."""
+    pattern, colon, tail = text.rpartition(":")
+    pattern = pattern.strip()
+    if not colon or not pattern:
+        raise InputError(f'cannot read pin "{text}": it has no "PATTERN:" before its layouts', hint=EXAMPLE)
+    phase, slash, rest = pattern.partition("/")
+    phase, pattern = (phase, rest) if slash and phase in phases else ("", pattern)
+    atoms: list[Atom] = []
+    for part in (p.strip() for p in tail.split(",")):
+        match = _ATOM.fullmatch(part)
+        if match is None or (match["kind"] == "S") != (match["dim"] is not None):
+            raise InputError(
+                f'cannot read pin "{text}": "{part}" is not S(DIM)@AXIS, P@AXIS, R@AXIS or R', hint=EXAMPLE
+            )
+        if match["axis"] is None and match["kind"] != "R":
+            raise InputError(f'cannot read pin "{text}": "{part}" names no axis', hint=EXAMPLE)
+        where = match["where"] or (atoms[-1].where if atoms else "")
+        kind: Literal["S", "R", "P"] = match["kind"]  # type: ignore[assignment]
+        atoms.append(Atom(where, kind, match["axis"] or "", int(match["dim"] or 0)))
+    if any(atom.where for atom in atoms) and not all(atom.where for atom in atoms):
+        raise InputError(
+            f'cannot read pin "{text}": the first layout names no operand, a later one does',
+            hint="Name an operand for each (x, w, y, x0, y0, ...), or for none to pin a tensor.",
+        )
+    return Pin(text, phase, pattern, tuple(atoms))
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name, or its part before some dot, is the pattern or matches it as a glob (`*` any text, `[ab]` one of these)."""
+    return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def readers(graph: Graph, static: set[str]) -> Iterator[tuple[str, Node]]:
+    """(parameter or cache, node) for every node that reads it: itself, or through nodes that run once, when it is loaded."""
+    roots: dict[str, tuple[str, ...]] = {p.name: (p.name,) for p in graph.parameters}
+    roots |= {s.input: (s.input,) for s in graph.states}
+    for node in graph.nodes:
+        read = tuple(dict.fromkeys(root for name in node.inputs for root in roots.get(name, ())))
+        if node.name in static:
+            roots |= dict.fromkeys(node.outputs, read)
+        else:
+            yield from ((root, node) for root in read)
+
+
+def apply(problem: Problem, pins: Sequence[str]) -> None:
+    """Forbid in `problem` what `pins` do not allow.
+
+    Raises InputError for pins that cannot be read, PlanError for pins that match nothing, that no candidate satisfies, or that
+    contradict each other; all of them at once.
+    """
+    names = [p.name for p in problem.phases]
+    allowed: dict[int, list[tuple[Pin, Mask]]] = {}
+    wrong: list[str] = []
+    matcher = _Matcher(problem) if pins else None
+    for text in pins:
+        assert matcher is not None
+        pin = parse(text, names)
+        problems = _axis_problems(pin, problem)
+        places = [] if problems else matcher.places(pin, problems)
+        refused: dict[str, list[str]] = {}
+        for place in places:
+            mask = np.array([all(a.holds(at) for a, at in zip(pin.atoms, c, strict=True)) for c in place.choices])
+            allowed.setdefault(place.number, []).append((pin, mask))
+            if not mask.any():
+                refused.setdefault(_legal(pin, place), []).append(place.name)
+        problems += [
+            f"no candidate of {_few(found)} satisfies it; legal there: {legal}" for legal, found in refused.items()
+        ]
+        wrong += [f'pin "{text}": {p}' for p in dict.fromkeys(problems)]
+    if not wrong:
+        wrong = _contradictions(problem, allowed)
+    if wrong:
+        raise PlanError("\n".join(wrong), hint="`unitp explain PLAN NAME` lists the choices of a tensor or operator.")
+    for number, masks in allowed.items():
+        keep = np.logical_and.reduce([mask for _, mask in masks])
+        problem.unary[number] = np.where(keep, problem.unary[number], np.inf)
+
+
+class _Matcher:
+    """Finds the variables that pins are about."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.graph = problem, problem.graph
+        self.held = {p.name for p in self.graph.parameters} | {s.input for s in self.graph.states}
+        self.by_parameter: dict[str, list[Node]] = {}
+        for name, node in readers(self.graph, problem.static):
+            self.by_parameter.setdefault(name, []).append(node)
+
+    def places(self, pin: Pin, wrong: list[str]) -> list[_Place]:
+        """What a pin matches; what keeps it from being applied is added to `wrong`."""
+        phases = [p.name for p in self.problem.phases if pin.phase in ("", p.name)]
+        found = self.operators(pin, phases, wrong) if pin.of_operators else self.tensors(pin, phases, wrong)
+        if not found and not wrong:
+            what = "operator" if pin.of_operators else "tensor"
+            names = [*self.held, *(n.name for n in self.graph.nodes)] if pin.of_operators else list(self.graph.types)
+            near = did_you_mean(pin.pattern, names)
+            hint = near if near.startswith("Did") else ""
+            wrong.append(" ".join(filter(None, (f'"{pin.pattern}" matches no {what} of {self.graph.name}.', hint))))
+        return found
+
+    def tensors(self, pin: Pin, phases: Sequence[str], wrong: list[str]) -> list[_Place]:
+        made = {}
+        for name in (n for n in self.graph.types if matches(pin.pattern, n)):
+            if pin.phase and name in self.held:
+                wrong.append(f"{name} has one layout for all phases: leave out {pin.phase}/")
+                continue
+            atoms = self.resolve(pin.atoms, len(self.graph.types[name].shape), name, wrong)
+            for phase in phases if atoms else ():
+                number, left = self.decider(name, phase)
+                made[number, name] = _Place(number, name, tuple((at,) * len(pin.atoms) for at in left))
+        return list(made.values())
+
+    def decider(self, name: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
+        """The variable that decides how a tensor is held, and the layout that each of its choices means."""
+        last = self.problem.index.get(("output", name, phase))
+        if last is not None and ("value", name, phase) not in self.problem.index:
+            return last, self.problem.variables[last].layouts
+        return self.problem.source(name, phase)
+
+    def operators(self, pin: Pin, phases: Sequence[str], wrong: list[str]) -> list[_Place]:
+        nodes = {n.name: n for n in self.graph.nodes if matches(pin.pattern, n.name)}
+        for name, reading in self.by_parameter.items():
+            nodes |= {n.name: n for n in reading if matches(pin.pattern, name)}
+        made = []
+        for node in nodes.values():
+            rule = self.problem.candidates.rules[node.name]
+            slots = [self.slot(node, atom.where) for atom in pin.atoms]
+            if missing := [a.where for a, slot in zip(pin.atoms, slots, strict=True) if slot is None]:
+                wrong.append(
+                    f"{node.op} {node.name} has no {', '.join(missing)}; it has {', '.join(operands(self.problem, node))}"
+                )
+                continue
+            places = [slot for slot in slots if slot is not None]
+            ranks = [len((rule.outputs if out else rule.inputs)[n] or ()) for out, n in places]
+            fitting = [
+                self.resolve([a], r, f"{a.where} of {node.name}", wrong) for a, r in zip(pin.atoms, ranks, strict=True)
+            ]
+            if not all(fitting):
+                continue
+            homes = [SHARED] if node.name in self.problem.static else phases
+            for number in (self.problem.index["node", node.name, home] for home in homes):
+                sides = [layouts(rule, dict(a)) for a in self.problem.variables[number].assignments]
+                choices = tuple(tuple(_side(side, at) for at in places) for side in sides)
+                made.append(_Place(number, node.name, choices))
+        return made
+
+    def slot(self, node: Node, where: str) -> tuple[bool, int] | None:
+        """(is a result, position) of an operand by its name in a pin; None where the operator has none."""
+        return operands(self.problem, node).get(where)
+
+    @staticmethod
+    def resolve(atoms: Sequence[Atom], rank: int, what: str, wrong: list[str]) -> bool:
+        """Whether all dims that atoms name exist."""
+        bad = sorted({atom.dim for atom in atoms if atom.kind == "S" and not -rank <= atom.dim < rank})
+        wrong += [f"{what} has {rank} dims, there is no dim {dim}" for dim in bad]
+        return not bad
+
+
+def operands(problem: Problem, node: Node) -> dict[str, tuple[bool, int]]:
+    """The operands and results of a node by their names in pins: (is a result, position)."""
+    fixed = {p.name for p in problem.graph.parameters}
+    fixed |= {out for n in problem.graph.nodes if n.name in problem.static for out in n.outputs}
+    found: dict[str, tuple[bool, int]] = {}
+    present = [(i, name) for i, name in enumerate(node.inputs) if name]
+    for i, name in present:
+        found.setdefault("w" if name in fixed else "x", (False, i))
+    found["y"] = (True, 0)
+    found |= {f"x{i}": (False, i) for i, _ in present}
+    return found | {f"y{i}": (True, i) for i in range(len(node.outputs))}
+
+
+def _side(side: tuple[tuple[Layout | None, ...], tuple[Layout, ...]], place: tuple[bool, int]) -> Layout:
+    layout = side[1][place[1]] if place[0] else side[0][place[1]]
+    assert layout is not None, "only operands that are present have a name"
+    return layout
+
+
+def _axis_problems(pin: Pin, problem: Problem) -> list[str]:
+    sizes = problem.mesh.sizes
+    found = []
+    for axis in dict.fromkeys(a.axis for a in pin.atoms if a.axis):
+        if axis not in sizes:
+            found.append(f'axis "{axis}" is not on the mesh {problem.mesh}. {did_you_mean(axis, sizes)}')
+        elif sizes[axis] == 1 and any(a.kind != "R" for a in pin.atoms if a.axis == axis):
+            found.append(f"axis {axis} has one coordinate, nothing is split over it")
+    return found
+
+
+def written(layout: Layout) -> str:
+    """A layout as the atoms of a pin: `S(1)@tp`, `S(0)@dp S(2)@tp`, `P@tp`; `R` where it is replicated."""
+    atoms = [f"S({dim})@{axis}" for dim, split in enumerate(layout.dims) if split for axis in split.axes]
+    return " ".join([*atoms, *(f"P@{axis}" for axis in layout.partial)]) or "R"
+
+
+def _legal(pin: Pin, place: _Place) -> str:
+    """The choices of a place, in the grammar of pins, those nearest to the pin first."""
+    wheres = [atom.where for atom in pin.atoms]
+
+    def text(choice: tuple[Layout, ...]) -> str:
+        parts: Mapping[str, Layout] = dict(zip(wheres, choice, strict=True))
+        return ", ".join(f"{where}={written(at)}" if where else written(at) for where, at in parts.items())
+
+    def distance(choice: tuple[Layout, ...]) -> tuple[int, tuple[bool, ...]]:
+        broken = tuple(not a.holds(at) for a, at in zip(pin.atoms, choice, strict=True))
+        return sum(broken), broken
+
+    found = list(dict.fromkeys(map(text, sorted(place.choices, key=distance))))
+    more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return "; ".join(found[:MOST_NAMED]) + more
+
+
+def _few(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    more = f" (and {len(names) - 3} more like it)" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _contradictions(problem: Problem, allowed: Mapping[int, Sequence[tuple[Pin, Mask]]]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for number, masks in allowed.items():
+        if not np.logical_and.reduce([mask for _, mask in masks]).any():
+            pins = " and ".join(f'"{pin.text}"' for pin, _ in masks)
+            found.setdefault(pins, []).append(problem.variables[number].name)
+    return [
+        f"pins {pins} leave no choice for {_few(names)}: each can be had, not together" for pins, names in found.items()
+    ]

@@ -1,0 +1,54 @@
+"""What was made of tables, remembered by what was done and to which objects: equal layers are worked out once.
+
+Tables are told apart by identity, not by value, so a look-up costs the same whatever their size. It pays where equal
+things are the same object, which `unitp.planner.problem.variables` sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Table = npt.NDArray[np.float64]
+
+
+class Memo:
+    """Results by operation and operands. Operands are kept, so that none takes another's identity."""
+
+    def __init__(self) -> None:
+        self._tables: dict[Hashable, Table] = {}
+        self._picks: dict[Hashable, int] = {}
+        self._kept: dict[int, Table] = {}
+
+    def make(self, what: Hashable, operands: Sequence[Table], function: Callable[[], Table]) -> Table:
+        """The result of `function`, which depends on `what` and `operands` alone."""
+        key = (what, *map(id, operands))
+        if (found := self._tables.get(key)) is None:
+            found = self._tables[key] = function()
+            self._kept |= {id(table): table for table in operands}
+        return found
+
+    def pick(self, what: Hashable, operands: Sequence[Table], function: Callable[[], int]) -> int:
+        """A number that depends on `what` and `operands` alone."""
+        key = (what, *map(id, operands))
+        if (found := self._picks.get(key)) is None:
+            found = self._picks[key] = function()
+            self._kept |= {id(table): table for table in operands}
+        return found
+
+    def add(self, a: Table, b: Table) -> Table:
+        return self.make("+", (a, b), lambda: a + b)
+
+    def times(self, a: Table, factor: float) -> Table:
+        return a if factor == 1.0 else self.make(("*", factor), (a,), lambda: a * factor)
+
+    def turned(self, a: Table) -> Table:
+        return self.make("T", (a,), lambda: a.T)
+
+    def row(self, a: Table, at: int) -> Table:
+        return self.make(("row", at), (a,), lambda: a[at])
+
+    def column(self, a: Table, at: int) -> Table:
+        return self.make(("column", at), (a,), lambda: a[:, at])

@@ -1,0 +1,168 @@
+"""Is a program well formed? Types of fields, names, dtypes, axes, dims, splits: before anything is derived from them.
+
+What is checked is what a worker would decode, so a field of a wrong type is found here and not by a crash further on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from unitp.errors import ProgramError
+from unitp.graph.graph import DTYPES
+from unitp.graph.ops import operator
+from unitp.layout import Layout
+from unitp.mesh import Mesh
+from unitp.program.instructions import (
+    SCHEMA,
+    AllReduce,
+    Instruction,
+    Local,
+    Program,
+    Value,
+    decode,
+    encode,
+    reads,
+    writes,
+)
+from unitp.program.text import at
+
+
+def decoded(program: Program) -> Program:
+    """The program as a worker sees it. Raises ProgramError, naming what has a field of a wrong type."""
+    if program.schema != SCHEMA:
+        raise ProgramError(f"program schema {program.schema}, this unitp reads {SCHEMA}")
+    try:
+        return decode(encode(program))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        raise ProgramError(f"{_malformed(program)}: {error}") from None
+
+
+def _malformed(program: Program) -> str:
+    """The instruction or value that does not survive the wire."""
+    parts: list[tuple[str, Any, Any]] = [
+        (f"instruction {number}, {instruction!r}", instruction, Instruction)
+        for number, instruction in enumerate(program.instructions)
+    ]
+    parts += [(f'value "{name}"', value, Value) for name, value in program.values.items()]
+    for what, part, wanted in parts:
+        try:
+            msgspec.msgpack.decode(msgspec.msgpack.encode(part), type=wanted)
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError):
+            return what
+    return "program"
+
+
+class Fields:
+    """One pass over a program. `defined` holds the values that exist so far."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.mesh = program, program.mesh
+        self.defined: set[str] = set()
+
+    def begin(self) -> None:
+        """Check mesh and values, and define what comes from outside."""
+        _check_mesh(self.mesh)
+        legal: set[tuple[tuple[int, ...], Layout]] = set()
+        for name, value in self.program.values.items():
+            if (value.shape, value.layout) not in legal or value.layout.partial:
+                if problem := "; ".join(_value_problems(value, self.mesh)):
+                    raise ProgramError(f'value "{name}"{self.maker(name)} {problem}')
+                legal.add((value.shape, value.layout))
+        for name in (*self.program.inputs, *self.program.parameters, *(old for old, _ in self.program.states)):
+            self.given(name)
+
+    def given(self, name: str) -> None:
+        if name not in self.program.values:
+            raise ProgramError(f'"{name}" comes from outside, but is no value of the program')
+        if name in self.defined:
+            raise ProgramError(f'"{name}" comes from outside twice')
+        if self.program.values[name].layout.partial:
+            raise ProgramError(f'"{name}" comes from outside as a partial sum')
+        self.defined.add(name)
+
+    def end(self) -> None:
+        """Check outputs and new states, and that every value was made."""
+        for name in self.program.outputs:
+            if name not in self.defined:
+                raise ProgramError(f'output "{name}" is not defined')
+            if self.program.values[name].layout.partial:
+                raise ProgramError(f'output "{name}"{self.maker(name)} is a partial sum')
+        for old, new in self.program.states:
+            if new not in self.defined:
+                raise ProgramError(f'state "{new}" is not defined')
+            if self.program.values[old] != self.program.values[new]:
+                raise ProgramError(
+                    f'state "{old}" is replaced by "{new}"{self.maker(new)} which has another type or layout'
+                )
+        if never := [name for name in self.program.values if name not in self.defined]:
+            raise ProgramError(f'value "{never[0]}" is never defined')
+
+    def maker(self, name: str) -> str:
+        """Where a value comes from (or, given from outside, first goes to), for messages."""
+        for uses, where in ((writes, "of"), (reads, "read by")):
+            for number, instruction in enumerate(self.program.instructions):
+                if name in uses(instruction):
+                    return f", {where} {at(self.program, number)}:"
+        return ""
+
+    def problem(self, instruction: Instruction) -> str:
+        """What is malformed about the next instruction, or nothing; then what it writes is defined."""
+        found = next(self._problems(instruction), "")
+        self.defined |= set(writes(instruction))
+        return found
+
+    def _problems(self, instruction: Instruction) -> Iterator[str]:
+        for name in reads(instruction):
+            if name not in self.defined:
+                yield f'"{name}" is read before it is defined'
+        for name in writes(instruction):
+            if name not in self.program.values:
+                yield f'"{name}" is no value of the program'
+            if name in self.defined or writes(instruction).count(name) > 1:
+                yield f'"{name}" is defined twice'
+        if isinstance(instruction, Local):
+            yield from self._split_problems(instruction)
+            return
+        axis = getattr(instruction, "axis", None)
+        if axis is not None and axis not in self.mesh.sizes:
+            yield f"axis {axis} is not on the mesh ({self.mesh})"
+        dims = len(self.program.values[instruction.input].shape)
+        for field in ("dim", "source"):
+            dim = getattr(instruction, field, None)
+            if dim is not None and not 0 <= dim < dims:
+                yield f"{field} {dim} of a value with {dims} dims"
+        if isinstance(instruction, AllReduce) and instruction.reduction not in ("sum", "max"):
+            yield f'reduction "{instruction.reduction}"'
+
+    def _split_problems(self, local: Local) -> Iterator[str]:
+        # the candidates of a part are split over the axes of the part itself
+        axes = [
+            axis for f, s in local.splits.items() if f != "c" or not operator(local.op).candidates for axis in s.axes
+        ]
+        for axis in axes:
+            if axis not in self.mesh.sizes:
+                yield f"axis {axis} is not on the mesh ({self.mesh})"
+            if axes.count(axis) > 1:
+                yield f"axis {axis} splits two factors"
+        for name, split in local.splits.items():
+            if split.open:
+                yield f"the split of {name} is not bound"
+
+
+def _check_mesh(mesh: Mesh) -> None:
+    names = [name for name, _ in mesh.axes]
+    if len(set(names)) < len(names) or any(size < 1 for _, size in mesh.axes):
+        raise ProgramError(f"the mesh has axes {mesh.axes}: each wants a name of its own and at least one rank")
+
+
+def _value_problems(value: Value, mesh: Mesh) -> Iterator[str]:
+    if value.dtype not in DTYPES:
+        yield f'has dtype "{value.dtype}", known are {", ".join(DTYPES)}'
+    if any(size < 0 for size in value.shape):
+        yield f"has shape {value.shape}"
+    if value.dtype == "bool" and value.layout.partial:
+        yield "is a partial sum of bools"
+    yield from value.layout.problems(value.shape, mesh)

@@ -1,0 +1,364 @@
+"""The processes of a session, from the driver's side: started, joined, asked in step, and ended without a trace.
+
+Once the ranks are ready, the courier alone talks to them. Requests go to all ranks that they concern before any reply is
+awaited, and replies are read as they come. Whatever goes wrong (a broken connection, an exception in a rank, a word of
+the watchdog) comes out of `exchange` as one error, after every process is ended; a request that ranks refuse in step
+(`Refused`) leaves them ready for the next.
+
+What a fork of the driver inherits of a session it closes at once (`abandon`): a connection ends with the driver, however
+long its children live, and a child that ends does not end the session of its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import socket
+import subprocess
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import TypeVar
+
+from unitp.errors import InputError, RankError, UnitpError
+from unitp.mesh import Mesh
+from unitp.plugins import discover
+from unitp.plugins.spec import BackendSpec, Process
+from unitp.ranks.courier import Courier, Errand
+from unitp.ranks.environment import for_process
+from unitp.ranks.folder import new_folder
+from unitp.ranks.isolation import Isolation
+from unitp.ranks.leftovers import Leftovers
+from unitp.ranks.logs import Forwarder
+from unitp.ranks.member import Member, no_forks
+from unitp.ranks.progress import Page
+from unitp.ranks.serve import DRIVER_ARRAYS, rank_arrays
+from unitp.ranks.supervisor import Supervisor
+from unitp.ranks.watchdog import Limits, Watchdog
+from unitp.ranks.worker_command import command
+from unitp.wire.arrays import Inbox, Outbox
+from unitp.wire.channel import Channel, WireError, encode, for_driver
+from unitp.wire.greeting import SOCKET, Guest, new_key
+from unitp.wire.messages import Close, Failed, Refused, Reply, Start
+
+BACKLOG = 128
+CLOSE_S = 5.0
+LEAVE_S = 2.0
+TICK_MS = 500
+
+Made = TypeVar("Made")
+
+
+class Cluster:
+    """All processes of one session. `start` them, have things `done` with the ranks, `close`. `place(name)` says in words
+    what a process is doing.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        spec: BackendSpec,
+        limits: Limits,
+        place: Callable[[str], str],
+        *,
+        verbose: bool = False,
+    ) -> None:
+        self.mesh, self.spec, self.limits = mesh, spec, limits
+        self.mark = secrets.token_hex(16)
+        began = time.time()
+        self.folder = new_folder()
+        self.leftovers = Leftovers(self.mark, str(self.folder), began, spec.segments)
+        self.supervisor: Supervisor | None = None
+        self.members: list[Member] = []
+        self.pages: dict[str, Page] = {}
+        self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
+        self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
+        try:
+            self.watchdog = Watchdog(self.mark, self.members, self.pages, mesh.size, limits, place)
+        except OSError:
+            self.folder.rmdir()
+            raise
+        self.forwarder = Forwarder() if verbose else None
+        self._listener: socket.socket | None = None
+        self._channels: dict[str, Channel[Reply]] = {}
+        self._guests: dict[int, Guest] = {}
+        self._names: dict[int, str] = {}
+        self._poller = select.poll()
+        self._waiting: set[str] = set()
+        self._replies: dict[str, Reply] = {}
+        self.isolated = self._closing = self._closed = False
+        self._driver = os.getpid()
+        self._courier: Courier | None = None
+        _clusters.add(self)
+
+    # start
+
+    def start(self, processes: Iterable[Process], isolation: Isolation, threads: int) -> None:
+        """Start the processes, isolated if that can be, and return when every rank has joined its group."""
+        self.isolated = isolation.on
+        key = new_key(self.folder)
+        with no_forks:
+            self.supervisor = Supervisor(isolation.python, self.leftovers)
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.watchdog.supervisor = self.supervisor.member
+        with self._listener as listener:
+            listener.bind(os.fspath(self.folder / SOCKET))
+            listener.listen(BACKLOG)
+            counts: dict[str, int] = {}
+            for process in processes:
+                number = counts.setdefault(process.role, 0)
+                counts[process.role] += 1
+                self._launch(process, number, isolation, threads)
+            self.watchdog.start()
+            if self.forwarder is not None:
+                self.forwarder.start({log.stem: log for member in self.members for log in member.logs})
+            self._accept(listener, key)
+        self._collect()
+        self.watchdog.started()
+        self._courier = Courier()
+
+    def _launch(self, process: Process, number: int, isolation: Isolation, threads: int) -> None:
+        """Start one process with its pages and logs, in the session's folder: files in the driver's current folder that
+        libraries look for (ucx.conf) are not meant for it.
+        """
+        alone = not process.argv
+        if process.role == "worker":
+            names = [f"rank{rank}" for rank in process.ranks]
+            pages = [f"rank {rank}" for rank in process.ranks]
+            name, number_ = (pages[0], process.ranks[0]) if alone else (Path(process.argv[0]).name, None)
+        else:
+            names, pages = [f"{process.role}{number}"], [f"{process.role} {number}"]
+            name, number_ = pages[0], number
+        for file, page in zip(names, pages, strict=True):
+            self.pages[page] = Page(self.folder / f"{file}.page", create=True)
+        logs = [self.folder / f"{file}.log" for file in dict.fromkeys([name.replace(" ", ""), *names])]
+        environment = for_process(
+            os.environ,
+            process.env,
+            mark=self.mark,
+            role=process.role,
+            number=number_,
+            folder=str(self.folder),
+            threads=threads,
+        )
+        worker = command(isolation.python, "--role", process.role, plugin=discover.plugin_of(self.spec))
+        with open(logs[0], "ab") as log, no_forks:
+            started = subprocess.Popen(
+                isolation.inside([*process.argv, *worker]),
+                env=environment,
+                pass_fds=isolation.descriptors,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
+
+    def _accept(self, listener: socket.socket, key: bytes) -> None:
+        """Let in the processes of this session, and nobody else, until all are there."""
+        start = Start(self.spec.name, self.mesh)
+        self._poller.register(listener, select.POLLIN)
+        self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
+        missing = set(self.pages)
+        while missing:
+            for fd in self._ready():
+                if fd == listener.fileno():
+                    guest = Guest(for_driver(listener.accept()[0]), key)
+                    self._guests[guest.channel.fileno()] = guest
+                    self._poller.register(guest.channel, select.POLLIN)
+                elif fd in self._names:
+                    self._read(self._names[fd])
+                else:
+                    name = self._introduce(fd, missing)
+                    if name is not None:
+                        missing.discard(name)
+                        self._channels[name].send(start)
+        self._poller.unregister(listener)
+        for fd in list(self._guests):
+            self._show_out(fd)
+
+    def _show_out(self, fd: int) -> None:
+        self._poller.unregister(fd)
+        self._guests.pop(fd).channel.close()
+
+    def _introduce(self, fd: int, missing: set[str]) -> str | None:
+        """Read from a new connection; its name once it has proven who it is. A stranger is shown the door."""
+        guest = self._guests[fd]
+        try:
+            if (hello := guest.listen()) is None:
+                return None
+            name = f"{'rank' if hello.role == 'worker' else hello.role} {hello.number}"
+            if name not in missing:
+                raise WireError(f"a second or unknown process says that it is {name}")
+        except WireError:
+            self._show_out(fd)
+            return None
+        del self._guests[fd]
+        self._channels[name], self._names[fd] = guest.channel, name
+        return name
+
+    # ask
+
+    @property
+    def courier(self) -> Courier:
+        """The thread that talks to the ranks. Raises RankError where they are gone, InputError in a fork of the driver."""
+        if self._courier is None or self._closing:
+            raise RankError("the session was closed", hint="Launch it again.")
+        self._courier.require_own_process()
+        return self._courier
+
+    def do(self, work: Callable[[Errand[Made]], Made]) -> Made:
+        """Have the courier do something, and wait for it."""
+        return self.courier.do(work)
+
+    def ask_all(self, message: object) -> list[Reply]:
+        """Send all ranks the same message, and return their replies in the order of ranks."""
+        frame = encode(message)
+        return self.do(lambda _: list(self.exchange(dict.fromkeys(range(self.mesh.size), frame)).values()))
+
+    def exchange(self, messages: Mapping[int, object]) -> dict[int, Reply]:
+        """By the courier: send each rank its message (or frame) and return the replies by rank. Raises InputError where ranks
+        refuse; they are ready for other requests then.
+        """
+        if self.watchdog.error is not None:
+            raise copy(self.watchdog.error)
+        self._require_open()
+        self.watchdog.working(True)
+        frames = {f"rank {rank}": m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
+        self._waiting.update(frames)
+        for name, frame in frames.items():
+            try:
+                self._channels[name].send_frame(frame)
+            except WireError:
+                raise copy(self.watchdog.report(name, None)) from None
+        replies = self._collect()
+        if refused := [reply for reply in replies.values() if isinstance(reply, Refused)]:
+            first = min(refused, key=lambda reply: reply.order)
+            raise InputError(first.message, hint=first.hint)
+        return {rank: replies[f"rank {rank}"] for rank in messages}
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise RankError("the session was closed", hint="Launch it again.")
+
+    def _collect(self) -> dict[str, Reply]:
+        """The replies of all that are waited for."""
+        while self._waiting:
+            for fd in self._ready():
+                self._read(self._names[fd])
+        self.watchdog.working(False)
+        replies, self._replies = self._replies, {}
+        return replies
+
+    def _ready(self) -> list[int]:
+        """Wait until a connection has something to read. Raises the watchdog's error when there is one."""
+        while not (ready := self._poller.poll(TICK_MS)):
+            if self.watchdog.failed.is_set() and self.watchdog.error is not None:
+                raise copy(self.watchdog.error)
+            self._require_open()
+        return [fd for fd, _ in ready]
+
+    def _read(self, name: str) -> None:
+        """Read from a known process. Raises where its connection broke, or it sent an exception."""
+        channel = self._channels[name]
+        try:
+            channel.read()
+            message = channel.take()
+        except WireError:
+            self._require_open()
+            raise copy(self.watchdog.report(name, None)) from None
+        if isinstance(message, Failed):
+            raise copy(self.watchdog.report(name, message))
+        if message is not None:
+            self._replies[name] = message
+            self._waiting.discard(name)
+
+    # end
+
+    def collided(self, words: Sequence[str]) -> bool:
+        """Whether a process complained, in one of these words, that its port was taken."""
+        texts = [log.read_text(errors="replace") for member in self.members for log in member.logs if log.exists()]
+        notes = getattr(self.watchdog.error, "__notes__", [])
+        return any(word in text for word in words for text in (*texts, *notes, str(self.watchdog.error)))
+
+    def close(self) -> None:
+        """Let the ranks leave in order if they can, then end whatever is left of the session. May be called twice.
+
+        However it is interrupted, no process is left. A fork of the driver does not end the session of its parent.
+        """
+        if self._closed or os.getpid() != self._driver:
+            return
+        self._closed = self._closing = True
+        try:
+            if self._courier is not None:
+                self._courier.close(limit_s=2 * TICK_MS / 1000)
+            self.watchdog.stop()
+            if self.watchdog.error is None and not self._waiting:
+                self._say_goodbye()
+            if self.forwarder is not None:
+                self.forwarder.stop()  # before the connections: processes that notice their end remove the folder
+        finally:
+            try:
+                self._end()
+            finally:
+                if self.supervisor is not None:
+                    self.supervisor.let_go()  # had that been interrupted, the supervisor would do the rest
+
+    def _end(self) -> None:
+        """Close the connections, wait a little for processes to leave, and clear what is left."""
+        self._close_channels()
+        deadline = time.monotonic() + LEAVE_S
+        while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.leftovers.clear()
+        for member in self.members:
+            member.reap()
+        if self.supervisor is not None:
+            self.supervisor.dismiss()
+
+    def _close_channels(self) -> None:
+        for channel in (*self._channels.values(), *(guest.channel for guest in self._guests.values())):
+            channel.close()
+
+    def abandon(self) -> None:
+        """Close what a fork of the driver inherited. The session is its parent's."""
+        if self._listener is not None:
+            self._listener.close()
+        self._close_channels()
+        for page in self.pages.values():
+            page.close()
+        if self.supervisor is not None:
+            self.supervisor.let_go()
+        self.watchdog.abandon()
+
+    def _say_goodbye(self) -> None:
+        """Ask the ranks to leave their group; those that do not within `CLOSE_S` are ended."""
+        waiting = {f"rank {rank}" for rank in range(self.mesh.size)} & set(self._channels)
+        deadline = time.monotonic() + CLOSE_S
+        try:
+            for name in waiting:
+                self._channels[name].send(Close())
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                for fd, _ in self._poller.poll(left * 1000):
+                    channel = self._channels[self._names[fd]]
+                    channel.read()
+                    if channel.take() is not None:
+                        waiting.discard(self._names[fd])
+                        self._poller.unregister(fd)  # what it sends next is the end of the connection
+        except UnitpError:
+            return  # somebody is gone already: the rest is ended
+
+
+_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for cluster in _clusters:
+        cluster.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,89 @@
+"""What an interpreter can run: `unitp.worker describe` answers in JSON, `ask_interpreter` asks another."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from shlex import quote
+
+import msgspec
+
+from unitp.errors import BackendError
+from unitp.plugins import discover
+from unitp.ranks.environment import KEPT, chosen
+from unitp.ranks.worker_command import command
+
+PATIENCE_S = 60.0
+
+
+class BackendDescription(msgspec.Struct, frozen=True):
+    """`versions`: what is installed of what the backend requires, by distribution; None where it is missing."""
+
+    name: str
+    distribution: str
+    runtime: str
+    versions: dict[str, str | None]
+    dtypes: tuple[str, ...]
+    install: str
+
+
+class Description(msgspec.Struct, frozen=True):
+    """An interpreter, and the backends that are installed in it. `broken`: plug-ins that do not load, and why."""
+
+    executable: str
+    python: str
+    platform: str
+    unitp: str | None
+    backends: tuple[BackendDescription, ...]
+    broken: dict[str, str]
+
+
+def describe() -> Description:
+    """This interpreter. Imports no framework."""
+    found = discover.registry()
+    backends = tuple(
+        BackendDescription(
+            spec.name,
+            spec.distribution,
+            spec.runtime,
+            discover.versions(spec),
+            spec.dtypes,
+            spec.install,
+        )
+        for spec in found.backends.values()
+    )
+    return Description(
+        sys.executable,
+        platform.python_version(),
+        platform.platform(),
+        discover.installed("unitp"),
+        backends,
+        {plugin.name: plugin.reason for plugin in found.broken},
+    )
+
+
+def ask_interpreter(python: str) -> Description:
+    """What another interpreter says of itself. Raises BackendError where it cannot be run or has no unitp."""
+    try:
+        done = subprocess.run(
+            command(python, "describe"),
+            env=chosen(os.environ, KEPT),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendError(f"the interpreter {python} cannot be asked: {error}") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise BackendError(
+            f"the interpreter {python} has no working unitp: {last}", hint=f"{quote(python)} -m pip install unitp"
+        )
+    try:
+        return msgspec.json.decode(done.stdout, type=Description)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BackendError(f"the interpreter {python} answered what is no description: {error}") from None

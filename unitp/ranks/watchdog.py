@@ -1,0 +1,415 @@
+"""A thread of the driver that turns a dead, stopped, stuck or failed process of a session into one error, and ends
+the others.
+
+    dead      a watched process is gone or a zombie in /proc                    0.1 s
+    stopped   its state in /proc stays T                                        `STOPPED_S`
+    failed    a rank sent its exception, and nobody died within a grace period  0.7 s
+    silent    the heartbeat thread of a rank that was ready is quiet            `Limits.heartbeat_s`
+    stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
+    late      start-up takes longer than the backend allows                     `Limits.start_s`
+
+One death makes others: a launcher takes its ranks along, and ends them all when one dies. Of those within `SETTLE_S` the
+first is named that did not end by itself: epoll gives deaths in the order in which they happened, however late this
+thread looks. Connections break a moment before a death is told, so a launcher that was killed comes first at any rate.
+A death counts before an exception, since peers raise when a connection breaks.
+
+Everything may be frozen and thawed (a laptop's lid, a cgroup's freezer, SIGSTOP), or this thread be kept from the processor.
+So patience is measured by a clock of its own, `_clock`, which goes on by no more than `STEP_S` from one look to the next:
+what nobody watched does not count against anyone. After a step of more than `GAP_S` others have `THAW_S` to be thawed, too.
+Importing a framework on a busy machine silences a heartbeat for many seconds: before all ranks are ready only the start
+limit counts.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+import unitp.errors
+from unitp.errors import RankError, UnitpError
+from unitp.host import host_error, remedy
+from unitp.ranks.folder import SHARED_MEMORY, room
+from unitp.ranks.member import Member
+from unitp.ranks.processes import Seen, end_all, look, marked
+from unitp.ranks.progress import Page
+from unitp.ranks.serve import NO_MEMORY
+from unitp.wire.messages import Failed
+
+TICK_S = 0.1
+STARTING_TICK_S = 0.05
+GRACE_S = 0.7
+SETTLE_S = 0.1
+STEP_S = 1.0
+GAP_S = 0.5
+STOPPED_S = 2.0
+THAW_S = 4.0
+IDLE_SHARE = 0.1
+PATIENCE = 10
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Patience, in seconds. `start_s`: until all ranks are ready (None: what the backend asks for, see `of_group`).
+    `missing_s`: until a launcher must have started its ranks.
+    """
+
+    start_s: float | None = None
+    stall_s: float = 120.0
+    heartbeat_s: float = 30.0
+    missing_s: float = 10.0
+
+    def of_group(self, start_s: float, ranks: int) -> Limits:
+        """The same, for so many ranks of a backend whose start takes at most `start_s` where each has a core of its own:
+        ranks that share a core start one after the other.
+        """
+        if self.start_s is not None:
+            return self
+        crowd = max(1.0, ranks / len(os.sched_getaffinity(0)))
+        return msgspec.structs.replace(self, start_s=start_s * crowd, missing_s=self.missing_s * crowd)
+
+
+class Watched(NamedTuple):
+    """A process under watch; `member` if the driver started it itself."""
+
+    name: str
+    seen: Seen
+    member: Member | None
+    launcher: bool
+
+
+class Watchdog:
+    """Watches from `start` to `stop`. `pages` by process name; `place(name)` says in words what a process is doing."""
+
+    def __init__(
+        self,
+        mark: str,
+        members: list[Member],
+        pages: Mapping[str, Page],
+        ranks: int,
+        limits: Limits,
+        place: Callable[[str], str],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.mark, self.members, self.pages, self.limits = mark, members, pages, limits
+        self.supervisor: Member | None = None
+        self.expected = {f"rank {rank}" for rank in range(ranks)}
+        self.place = place
+        self.error: UnitpError | None = None
+        self.failed = threading.Event()
+        self.busy = False
+        self._watched: dict[int, Watched] = {}
+        self._reports: list[tuple[float, str, Failed | None]] = []
+        self._starting = True
+        self._time, self._looked, self._clock = now, now(), 0.0
+        self._moved, self._thawed = 0.0, -THAW_S
+        self._beats: dict[str, tuple[int, float]] = {}
+        self._halted: dict[int, float] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        self._now: dict[str, Seen] = {}
+        self._then: dict[str, Seen] = {}
+        self._handles: dict[int, int] = {}
+        self._ended: list[int] = []
+        self._poller = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self._poller.register(self._wake, select.EPOLLIN)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="unitp watchdog", daemon=True)
+
+    # what the driver's main thread calls
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def started(self) -> None:
+        """All ranks are ready: from here on nobody new is looked for, and start-up is no longer timed."""
+        self._starting = False
+
+    def working(self, busy: bool) -> None:
+        """Whether requests are under way, which the ranks should get on with."""
+        self._moved = self._clock
+        self.busy = busy
+
+    def report(self, name: str, failed: Failed | None) -> UnitpError:
+        """The connection of a process broke (None), or it sent its exception: returns the error, once all are ended."""
+        self._reports.append((self._clock, name, failed))
+        if not self._stopping:
+            os.eventfd_write(self._wake, 1)
+            self.failed.wait()
+        return self.error or RankError("the session was closed", hint="Launch it again.")
+
+    def stop(self) -> None:
+        """Watch no longer. Waits for an error that is just being made."""
+        self._stopping = True
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
+            self._thread.join()
+        self.failed.set()  # nobody waits for more
+        self._close_handles()
+
+    def abandon(self) -> None:
+        """In a fork of the driver, where the thread does not run: close what was inherited."""
+        self._close_handles()
+
+    def _close_handles(self) -> None:
+        self._poller.close()
+        handles, self._handles = [*self._handles.values()], {}
+        wake, self._wake = self._wake, -1
+        for handle in (*handles, wake):
+            if handle >= 0:
+                os.close(handle)
+
+    # the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._wait()
+                error = self._look()
+                if error is not None:
+                    self._end(error)
+                    return
+        except OSError as error:
+            self._end(host_error(error, "the watchdog"))
+        except BaseException as error:
+            self._end(RankError(f"the watchdog failed: {error!r}", hint="This is a fault of unitp: please report it."))
+            raise
+
+    def _look(self) -> UnitpError | None:
+        """What is wrong now, if anything is."""
+        now = self._time()
+        step, self._looked = now - self._looked, now
+        self._clock += min(step, STEP_S)
+        if step > GAP_S:
+            self._thawed = self._clock
+        if self._starting:
+            self._look_around()
+        return self._gone() or self._told() or self._silent() or self._stuck() or self._late()
+
+    def _wait(self) -> None:
+        """Until something ends, the driver reports something, or a tick has passed."""
+        self._note(STARTING_TICK_S if self._starting else TICK_S)
+
+    def _note(self, limit_s: float) -> None:
+        """Wait for events, and note who has ended, first to last."""
+        pids = {handle: pid for pid, handle in self._handles.items()}
+        for fd, _ in self._poller.poll(limit_s):
+            if fd == self._wake:
+                os.eventfd_read(fd)
+            else:
+                self._ended.append(pids[fd])
+                self._poller.unregister(fd)
+
+    def _end(self, error: UnitpError) -> None:
+        left = end_all(self.mark)
+        for member in self.members:
+            member.reap()
+        if left:
+            error.add_note(f"Could not be ended: {', '.join(f'{seen.command} ({seen.pid})' for seen in left)}.")
+        self.error = error
+        self.failed.set()
+
+    def _look_around(self) -> None:
+        """Take all workers and the launchers above them under watch; a fork may have become another program."""
+        found = marked(self.mark)
+        direct = {member.process.pid: member for member in self.members}
+        for member in (*self.members, *filter(None, [self.supervisor])):
+            if member.process.pid not in self._watched and (seen := look(member.process.pid)):
+                self._watch(Watched(member.name, seen, member, member.role == "launcher"))
+        for one in sorted(found.values(), key=lambda one: one.seen.started):
+            above = self._watched.get(one.seen.parent)
+            if one.seen.pid in direct or (above is not None and not above.launcher):
+                continue
+            if one.worker and one.number is not None:
+                self._watch(Watched(f"rank {one.number}", one.seen, None, False))
+            elif above is not None and not one.worker:
+                self._watch(Watched(one.seen.command, one.seen, None, True))
+
+    def _watch(self, one: Watched) -> None:
+        pid = one.seen.pid
+        if pid not in self._handles:
+            try:
+                self._handles[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return  # it has just ended: whoever started it tells more
+            self._poller.register(self._handles[pid], select.EPOLLIN)
+        self._watched[pid] = one
+
+    # what can be wrong
+
+    def _gone(self) -> RankError | None:
+        """A process that is dead or stopped."""
+        dead: dict[int, tuple[Watched, int | None]] = {}
+        stopped = self._look_at_all(dead)
+        if dead:
+            time.sleep(SETTLE_S)
+            self._note(0.0)
+            self._look_at_all(dead)
+            one, code = min(
+                (dead[pid] for pid in dict.fromkeys((*self._ended, *dead)) if pid in dead), key=_consequence
+            )
+            unseen = self._unseen(one) if self._starting else ""
+            log = code is None or code >= 0 or code == -signal.SIGABRT
+            return self._error(one, _how(code), unseen, log=log, hint=self._lacking(code))
+        return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
+
+    def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
+        """Add who is dead, with the exit code while a zombie still tells it; returns one that stays stopped."""
+        stopped, limit = None, STOPPED_S + (THAW_S if self._clock - self._thawed < THAW_S else 0.0)
+        for pid, one in self._watched.items():
+            if pid in dead:
+                continue
+            now = look(pid)
+            if now is None or not now.alive or now.started != one.seen.started:
+                dead[pid] = one, _exit_code(one, now)
+            elif not now.stopped:
+                self._now[one.name] = now
+                self._halted.pop(pid, None)
+            elif self._clock - self._halted.setdefault(pid, self._clock) >= limit:
+                stopped = stopped or one
+        return stopped
+
+    def _told(self) -> UnitpError | None:
+        """A rank that sent its exception, or whose connection broke though it lives; deaths within the grace period
+        come first.
+        """
+        if not self._reports or self._clock - self._reports[0][0] < GRACE_S:
+            return None
+        _, name, failed = self._reports[0]
+        if failed is None:
+            return RankError(f"{name} closed its connection while {self.place(name)}")
+        known = getattr(unitp.errors, failed.kind, None)
+        if isinstance(known, type) and issubclass(known, UnitpError):
+            where = "" if failed.message.startswith(name) else f"{name}: "
+            error: UnitpError = known(f"{where}{failed.message}", hint=failed.hint)
+        else:
+            error = RankError(
+                f"{name} raised {failed.kind} while {self.place(name)}: {failed.message}", hint=failed.hint
+            )
+        error.add_note(failed.trace)
+        return error
+
+    def _silent(self) -> RankError | None:
+        for one in () if self._starting else self._watched.values():
+            if one.name not in self.pages:
+                continue
+            beat = self.pages[one.name].heartbeat
+            last, since = self._beats.setdefault(one.name, (beat, self._clock))
+            if last != beat:
+                self._beats[one.name] = beat, self._clock
+            elif self._clock - since > self.limits.heartbeat_s:
+                return self._error(one, f"has given no sign of life for {self._clock - since:.0f} s")
+        return None
+
+    def _stuck(self) -> RankError | None:
+        """No rank got any further. Of those that are least far, one that does not compute keeps the others waiting."""
+        places = {name: page.place for name, page in self.pages.items() if name in self.expected}
+        if places != self._places or not self.busy:
+            self._places, self._moved, self._then = places, self._clock, dict(self._now)
+        waited = self._clock - self._moved
+        if waited < self.limits.stall_s:
+            return None
+        last = [name for name in sorted(places) if places[name] == min(places.values())]
+        idle = [name for name in last if self._used(name) < IDLE_SHARE * waited]
+        if not idle and waited < PATIENCE * self.limits.stall_s:
+            return None
+        name = (idle or last)[0]
+        return RankError(
+            f"{name} has made no progress for {waited:.0f} s while {self.place(name)}",
+            hint="If the work is that long, raise the stall limit.",
+        )
+
+    def _used(self, name: str) -> float:
+        """Seconds of processor time since there was progress."""
+        return self._now[name].cpu_s - self._then[name].cpu_s if name in self._then else 0.0
+
+    def _late(self) -> RankError | None:
+        if not self._starting:
+            return None
+        waited, limit = self._clock, self.limits.start_s
+        if waited > self.limits.missing_s and (absent := self.expected - {one.name for one in self._watched.values()}):
+            launchers = sorted({f"{one.name} (process {pid})" for pid, one in self._watched.items() if one.launcher})
+            by = f" by {' or '.join(launchers)}" if launchers else ""
+            return RankError(
+                f"{min(absent)} ended during start-up, before it could report, or was never started{by}{self._logs()}"
+            )
+        if limit is not None and waited > limit:
+            doing = "; ".join(f"{name}: {self.place(name)}" for name in sorted(self.expected))
+            return RankError(
+                f"the session did not start within {limit:.0f} s ({doing}){self._logs()}",
+                hint="On a busy machine, raise the start limit.",
+            )
+        return None
+
+    # words
+
+    def _error(self, one: Watched, what: str, more: str = "", *, log: bool = False, hint: str = "") -> RankError:
+        tail = "" if not log else one.member.tail() if one.member else self._logs()
+        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}", hint=hint)
+
+    def _lacking(self, code: int | None) -> str:
+        """What the host may have lacked, and what to do: room for a page of a mapped file that was written (a bus error), or
+        what the logs say.
+        """
+        logs = self._logs()
+        if code == -signal.SIGBUS or "Bus error" in logs:  # the latter is how MPICH tells it
+            places = room([SHARED_MEMORY, *{log.parent for member in self.members for log in member.logs}])
+            return f"A file in memory had no room to grow: {places}. Free some, or give it more (docker run --shm-size=256m)."
+        return remedy(logs)
+
+    def _unseen(self, one: Watched) -> str:
+        """Who may have ended before, so soon after it was born that it never came under watch."""
+        watched = self._watched.values()
+        absent = sorted(self.expected - {other.name for other in watched})
+        if one.member is None and one.seen.parent not in self._watched:
+            absent += [
+                f"what started {one.name} for {other.name}" for other in watched if other.launcher and other.member
+            ]
+        return f"; never seen alive, so it may have ended before: {', '.join(absent)}" if absent else ""
+
+    def _doing(self, one: Watched) -> str:
+        """What a process is at; for a launcher, what its ranks are at."""
+        if one.member is not None and one.member is self.supervisor:
+            return "watching over the driver"
+        if not one.launcher:
+            return self.place(one.name)
+        return "; ".join(f"{name} was {self.place(name)}" for name in sorted(self.expected))
+
+    def _logs(self) -> str:
+        return "".join(member.tail() for member in self.members)
+
+
+def _exit_code(one: Watched, now: Seen | None) -> int | None:
+    """The exit code (minus the signal) of a dead process, as far as it can be known of somebody else's child."""
+    if one.member is not None:
+        return one.member.exit_code()
+    if now is None or now.started != one.seen.started:
+        return None
+    return os.waitstatus_to_exitcode(now.status)
+
+
+def _consequence(death: tuple[Watched, int | None]) -> int:
+    """Sorts deaths (of equal ones the first stays first) by how likely another made them.
+
+    Nobody in a session kills the launcher that the driver started; and who is killed does not end by itself.
+    """
+    one, code = death
+    if one.launcher and one.member is not None and code is not None and code < 0:
+        return 0
+    return 1 if code is None or code < 0 else 2
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "was killed, or ended by itself"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    if code == NO_MEMORY:
+        return "ran out of memory (not even a report was possible)"
+    return f"ended by itself (exit code {code})"

@@ -1,0 +1,239 @@
+"""A phase of a plan as a reader wants it: one layer of many written out step by step, the rest as blocks of predicted time.
+
+Steps are the instructions of the phase's program, each at its predicted seconds. A step belongs to the layer that the
+weight in its label counts; what has no such weight belongs to the layer before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from unitp.cost import Machine
+from unitp.explain.description import words
+from unitp.explain.patterns import Places, layer_of
+from unitp.graph.graph import Graph
+from unitp.layout import Layout
+from unitp.planner.prices.work import Prices
+from unitp.plans import Plan
+from unitp.program.analysis import per_call
+from unitp.program.instructions import Collective, Instruction, Local, Program, writes
+from unitp.program.lower import lower
+from unitp.program.memory import Memory, local_bytes, peak
+from unitp.report.drawing import Bar, bars
+
+MOST_STEPS = 120
+"""A block longer than this is cut to the steps that take longest."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """`kind`: compute, move (a collective) or copy (a slice, a mask). `at` and `seconds` are of its block.
+
+    `layout` is in words, without bounds where ranks are many (the bars have them).
+    """
+
+    kind: str
+    what: str
+    short: str
+    seconds: float
+    at: float
+    axis: str
+    bytes: int
+    shape: tuple[int, ...]
+    layout: str
+    bars: tuple[Bar, ...]
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Consecutive steps: a layer, or what comes before or after all of them."""
+
+    name: str
+    at: float
+    seconds: float
+    moving: float
+
+
+class Move(msgspec.Struct, frozen=True):
+    """Collectives at places of one label, in one call."""
+
+    what: str
+    kind: str
+    axis: str
+    count: int
+    bytes: int
+    seconds: float
+
+
+class PhasePage(msgspec.Struct, frozen=True):
+    """What the page shows of a phase. `layer`: the block that `steps` write out; `left_out`: steps too many to show."""
+
+    name: str
+    sizes: dict[str, int]
+    weight: float
+    predicted: float
+    seconds: float
+    moving: float
+    blocks: tuple[Block, ...]
+    layer: str
+    alike: int
+    layer_seconds: float
+    steps: tuple[Step, ...]
+    left_out: int
+    moves: tuple[Move, ...]
+    memory: tuple[Memory, ...]
+
+
+def phase_page(plan: Plan, graph: Graph, name: str, machine: Machine) -> PhasePage:
+    """Everything about one phase of a plan."""
+    program = lower(graph, plan, name)
+    story = _Story(program, graph, machine)
+    planned = plan.phase(name)
+    number = story.typical()
+    layer = story.blocks[number]
+    steps, left_out = story.steps(layer[1])
+    return PhasePage(
+        name=name,
+        sizes=planned.phase.sizes,
+        weight=planned.phase.weight,
+        predicted=planned.seconds,
+        seconds=sum(story.seconds),
+        moving=sum(s for i, s in zip(story.instructions, story.seconds, strict=True) if isinstance(i, Collective)),
+        blocks=story.timeline(),
+        layer=layer[0],
+        alike=sum(story.signature(members) == story.signature(layer[1]) for _, members in story.blocks),
+        layer_seconds=sum(story.seconds[i] for i in layer[1]),
+        steps=steps,
+        left_out=left_out,
+        moves=story.moves(),
+        memory=tuple(peak(program, rank) for rank in range(program.mesh.size)),
+    )
+
+
+class _Story:
+    """A program's calls in order, with their seconds, labels and blocks."""
+
+    def __init__(self, program: Program, graph: Graph, machine: Machine) -> None:
+        self.program, self.places = program, Places(graph)
+        prices = Prices(machine, program.mesh)
+        self.instructions = [instruction for _, instruction in per_call(program)]
+        self.seconds = [prices.instruction(i, program.values) for i in self.instructions]
+        self.homes = {p.name: p.name for p in graph.parameters}
+        self.blocks = self._blocks()
+
+    def source(self, instruction: Instruction) -> str:
+        """The graph's value that an instruction makes, or moves."""
+        name = instruction.outputs[0] if isinstance(instruction, Local) else instruction.input
+        return re.sub(r"(?<=.)(@\d+|:[\w.:]*)$", "", name)
+
+    def label(self, instruction: Instruction) -> str:
+        name = self.places.label(self.source(instruction))
+        if not isinstance(instruction, Local):
+            return f"{_kind_words(instruction)} of {name}"
+        made = self.places.producer.get(self.source(instruction))
+        return name if made is None or made.op == instruction.op else f"{instruction.op} of {name}"
+
+    def _blocks(self) -> list[tuple[str, list[int]]]:
+        """(name, instruction numbers): what is before the layers, each layer, what is after them."""
+        found: dict[int | None, list[int]] = {}
+        now: int | None = None
+        last = -1
+        for number, instruction in enumerate(self.instructions):
+            name = self.source(instruction)
+            node = self.places.producer.get(name)
+            layer = self.places.layer(node) if node else layer_of(name) if name in self.homes else now
+            unknown = node is not None and layer is None and isinstance(instruction, Local)
+            if layer is not None and layer >= last:
+                now = last = layer
+            elif unknown and now is not None:
+                now = last = LAST
+            found.setdefault(now, []).append(number)
+        names = {None: "before the layers" if len(found) > 1 else "all of it", LAST: "after the layers"}
+        return [(names.get(key) or f"layer {key}", members) for key, members in found.items()]
+
+    def signature(self, members: Sequence[int]) -> tuple[object, ...]:
+        """What makes two blocks alike: labels and seconds."""
+        return tuple((self.label(self.instructions[i]), round(self.seconds[i], 12)) for i in members)
+
+    def typical(self) -> int:
+        """The block in the middle of those that most are like."""
+        signatures = [self.signature(members) for _, members in self.blocks]
+        layers = [n for n, (name, _) in enumerate(self.blocks) if name.startswith("layer")] or [0]
+        most, _ = Counter(signatures[n] for n in layers).most_common(1)[0]
+        alike = [n for n in layers if signatures[n] == most]
+        return alike[len(alike) // 2]
+
+    def timeline(self) -> tuple[Block, ...]:
+        at, made = 0.0, []
+        for name, members in self.blocks:
+            took = sum(self.seconds[i] for i in members)
+            moving = sum(self.seconds[i] for i in members if isinstance(self.instructions[i], Collective))
+            made.append(Block(name, at, took, moving))
+            at += took
+        return tuple(made)
+
+    def steps(self, members: Sequence[int]) -> tuple[tuple[Step, ...], int]:
+        keep = set(sorted(members, key=lambda i: -self.seconds[i])[:MOST_STEPS])
+        at, made = 0.0, []
+        for i in members:
+            if i in keep:
+                made.append(self._step(self.instructions[i], self.seconds[i], at))
+            at += self.seconds[i]
+        return tuple(made), len(members) - len(made)
+
+    def _step(self, instruction: Instruction, seconds: float, at: float) -> Step:
+        value = self.program.values[writes(instruction)[0]]
+        moves = isinstance(instruction, Collective)
+        return Step(
+            kind="move" if moves else "compute" if isinstance(instruction, Local) else "copy",
+            what=self.label(instruction),
+            short=_kind_words(instruction) if moves else short(self.label(instruction)),
+            seconds=seconds,
+            at=at,
+            axis="" if isinstance(instruction, Local) or not hasattr(instruction, "axis") else instruction.axis,
+            bytes=self._given(instruction) if moves else 0,
+            shape=value.shape,
+            layout=brief(value.layout),
+            bars=bars(value.layout, value.shape, self.program.mesh),
+        )
+
+    def _given(self, instruction: Instruction) -> int:
+        """Bytes that the rank gives which gives most."""
+        assert isinstance(instruction, Collective)
+        return max(local_bytes(self.program, instruction.input, r) for r in range(self.program.mesh.size))
+
+    def moves(self) -> tuple[Move, ...]:
+        """Collectives by label, those that take longest first."""
+        sums: dict[tuple[str, str, str], list[float]] = {}
+        for instruction, seconds in zip(self.instructions, self.seconds, strict=True):
+            if isinstance(instruction, Collective):
+                key = (self.places.label(self.source(instruction)), _kind_words(instruction), instruction.axis)
+                sums[key] = list(np.add(sums.get(key, [0, 0, 0.0]), [1, self._given(instruction), seconds]))
+        found = [Move(*key, int(n), int(size), took) for key, (n, size, took) in sums.items()]
+        return tuple(sorted(found, key=lambda m: -m.seconds))
+
+
+def short(label: str) -> str:
+    """`MatMul blk.*.ffn_down.weight` as `MatMul ffn_down`."""
+    return re.sub(r"\S*\*\.|\.weight\b", "", label)
+
+
+def brief(layout: Layout) -> str:
+    """A layout in words, without bounds where ranks are many."""
+    full = words(layout)
+    return full if len(full) <= MOST_WORDS else re.sub(r": [\d: ]+", "", full)
+
+
+MOST_WORDS = 40
+"""Letters of a layout with its bounds."""
+
+LAST = 1 << 30
+"""The number of what comes after all layers."""
+
+
+def _kind_words(instruction: Instruction) -> str:
+    """`AllReduce` as `all_reduce`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(instruction).__name__).lower()

@@ -1,0 +1,90 @@
+"""What a user gives to `run`, checked against the graph: names, shapes, symbols and dtypes, all mistakes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from unitp.engine.engine import Array
+from unitp.errors import InputError, did_you_mean
+from unitp.graph.graph import Graph, TensorType
+
+
+def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Array], dict[str, int]]:
+    """The inputs as arrays of the graph's dtypes, and the sizes of the symbolic dims that follow from them."""
+    problems = [
+        f'there is no input "{name}" ({did_you_mean(name, graph.inputs)})' for name in given if name not in graph.inputs
+    ]
+    if absent := [name for name in graph.inputs if name not in given]:
+        problems.append(f"no array is given for {', '.join(absent)}")
+    arrays: dict[str, Array] = {}
+    sizes: dict[str, int] = {}
+    for name in filter(given.__contains__, graph.inputs):
+        array = np.asarray(given[name])
+        wanted = graph.inputs[name]
+        found = _dtype_problem(array, wanted) or _shape_problem(array, wanted, sizes)
+        if found:
+            problems.append(f"{name} {found}")
+        else:
+            arrays[name] = array.astype(wanted.dtype, copy=False)
+    if problems:
+        raise InputError(
+            f"graph {graph.name} cannot run with these inputs: " + "; ".join(problems),
+            hint="It takes " + ", ".join(f"{name}: {type_}" for name, type_ in graph.inputs.items()) + ".",
+        )
+    return arrays, sizes
+
+
+def _dtype_problem(array: Array, wanted: TensorType) -> str:
+    """Why an array cannot be taken as the wanted dtype: kinds must agree, widths need not (integers may be given for
+    floats).
+    """
+    kinds = {"float32": "fiu", "float64": "fiu", "int64": "iu", "int32": "iu", "bool": "b"}[wanted.dtype]
+    return "" if array.dtype.kind in kinds else f"is {array.dtype}, wanted is {wanted.dtype}"
+
+
+def _shape_problem(array: Array, wanted: TensorType, sizes: dict[str, int]) -> str:
+    """Why an array's shape does not fit; binds symbols on the way."""
+    if array.ndim != len(wanted.shape):
+        return f"has {array.ndim} dims {list(array.shape)}, wanted are {len(wanted.shape)}: {wanted}"
+    for dim, (size, want) in enumerate(zip(array.shape, wanted.shape, strict=True)):
+        if size == 0:
+            return f"is empty in dim {dim}"
+        expected = sizes.setdefault(want, size) if isinstance(want, str) else want
+        if size != expected:
+            name = f"{want} = {expected}" if isinstance(want, str) else str(want)
+            return f"has {size} in dim {dim}, wanted is {name}"
+    return ""
+
+
+def token_lists(ids: object) -> tuple[list[list[int]], bool]:
+    """Prompts from a list of ids, a list of such lists, or an integer array [seq] or [batch, seq]; and whether it was
+    one prompt.
+    """
+    if isinstance(ids, np.ndarray):
+        if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
+            raise InputError(
+                f"token ids are {ids.dtype} with {ids.ndim} dims", hint="Give integers, [seq] or [batch, seq]."
+            )
+        ids = ids.tolist()
+    if not isinstance(ids, list | tuple) or not ids:
+        raise InputError("no token ids are given", hint="Give a list of integers, or a list of such lists.")
+    single = not isinstance(ids[0], list | tuple | np.ndarray)
+    prompts = [list(prompt) for prompt in ([ids] if single else ids)]
+    strange = [t for prompt in prompts for t in prompt if isinstance(t, bool) or not isinstance(t, int | np.integer)]
+    if strange:
+        raise InputError(f"{strange[0]!r} is no token id", hint="Token ids are integers.")
+    return [[int(t) for t in prompt] for prompt in prompts], single
+
+
+def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
+    """The sequences of `input_ids` [batch, seq]."""
+    array = np.asarray(ids)
+    if array.ndim != 2:
+        raise InputError(
+            f"input_ids has {array.ndim} dims {list(array.shape)}, wanted are 2",
+            hint="Write [ids] for one sequence.",
+        )
+    return token_lists(array)[0]

@@ -1,0 +1,234 @@
+"""Start a session: check everything that can be checked first, then start the processes, and load the parameters.
+
+Nothing is started for a bad request. Ports are picked by the operating system; should another process take one before
+the framework does, the start is tried again with others. A port that the user named is the first of those used, and
+must be free.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import closing
+
+import msgspec
+
+from unitp import plans
+from unitp.config import python_of, settings, variables_of
+from unitp.errors import BackendError, InputError, IsolationWarning, RankError, did_you_mean
+from unitp.frontends.model import Model
+from unitp.graph.graph import Graph
+from unitp.graph.weights import require_weights
+from unitp.host import at_host
+from unitp.mesh import Mesh
+from unitp.plans import Plan
+from unitp.plugins import discover
+from unitp.plugins.spec import BackendSpec, Process
+from unitp.program.instructions import Program
+from unitp.ranks.cluster import Cluster
+from unitp.ranks.describe import ask_interpreter
+from unitp.ranks.environment import chosen
+from unitp.ranks.isolation import Isolation, isolate, require_mode
+from unitp.ranks.status import Places
+from unitp.ranks.watchdog import Limits
+from unitp.session.capacity import rows_for
+from unitp.session.decoder import is_decoder, positions
+from unitp.session.session import Session
+
+DEFAULT_CONTEXT = 2048
+TRIES = 3
+HOST = "127.0.0.1"
+FIRST_PORT = 20000
+"""Below those that Linux gives to connections (net.ipv4.ip_local_port_range)."""
+
+
+def launch(
+    model: Model | Graph,
+    plan: Plan,
+    backend: str | BackendSpec = "numpy",
+    *,
+    dtype: str = "float32",
+    context: int | None = None,
+    sequences: int | None = None,
+    python: str | None = None,
+    port: int = 0,
+    threads: int = 1,
+    isolation: str = "auto",
+    limits: Limits | None = None,
+    verbose: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Session:
+    """A session of `backend` that holds `model` as `plan` says. Use it in a `with` statement.
+
+    `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
+    `sequences`: how many sequences may be open at once (default: 16, or fewer where the plan's memory limit wants that);
+    caches are made as they are needed.
+    `python`: the interpreter of the ranks (default: what the settings name, else this one). `port`: the first port that
+    is used (default: free ones are picked). `threads`: per rank. `isolation`: whether ranks run in a network namespace of
+    their own, where nothing from outside reaches them: "auto" (where the host can make one, else an IsolationWarning says
+    what stays open), "require" (else HostError) or "off". `limits`: the watchdog's patience (by default a start may take
+    what the backend says, and longer where ranks share cores). `verbose`: what ranks print goes to standard error, each line
+    with the name of its rank. `say`: is told what is being done, once everything that can be checked before is checked.
+    """
+    require_mode(isolation)
+    graph = model if isinstance(model, Graph) else model.graph
+    spec = discover.backend(backend) if isinstance(backend, str) else backend
+    size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
+    rows = rows_for(graph, plan, size, sequences) if is_decoder(graph) else 1
+    variables = variables_of(spec.name, settings())
+    limits = (limits or Limits()).of_group(spec.start_limit_s, plan.mesh.size)
+    programs: dict[int, Program] = {}
+    say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
+    with at_host(f"starting {spec.name}"):
+        isolated = isolate(isolation, python)
+    if isolation == "auto" and not isolated.on and plan.mesh.size > 1:
+        _warn(spec, isolated)
+    with closing(isolated):
+        cluster = _start(plan.mesh, spec, limits, Places(programs, graph), isolated, port, threads, verbose, variables)
+    stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
+    session = Session(graph, plan, spec, dtype, cluster, programs, size, rows, stop_ids)
+    say(f"loading {count(len(graph.parameters), 'parameter')}")
+    try:
+        session.load()
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def check(
+    graph: Graph,
+    plan: Plan,
+    spec: BackendSpec,
+    *,
+    dtype: str = "float32",
+    context: int | None = None,
+    python: str | None = None,
+    threads: int = 1,
+) -> tuple[int, str]:
+    """Raise what `launch` would raise before it starts anything. Returns the context, and the interpreter of the ranks."""
+    require_weights(graph)
+    plans.require(plan, graph)
+    if dtype not in spec.dtypes:
+        raise InputError(f"backend {spec.name} does not compute in {dtype}", hint=did_you_mean(dtype, spec.dtypes))
+    if threads < 1:
+        raise InputError(f"a rank cannot have {threads} threads")
+    size = context_of(graph, context)
+    python = python or python_of(spec.name, settings()) or sys.executable
+    _require_framework(spec, plan.mesh.size, python)
+    return size, python
+
+
+def _warn(spec: BackendSpec, isolation: Isolation) -> None:
+    """Say what of a session of this backend can be reached from outside it."""
+    if spec.exposed:
+        text = f"sessions of {spec.name} are not isolated: {isolation.why}. {spec.exposed}."
+        warnings.warn(text, IsolationWarning, stacklevel=3)
+
+
+def count(number: int, what: str) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def context_of(graph: Graph, context: int | None) -> int:
+    """How many positions the caches hold (default: the model's, at most 2048). Raises InputError for more than the model was made for."""
+    known = positions(graph) if is_decoder(graph) else None
+    if context is None:
+        return min(known or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    if context < 1 or (known is not None and context > known):
+        most = f" to {known}, which is what the model was made for" if known else " on"
+        raise InputError(f"a context of {context} tokens cannot be", hint=f"It is from 1{most}.")
+    return context
+
+
+def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
+    """Raise BackendError where the interpreter of the ranks lacks the framework."""
+    if python == sys.executable:
+        discover.require(spec, ranks)
+        return
+    answer = ask_interpreter(python)
+    found = next((b for b in answer.backends if b.name == spec.name), None)
+    if found is None:
+        raise BackendError(
+            f"{python} does not know backend {spec.name}", hint=f"Run: {python} -m pip install {spec.distribution}"
+        )
+    if wanted := discover.lacking(spec, found.versions, ranks):
+        raise BackendError(
+            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {python} -m {spec.install}"
+        )
+
+
+def _start(
+    mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, isolation: Isolation, port: int, threads: int,
+    verbose: bool, variables: Mapping[str, str],
+) -> Cluster:  # fmt: skip
+    """The processes, started; tried again where somebody took one of the ports in between. What the user's settings say
+    (`variables`) counts more than what the backend sets, and that more than what it lets through.
+    """
+    processes: Callable[[Mesh, Callable[[], int]], list[Process]] = discover.resolve(spec.cluster)
+    passed = chosen(os.environ, spec.passes)
+    tries = 1 if port else TRIES
+    while True:
+        tries -= 1
+        ports = Ports(port, alone=isolation.on)
+        started = processes(mesh, ports.next)
+        plan = [msgspec.structs.replace(one, env={**passed, **one.env, **variables}) for one in started]
+        with at_host(f"starting {spec.name}"):
+            cluster = Cluster(mesh, spec, limits, places, verbose=verbose)
+        places.pages = cluster.pages
+        try:
+            with at_host(f"starting {spec.name}"):
+                cluster.start(plan, isolation, threads)
+        except BaseException as error:
+            again = tries > 0 and isinstance(error, RankError) and cluster.collided(spec.port_taken)
+            cluster.close()
+            if not again:
+                raise
+        else:
+            return cluster
+
+
+class Ports:
+    """Free loopback ports: any, or (where the user named one) that and those after it. `alone`: in a namespace where nobody
+    else has any.
+    """
+
+    def __init__(self, first: int = 0, *, alone: bool = False) -> None:
+        if not 0 <= first < 1 << 16:
+            raise InputError(f"port {first} cannot be", hint="Ports are numbers from 1 to 65535.")
+        self._named = first or (FIRST_PORT if alone else 0)
+        self._alone = alone
+        self._given: set[int] = set()
+
+    def next(self) -> int:
+        """A port that is free now and was not given before. Raises InputError where a named one is in use."""
+        if self._named:
+            port, self._named = self._named, self._named + 1
+            if port >= 1 << 16:
+                raise InputError("there are not enough ports after the one that is named", hint="Name a lower one.")
+            if not self._alone and not _bindable(port):
+                raise InputError(
+                    f"port {port} is in use", hint="Name another port, or none: then free ones are picked."
+                )
+            return port
+        while (port := _any_port()) in self._given:
+            continue
+        self._given.add(port)
+        return port
+
+
+def _any_port() -> int:
+    with socket.create_server((HOST, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _bindable(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
