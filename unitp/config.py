@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 
 from unitp.errors import InputError, did_you_mean
+from unitp.texts import toml_key, toml_text
 
 DEFAULTS: dict[str, Any] = {
     "backend": "numpy",
@@ -264,25 +265,14 @@ def _lines(backend: str, table: Mapping[str, Any]) -> Iterator[str]:
     """The table of a backend in TOML."""
     if "python" in table:
         yield f"[{_key(backend)}]"
-        yield f"python = {_quoted(table['python'])}"
+        yield f"python = {toml_text(table['python'])}"
     if "env" in table:
         yield f"[{_key(backend)}.env]"
-        yield from (f"{name} = {_quoted(value)}" for name, value in table["env"].items())
+        yield from (f"{name} = {toml_text(value)}" for name, value in table["env"].items())
 
 
 def _key(backend: str) -> str:
-    return f"backends.{backend if re.fullmatch(r'[A-Za-z0-9_-]+', backend) else _quoted(backend)}"
-
-
-def _quoted(text: str) -> str:
-    """A basic string of TOML, in characters that can be seen."""
-    simple = (c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text)
-    return f'"{"".join(simple)}"'
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
+    return f"backends.{toml_key(backend)}"
 
 
 def _require_full_paths(file: Mapping[str, Any], path: Path) -> None:
@@ -323,7 +313,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
     kind = type(DEFAULTS[name])
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 10**300 else float("inf")
-    if type(value) is not kind:
+    if type(value) is not kind or (isinstance(value, str) and "\0" in value):
         raise _ill_typed(name, value, where)
     if value not in CHOICES.get(name, (value,)):
         raise InputError(f'{where}: {name} is "{value}"', hint=did_you_mean(value, CHOICES[name]))

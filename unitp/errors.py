@@ -2,6 +2,7 @@
 
 The command line prints the message alone, without a traceback, and leaves with `exit_code`:
 2 for bad input (nothing was started or is left behind), 3 for a fault at run time (a rank died, hangs or raised; the host lacks something).
+Names in a message come from strangers' files: what is no visible character is written as Python writes it, whoever prints it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from functools import partial
 from traceback import walk_tb
 from types import CodeType
 
+from unitp.texts import shown
+
 
 class UnitpError(Exception):
     """Base of all errors that unitp raises on purpose. `hint` says how to mend it, where that is known."""
@@ -20,9 +23,9 @@ class UnitpError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message = message
-        self.hint = hint
-        super().__init__(f"{message}\n{hint}" if hint else message)
+        self.message = shown(message, "\n\t")
+        self.hint = shown(hint, "\n\t")
+        super().__init__(f"{self.message}\n{self.hint}" if hint else self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
         """For copies, notes included: an error that is raised several times would collect the tracebacks of all."""

@@ -108,6 +108,7 @@ def test_interpreters_are_named_per_backend(folder: Path, own: Path) -> None:
         ("threads = " + "9" * 5000, "cannot read unitp.toml: Exceeds the limit"),
         ("stall_s = 1" + "0" * 400, "stall_s is inf, wanted is a number of seconds from 0.1 to 1e9"),
         ("mesh" + ".a" * 2000 + " = 1", 'mesh is "a table", wanted is text in quotes'),
+        ('machine = "a\\u0000b"', 'machine is "a\\x00b", wanted is text in quotes'),
         ("mesh = [[1]]", 'mesh is "a list", wanted is text in quotes'),
         ("mesh = 1979-05-27", 'mesh is "1979-05-27", wanted is text in quotes'),
         ("mesh = " + "[" * 5000, "cannot read unitp.toml: its tables or lists are too deep"),

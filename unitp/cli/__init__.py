@@ -14,6 +14,7 @@ from click.exceptions import Abort, Exit
 from unitp.cli.streams import standard_streams
 from unitp.errors import InputError, IsolationWarning, UnitpError, did_you_mean
 from unitp.host import host_error
+from unitp.texts import shown
 
 VERBS = {
     "doctor": "What is installed, what is missing, and the command that mends it.",
@@ -72,7 +73,7 @@ def group() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Errors of unitp's own are a message and an exit code, never a traceback."""
     with standard_streams(), warnings.catch_warnings():
-        warnings.showwarning = remark
+        warnings.showwarning = show_warning
         code = call(arguments)
     if code:
         sys.exit(code)
@@ -87,6 +88,7 @@ def call(arguments: Sequence[str] | None) -> int:
     except UnitpError as error:
         return fail(error)
     except click.ClickException as error:
+        vars(error)["message"] = shown(error.message, "\n")  # click declares it final
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, Abort):
@@ -107,7 +109,7 @@ def _returned(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def remark(
+def show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -116,20 +118,18 @@ def remark(
     line: str | None = None,
 ) -> None:
     """Print a warning: unitp's own are for the user, others for whoever mends their cause."""
-    from unitp.cli.output import errors
+    from unitp.cli.output import remark
 
     own = issubclass(category, IsolationWarning)
     text = str(message) if own else warnings.formatwarning(message, category, filename, lineno, line).rstrip()
-    errors().print(text, markup=False, highlight=False)
+    remark(text, keep="\n\t")
 
 
 def fail(error: UnitpError) -> int:
     """Print what is wrong and how to mend it; returns the exit code."""
-    from rich.markup import escape
+    from unitp.cli.output import remark
 
-    from unitp.cli.output import errors
-
-    errors().print(f"[bold red]Error:[/bold red] {escape(error.message)}", highlight=False)
+    remark(("Error:", "bold red"), f" {error.message}", keep="\n\t")
     if error.hint:
-        errors().print(escape(error.hint), highlight=False)
+        remark(error.hint, keep="\n\t")
     return error.exit_code

@@ -63,14 +63,14 @@ def command(
         print_json({"model": request.model.name, **found, **told})
         return
     rows = table("", ">")
-    rows.add_row("prefill", f"{found['prefill_tokens_per_s']:.0f} tokens/s")
-    rows.add_row("decode", f"{found['decode_tokens_per_s']:.1f} tokens/s")
-    rows.add_row("compute", f"{found['compute_s']:.2f} s")
-    rows.add_row("collectives", f"{found['collective_s']:.2f} s")
-    rows.add_row("calls of collectives", str(found["collectives"]))
-    rows.add_row("bytes moved per rank", mebibytes(found["collective_bytes"]))
+    rows.add("prefill", f"{found['prefill_tokens_per_s']:.0f} tokens/s")
+    rows.add("decode", f"{found['decode_tokens_per_s']:.1f} tokens/s")
+    rows.add("compute", f"{found['compute_s']:.2f} s")
+    rows.add("collectives", f"{found['collective_s']:.2f} s")
+    rows.add("calls of collectives", str(found["collectives"]))
+    rows.add("bytes moved per rank", mebibytes(found["collective_bytes"]))
     for rank in found["memory"]:
-        rows.add_row(
+        rows.add(
             f"memory of rank {rank['rank']}",
             f"{mebibytes(rank['measured'])} (predicted {mebibytes(rank['predicted'])})",
         )
@@ -117,7 +117,7 @@ def print_phase(phase: PhaseTimes) -> None:
     rows = table("class", ">count", ">predicted ms", ">measured ms")
     for line in phase.lines:
         count = str(line.count) if line.count else ""
-        rows.add_row(line.name, count, f"{line.predicted_s * 1e3:.3f}", f"{line.measured_s * 1e3:.3f}")
+        rows.add(line.name, count, f"{line.predicted_s * 1e3:.3f}", f"{line.measured_s * 1e3:.3f}")
     print_table(rows)
 
 

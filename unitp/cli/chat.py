@@ -9,7 +9,7 @@ import rich_click as click
 
 from unitp.cli.generate import sampling_options, tokens_option
 from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options
-from unitp.cli.output import print_json, progress
+from unitp.cli.output import print_json, progress, say_generated
 
 
 @click.command("chat")
@@ -49,14 +49,13 @@ def command(
             stream = TextGeneration(session.generation([ids], max_new_tokens, sampling=sampling, keep=True), tokenizer)
             for _, piece in stream:
                 if not as_json:
-                    sys.stdout.write(piece)
-                    sys.stdout.flush()
+                    say_generated(piece)
             answer = stream.results()[0]
             messages.append(Message("assistant", answer.text))
             computed = stream.generation.timing.prefill_tokens
             turns.append({"question": question, **msgspec.to_builtins(answer), "computed_tokens": computed})
             if not as_json:
-                sys.stdout.write("\n")
+                say_generated("\n")
     if as_json:
         print_json({"turns": turns})
 

@@ -81,10 +81,10 @@ def print_comparison(found: Comparison) -> None:
     for name, v in found.backends.items():
         color = "green" if v.verdict == "agrees" else "red"
         tokens = "equal" if v.tokens_equal else "close call" if v.close_calls else "differ"
-        rows.add_row(
+        rows.add(
             name,
             v.runtime,
-            f"[{color}]{v.verdict}[/{color}]",
+            (v.verdict, color),
             tokens,
             f"{v.relative_error:.1e}",
             f"{v.bound:.1e}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import rich_click as click
-from rich.markup import escape
 
 from unitp.cli.options import json_option
 from unitp.cli.output import print_json, print_table, table
@@ -28,5 +27,5 @@ def show(origin: bool, as_json: bool) -> None:
     for name, setting in found.items():
         more = "an environment variable" if ".env." in name else "the interpreter"
         about = ABOUT.get(name, f"{more} of this backend's ranks")
-        rows.add_row(*map(escape, (name, str(setting.value), *([setting.origin] if origin else []), about)))
+        rows.add(name, str(setting.value), *([setting.origin] if origin else []), about)
     print_table(rows)

@@ -10,7 +10,7 @@ import rich_click as click
 from unitp.cli.compare import print_comparison
 from unitp.cli.generate import tokens_option
 from unitp.cli.options import Settings, backends_option, complete_model, json_option, launch_options, options
-from unitp.cli.output import console, errors, print_json, progress, say
+from unitp.cli.output import PROSE, print_json, progress, remark, say
 from unitp.config import python_of
 from unitp.errors import BackendError
 
@@ -88,7 +88,7 @@ def usable(settings: Settings) -> tuple[str, ...]:
         if name not in known:
             continue
         if not python_of(name, settings.all) and missing(known[name], RANKS):
-            errors().print(f"{name} is not installed; run {known[name].install}", markup=False, highlight=False)
+            remark(f"{name} is not installed; run {known[name].install}")
         else:
             found.append(name)
     if not found:
@@ -102,7 +102,7 @@ def print_plan(plan: Plan, graph: Graph) -> None:
 
     certificate, description = plan.certificate, describe(plan, graph)
     about = f"gap {certificate.gap:.1%} to the best, planned in {certificate.elapsed_s:.2f} s"
-    console().print(f"[bold]{plan.model}[/bold] on {plan.mesh.size} ranks, {about}", highlight=False)
+    say((plan.model, "bold"), f" on {plan.mesh.size} ranks, {about}")
     for row in (*description.parameters, *description.states):
         if row.layout != "replicated":
             say(f"  {row.count:3} x {row.what:24} {row.layout}")
@@ -111,8 +111,6 @@ def print_plan(plan: Plan, graph: Graph) -> None:
 
 
 def _print_texts(found: Comparison) -> None:
-    from rich.markup import escape
-
     for name, verdict in found.backends.items():
         text = verdict.texts[0] if verdict.texts else " ".join(map(str, verdict.tokens[0]))
-        console().print(f"[bold]{name}[/bold]: {escape(PROMPT)}[cyan]{escape(text)}[/cyan]", highlight=False)
+        say((name, "bold"), f": {PROMPT}", (text, "cyan"), keep=PROSE)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from rich.markup import escape
 
 from unitp.cli.options import json_option, machine_option, options, read_machine
-from unitp.cli.output import errors, mebibytes, print_json, print_table, say, table
+from unitp.cli.output import mebibytes, print_json, print_table, remark, say, table
 from unitp.cli.show import graph_of, model_option
 
 if TYPE_CHECKING:
@@ -47,25 +46,23 @@ def print_difference(found: Difference) -> None:
     if found.changes:
         rows = table("phase", ">count", "kind", "what", "A", "B")
         for change in found.changes:
-            rows.add_row(
-                change.phase or "all", str(change.count), change.kind, *map(escape, (change.what, change.a, change.b))
-            )
+            rows.add(change.phase or "all", str(change.count), change.kind, change.what, change.a, change.b)
         print_table(rows)
         say("")
     if found.moves and not found.same:
         rows = table("phase", "collective", "over", ">calls A", ">B", ">bytes A", ">B")
         for m in found.moves:
-            rows.add_row(m.phase, m.kind, m.axis, str(m.count_a), str(m.count_b), f"{m.bytes_a:,}", f"{m.bytes_b:,}")
+            rows.add(m.phase, m.kind, m.axis, str(m.count_a), str(m.count_b), f"{m.bytes_a:,}", f"{m.bytes_b:,}")
         print_table(rows)
         say("")
     rows = table("predicted", ">A", ">B", ">B / A")
     for row in found.seconds:
-        rows.add_row(row.what, f"{row.a * 1e3:.2f} ms", f"{row.b * 1e3:.2f} ms", _ratio(row.a, row.b))
+        rows.add(row.what, f"{row.a * 1e3:.2f} ms", f"{row.b * 1e3:.2f} ms", _ratio(row.a, row.b))
     for row in found.memory:
-        rows.add_row(f"memory, {row.what}", mebibytes(row.a), mebibytes(row.b), _ratio(row.a, row.b))
+        rows.add(f"memory, {row.what}", mebibytes(row.a), mebibytes(row.b), _ratio(row.a, row.b))
     print_table(rows)
     for note in found.notes:
-        errors().print(escape(note), highlight=False)
+        remark(note)
 
 
 def _ratio(a: float, b: float) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from rich.markup import escape
 
 from unitp.cli.options import Settings, backends_option, json_option, launch_options, options
 from unitp.cli.output import print_json, print_table, progress, say, table
@@ -74,7 +74,7 @@ def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str,
             return {**row, "versions": {}, "state": "fails", "mend": _command(error), "why": error.message}
     row["versions"] = found
     if wanted := lacking(spec, found, RANKS):
-        command = f"{python} -m {spec.install}" if python else spec.install
+        command = f"{quote(python)} -m {spec.install}" if python else spec.install
         return {**row, "state": "missing", "mend": command, "why": f"needs {', '.join(wanted)}"}
     if no_start:
         return row
@@ -130,9 +130,7 @@ def _print(rows: list[dict[str, Any]], models: list[dict[str, str]]) -> None:
     for row in rows:
         versions = ", ".join(f"{d} {v or 'missing'}" for d, v in row.get("versions", {}).items())
         color = "green" if row["state"] == "ok" else "red"
-        shown.add_row(
-            row["backend"], f"[{color}]{row['state']}[/{color}]", row.get("runtime", ""), versions, escape(row["why"])
-        )
+        shown.add(row["backend"], (row["state"], color), row.get("runtime", ""), versions, row["why"])
     print_table(shown)
     for row in rows:
         if row["mend"]:

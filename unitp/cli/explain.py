@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from rich.markup import escape
 
 from unitp.cli.options import json_option, machine_option, options, plan_argument, read_machine
-from unitp.cli.output import console, errors, mebibytes, print_json, print_table, progress, say, table
+from unitp.cli.output import mebibytes, print_json, print_table, progress, remark, say, table
 from unitp.cli.show import held_text, known_graph, model_option
 
 if TYPE_CHECKING:
@@ -60,9 +59,9 @@ def command(plan_file: str, name: str | None, model: str | None, machine: str | 
     if not name:
         _print_overview(found, left)
     if note := machine_note(found):
-        errors().print(note, highlight=False)
+        remark(note)
     if not exact:
-        errors().print("Totals keep all other parameters and caches as they are: what can be reached.", highlight=False)
+        remark("Totals keep all other parameters and caches as they are: what can be reached.")
 
 
 def _print_place(place: Place, found: Alternatives) -> None:
@@ -70,7 +69,7 @@ def _print_place(place: Place, found: Alternatives) -> None:
     alike = f", {len(place.names)} alike" if len(place.names) > 1 else ""
     where = f"in {place.phase}" if place.phase else "in all phases"
     few = ", ".join(place.names[:3]) + (", ..." if len(place.names) > 3 else "")
-    console().print(f"[bold]{escape(place.what)}[/bold] {where}{alike} ({escape(few)})", highlight=False)
+    say((place.what, "bold"), f" {where}{alike} ({few})")
     phases = [p.phase.name for p in found.plan.phases]
     rows = table(
         "", "choice", ">own", ">in", ">out", ">regret", ">held", *(f">{p}" for p in phases), ">others", "as a pin"
@@ -78,15 +77,15 @@ def _print_place(place: Place, found: Alternatives) -> None:
     for choice in place.alternatives:
         mark = "plan" if choice.chosen else "pinned" if choice.pinned_out else ""
         calls = [milliseconds(choice.phases[p]) if choice.phases else "-" for p in phases]
-        rows.add_row(
+        rows.add(
             mark,
-            escape(choice.choice),
+            choice.choice,
             *(milliseconds(s) for s in (choice.own_s, choice.in_s, choice.out_s)),
             "impossible" if choice.total_s == float("inf") else milliseconds(choice.regret_s),
             mebibytes(choice.held_bytes) if choice.phases else "-",
             *calls,
             str(choice.others or ""),
-            escape(choice.pin),
+            choice.pin,
         )
     print_table(rows)
     say("")
@@ -105,19 +104,19 @@ def _print_overview(found: Alternatives, left: Sequence[Unused]) -> None:
     say("Where a call spends most:")
     rows = table("phase", ">alike", ">own", ">in", "place")
     for cost in found.expensive():
-        rows.add_row(cost.phase, str(cost.count), milliseconds(cost.own_s), milliseconds(cost.in_s), escape(cost.what))
+        rows.add(cost.phase, str(cost.count), milliseconds(cost.own_s), milliseconds(cost.in_s), cost.what)
     print_table(rows)
     say("")
     say("The choices that another comes nearest to, and what it would cost the objective:")
     near = table("phase", ">alike", ">regret", "choice", "instead", "place")
     for c in found.contested():
-        near.add_row(
+        near.add(
             c.phase or "all",
             str(c.count),
             milliseconds(c.regret_s),
-            escape(c.choice),
-            escape(c.instead),
-            escape(c.what),
+            c.choice,
+            c.instead,
+            c.what,
         )
     print_table(near)
     if not left:
@@ -127,10 +126,10 @@ def _print_overview(found: Alternatives, left: Sequence[Unused]) -> None:
     calls = [p.phase.name for p in found.plan.phases]
     now = found.problem.seconds(found.choice)
     rows = table("over", ">objective", *(f">{phase}" for phase in calls), "left whole by")
-    rows.add_row("this plan", f"{found.objective:.4g} s", *(milliseconds(now[phase]) for phase in calls), "")
+    rows.add("this plan", f"{found.objective:.4g} s", *(milliseconds(now[phase]) for phase in calls), "")
     for other in left:
         times = (milliseconds(other.seconds[phase]) for phase in calls)
-        rows.add_row(other.axis, f"{other.objective_s:.4g} s", *times, ", ".join(other.phases))
+        rows.add(other.axis, f"{other.objective_s:.4g} s", *times, ", ".join(other.phases))
     print_table(rows)
 
 

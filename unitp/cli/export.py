@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from unitp.cli.options import json_option, plan_argument, writable
-from unitp.cli.output import errors, print_json, say
+from unitp.cli.output import print_json, remark, say
 from unitp.cli.show import graph_of, model_option
 from unitp.errors import ModelError, PlanError
 from unitp.host import writing
@@ -78,9 +78,8 @@ def command(plan_file: str, to: str, output: str, phase: str, strict: bool, mode
 
 def _explain(to: str, made: Export, lost: list[Group]) -> None:
     """What the format cannot say, on standard error."""
-    out = errors()
     for group in lost:
         count = f"{group.count} x " if group.count > 1 else ""
-        out.print(f"not in {to}: {count}{group.what}: {group.why}", markup=False, highlight=False)
+        remark(f"not in {to}: {count}{group.what}: {group.why}")
     for limit in made.limits:
-        out.print(f"never in {to}: {limit}", markup=False, highlight=False)
+        remark(f"never in {to}: {limit}")

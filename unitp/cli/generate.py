@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from unitp.cli.options import Request, backend_option, json_option, model_argument, options, running_options
-from unitp.cli.output import console, errors, print_json, progress
+from unitp.cli.output import PROSE, print_json, progress, remark, say, say_generated
 from unitp.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,24 +80,22 @@ def command(
         alone = len(ids) == 1 and not as_json
         for _, piece in stream:
             if alone:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                say_generated(piece)
         results = stream.results()
     if as_json:
         found = [msgspec.to_builtins(r) for r in results]
         print_json(found[0] if len(found) == 1 else {"results": found})
         return
     if alone:
-        sys.stdout.write("\n")
+        say_generated("\n")
     else:
         for prompt, result in zip(prompts or prompt_ids, results, strict=True):
-            console().print(f"> {prompt}", style="bold", markup=False, highlight=False)
-            sys.stdout.write(f"{result.text}\n")
+            say((f"> {prompt}", "bold"), keep=PROSE)
+            say_generated(f"{result.text}\n")
     first, made = results[0], sum(len(r.tokens) for r in results)
-    errors().print(
+    remark(
         f"{made} tokens ({first.finish_reason}), prefill {first.prefill_tokens_per_s:.0f}, "
-        f"decode {first.decode_tokens_per_s:.1f} tokens/s",
-        highlight=False,
+        f"decode {first.decode_tokens_per_s:.1f} tokens/s"
     )
 
 

@@ -6,10 +6,9 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from rich.markup import escape
 
 from unitp.cli.options import complete_machine, json_option
-from unitp.cli.output import console, print_json, print_table, say, table
+from unitp.cli.output import print_json, print_table, say, table
 from unitp.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,12 +46,12 @@ def _print(name: str, machine: Machine) -> None:
     ranks = f", {len(machine.ranks)} ranks" if machine.ranks else ""
     node = f", {machine.ranks_per_node} ranks to a node" if machine.ranks_per_node else ""
     title = name if machine.name in ("", name) else f"{name}: {machine.name}"
-    console().print(f"[bold]{escape(title)}[/bold]{ranks}{node}", highlight=False)
+    say((title, "bold"), f"{ranks}{node}")
     rows = table("", "what", "numbers")
     for kind, device in _devices(machine).items():
-        rows.add_row("device", escape(kind), _device_text(device))
+        rows.add("device", kind, _device_text(device))
     for kind, link in _links(machine).items():
-        rows.add_row("link", escape(kind), _link_text(link))
+        rows.add("link", kind, _link_text(link))
     print_table(rows)
 
 

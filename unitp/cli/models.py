@@ -29,9 +29,9 @@ def command(as_json: bool) -> None:
         return
     shown = table("name", "installed", "what it is")
     for known in KNOWN.values():
-        shown.add_row(known.name, "yes" if known.path() else f"no: run {known.install}", known.about)
+        shown.add(known.name, "yes" if known.path() else f"no: run {known.install}", known.about)
     for name in CONFIGS:
-        shown.add_row(name, "config only", about(name))
+        shown.add(name, "config only", about(name))
     print_table(shown)
     say(
         "Besides these, any .gguf file or Hugging Face directory of a Llama-type model; to plan, its config.json is enough."

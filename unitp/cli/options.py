@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from unitp.config import Setting, python_of, settings
 from unitp.errors import InputError, MeshError, PlanError, did_you_mean
+from unitp.host import writing
 from unitp.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -167,10 +168,11 @@ def writable(path: str) -> Path:
     before the work, not after.
     """
     found = Path(path)
-    if found.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-    if not found.parent.is_dir():
-        raise InputError(f"cannot write {path}: there is no folder {found.parent}")
+    with writing(path):  # a name that is too long
+        if found.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder")
+        if not found.parent.is_dir():
+            raise InputError(f"cannot write {path}: there is no folder {found.parent}")
     if not os.access(found if found.exists() else found.parent, os.W_OK):
         raise InputError(f"cannot write {path}: there is no permission")
     return found

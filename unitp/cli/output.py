@@ -1,4 +1,9 @@
-"""What verbs print: results to standard output (text, or one JSON object), progress and logs to standard error."""
+"""What verbs print: results to standard output (text, or one JSON object), progress and logs to standard error.
+
+Nothing is markup, and nobody else prints: a part of a line is text, or a pair of text and style, and names in it cannot
+be commands to a terminal. Text that a model generates is the user's wish; a terminal gets it without control characters,
+a pipe or a file as it is.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +11,95 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+from unitp.texts import shown, shown_json, tame
 
 PIPED_WIDTH = 10_000
 
-
-def console() -> Console:
-    """Results. Piped, lines are not cut to the width of a terminal that is not there."""
-    return Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
-
-
-def errors() -> Console:
-    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=PIPED_WIDTH)
+Part = str | tuple[str, str]
+"""Text, or text and its style."""
+PROSE = "\n\t\xa0\u200c\u200d"
+"""What a prompt or an answer may have beside characters that can be seen: lines, spaces, and joiners of letters."""
 
 
-def say(text: str) -> None:
-    """A line of results, taken literally."""
-    console().print(text, markup=False, highlight=False)
+def _results() -> Console:
+    """Piped, lines are not cut to the width of a terminal that is not there."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, **_PLAIN)
+
+
+def _remarks() -> Console:
+    return Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH, **_PLAIN)
+
+
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+
+
+def text_of(*parts: Part, keep: str = "") -> Text:
+    """The parts as one text for rich, in characters that can be seen (and those of `keep`)."""
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
+    return Text.assemble(*((shown(text, keep), style) for text, style in pairs))
+
+
+def say(*parts: Part, keep: str = "") -> None:
+    """A line of results; several where line feeds are kept."""
+    _results().print(text_of(*parts, keep=keep))
+
+
+def remark(*parts: Part, keep: str = "") -> None:
+    """A line on standard error; several where line feeds are kept."""
+    _remarks().print(text_of(*parts, keep=keep))
+
+
+def say_generated(text: str) -> None:
+    """A piece of what a model generates, at once."""
+    sys.stdout.write(tame(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output; characters that it cannot show are escaped."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    shown = text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8")
-    sys.stdout.write((text if shown == text else json.dumps(json.loads(text), indent=2)) + "\n")
+    """One JSON object on standard output; characters that cannot be seen, or that it cannot show, are escaped."""
+    try:
+        text = shown_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    except UnicodeEncodeError:  # the name of a file that is no UTF-8: JSON can say it, msgspec does not
+        text = json.dumps(_finite(msgspec.to_builtins(value, str_keys=True)), indent=2)
+    same = text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8")
+    sys.stdout.write((text if same == text else json.dumps(json.loads(text), indent=2)) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """With null for numbers that JSON has not, as msgspec writes them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 @contextmanager
 def progress(text: str = "") -> Iterator[Callable[[str], None]]:
     """Gives a function that says what is being done, on standard error: a spinner, or lines when piped."""
-    out = errors()
+    out = _remarks()
     if out.is_terminal:
-        with out.status(escape(text or "looking")) as status:
-            yield lambda new: status.update(escape(new))
+        with out.status(text_of(text or "looking")) as status:
+            yield lambda new: status.update(text_of(new))
     else:
         if text:
-            out.print(text, markup=False, highlight=False)
-        yield lambda new: out.print(new, markup=False, highlight=False)
+            remark(text)
+        yield remark
 
 
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[[str, float], None]]:
     """Gives a function that is told what is being done and which part of all is, on standard error: a bar, or lines when piped."""
-    out = errors()
+    out = _remarks()
     if not out.is_terminal:
         seen: list[str] = []
 
@@ -62,7 +107,7 @@ def progress_bar(text: str) -> Iterator[Callable[[str, float], None]]:
             stage = new.partition(",")[0] if new.count(",") < 2 else new.rpartition(",")[0]
             if stage not in seen[-1:]:
                 seen.append(stage)
-                out.print(f"{part:4.0%} {new}", markup=False, highlight=False)
+                remark(f"{part:4.0%} {new}")
 
         yield line
         return
@@ -72,25 +117,33 @@ def progress_bar(text: str) -> Iterator[Callable[[str, float], None]]:
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=out, transient=True) as bar:
-        task = bar.add_task(escape(text), total=1.0)
-        yield lambda new, part: bar.update(task, completed=part, description=escape(new))
+        task = bar.add_task(shown(text), total=1.0)
+        yield lambda new, part: bar.update(task, completed=part, description=shown(new))
 
 
-def table(*columns: str) -> Table:
+class Rows(Table):
+    """A table whose cells are text, or text and its style."""
+
+    def add(self, *cells: Part) -> None:
+        self.add_row(*map(text_of, cells))
+
+
+def table(*columns: str) -> Rows:
     """A plain table; columns that begin with ">" are aligned to the right. A last column of words may wrap."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    made = Rows(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         right, last = column.startswith(">"), place == len(columns) - 1
-        made.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right or not last)
+        header = text_of(column.removeprefix(">"))
+        made.add_column(header, justify="right" if right else "left", no_wrap=right or not last)
     return made
 
 
 def print_table(rows: Table) -> None:
     """A table as a result. Nothing is cut where the terminal is narrow. Piped, lines end with their last word."""
-    out = console()
+    out = _results()
     wide = out.options.update(width=PIPED_WIDTH)
     for column in rows.columns:
         if column.no_wrap:

@@ -10,6 +10,7 @@ from unitp.cli.options import json_option, parse_phase, plan_argument
 from unitp.cli.output import print_json
 from unitp.cli.show import graph_of, model_option
 from unitp.errors import InputError, ModelError
+from unitp.texts import shown
 
 
 @click.command("program")
@@ -41,7 +42,9 @@ def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_
         raise ModelError(f'the plan\'s model "{plan.model}" is not known by name', hint="Give it with --model.")
     if rank is not None and not 0 <= rank < plan.mesh.size:
         raise InputError(f"rank {rank} is not on the mesh {plan.mesh}", hint=f"Ranks are 0 to {plan.mesh.size - 1}.")
-    name, _, sizes = (phase or plan.phases[-1].phase.name).partition(":")
+    known = [p.phase.name for p in plan.phases]
+    name, _, sizes = (phase, "", "") if phase in known else phase.partition(":")
+    name = name or known[-1]
     planned = plan.phase(name).phase.sizes
     bound = {**planned, **complete(graph, parse_phase(phase)).sizes} if sizes else planned
     program = lower(graph, plan, name, bound, light_outputs(graph))
@@ -50,4 +53,4 @@ def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_
         print_json({"program": program, "memory": [peak(program, r) for r in range(plan.mesh.size)]})
         return
     for line in program_text(program) if rank is None else rank_text(program, rank):
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(f"{shown(line)}\n")

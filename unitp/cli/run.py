@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import zipfile
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
 
 import rich_click as click
 
@@ -10,6 +12,7 @@ from unitp.cli.options import Request, backend_option, json_option, model_argume
 from unitp.cli.output import print_json, progress, say
 from unitp.errors import InputError
 from unitp.host import writing
+from unitp.texts import unicode
 
 
 @click.command("run")
@@ -35,26 +38,43 @@ def command(
     **running: Any,
 ) -> None:
     """Run a graph on arrays from files. A language model needs input_ids [batch, seq] only."""
-    import numpy as np
-
     path = writable(output)
     arrays = read_inputs(inputs, archive)
     if not arrays:
         raise InputError("no arrays are given", hint="Give --input NAME=FILE.npy or --inputs FILE.npz.")
     request = Request(model, backend=backend, **running)
     request.require_inputs(arrays)
+    require_members(request.model.graph.outputs)
     with progress() as tell:
         session = request.launch(tell, len(arrays.get("input_ids", ())))
     with session:
         outputs = session.run(arrays)
-    with writing(path), path.open("wb") as file:  # np.savez would add .npz to a name without it
-        np.savez(file, **outputs)
+    with writing(path), path.open("wb") as file:
+        write_archive(file, outputs)
     shapes = {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in outputs.items()}
     if as_json:
         print_json({"output": output, "arrays": shapes})
     else:
         for name, array in outputs.items():
             say(f"{name}: {array.dtype}{list(array.shape)}")
+
+
+def require_members(names: Iterable[str]) -> None:
+    """Raise InputError for a name that would lead out of the folder where somebody unpacks an archive with it."""
+    for name in names:
+        parts = name.replace("\\", "/").split("/")
+        if not parts[0] or ".." in parts or ":" in parts[0] or "\0" in name or name != unicode(name):
+            raise InputError(f'the output "{name}" cannot be the name of a file in an archive', hint="Rename it.")
+
+
+def write_archive(file: BinaryIO, arrays: Mapping[str, Any]) -> None:
+    """Arrays by name, for `np.load`. (`np.savez` takes names as keywords: it has some of its own.)"""
+    from numpy.lib import format as npy
+
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def read_inputs(inputs: tuple[str, ...], archive: str | None) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from rich.markup import escape
 
 from unitp.cli.options import json_option, machine_option, options, plan_argument, read_machine, writable
-from unitp.cli.output import console, errors, mebibytes, print_json, print_table, say, table
+from unitp.cli.output import mebibytes, print_json, print_table, remark, say, table
 from unitp.errors import ModelError
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def command(plan_file: str, model: str | None, machine: str | None, page: str | 
     if page:
         say(f"drawn in {page}")
     if graph is None:
-        errors().print("What moves is shown where the model is given (--model).", highlight=False)
+        remark("What moves is shown where the model is given (--model).")
 
 
 def graph_of(plan: Plan, model: str | None) -> Graph | None:
@@ -111,7 +110,7 @@ def print_description(plan: Plan, description: Description) -> None:
     from unitp.explain.description import devices_text, ranks
 
     certificate = plan.certificate
-    console().print(f"[bold]{plan.model or 'plan'}[/bold] on {description.mesh} ({ranks(plan.mesh)})", highlight=False)
+    say((plan.model or "plan", "bold"), f" on {description.mesh} ({ranks(plan.mesh)})")
     if description.machine or description.devices:
         classes = f" ({devices_text(description.devices)})" if description.devices else ""
         say(f"machine {description.machine}{classes}")
@@ -127,16 +126,16 @@ def print_description(plan: Plan, description: Description) -> None:
         say(line)
     placed = table(">count", "tensors", "layout")
     for row in (*description.parameters, *description.states):
-        placed.add_row(str(row.count), escape(row.what), row.layout)
+        placed.add(str(row.count), row.what, row.layout)
     print_table(placed)
     moves = table("phase", "predicted", ">calls", "collective", "over", ">bytes per rank")
     for phase, seconds in description.seconds.items():
         rows = [m for m in description.moves if m.phase == phase]
         for number, move in enumerate(rows):
             first = (phase, f"{seconds * 1e3:.1f} ms") if number == 0 else ("", "")
-            moves.add_row(*first, str(move.count), move.kind, move.axis, f"{move.bytes:,}")
+            moves.add(*first, str(move.count), move.kind, move.axis, f"{move.bytes:,}")
         if not rows:
-            moves.add_row(phase, f"{seconds * 1e3:.1f} ms", "0", "", "", "")
+            moves.add(phase, f"{seconds * 1e3:.1f} ms", "0", "", "", "")
     print_table(moves)
 
 

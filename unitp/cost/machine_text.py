@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from math import inf
 
@@ -11,6 +10,7 @@ import msgspec
 from unitp.cost.device import Device, Points, Rate
 from unitp.cost.link import Link, Stretch
 from unitp.cost.machine import Machine
+from unitp.texts import toml_key, toml_text
 
 Notes = Mapping[str, str]
 """Comments by place, as in `devices.cpu.operators.Add` or `link.all_reduce`; "" is the head of the file."""
@@ -46,19 +46,19 @@ class _Writer:
 
     def machine(self, machine: Machine) -> Iterator[str]:
         yield from (f"# {line}".rstrip() for line in self.notes.get("", "").splitlines())
-        yield f"name = {_text(machine.name)}"
+        yield f"name = {toml_text(machine.name)}"
         if machine.ranks:
-            yield f"ranks = [{', '.join(map(_text, machine.ranks))}]"
+            yield f"ranks = [{', '.join(map(toml_text, machine.ranks))}]"
         if machine.ranks_per_node:
             yield f"ranks_per_node = {machine.ranks_per_node}"
         devices = machine.devices or {"device": machine.device(0)}
         for name, device in devices.items():
-            yield from self.device(device, f"devices.{_key(name)}")
+            yield from self.device(device, f"devices.{toml_key(name)}")
         yield from self.link(machine.link, "link")
         if machine.network is not None:
             yield from self.link(machine.network, "network")
         for axis, link in machine.axes.items():
-            yield from self.link(link, f"axes.{_key(axis)}")
+            yield from self.link(link, f"axes.{toml_key(axis)}")
         for pair in machine.pairs:
             yield from self.link(pair.link, "pairs", f"ranks = [{pair.ranks[0]}, {pair.ranks[1]}]")
 
@@ -76,7 +76,7 @@ class _Writer:
         yield ""
         yield from self.comment(place)
         yield f"[{place}]"
-        flops = ", ".join(f"{dtype} = {self.number(f)}" for dtype, f in device.flops_per_s.items())
+        flops = ", ".join(f"{toml_key(dtype)} = {self.number(f)}" for dtype, f in device.flops_per_s.items())
         yield self.line(f"flops_per_s = {{ {flops} }}", f"{place}.flops_per_s")
         yield self.entry("memory_bytes_per_s", device.memory_bytes_per_s, f"{place}.")
         if device.memory_bytes < inf:
@@ -88,12 +88,12 @@ class _Writer:
             yield from self.comment(f"{place}.matmul")
             yield f"[{place}.matmul]"
             for dtype, points in device.matmul.items():
-                yield self.line(f"{dtype} = {self.points(points)}", f"{place}.matmul.{dtype}")
+                yield self.line(f"{toml_key(dtype)} = {self.points(points)}", f"{place}.matmul.{dtype}")
         if device.operators:
             yield from self.comment(f"{place}.operators")
             yield f"[{place}.operators]"
             for name, rate in device.operators.items():
-                yield self.line(f"{name} = {self.rate(rate)}", f"{place}.operators.{name}")
+                yield self.line(f"{toml_key(name)} = {self.rate(rate)}", f"{place}.operators.{name}")
         for ranks, busy in device.busy.items():
             yield from self.device(busy, f"{place}.busy.{ranks}")
 
@@ -117,17 +117,9 @@ class _Writer:
         )
         for kind, stretches in link.kinds.items():
             yield from self.comment(f"{place}.{kind}")
-            yield f"{kind} = [{', '.join(map(self.stretch, stretches))}]"
+            yield f"{toml_key(kind)} = [{', '.join(map(self.stretch, stretches))}]"
 
     def stretch(self, stretch: Stretch) -> str:
         end = f"up_to = {int(stretch.up_to)}, " if stretch.up_to < inf else ""
         numbers = ((name, getattr(stretch, name)) for name in ("latency_s", "bytes_per_s", "call_s"))
         return "{ " + end + ", ".join(f"{name} = {self.number(value)}" for name, value in numbers) + " }"
-
-
-def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _key(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").isalnum() and name.isascii() else _text(name)

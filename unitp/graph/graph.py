@@ -115,7 +115,7 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def hash(self) -> str:
-        """Covers structure, shapes, dtypes; not weights, paths or phases."""
+        """Covers structure, shapes, dtypes; not weights, paths or phases. Raises GraphError for names that are no Unicode."""
         sourceless = (
             self.inputs,
             self.outputs,
@@ -123,7 +123,11 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
             self.states,
             self.nodes,
         )
-        return hashlib.sha256(msgspec.json.encode(sourceless, order="sorted")).hexdigest()[:16]
+        try:
+            text = msgspec.json.encode(sourceless, order="sorted")
+        except UnicodeEncodeError as error:
+            raise GraphError(f"a name in graph {self.name} is no Unicode: {error.object!r}") from None
+        return hashlib.sha256(text).hexdigest()[:16]
 
     def parameter(self, name: str) -> Parameter:
         return self._parameters[name]

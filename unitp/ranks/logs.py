@@ -1,5 +1,5 @@
 """What ranks print, brought to the driver's standard error line by line, each line with the name of its process
-before it.
+before it. What would command a terminal is written out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from unitp.texts import tame
 
 PERIOD_S = 0.2
 
@@ -50,5 +52,5 @@ def _forward(name: str, path: Path, place: int, last: bool) -> int:
         data = data[: data.rfind(b"\n") + 1]
     with suppress(OSError):  # a standard error that is full or closed is no reason to stop the work
         for line in data.decode(errors="replace").splitlines() if sys.stderr else ():
-            sys.stderr.write(f"[{name}] {line}\n")
+            sys.stderr.write(f"[{name}] {tame(line)}\n")
     return place + len(data)

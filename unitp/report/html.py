@@ -1,7 +1,8 @@
 """A plan as one page of HTML: who holds what, what happens in a layer, what moves between ranks, memory, and predicted time.
 
 The page needs nothing but itself: inline SVG and CSS, no script, and a policy that forbids it to load anything. It follows
-the reader's light or dark scheme. Layers alike are one line; up to 16 ranks are drawn one by one.
+the reader's light or dark scheme. Layers alike are one line; up to 16 ranks are drawn one by one. Names are text wherever
+they stand: `_visible` and jinja2's escapes are the one door for all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 import jinja2
 import msgspec
 import numpy as np
+from markupsafe import Markup
 
+from unitp import texts
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.explain.description import devices, devices_text
@@ -62,6 +65,7 @@ def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("unitp.report"),
         autoescape=True,
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -87,6 +91,11 @@ def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
         most_memory=max(m.peak for p in phases for m in p.memory),
         peak=peak_of(phases),
     )
+
+
+def _visible(value: object) -> object:
+    """What an expression gives to the page: escaped by jinja2, and without characters that XML has not or that hide others."""
+    return texts.shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def save(plan: Plan, graph: Graph, path: str | os.PathLike[str], machine: Machine | None = None) -> None:

@@ -6,6 +6,8 @@
 
 `Export.lost` names tensors whose layout the format cannot say, and what was written instead: always something that holds
 at least the rows that the plan wants. `Export.limits` is what the format has no word for, whatever the plan.
+
+Python that is written is made of literals (`unitp.texts.literal`): a name of a model or a tensor is never code.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ share a dim cut in the order of the mesh, each within what the one before left. 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -19,6 +18,7 @@ from unitp.mesh import Mesh
 from unitp.plans import PhasePlan, Plan
 from unitp.report.export import Export, Lost
 from unitp.report.export.names import names
+from unitp.texts import literal, shown
 
 LIMITS = (
     "activations and KV caches: DTensor derives their placements while it runs",
@@ -101,17 +101,19 @@ def _json(plan: Plan, table: dict[str, Placed], lost: Sequence[Lost]) -> bytes:
 
 def _python(plan: Plan, table: dict[str, Placed], lost: Sequence[Lost]) -> bytes:
     reasons = {one.what: one.why for one in lost}
+    about = f"Where each parameter of {plan.model or 'a model'} lies on the mesh {plan.mesh}, as unitp planned it (graph {plan.graph})."
+    sizes = ", ".join(f"{literal(axis)}: {size}" for axis, size in plan.mesh.axes)
     lines = [
-        f'"""Where each parameter of {plan.model or "a model"} lies on the mesh {plan.mesh}, as unitp planned it (graph {plan.graph})."""',
+        literal(about),
         "",
         "from torch.distributed.tensor import Replicate, Shard",
         "",
-        f"MESH = {json.dumps(plan.mesh.sizes)}",
+        f"MESH = {{{sizes}}}",
         '"""`init_device_mesh(device, tuple(MESH.values()), mesh_dim_names=tuple(MESH))`."""',
         "",
         "PLACEMENTS = {",
     ]
     for name, placed in table.items():
-        lines += [f"    # {reasons[name]}"] if name in reasons else []
-        lines.append(f'    "{name}": [{", ".join(placed.placements)}],')
+        lines += [f"    # {shown(reasons[name])}"] if name in reasons else []
+        lines.append(f"    {literal(name)}: [{', '.join(placed.placements)}],")
     return "\n".join([*lines, "}", ""]).encode()

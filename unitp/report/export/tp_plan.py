@@ -27,6 +27,7 @@ from unitp.plans import PhasePlan, Plan
 from unitp.report.export import Export, Lost
 from unitp.report.export.dtensor import misfit
 from unitp.report.export.names import spellable, stored
+from unitp.texts import literal, shown
 
 LIMITS = (
     "activations split between blocks (sequence, batch), and KV caches: they follow from the styles",
@@ -150,15 +151,16 @@ def _python(plan: Plan, styles: Mapping[str, str], lost: list[Lost]) -> bytes:
     reasons = {
         re.sub(r"\.\d+\.", ".*.", one.what).removesuffix(".weight").removesuffix(".bias"): one.why for one in lost
     }
+    about = (
+        f"How transformers splits {plan.model or 'a model'} over {plan.mesh}, as unitp planned it (graph {plan.graph})."
+    )
     lines = [
-        f'"""How transformers splits {plan.model or "a model"} over {plan.mesh}, as unitp planned it (graph {plan.graph}).',
-        "",
-        "AutoModelForCausalLM.from_pretrained(name, distributed_config=DistributedConfig(tp_plan=TP_PLAN))",
-        '"""',
+        literal(about),
         "",
         "TP_PLAN = {",
     ]
     for module, style in styles.items():
-        lines += [f"    # {reasons[module]}"] if module in reasons else []
-        lines.append(f'    "{module}": "{style}",')
-    return "\n".join([*lines, "}", ""]).encode()
+        lines += [f"    # {shown(reasons[module])}"] if module in reasons else []
+        lines.append(f"    {literal(module)}: {literal(style)},")
+    usage = "AutoModelForCausalLM.from_pretrained(name, distributed_config=DistributedConfig(tp_plan=TP_PLAN))"
+    return "\n".join([*lines, "}", literal(usage), ""]).encode()
