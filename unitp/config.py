@@ -14,7 +14,7 @@ user's own `~/.config/unitp/unitp.toml`, that over the default.
 empty variable is as good as none.
 
 Whoever enters a folder has not read its files, so a project's file runs nothing: one that names an interpreter or a variable
-of ranks is refused, with the lines to copy. A file that `UNITP_CONFIG` names is a project's, too: the variable may come from
+of ranks is refused, with the lines to copy. Nor can it switch isolation off. A file that `UNITP_CONFIG` names is a project's, too: the variable may come from
 the same checkout (`.env`), and one file that may run programs is enough to look after.
 """
 
@@ -245,7 +245,14 @@ def _seen(path: Path) -> bool:
 
 
 def _require_harmless(file: Mapping[str, Any], path: Path, own: Path | None) -> None:
-    """Raise InputError for a project's file that decides which programs run, with the lines for the user's own file."""
+    """Raise InputError for a project's file that decides which programs run, or who reaches them, with the lines for the
+    user's own file.
+    """
+    if file.get("isolation") == "off":
+        hint = (
+            f'If you want that, give --isolation off, or write isolation = "off" to {own or "your own settings file"}.'
+        )
+        raise InputError(f"{path}: a project's file cannot switch isolation off", hint=hint)
     if not (tables := file.get("backends")):
         return
     where = str(own) if own else "~/.config/unitp/unitp.toml (HOME is not set)"

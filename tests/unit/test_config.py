@@ -292,3 +292,16 @@ def test_what_cannot_be_a_variable_is_said(folder: Path, own: Path, text: str, m
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         settings(environment={"HOME": str(folder / "home")})
     assert str(own) in str(caught.value)
+
+
+def test_a_projects_file_cannot_switch_isolation_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "unitp.toml").write_text('isolation = "require"\n')
+    assert settings({}, {})["isolation"].value == "require"
+    (folder / "unitp.toml").write_text('isolation = "off"\n')
+    with pytest.raises(InputError, match="cannot switch isolation off"):
+        settings({}, {})
+    own = folder / "home" / "unitp"
+    own.mkdir(parents=True)
+    (own / "unitp.toml").write_text('isolation = "off"\n')
+    (folder / "unitp.toml").unlink()
+    assert settings({}, {"XDG_CONFIG_HOME": str(folder / "home")})["isolation"].value == "off"
