@@ -13,9 +13,9 @@ user's own `~/.config/unitp/unitp.toml`, that over the default.
 `UNITP_CONFIG` names another file than `unitp.toml` in the current folder, XDG_CONFIG_HOME another place than `~/.config`. An
 empty variable is as good as none.
 
-Whoever enters a folder has not read its files, so a project's file runs nothing: one that names an interpreter or a variable
-of ranks is refused, with the lines to copy. Nor can it switch isolation off. A file that `UNITP_CONFIG` names is a project's, too: the variable may come from
-the same checkout (`.env`), and one file that may run programs is enough to look after.
+Whoever enters a folder has not read its files. So a project's file runs nothing, and cannot switch isolation off: one that names
+an interpreter or a variable of ranks is refused, with the lines to copy. A file that `UNITP_CONFIG` names is a project's, too:
+the variable may come from the same checkout (`.env`), and one file that may run programs is enough to look after.
 """
 
 from __future__ import annotations
