@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-# In this order, unitp-numpy first and without its extra: older pips look for a local package in the index otherwise.
-PACKAGES := -e backends/numpy -e '.[test,lint]' -e 'backends/numpy[mpi]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
+# First the two that need each other, without their extras: pips look for a local package in the registry otherwise.
+PACKAGES := -e backends/numpy -e . -e '.[test,lint,release]' -e 'backends/numpy[mpi]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
 SOURCES := unitp $(wildcard backends/*/unitp_*)
 
 SEED ?= 7
@@ -20,7 +20,7 @@ TESTED := $(shell find unitp backends tests docs examples *.md pyproject.toml -t
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all faults strangers bench bench-overheads bench-planner bench-prediction bench-unlike lint format
+.PHONY: help setup demo test test-all faults strangers bench bench-overheads bench-planner bench-prediction bench-unlike dist dist-check sbom lint format
 
 help:
 	@echo "make demo       SmolLM2-135M on 2 ranks in NumPy, PyTorch, TensorFlow and MXNet: who agrees"
@@ -34,6 +34,9 @@ help:
 	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
 	@echo "make bench-prediction  predicted against measured time on a calibrated machine"
 	@echo "make bench-unlike      two unlike devices: the weighted plan against the even one"
+	@echo "make dist       sdists and wheels of all distributions, in dist/"
+	@echo "make dist-check what is in dist/ in empty environments, one per backend: doctor, a plan, a text (2 GB of downloads)"
+	@echo "make sbom       what each backend's environment consists of (CycloneDX), and its licences, in dist/sbom/"
 
 setup: $(STAMP)
 
@@ -84,6 +87,16 @@ bench-planner: $(STAMP)
 
 bench-prediction: $(STAMP)
 	$(BIN)/python tests/bench/prediction.py
+
+dist: $(STAMP)
+	rm -rf dist/*.whl dist/*.tar.gz
+	$(BIN)/python tests/shared/distributions.py dist
+
+dist-check: dist
+	$(BIN)/python tests/shared/empty_environments.py dist
+
+sbom: $(STAMP)
+	$(BIN)/python tests/shared/bill.py dist/sbom
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -12,6 +12,10 @@ from math import prod
 
 from unitp.errors import MeshError
 
+MOST_RANKS = 1024
+DIGITS = 9
+"""The longest size that is read."""
+
 
 @dataclass(frozen=True, init=False)
 class Mesh:
@@ -26,6 +30,10 @@ class Mesh:
                 raise MeshError(f'mesh axis "{name}" is not a name', hint="An axis is written NAME=SIZE, as in tp=2.")
             if type(size) is not int or size < 1:
                 raise MeshError(f"mesh axis {name} has size {size!r}", hint="Sizes are whole numbers from 1 on.")
+            if size > MOST_RANKS:
+                raise MeshError(f"mesh axis {name} has size {size}", hint=f"A mesh has at most {MOST_RANKS} ranks.")
+        if prod(size for _, size in self.axes) > MOST_RANKS:
+            raise MeshError(f"mesh {self} has more than {MOST_RANKS} ranks")
 
     @classmethod
     def parse(cls, text: str) -> Mesh:
@@ -33,7 +41,7 @@ class Mesh:
         axes: dict[str, int] = {}
         for part in filter(None, text.replace(" ", "").split(",")):
             name, _, size = part.partition("=")
-            if not size.isdecimal():
+            if not (size.isdecimal() and size.isascii() and len(size) <= DIGITS):
                 raise MeshError(
                     f'cannot read mesh "{text}": "{part}" is not NAME=SIZE', hint="Write it as in dp=1,tp=2."
                 )

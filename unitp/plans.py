@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from unitp.errors import MeshError, PlanError, did_you_mean
+from unitp.files import read_bytes
 from unitp.graph.graph import Graph, Node
 from unitp.graph.ops import rule_of
 from unitp.host import writing
@@ -187,11 +188,7 @@ def save(plan: Plan, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> Plan:
     """Read a plan. Raises PlanError for a missing, truncated or foreign file, or another schema."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise PlanError(f"cannot read the plan {path}: {error.strerror}") from None
-    return decode(data, str(path))
+    return decode(read_bytes(path, PlanError, what="the plan "), str(path))
 
 
 def decode(data: bytes, where: str = "plan") -> Plan:

@@ -376,8 +376,14 @@ def test_doctor_tells_the_command_that_mends_what_is_missing_or_broken() -> None
         "pip install --force-reinstall unitp-strange",
     )
     assert rows["broken"]["why"] == "ImportError: libstrange.so.1: cannot open shared object file"
+    assert (rows["newer"]["state"], rows["newer"]["mend"]) == ("broken", "pip install --upgrade unitp unitp-newer")
+    assert {name: bool(row["notice"]) for name, row in rows.items() if row["state"] == "ok"} == {
+        "mxnet": True, "numpy": False, "skewed": False, "tensorflow": False, "torch": False
+    }  # fmt: skip
     text = run("doctor", "--no-start", code=1, PYTHONPATH=str(STRANGERS)).stdout
     assert "absent: run pip install strange-framework==2.1\n" in text
+    assert "newer: run pip install --upgrade unitp unitp-newer\n" in text
+    assert text.count("Apache retired MXNet in 2023") == 1
 
 
 def test_doctor_looks_into_the_interpreter_of_a_backend(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,8 +23,9 @@ from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
+from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec
-from unitp.ranks.describe import ask_interpreter
+from unitp.ranks.describe import ask_interpreter, describe, versions_in
 from unitp.session.launch import launch
 from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
@@ -297,6 +300,27 @@ def test_an_interpreter_describes_itself(interpreter: str) -> None:
     found = {backend.name: backend for backend in answer.backends}
     assert found["numpy"].versions["numpy"] == np.__version__
     assert "mpi4py" in found["numpy"].versions
+
+
+def test_an_interpreter_with_another_unitp_is_refused_by_both_versions(tmp_path: Path) -> None:
+    """What driver and ranks say to each other is of their own series of versions."""
+    here = discover.installed("unitp")
+    described = json.dumps(msgspec.to_builtins(describe()))
+    script = tmp_path / "python"
+
+    def answering(text: str) -> str:
+        script.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+        script.chmod(0o755)
+        return str(script)
+
+    assert versions_in(answering(described), discover.backend("numpy"))["numpy"] == np.__version__
+    newer = described.replace(f'"unitp": "{here}"', '"unitp": "9.9.0"')
+    with pytest.raises(BackendError, match=rf"python has unitp 9\.9\.0, and this is unitp {here}") as caught:
+        versions_in(answering(newer), discover.backend("numpy"))
+    assert caught.value.hint == f"Run: {script} -m pip install unitp=={here} unitp-numpy"
+    broken = described.replace('"broken": {}', '"broken": {"numpy": "ImportError: libmpi.so"}')
+    with pytest.raises(BackendError, match=r"backend numpy cannot be loaded in .*: ImportError: libmpi\.so"):
+        versions_in(answering(broken), discover.backend("numpy"))
 
 
 def test_ranks_run_in_the_interpreter_of_the_settings(

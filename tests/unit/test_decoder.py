@@ -60,7 +60,7 @@ class Vocabulary:
     """As much of a graph as the decoder asks for."""
 
     def __init__(self) -> None:
-        self.nodes = ()
+        self.nodes = self.parameters = ()
         self.types = {"logits": TensorType("float32", ("batch", "take", 1000))}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,11 @@ def test_a_broken_plug_in_is_a_line_and_the_others_work(strangers: discover.Regi
     assert {b.name: b.reason.partition(":")[0] for b in strangers.broken} == {
         "broken": "ImportError",
         "mistaken": "unitp_backend returned str, wanted is a BackendSpec",
+        "newer": f"unitp-newer 9.9 needs unitp<9.10,>=9.9, and this is unitp {version('unitp')}",
         "raising": "KeyError",
         "twin": 'another plug-in has a backend "numpy"',
     }
-    assert {b.distribution for b in strangers.broken} == {"unitp-strange"}
+    assert {b.distribution for b in strangers.broken} == {"unitp-strange", "unitp-newer"}
     assert {"numpy", "torch", "tensorflow", "mxnet", "skewed", "absent"} == set(strangers.backends)
     assert strangers.backends["numpy"].engine == "unitp_numpy.executor:connect"
 
@@ -80,7 +82,16 @@ def test_a_plug_in_of_the_current_folder_is_not_loaded(
 def test_asking_for_a_broken_backend_says_why(strangers: discover.Registry) -> None:
     with pytest.raises(BackendError, match=r"cannot be loaded: ImportError: libstrange.so.1") as caught:
         discover.backend("broken")
-    assert "unitp-strange" in caught.value.hint
+    assert caught.value.hint == "Run: pip install --force-reinstall unitp-strange"
+
+
+def test_a_backend_for_another_unitp_is_named_with_both_versions_and_not_imported(strangers: discover.Registry) -> None:
+    with pytest.raises(
+        BackendError, match=r"unitp-newer 9\.9 needs unitp<9\.10,>=9\.9, and this is unitp \d"
+    ) as caught:
+        discover.backend("newer")
+    assert caught.value.hint == "Run: pip install --upgrade unitp unitp-newer"
+    assert "unitp_strange.newer" not in sys.modules
 
 
 def test_an_unknown_backend_gets_the_nearest_name() -> None:

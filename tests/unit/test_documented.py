@@ -14,12 +14,14 @@ from unitp.cli import VERBS
 from unitp.config import DEFAULTS, variable_of
 from unitp.errors import RankError, UnitpError
 from unitp.plugins import hookspecs
+from unitp.plugins.discover import backends
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks.environment import KEPT
 
 ROOT = Path(__file__).parents[2]
 DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
 EVERYTHING = "\n".join([(ROOT / "README.md").read_text("utf-8"), *DOCS.values()])
+SECURITY = (ROOT / "SECURITY.md").read_text("utf-8")
 COMMAND_LINE = DOCS["command-line.md"]
 
 
@@ -82,6 +84,21 @@ def test_a_hook_is_documented(hook: str) -> None:
 @pytest.mark.parametrize("field", BackendSpec.__struct_fields__)
 def test_what_a_backend_says_of_itself_is_documented(field: str) -> None:
     assert f"{field}=" in DOCS["write-a-backend.md"]
+
+
+@pytest.mark.parametrize("spec", backends().values(), ids=lambda spec: spec.name)
+def test_what_others_reach_of_a_backend_is_documented(spec: BackendSpec) -> None:
+    rows = [
+        line for line in SECURITY.partition("without isolation")[2].splitlines() if line.startswith(f"| {spec.name} |")
+    ]
+    assert len(rows) == bool(spec.exposed)
+
+
+def test_a_framework_that_nobody_mends_is_documented_once() -> None:
+    assert {spec.name for spec in backends().values() if spec.notice} == {"mxnet"}
+    assert SECURITY.count("Apache retired MXNet in 2023") == 1
+    assert "Apache retired MXNet" not in EVERYTHING
+    assert "SECURITY.md#mxnet-is-retired" in EVERYTHING
 
 
 @pytest.mark.parametrize("name", unitp.__all__)

@@ -39,3 +39,11 @@ def test_a_mesh_that_cannot_be_read_is_refused(text):
 def test_sizes_are_whole_numbers(size: object) -> None:
     with pytest.raises(MeshError, match="mesh axis tp has size"):
         Mesh(tp=size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text", ["tp=1000000", "tp=99999999999999999999", "tp=" + "9" * 5000, "dp=64,tp=64", "tp=\u0663"]
+)
+def test_a_mesh_beyond_all_reason_is_refused_at_once(text: str) -> None:
+    with pytest.raises(MeshError, match=r"1024 ranks|NAME=SIZE"):
+        Mesh.parse(text)

@@ -42,8 +42,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
             tell(f"{spec.name}: {'looking' if no_start else f'starting {RANKS} ranks'}")
             rows.append(_examine(spec, settings, no_start))
     for b in found.broken if not backends else ():
-        mend = f"pip install --force-reinstall {quote(b.distribution)}"
-        rows.append({"backend": b.name, "state": "broken", "mend": mend, "why": b.reason})
+        rows.append({"backend": b.name, "state": "broken", "mend": b.mend, "why": b.reason})
     models = [
         _examine_model(known.name, known.path() is not None, known.intact(), known.install) for known in KNOWN.values()
     ]
@@ -61,18 +60,18 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
     """One backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
     from unitp.plugins.discover import lacking, versions
-    from unitp.ranks.describe import ask_interpreter
+    from unitp.ranks.describe import versions_in
 
     row: dict[str, Any] = {"backend": spec.name, "runtime": spec.runtime, "state": "ok", "mend": "", "why": ""}
+    row["notice"] = spec.notice
     python = python_of(spec.name, settings.all)
     row["python"] = python or sys.executable
     found = versions(spec)
     if python:
         try:
-            there = next((b for b in ask_interpreter(python).backends if b.name == spec.name), None)
+            found = versions_in(python, spec)
         except BackendError as error:
-            return {**row, "versions": {}, "state": "fails", "mend": error.hint, "why": error.message}
-        found = there.versions if there else dict.fromkeys(found)
+            return {**row, "versions": {}, "state": "fails", "mend": _command(error), "why": error.message}
     row["versions"] = found
     if wanted := lacking(spec, found, RANKS):
         command = f"{quote(python)} -m {spec.install}" if python else spec.install
@@ -83,10 +82,15 @@ def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str,
     try:
         sums = _sum(spec, settings)
     except UnitpError as error:
-        return {**row, "state": "fails", "mend": error.hint or spec.install, "why": error.message}
+        return {**row, "state": "fails", "mend": _command(error) or spec.install, "why": error.message}
     if sums != [RANKS * 1.5] * RANKS:
         return {**row, "state": "fails", "mend": spec.install, "why": f"{RANKS} ranks summed 1.5 to {sums}"}
     return {**row, "why": f"{RANKS} ranks summed a number, {time.perf_counter() - begun:.1f} s"}
+
+
+def _command(error: UnitpError) -> str:
+    """What mends it."""
+    return error.hint.removeprefix("Run: ")
 
 
 def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
@@ -131,6 +135,8 @@ def _print(rows: list[dict[str, Any]], models: list[dict[str, str]]) -> None:
     for row in rows:
         if row["mend"]:
             say(f"{row['backend']}: run {row['mend']}")
+        if row.get("notice"):
+            say(f"{row['backend']}: {row['notice']}.")
     for model in models:
         mend = f": run {model['mend']}" if model["mend"] else ""
         say(f"model {model['model']} {model['state']}{mend}")

@@ -79,9 +79,11 @@ def write_archive(file: BinaryIO, arrays: Mapping[str, Any]) -> None:
 
 def read_inputs(inputs: tuple[str, ...], archive: str | None) -> dict[str, Any]:
     """Arrays by name from `NAME=FILE` words and an archive. Nothing in them is unpickled."""
+    from unitp.session.array_files import read_arrays
+
     found: dict[str, Any] = {}
     if archive:
-        arrays = _load(archive)
+        arrays = read_arrays(archive)
         if not isinstance(arrays, dict):
             raise InputError(f"{archive} is one array, not an archive", hint="Give it with --input NAME=FILE.npy.")
         found |= arrays
@@ -91,31 +93,7 @@ def read_inputs(inputs: tuple[str, ...], archive: str | None) -> dict[str, Any]:
             raise InputError(f'cannot read --input "{text}"', hint="Write it as in input_ids=ids.npy.")
         if name in found:
             raise InputError(f"input {name} is given twice")
-        found[name] = _load(path)
+        found[name] = read_arrays(path)
         if isinstance(found[name], dict):
             raise InputError(f"{path} is an archive, not one array", hint="Give it with --inputs FILE.npz.")
     return found
-
-
-def _load(path: str) -> Any:
-    """An array, or a dict of arrays. What a damaged file makes NumPy raise is many things."""
-    import numpy as np
-
-    try:
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, np.lib.npyio.NpzFile):
-            return found
-        with found:
-            return dict(found.items())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (
-        ValueError,
-        EOFError,
-        KeyError,
-        SyntaxError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        OverflowError,
-    ) as error:
-        raise InputError(f"cannot read arrays from {path}: {error}") from None

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from math import inf, isfinite
 from pathlib import Path
@@ -44,9 +43,12 @@ from unitp.cost.device import Device, Points, Rate
 from unitp.cost.link import KINDS, Link, Stretch
 from unitp.cost.machine import Machine, Pair
 from unitp.errors import GraphError, InputError, did_you_mean
+from unitp.files import parse_toml, read_text
 from unitp.graph.ops import is_contraction, operator
 
 PROFILES = Path(__file__).parent / "profiles"
+MOST = 4 << 20
+"""Bytes of a machine file."""
 LINK = ("latency_s", "bytes_per_s", "call_s")
 DEVICE = ("flops_per_s", "memory_bytes_per_s", "operator_s", "program_s", "matmul", "operators")
 RATE = ("operator_s", "flops_per_s", "bytes_per_s")
@@ -69,24 +71,16 @@ def load_machine(name: str | os.PathLike[str]) -> Machine:
     """A machine by the name of a profile, or from a file. Raises InputError with all that is wrong."""
     text = os.fspath(name)
     path = PROFILES / f"{text}.toml" if text in profiles() else Path(text)
-    try:
-        return parse_machine(path.read_text("utf-8"), str(path), path.stem)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise InputError(
             f'there is no machine "{text}": neither a file nor a profile', hint=did_you_mean(text, profiles())
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot read the machine {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"cannot read the machine {path}: {error}") from None
+        )
+    return parse_machine(read_text(path, most=MOST, what="the machine "), str(path), path.stem)
 
 
 def parse_machine(text: str, where: str = "machine", name: str = "") -> Machine:
     """A machine from the text of a file. Raises InputError with all that is wrong."""
-    try:
-        file = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is not TOML: {error}") from None
+    file = parse_toml(text, where)
     reader = _Reader()
     made = reader.machine(file, name)
     if reader.problems:

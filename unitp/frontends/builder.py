@@ -41,7 +41,8 @@ class Builder:
         self._inputs[name] = self._define(name, TensorType(dtype, shape))
         return name
 
-    def parameter(self, name: str, shape: tuple[int, ...], source: Source, dtype: str = "float32") -> str:
+    def parameter(self, name: str, shape: tuple[Dim, ...], source: Source, dtype: str = "float32") -> str:
+        """A stored tensor. A symbol among its dims means that `source` can give any number of rows up to its length."""
         self._parameters.append(Parameter(name, self._define(name, TensorType(dtype, shape)), source))
         return name
 

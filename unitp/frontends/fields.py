@@ -5,7 +5,6 @@ A missing or impossible value is a ModelError that names the file, the key, what
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -13,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from unitp.errors import ModelError
+from unitp.files import parse_json, read_text
 
-MOST = 1 << 32
+MOST = 1 << 24
+"""No size in a model file is larger: vocabularies have up to 3 * 10^5 rows, contexts up to 10^7 positions."""
+MOST_HEAD = 1 << 16
 
 
 class Fields:
@@ -26,11 +28,11 @@ class Fields:
     def get(self, key: str) -> Any:
         return self.values.get(key)
 
-    def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number from 1 to 2**32."""
+    def whole(self, key: str, default: int | None = None, *, most: int = MOST) -> int:
+        """A whole number from 1 to `most`."""
         value = self._given(key, default)
-        if type(value) is not int or not 1 <= value <= MOST:
-            raise self.wrong(key, f"a whole number from 1 to {MOST}")
+        if type(value) is not int or not 1 <= value <= most:
+            raise self.wrong(key, f"a whole number from 1 to {most}")
         return value
 
     def real(self, key: str, default: float | None = None, *, least: float = 0.0) -> float:
@@ -80,23 +82,9 @@ class Fields:
         return value
 
 
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is corrupt: not UTF-8 at byte {error.start}") from None
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return found
+    """The JSON object in a model's file."""
+    return parse_json(read_text(path, ModelError), path, ModelError)
 
 
 def _short(value: object) -> str:

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from unitp.errors import ModelError
-from unitp.frontends.fields import Fields
+from unitp.files import opened, require_whole
+from unitp.frontends.fields import MOST_HEAD, Fields
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.frontends.model import Decoder, Model
 from unitp.frontends.sentencepiece import DEFAULTS
@@ -90,11 +91,9 @@ class _Cursor:
 
 def read_gguf(path: str | Path) -> GgufFile:
     """Metadata and tensor sources. Raises ModelError for a missing, truncated or corrupt file."""
-    try:
-        with open(path, "rb") as file:
-            return _read(_Cursor(str(path), file))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
+    with opened(path, ModelError) as file:
+        require_whole(file, path, ModelError)
+        return _read(_Cursor(str(path), file))
 
 
 def _read(cursor: _Cursor) -> GgufFile:
@@ -117,15 +116,22 @@ def _read(cursor: _Cursor) -> GgufFile:
         raise ModelError(f"{path} is corrupt: general.alignment is {alignment!r}, wanted is a power of two")
     base = -(-cursor.at // alignment) * alignment
     tensors: dict[str, GgufSource] = {}
-    for name, shape, kind, at in found:
+    end, last = base, "the header"
+    for name, shape, kind, at in sorted(found, key=lambda info: info[3]):
         if name in tensors:
             raise ModelError(f'{path} is corrupt: tensor "{name}" is there twice')
         if at % alignment:
             raise ModelError(f'{path} is corrupt: tensor "{name}" begins at {at}, no multiple of {alignment}')
         tensors[name] = GgufSource(path, base + at, kind, shape)
-        if (end := base + at + _stored_bytes(path, name, tensors[name])) > cursor.size:
+        if base + at != -(-end // alignment) * alignment:
+            how = "overlaps" if base + at < end else "leaves bytes that are nobody's after"
+            raise ModelError(f'{path} is corrupt: tensor "{name}" {how} {last}')
+        end, last = base + at + _stored_bytes(path, name, tensors[name]), f'tensor "{name}"'
+        if end > cursor.size:
             raise ModelError(f'{path} is truncated: tensor "{name}" ends at byte {end}, the file at {cursor.size}')
-    return GgufFile(path, metadata, tensors)
+    if cursor.size > -(-end // alignment) * alignment:
+        raise ModelError(f"{path} is corrupt: its tensors end at byte {end}, the file at {cursor.size}")
+    return GgufFile(path, metadata, {name: tensors[name] for name, *_ in found})
 
 
 def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
@@ -239,7 +245,7 @@ def llama_config(file: GgufFile) -> LlamaConfig:
         raise ModelError(f"{path}: unitp does not implement {'; '.join(problems)}")
     given = Fields(own, path, f"{architecture}.")
     heads, width = given.whole("attention.head_count"), given.whole("embedding_length")
-    head_dim = given.whole("attention.key_length", max(1, width // heads))
+    head_dim = given.whole("attention.key_length", max(1, width // heads), most=MOST_HEAD)
     for key in ("rope.dimension_count", "attention.value_length"):
         if given.whole(key, head_dim) != head_dim:
             raise given.wrong(key, f"the size of a head, {head_dim}")

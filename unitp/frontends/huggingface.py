@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from unitp.errors import ModelError
-from unitp.frontends.fields import Fields, read_json, read_text
+from unitp.files import read_text
+from unitp.frontends.fields import MOST_HEAD, Fields, read_json
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.frontends.rope import rope_divisors, unknown_rope
@@ -172,11 +173,10 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     """The chat template: a file of its own, or in the settings; of several, the one called default."""
     file = folder / "chat_template.jinja"
     if file.exists():
-        return read_text(file)
+        return read_text(file, ModelError)
     found = settings.get("chat_template")
     if isinstance(found, list):
-        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-        found = named.get("default")
+        found = next((t.get("template") for t in found if isinstance(t, dict) and t.get("name") == "default"), None)
     return found if isinstance(found, str) else ""
 
 
@@ -223,11 +223,11 @@ def _require_known(config: Mapping[str, Any], where: object) -> None:
 def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
     given, kind = Fields(config, where), _kind(config)
     heads, width = given.whole("num_attention_heads"), given.whole("hidden_size")
-    head_dim = given.whole("head_dim", max(1, width // heads))
+    head_dim = given.whole("head_dim", max(1, width // heads), most=MOST_HEAD)
     base, divisors = rope_divisors(config, head_dim, where)
     unsaid = "num_key_value_heads" not in config  # what transformers then takes for Mistral and Qwen2 is not `heads`
     attention_bias = kind == "llama" and given.flag("attention_bias")
-    experts = given.whole("num_local_experts") if kind == "mixtral" else 0
+    experts = given.whole("num_local_experts", most=MOST_HEAD) if kind == "mixtral" else 0
     chosen = given.whole("num_experts_per_tok") if kind == "mixtral" else 0
     if chosen > experts:
         raise given.wrong("num_experts_per_tok", f"at most num_local_experts, {experts}")

@@ -151,9 +151,10 @@ class _Decoder:
         return b.graph(logits, *b.TopK(logits, k="candidates", name=("top_values", "top_ids")))
 
     def rope_table(self, part: str) -> str:
+        """As many rows as the caches have, however many positions the model was made for."""
         c = self.c
         source = RopeSource(part, c.max_context, c.head_dim, c.rope_base, c.rope_divisors)
-        return self.b.parameter(f"rope_{part}", (c.max_context, c.head_dim // 2), source)
+        return self.b.parameter(f"rope_{part}", ("cache", c.head_dim // 2), source)
 
     def weight(self, name: str, *shape: int) -> str:
         return self.b.parameter(name, shape, self.weights[name])

@@ -6,17 +6,21 @@ sizes are checked here, since ranks trust them.
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unitp.errors import ModelError
+from unitp.files import MOST_TEXT, opened, parse_json, require_whole
 from unitp.frontends.fields import read_json
 from unitp.graph.source import FileSource
 from unitp.graph.weights import NUMBERS
+
+HEADER = 8
+"""Bytes that say how long the header is."""
 
 
 def read_sharded(index: Path) -> dict[str, FileSource]:
@@ -40,34 +44,39 @@ def read_sharded(index: Path) -> dict[str, FileSource]:
 
 def read_safetensors(path: Path) -> dict[str, FileSource]:
     """Where each tensor of a file lies. Raises ModelError for a missing, truncated or corrupt file."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise ModelError(
-                    f"{path} is truncated or no safetensors file: {size} bytes, a header of {length} wanted"
-                )
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", hint="Weights are read from safetensors.") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is corrupt: its header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise ModelError(f"{path} is corrupt: its header is no JSON object")
-    begin = 8 + length
-    found = {name: _entry(path, name, e, begin) for name, e in header.items() if name != "__metadata__"}
-    end = max((s.offset + _stored_bytes(s) for s in found.values()), default=begin)
-    if end != size:
-        state = "truncated" if end > size else "corrupt"
-        raise ModelError(f"{path} is {state}: its tensors end at byte {end}, the file at {size}")
+    with opened(path, ModelError, hint="Weights are read from safetensors.") as file:
+        size = require_whole(file, path, ModelError)
+        length = int.from_bytes(file.read(HEADER), "little")
+        if size < HEADER or length > size - HEADER:
+            raise ModelError(f"{path} is truncated or no safetensors file: {size} bytes, a header of {length} wanted")
+        if length > MOST_TEXT:
+            raise ModelError(f"{path} has a header of {length} bytes, at most {MOST_TEXT} are read")
+        header = parse_json(file.read(length), f"{path} is corrupt: its header", ModelError)
+    about, begin = header.pop("__metadata__", {}), HEADER + length
+    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+        raise ModelError(f"{path} is corrupt: its __metadata__ is not text by name")
+    found = {name: _entry(path, name, entry, begin) for name, entry in header.items()}
+    _require_contiguous(path, found, begin, size)
     return found
+
+
+def _require_contiguous(path: Path, found: Mapping[str, FileSource], begin: int, size: int) -> None:
+    """Raise ModelError where tensors overlap, or bytes belong to none of them, as the package does."""
+    at, last = begin, "the header"
+    for name, source in sorted(found.items(), key=lambda item: (item[1].offset, _stored_bytes(item[1]))):
+        if source.offset != at:
+            how = "overlaps" if source.offset < at else f"leaves {source.offset - at} bytes that are nobody's after"
+            raise ModelError(f'{path} is corrupt: tensor "{name}" {how} {last}')
+        at, last = at + _stored_bytes(source), f'tensor "{name}"'
+    if at != size:
+        state = "truncated" if at > size else "corrupt"
+        raise ModelError(f"{path} is {state}: its tensors end at byte {at}, the file at {size}")
 
 
 def _entry(path: Path, name: str, entry: Any, begin: int) -> FileSource:
     """One tensor of a header."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
-        raise ModelError(f'{path} is corrupt: tensor "{name}" is {entry!r}')
+        raise ModelError(f'{path} is corrupt: tensor "{name}" is {str(entry)[:60]}')
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in NUMBERS:
         raise ModelError(f'{path}: tensor "{name}" has dtype {dtype}; known: {", ".join(NUMBERS)}')

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
 from unitp.errors import ModelError
+from unitp.files import unicode
 from unitp.frontends.fields import Fields
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
@@ -44,7 +45,7 @@ class SentencePiece:
 
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         ids = [self._bos] if bos and self._bos is not None else []
-        for part in self._parts(text):
+        for part in self._parts(unicode(text)):
             if isinstance(part, int):
                 ids.append(part)
             else:

@@ -7,12 +7,12 @@ tokens that go on from a text into more text as they come, holding back bytes th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from unitp.errors import ModelError, from_signal
+from unitp.errors import ModelError
+from unitp.files import foreign, read_bytes, unicode
 from unitp.frontends.fields import Fields
 
 
@@ -69,17 +69,19 @@ class Tokenizer(Protocol):
 
 
 class PackageTokenizer:
-    """One that the `tokenizers` package knows."""
+    """One that the `tokenizers` package knows, from the file `where`."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, where: str) -> None:
+        self._tokenizer, self._where = tokenizer, where
 
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=bos).ids
+        with foreign(f"the tokenizer in {self._where} cannot encode a text", ModelError):
+            ids: list[int] = self._tokenizer.encode(unicode(text), add_special_tokens=bos).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
+        with foreign(f"the tokenizer in {self._where} cannot decode tokens", ModelError):
+            return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
 
     def token_id(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
@@ -156,18 +158,12 @@ def load_tokenizer(source: TokenizerSource) -> Tokenizer:
 def _from_json(source: JsonTokenizer) -> PackageTokenizer:
     from tokenizers import Tokenizer as Fast
 
-    try:
-        fast = Fast.from_str(Path(source.path).read_text("utf-8"))
+    data = read_bytes(source.path, ModelError)
+    with foreign(f"{source.path} is no tokenizer", ModelError):
+        fast = Fast.from_str(data.decode())
         fast.no_truncation()  # stored beside the tokenizer, but of a training run
         fast.no_padding()
-        return PackageTokenizer(fast)
-    except OSError as error:
-        raise ModelError(f"cannot read {source.path}: {error.strerror}") from None
-    except Exception as error:
-        # the package raises bare Exception for anything it cannot parse
-        if from_signal(error):
-            raise
-        raise ModelError(f"{source.path} is no tokenizer: {error}") from None
+    return PackageTokenizer(fast, source.path)
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any], path: str) -> GgufTokenizer | UnknownTokenizer:
@@ -205,13 +201,8 @@ def _byte_level(given: Fields, path: str) -> PackageTokenizer:
         raise ModelError(f"{path} has tokenizer.ggml.add_eos_token=True, which unitp does not implement")
     tokens, types = given.texts("tokenizer.ggml.tokens"), given.ids("tokenizer.ggml.token_type")
     merges = [m.partition(" ")[::2] for m in given.texts("tokenizer.ggml.merges")]
-    try:
+    with foreign(f"the tokenizer in {path} is corrupt", ModelError):
         model = models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=way == "llama3")
-    except Exception as error:
-        # the package raises bare Exception for a vocabulary that contradicts itself
-        if from_signal(error):
-            raise
-        raise ModelError(f"the tokenizer in {path} is corrupt: {error}") from None
     fast = Fast(model)
     _pre_tokenize(fast, way)
     fast.decoder = decoders.ByteLevel()
@@ -230,7 +221,7 @@ def _byte_level(given: Fields, path: str) -> PackageTokenizer:
                 "tokenizer.ggml.bos_token_id", f"one of {len(tokens)} tokens, as the prompt begins with it"
             )
         fast.post_processor = processors.TemplateProcessing("bos $A", special_tokens=[("bos", bos[0])])
-    return PackageTokenizer(fast)
+    return PackageTokenizer(fast, path)
 
 
 def _pre_tokenize(fast: Any, way: str) -> None:

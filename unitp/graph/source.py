@@ -28,7 +28,10 @@ class GgufSource(msgspec.Struct, frozen=True, tag="gguf"):
 
 
 class RopeSource(msgspec.Struct, frozen=True, tag="rope"):
-    """cos or sin of `position * base**(-2 i / dim) / divisors[i]`, shape (length, dim/2): computed in float64, rounded once."""
+    """cos or sin of `position * base**(-2 i / dim) / divisors[i]`, computed in float64 and rounded once.
+
+    Its shape is (rows, dim/2), for as many rows as are asked for, up to `length`: the positions that a model was made for.
+    """
 
     part: str
     length: int

@@ -5,6 +5,8 @@ folder called like a framework would be found).
 
 A plug-in that lies in the current folder is not loaded: Python looks there first in a notebook or an interactive session, and
 whoever enters a folder has not read it.
+
+Nor is one whose distribution asks for another version of unitp.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -28,11 +31,19 @@ GROUP = "unitp"
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A plug-in that could not be loaded, and why. `distribution`: what to install, a name or a folder."""
+    """A plug-in that could not be loaded, and why. `distribution`: what to install, a name or a folder. `other`: it was made for
+    another version of unitp.
+    """
 
     name: str
     distribution: str
     reason: str
+    other: bool = False
+
+    @property
+    def mend(self) -> str:
+        """The command that mends it."""
+        return f"pip install {'--upgrade unitp' if self.other else '--force-reinstall'} {quote(self.distribution)}"
 
 
 class Registry(msgspec.Struct, frozen=True):
@@ -54,6 +65,9 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
             broken.append(Broken(point.name, os.getcwd(), here))
             continue
         try:
+            if reason := _made_for_another(point):
+                broken.append(Broken(point.name, _owner(point.name), reason, other=True))
+                continue
             plugins.register(point.load(), point.name)
         except Exception as error:
             # whatever a stranger's module raises is that plug-in's fault: it is reported
@@ -61,6 +75,20 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
                 raise
             broken.append(Broken(point.name, _owner(point.name), f"{type(error).__name__}: {error}"))
     return plugins, tuple(broken)
+
+
+def _made_for_another(point: EntryPoint) -> str:
+    """Which version of unitp the distribution of a plug-in needs, where this is another one."""
+    from packaging.requirements import Requirement
+
+    here, dist = installed("unitp"), point.dist
+    if here is None or dist is None:
+        return ""
+    for one in map(Requirement, dist.requires or ()):
+        holds = one.marker is None or one.marker.evaluate({"extra": ""})
+        if one.name == "unitp" and holds and not one.specifier.contains(here, prereleases=True):
+            return f"{dist.name} {dist.version} needs {one}, and this is unitp {here}"
+    return ""
 
 
 def _in_current_folder(point: EntryPoint) -> bool:
@@ -121,9 +149,7 @@ def backend(name: str) -> BackendSpec:
         return found.backends[name]
     for plugin in found.broken:
         if plugin.name == name:
-            raise BackendError(
-                f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Reinstall {plugin.distribution}."
-            )
+            raise BackendError(f"backend {name} cannot be loaded: {plugin.reason}", hint=f"Run: {plugin.mend}")
     raise BackendError(f'unknown backend "{name}"', hint=did_you_mean(name, found.backends))
 
 

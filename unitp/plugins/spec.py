@@ -45,6 +45,8 @@ class BackendSpec(msgspec.Struct, frozen=True):
 
     `exposed`: what can be reached, and by whom, of a session that is not isolated (`unitp.ranks.isolation`).
 
+    `notice`: what somebody should know before relying on the framework, as that nobody mends it any more; `doctor` says it.
+
     `segments`: patterns of the names of files that its ranks make in `/dev/shm`, and may leave there where they are killed.
     """
 
@@ -61,6 +63,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     port_taken: tuple[str, ...] = ("ddress already in use",)
     passes: tuple[str, ...] = ()
     exposed: str = ""
+    notice: str = ""
     segments: tuple[str, ...] = ()
 
 

@@ -58,7 +58,8 @@ def _together(programs: Sequence[Program], ranks: Sequence[int]) -> list[Memory]
     parameters = states = np.zeros(len(ranks), np.int64)
     copies: dict[tuple[str, Layout], Row] = {}
     for own in sizes:
-        copies |= _stored(own)
+        for key, row in _stored(own).items():
+            copies[key] = np.maximum(row, copies.get(key, 0))
         states = np.maximum(states, own.total(old for old, _ in own.program.states))
     for row in copies.values():
         parameters = parameters + row

@@ -12,6 +12,7 @@ import msgspec
 
 from unitp.errors import BackendError
 from unitp.plugins import discover
+from unitp.plugins.spec import BackendSpec
 from unitp.ranks.environment import KEPT, chosen
 from unitp.ranks.worker_command import command
 
@@ -64,6 +65,34 @@ def describe() -> Description:
     )
 
 
+def versions_in(python: str, spec: BackendSpec) -> dict[str, str | None]:
+    """What another interpreter has of what a backend requires. Raises BackendError where it cannot be asked, has another
+    version of unitp, or does not know the backend.
+    """
+    answer = ask_interpreter(python)
+    if (here := discover.installed("unitp")) and answer.unitp and _series(here) != _series(answer.unitp):
+        raise BackendError(
+            f"the interpreter {python} has unitp {answer.unitp}, and this is unitp {here}",
+            hint=f"Run: {quote(python)} -m pip install unitp=={here} {spec.distribution}",
+        )
+    if reason := answer.broken.get(spec.name):
+        raise BackendError(f"backend {spec.name} cannot be loaded in {python}: {reason}")
+    found = next((b.versions for b in answer.backends if b.name == spec.name), None)
+    if found is None:
+        raise BackendError(
+            f"{python} does not know backend {spec.name}",
+            hint=f"Run: {quote(python)} -m pip install {spec.distribution}",
+        )
+    return found
+
+
+def _series(version: str) -> tuple[int, ...]:
+    """Versions of one series understand each other."""
+    from packaging.version import Version
+
+    return Version(version).release[:2]
+
+
 def ask_interpreter(python: str) -> Description:
     """What another interpreter says of itself. Raises BackendError where it cannot be run or has no unitp."""
     try:
@@ -81,7 +110,7 @@ def ask_interpreter(python: str) -> Description:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise BackendError(
-            f"the interpreter {python} has no working unitp: {last}", hint=f"{quote(python)} -m pip install unitp"
+            f"the interpreter {python} has no working unitp: {last}", hint=f"Run: {quote(python)} -m pip install unitp"
         )
     try:
         return msgspec.json.decode(done.stdout, type=Description)

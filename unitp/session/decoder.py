@@ -18,6 +18,7 @@ from unitp.engine.engine import Array
 from unitp.errors import InputError
 from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
+from unitp.graph.source import RopeSource
 from unitp.mesh import Mesh
 
 INPUTS = ("input_ids", "position_ids", "write_indices", "kv_length", "logits_index")
@@ -46,8 +47,10 @@ def is_decoder(graph: Graph) -> bool:
 
 
 def positions(graph: Graph) -> int | None:
-    """How many positions the graph's rotary tables hold; None where it has none."""
-    rows = [graph.types[node.inputs[1]].shape[0] for node in graph.nodes if operator(node.op).kind == "rotary"]
+    """How many positions the graph's rotary tables can have rows for; None where it has none."""
+    tables = {node.inputs[1] for node in graph.nodes if operator(node.op).kind == "rotary"}
+    rows = [graph.types[name].shape[0] for name in tables]
+    rows += [p.source.length for p in graph.parameters if p.name in tables and isinstance(p.source, RopeSource)]
     return min((n for n in rows if isinstance(n, int)), default=None)
 
 

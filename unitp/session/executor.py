@@ -68,14 +68,14 @@ class Executor:
         self._made = 0
         self._calls: list[TracedCall] | None = None
 
-    def load(self) -> None:
-        """Have every rank read its slices of the parameters."""
+    def load(self, sizes: Mapping[str, int]) -> None:
+        """Have every rank read its slices of the parameters. `sizes`: of their symbolic dims."""
         mesh = self.plan.mesh
         messages = {}
         for rank in range(mesh.size):
             parts = []
             for parameter in self.graph.parameters:
-                shape = tuple(int(n) for n in parameter.type.shape)
+                shape = parameter.type.sized(sizes)
                 at = self.plan.parameters[parameter.name].bind(shape, mesh).intervals(shape, rank, mesh)
                 parts.append(ParameterPart(parameter, at, self._wide(parameter.type.dtype)))
             messages[rank] = Load(tuple(parts))

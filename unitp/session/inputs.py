@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from unitp.engine.engine import Array
 from unitp.errors import InputError, did_you_mean
 from unitp.graph.graph import Graph, TensorType
+
+MOST_ID = 1 << 62
 
 
 def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Array], dict[str, int]]:
@@ -22,8 +25,12 @@ def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Ar
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}
     for name in filter(given.__contains__, graph.inputs):
-        array = np.asarray(given[name])
         wanted = graph.inputs[name]
+        try:
+            array = np.asarray(given[name])
+        except (ValueError, TypeError, OverflowError) as error:  # ragged lists, or what is no number
+            problems.append(f"{name} is no array: {error}")
+            continue
         found = _dtype_problem(array, wanted) or _shape_problem(array, wanted, sizes)
         if found:
             problems.append(f"{name} {found}")
@@ -73,15 +80,23 @@ def token_lists(ids: object) -> tuple[list[list[int]], bool]:
         raise InputError("no token ids are given", hint="Give a list of integers, or a list of such lists.")
     single = not isinstance(ids[0], list | tuple | np.ndarray)
     prompts = [list(prompt) for prompt in ([ids] if single else ids)]
-    strange = [t for prompt in prompts for t in prompt if isinstance(t, bool) or not isinstance(t, int | np.integer)]
+    strange = [t for prompt in prompts for t in prompt if not _is_whole(t)]
     if strange:
-        raise InputError(f"{strange[0]!r} is no token id", hint="Token ids are integers.")
+        raise InputError(f"{reprlib.repr(strange[0])} is no token id", hint="Token ids are integers.")
     return [[int(t) for t in prompt] for prompt in prompts], single
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a value is a whole number that an array can hold."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and -MOST_ID <= int(value) <= MOST_ID
 
 
 def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
     """The sequences of `input_ids` [batch, seq]."""
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"input_ids is no array: {error}", hint="Sequences in one array are equally long.") from None
     if array.ndim != 2:
         raise InputError(
             f"input_ids has {array.ndim} dims {list(array.shape)}, wanted are 2",

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from shlex import quote
 
 import msgspec
 
@@ -29,7 +30,7 @@ from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
 from unitp.program.instructions import Program
 from unitp.ranks.cluster import Cluster
-from unitp.ranks.describe import ask_interpreter
+from unitp.ranks.describe import versions_in
 from unitp.ranks.environment import chosen
 from unitp.ranks.isolation import Isolation, isolate, require_mode
 from unitp.ranks.status import Places
@@ -150,15 +151,9 @@ def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
     if python == sys.executable:
         discover.require(spec, ranks)
         return
-    answer = ask_interpreter(python)
-    found = next((b for b in answer.backends if b.name == spec.name), None)
-    if found is None:
+    if wanted := discover.lacking(spec, versions_in(python, spec), ranks):
         raise BackendError(
-            f"{python} does not know backend {spec.name}", hint=f"Run: {python} -m pip install {spec.distribution}"
-        )
-    if wanted := discover.lacking(spec, found.versions, ranks):
-        raise BackendError(
-            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {python} -m {spec.install}"
+            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {quote(python)} -m {spec.install}"
         )
 
 

@@ -83,7 +83,8 @@ class Session:
 
     def load(self) -> None:
         """Have every rank read its slices of the parameters."""
-        self.cluster.do(lambda _: self.executor.load())
+        sizes = {"cache": self.decoder.cache} if self.decoder else {}
+        self.cluster.do(lambda _: self.executor.load(sizes))
 
     # running
 

@@ -15,6 +15,8 @@ SPEC = BackendSpec(
     server="unitp_mxnet.server:serve",
     start_limit_s=120.0,
     port_taken=(": bind failed",),
+    notice="Apache retired MXNet in 2023: its faults are not mended, and it keeps numpy below 2. Its KVStore lets in whoever reaches it, "
+    "so keep isolation on, and give it an environment of its own",
     exposed="KVStore's servers take what any user of this host sends them",
 )
 

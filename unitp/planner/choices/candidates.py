@@ -206,6 +206,6 @@ def _terms(node: Node, rule: Rule) -> Iterator[tuple[str, int, Term]]:
 
 
 def parameter_bytes(graph: Graph) -> int:
-    """Bytes of all parameters, once each."""
-    types = (p.type for p in graph.parameters)
+    """Bytes of all parameters of a known size, once each."""
+    types = (p.type for p in graph.parameters if all(isinstance(dim, int) for dim in p.type.shape))
     return sum(prod(map(int, t.shape)) * np.dtype(t.dtype).itemsize for t in types)
