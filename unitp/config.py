@@ -58,7 +58,7 @@ ABOUT = {
     "stall_s": "seconds without progress after which a rank counts as stuck",
 }
 RANGES: dict[str, tuple[float, float, str]] = {
-    "context": (0, float("inf"), "0 (the model's own), or how many tokens"),
+    "context": (0, 10**12, "0 (the model's own), or how many tokens, up to 10^12"),
     "threads": (1, 4096, "a number from 1 to 4096"),
     "port": (0, 65535, "0 (free ones), or a number up to 65535"),
     "stall_s": (0.1, 1e9, "a number of seconds from 0.1 to 1e9"),

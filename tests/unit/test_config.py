@@ -94,6 +94,10 @@ def test_interpreters_are_named_per_backend(folder: Path, own: Path) -> None:
         ("threads = 0", "threads is 0, wanted is a number from 1 to 4096"),
         ("port = 70000", "port is 70000, wanted is 0 (free ones), or a number up to 65535"),
         ("context = -1", "context is -1"),
+        (
+            "context = 0x" + "f" * 5000,
+            "context is a number of more than 30 digits, wanted is 0 (the model's own), or how many tokens",
+        ),
         ("stall_s = nan", "stall_s is nan"),
         ('stall_s = "long"', 'stall_s is "long", wanted is a number'),
         ("mesh = 2", 'mesh is "2", wanted is text in quotes'),
