@@ -18,8 +18,9 @@ import msgspec
 
 from unitp.errors import MeshError, PlanError, did_you_mean
 from unitp.files import read_bytes
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
 from unitp.graph.ops import rule_of
+from unitp.graph.values import Node
 from unitp.host import writing
 from unitp.layout import Layout, Reduction, Split
 from unitp.mesh import Mesh
@@ -65,7 +66,7 @@ class Certificate(msgspec.Struct, frozen=True):
     `fastest_s`: the least objective that was found; plans within 0.1 % of it count as equal, and the one that holds least is
     taken. `held_bytes` is what a rank holds of parameters, copies of them and states, the mean over ranks, and
     `held_bound_bytes` what no such plan is below (0: not known). Plans that hold a parameter in several layouts are considered
-    where they are worth it (`unitp.planner.problem.held_bytes`); `any_bound_s` is what none of these is below either (0: not known).
+    where they are worth it (`unitp.planner.problem.one_layout`); `any_bound_s` is what none of these is below either (0: not known).
 
     All are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit` bytes.
     `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,

@@ -202,8 +202,8 @@ def best_tied(graph: Graph, mesh: Mesh, roles: Mapping[str, str], machine: Machi
     """What the best plan costs in which every node and value is split alike in both phases: exact, by elimination."""
     from unitp.planner.choices.candidates import Candidates
     from unitp.planner.prices.work import Prices
-    from unitp.planner.problem.held_bytes import one_layout
-    from unitp.planner.problem.variables import Problem
+    from unitp.planner.problem.one_layout import one_layout
+    from unitp.planner.problem.problem import Problem
     from unitp.planner.solve.elimination import minimise
 
     problem = Problem(graph, mesh, PHASES, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))

@@ -26,7 +26,8 @@ from overheads import Line, overheads, runnable
 from peer import Peer, Took
 
 import unitp
-from unitp.frontends.gguf import llama_config, read_gguf
+from unitp.frontends.gguf import llama_config
+from unitp.frontends.gguf_file import read_gguf
 from unitp.frontends.known_models import find
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import unitp
-from unitp.frontends.gguf import llama_config, read_gguf
+from unitp.frontends.gguf import llama_config
+from unitp.frontends.gguf_file import read_gguf
 from unitp.frontends.known_models import find
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from unitp.errors import GraphError
-from unitp.graph.graph import DTYPES, Node, TensorType
 from unitp.graph.ops import infer, operator, rule_of
 from unitp.graph.ops import records as table
+from unitp.graph.values import DTYPES, Node, TensorType
 
 NAMES = ("axis", "axes", "shape", "k", "to", "split", "starts", "ends", "perm", "keepdims", "equation", "transA")
 NAMES += ("batch_dims", "epsilon", "is_causal", "interleaved", "count")

@@ -28,7 +28,7 @@ from unitp.cost.machine_file import load_machine
 from unitp.errors import PlanError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner.problem.held_bytes import WORTH
+from unitp.planner.problem.one_layout import WORTH
 from unitp.planner.solve.elimination import TooWideError
 from unitp.planner.tie_break import TOLERANCE
 from unitp.plans import Phase, Plan

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitp.errors import InputError
-from unitp.graph.graph import TensorType
+from unitp.graph.values import TensorType
 from unitp.session.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, chunk_width, live_rows, power_of_two
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import unitp
 from unitp.errors import ModelError
-from unitp.frontends.gguf import load_gguf, read_gguf
+from unitp.frontends.gguf import load_gguf
+from unitp.frontends.gguf_file import read_gguf
 from unitp.graph.source import GgufSource
 from unitp.graph.weights import read
 from unitp.testing.gguf_files import SMALL, metadata, write_gguf, write_small

@@ -6,6 +6,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+import grimp
+
 from unitp.graph.ops import known_ops
 
 PACKAGE = Path(__file__).parents[2] / "unitp"
@@ -40,3 +42,13 @@ def test_no_two_modules_have_one_name() -> None:
         if path.name != "__init__.py" and not within(path, FAMILIES):
             rooms[path.stem].add(room(path))
     assert {name: at for name, at in rooms.items() if len(at) > 1} == BY_DESIGN
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("unitp")
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
+    left = dict(imports)
+    while free := [module for module, imported in left.items() if not imported & left.keys()]:
+        for module in free:
+            del left[module]
+    assert left == {}

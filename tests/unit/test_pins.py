@@ -12,7 +12,8 @@ from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
 from unitp.explain.description import moved
 from unitp.frontends.llama import LlamaConfig, decoder_graph
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
+from unitp.graph.values import Node
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner import plan as plan_graph

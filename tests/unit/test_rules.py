@@ -4,8 +4,8 @@ import pytest
 
 from unitp.errors import GraphError
 from unitp.frontends.builder import Builder
-from unitp.graph.graph import Node, TensorType
 from unitp.graph.ops import factor_split, infer, layouts, rule_of, term_split
+from unitp.graph.values import Node, TensorType
 from unitp.layout import Layout, Split
 
 HEADS = Split(("tp",), ((0, 5), (5, 9)))

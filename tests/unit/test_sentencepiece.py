@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import unitp
 from unitp.errors import ModelError
-from unitp.frontends.gguf import read_gguf
+from unitp.frontends.gguf_file import read_gguf
 from unitp.frontends.sentencepiece import SentencePiece
 from unitp.frontends.tokenizer import GgufTokenizer, Tokenizer, load_tokenizer
 from unitp.testing.gguf_files import sentencepiece, write_sentencepiece

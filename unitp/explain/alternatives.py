@@ -30,11 +30,12 @@ from unitp.layout import Layout
 from unitp.planner.choices.candidates import Candidates
 from unitp.planner.prices.work import Prices
 from unitp.planner.problem.blocks import FEW, instead
-from unitp.planner.problem.held_bytes import one_layout
+from unitp.planner.problem.one_layout import one_layout
 from unitp.planner.problem.pins import apply as apply_pins
 from unitp.planner.problem.pins import matches, operands, readers, written
+from unitp.planner.problem.problem import Problem
 from unitp.planner.problem.unused_axes import unused
-from unitp.planner.problem.variables import SHARED, Problem, Variable
+from unitp.planner.problem.variables import SHARED, Variable
 from unitp.planner.solve.elimination import Table, TooWideError, evaluate
 from unitp.planner.solve.marginals import Marginals, MarginalsGiven
 from unitp.plans import Plan, Unused, require

@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from functools import cached_property
 
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
+from unitp.graph.values import Node
 
 
 def pattern(name: str) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from unitp.errors import GraphError, did_you_mean
-from unitp.graph.graph import Dim, Graph, Node, Parameter, State, TensorType
+from unitp.graph.graph import Graph
 from unitp.graph.ops import infer, known_ops, output_count
 from unitp.graph.source import RandomSource, Source
+from unitp.graph.values import Dim, Node, Parameter, State, TensorType
 
 
 class Maker:

@@ -181,7 +181,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], path: str) -> GgufTokenizer | Un
 
 
 def _from_gguf(path: str) -> Tokenizer:
-    from unitp.frontends.gguf import read_gguf
+    from unitp.frontends.gguf_file import read_gguf
     from unitp.frontends.sentencepiece import sentencepiece
 
     given = Fields(read_gguf(path).metadata, path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
+from unitp.graph.values import Node
 
 
 def is_view(node: Node) -> bool:

@@ -26,10 +26,11 @@ from unitp.planner.fastest import Found, Search
 from unitp.planner.no_fit import no_room
 from unitp.planner.prices.work import Prices
 from unitp.planner.problem.blocks import FEW, instead, shape_of
-from unitp.planner.problem.held_bytes import WORTH, one_layout
+from unitp.planner.problem.one_layout import WORTH, one_layout
 from unitp.planner.problem.pins import apply as apply_pins
+from unitp.planner.problem.problem import Problem
 from unitp.planner.problem.unused_axes import unused
-from unitp.planner.problem.variables import SHARED, Problem
+from unitp.planner.problem.variables import SHARED
 from unitp.planner.tie_break import Frugal
 from unitp.planner.within_memory import Limited, NoFitError
 from unitp.plans import Certificate, Phase, PhasePlan, Plan

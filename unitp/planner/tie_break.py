@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from unitp.planner.fastest import ROUNDING, Found, Search
-from unitp.planner.problem.variables import Problem
+from unitp.planner.problem.problem import Problem
 from unitp.planner.solve.elimination import Table
 from unitp.planner.solve.integer_programs import Program, Row, entries
 

@@ -24,7 +24,7 @@ import numpy as np
 from unitp.planner.fastest import ROUNDING, Found
 from unitp.planner.problem.blocks import layers
 from unitp.planner.problem.footprint import Footprint
-from unitp.planner.problem.variables import Problem
+from unitp.planner.problem.problem import Problem
 from unitp.planner.solve.descent import ROUNDS, TRIED, Apart, Shape, shortened
 from unitp.planner.solve.elimination import Elimination, InfeasibleError, Table, TooWideError, evaluate
 from unitp.planner.solve.identity_cache import Memo

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import msgspec
 
-from unitp.graph.graph import Attribute
+from unitp.graph.values import Attribute
 from unitp.layout import Layout, Reduction, Split
 from unitp.mesh import Mesh
 

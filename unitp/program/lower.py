@@ -13,10 +13,11 @@ from collections.abc import Mapping
 import msgspec
 
 from unitp.errors import InputError, PlanError
-from unitp.graph.graph import Dim, Graph, Node, TensorType
+from unitp.graph.graph import Graph
 from unitp.graph.ops import infer, layouts, operator, rule_of
 from unitp.graph.ops.expansions import expand
 from unitp.graph.ops.records import whole
+from unitp.graph.values import Dim, Node, TensorType
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.plans import PhasePlan, Plan

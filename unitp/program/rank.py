@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from unitp.graph.graph import Attribute
+from unitp.graph.values import Attribute
 from unitp.layout import Interval
 from unitp.program.instructions import Local, Program
 

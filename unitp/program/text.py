@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from unitp.graph.graph import Attribute
+from unitp.graph.values import Attribute
 from unitp.program.instructions import (
     AllGather,
     AllReduce,

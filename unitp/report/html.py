@@ -22,7 +22,8 @@ from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.explain.description import devices, devices_text
 from unitp.explain.patterns import pattern
-from unitp.graph.graph import Graph, TensorType
+from unitp.graph.graph import Graph
+from unitp.graph.values import TensorType
 from unitp.host import writing
 from unitp.layout import Layout
 from unitp.mesh import Mesh

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from unitp.engine.engine import Array
 from unitp.errors import InputError
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
 from unitp.graph.ops.places import Place, refused
+from unitp.graph.values import Node
 
 Origins = npt.NDArray[np.int64]
 """Where each element of a value comes from: its number among the elements of all integer inputs."""

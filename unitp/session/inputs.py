@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from unitp.engine.engine import Array
 from unitp.errors import InputError, did_you_mean
-from unitp.graph.graph import Graph, TensorType
+from unitp.graph.graph import Graph
+from unitp.graph.values import TensorType
 
 MOST_ID = 1 << 62
 

@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.cost import Machine
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
+from unitp.graph.values import Node
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import ROLES, Assignment, Candidates

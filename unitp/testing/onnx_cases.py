@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.errors import GraphError
-from unitp.graph.graph import DTYPES, Attribute
 from unitp.graph.ops import known_ops, operator
+from unitp.graph.values import DTYPES, Attribute
 from unitp.testing.operators import graph_of
 
 Array = npt.NDArray[Any]

@@ -21,7 +21,8 @@ from unitp.engine.overrides import Overrides
 from unitp.engine.primitives import Primitives
 from unitp.engine.transport import Alone
 from unitp.frontends.builder import Builder
-from unitp.graph.graph import Attribute, Graph
+from unitp.graph.graph import Graph
+from unitp.graph.values import Attribute
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
 from unitp.plugins.discover import backend, resolve

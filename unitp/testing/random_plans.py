@@ -11,8 +11,9 @@ import itertools
 
 import numpy as np
 
-from unitp.graph.graph import Dim, Graph, Node, TensorType
+from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, rule_of
+from unitp.graph.values import Dim, Node, TensorType
 from unitp.layout import Interval, Layout, Split
 from unitp.mesh import Mesh
 from unitp.plans import Certificate, Phase, PhasePlan, Plan

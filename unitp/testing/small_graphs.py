@@ -14,7 +14,8 @@ import numpy as np
 
 from unitp.cost import Device, Link, Machine, Pair
 from unitp.frontends.builder import Builder
-from unitp.graph.graph import Dim, Graph
+from unitp.graph.graph import Graph
+from unitp.graph.values import Dim
 from unitp.mesh import Mesh
 
 SYMBOLS = ("batch", "seq")

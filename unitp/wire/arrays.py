@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unitp.graph.graph import DTYPES
+from unitp.graph.values import DTYPES
 from unitp.host import at_host
 from unitp.wire.channel import WireError
 from unitp.wire.messages import ArrayPart

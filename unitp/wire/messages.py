@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from unitp.engine.engine import EngineStats, NotFinite
-from unitp.graph.graph import Parameter
+from unitp.graph.values import Parameter
 from unitp.layout import Interval
 from unitp.mesh import Mesh
 

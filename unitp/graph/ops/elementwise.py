@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.graph import DTYPES, Dim
 from unitp.graph.ops.places import reshaped
 from unitp.graph.ops.records import Attrs, Operator, register
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
+from unitp.graph.values import DTYPES, Dim
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:

@@ -8,8 +8,8 @@ operator's record has its expansion.
 from __future__ import annotations
 
 from unitp.errors import GraphError
-from unitp.graph.graph import Node
 from unitp.graph.ops.records import operator
+from unitp.graph.values import Node
 
 
 class Nodes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.graph import Node
 from unitp.graph.ops.expansions import Nodes
 from unitp.graph.ops.records import Attrs, Operator, real, register, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term
+from unitp.graph.values import Node
 
 
 def positive(axis: int, rank: int) -> int:

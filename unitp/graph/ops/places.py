@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from unitp.graph.graph import Attribute, Dim
+from unitp.graph.values import Attribute, Dim
 
 Array = npt.NDArray[Any]
 Attrs = Mapping[str, Attribute]

@@ -17,9 +17,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from unitp.errors import GraphError, did_you_mean
-from unitp.graph.graph import Attribute, Dim, Node, TensorType
 from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
 from unitp.graph.ops.rule import Rule, Shape, parse
+from unitp.graph.values import Attribute, Dim, Node, TensorType
 
 Attrs = Mapping[str, Attribute]
 RuleFunction = Callable[[Attrs, Sequence[Shape | None], Sequence[Shape] | None], Rule]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from math import prod
 
 from unitp.errors import GraphError
-from unitp.graph.graph import Dim, Node
 from unitp.graph.ops.expansions import Nodes
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import SelectedFunction, Span
 from unitp.graph.ops.records import Attrs, Operator, RuleFunction, register, whole, wholes
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
+from unitp.graph.values import Dim, Node
 
 
 def dims_of(attrs: Attrs, rank: int, key: str = "axes") -> tuple[int, ...]:

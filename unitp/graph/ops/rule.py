@@ -26,7 +26,7 @@ from typing import Literal
 import msgspec
 
 from unitp.errors import GraphError
-from unitp.graph.graph import Dim
+from unitp.graph.values import Dim
 from unitp.layout import Interval, Layout, Reduction, Split
 
 Kind = Literal["free", "sum", "max", "mask", "inner", "whole"]

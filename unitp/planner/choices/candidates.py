@@ -23,8 +23,9 @@ from operator import and_
 import numpy as np
 
 from unitp.cost import Machine
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, Term, factor_split, operator, rule_of, term_split
+from unitp.graph.values import Node
 from unitp.layout import Interval, Split, cuts
 from unitp.mesh import Mesh
 from unitp.planner.choices.proportions import Weighing, Weights, weighted_cuts, weighted_groups

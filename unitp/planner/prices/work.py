@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from unitp.cost import Device, Machine, collective_seconds
 from unitp.cost.device import Points, at_rows
-from unitp.graph.graph import Graph, Node, TensorType
+from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, flops, infer, layouts, operator, rule_of
+from unitp.graph.values import Node, TensorType
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Assignment

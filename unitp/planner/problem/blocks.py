@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from unitp.planner.fastest import Search
-from unitp.planner.problem.variables import SHARED, Problem
+from unitp.planner.problem.problem import Problem
+from unitp.planner.problem.variables import SHARED
 from unitp.planner.solve.descent import Shape
 from unitp.planner.solve.elimination import Table
 

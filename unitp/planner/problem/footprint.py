@@ -14,10 +14,11 @@ from collections import Counter
 import numpy as np
 
 from unitp.graph.analysis import is_view
-from unitp.graph.graph import Node
 from unitp.graph.ops import operator
+from unitp.graph.values import Node
 from unitp.layout import Layout
-from unitp.planner.problem.variables import SHARED, Problem
+from unitp.planner.problem.problem import Problem
+from unitp.planner.problem.variables import SHARED
 from unitp.planner.solve.elimination import Table
 from unitp.planner.solve.integer_programs import Row
 from unitp.plans import Phase

@@ -25,10 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.errors import InputError, PlanError, did_you_mean
-from unitp.graph.graph import Graph, Node
+from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
+from unitp.graph.values import Node
 from unitp.layout import Layout
-from unitp.planner.problem.variables import SHARED, Problem
+from unitp.planner.problem.problem import Problem
+from unitp.planner.problem.variables import SHARED
 
 EXAMPLE = (
     'A pin is written as in "blk.*.ffn_down.weight: S(1)@tp" or "decode/blk.*.ffn_down.weight: x=S(2)@tp, y=P@tp".'

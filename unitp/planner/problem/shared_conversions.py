@@ -7,20 +7,35 @@ where the value is made to where it is held, and from there to each reader.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from unitp.graph.graph import Graph
 from unitp.layout import Layout
+from unitp.mesh import Mesh
+from unitp.planner.prices.work import Prices
+from unitp.planner.problem.variables import Variable
 from unitp.plans import Phase
 from unitp.program.convert import steps
 from unitp.program.instructions import Instruction, Value
 
-if TYPE_CHECKING:
-    from unitp.planner.problem.variables import Problem
-
 Table = npt.NDArray[np.float64]
+
+
+class Problem(Protocol):
+    """What is asked of a planning problem (`unitp.planner.problem.problem`)."""
+
+    graph: Graph
+    mesh: Mesh
+    phases: Sequence[Phase]
+    prices: Prices
+    variables: list[Variable]
+
+    def is_fixed(self, number: int) -> bool: ...
+    def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]: ...
+    def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]: ...
 
 
 class Shared(NamedTuple):

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from unitp.errors import PlanError
 from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
-from unitp.planner.problem.variables import SHARED, Problem, Variable
+from unitp.planner.problem.problem import Problem
+from unitp.planner.problem.variables import SHARED, Variable
 from unitp.planner.solve.elimination import Table
 from unitp.plans import Plan, Unused
 

@@ -1,7 +1,7 @@
 """What was made of tables, remembered by what was done and to which objects: equal layers are worked out once.
 
 Tables are told apart by identity, not by value, so a look-up costs the same whatever their size. It pays where equal
-things are the same object, which `unitp.planner.problem.variables` sees to.
+things are the same object, which `unitp.planner.problem.problem` sees to.
 """
 
 from __future__ import annotations

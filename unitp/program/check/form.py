@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from unitp.errors import ProgramError
-from unitp.graph.graph import DTYPES
 from unitp.graph.ops import operator
+from unitp.graph.values import DTYPES
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.program.instructions import (

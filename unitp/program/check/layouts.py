@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from unitp.errors import GraphError
-from unitp.graph.graph import Node, TensorType
 from unitp.graph.ops import Rule, Term, infer, operator, rule_of
+from unitp.graph.values import Node, TensorType
 from unitp.layout import Layout, Reduction, Split
 from unitp.mesh import Mesh
 from unitp.program.instructions import (

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from unitp.errors import ProgramError
-from unitp.graph.graph import Attribute, Graph, Node, TensorType
+from unitp.graph.graph import Graph
 from unitp.graph.ops.expansions import expand
+from unitp.graph.values import Attribute, Node, TensorType
 from unitp.program.instructions import Local, Program
 from unitp.program.text import at
 

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from unitp.errors import InputError
-from unitp.graph.graph import Attribute, Dim, Graph, Node, TensorType
+from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts, operator, rule_of
+from unitp.graph.values import Attribute, Dim, Node, TensorType
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
 from unitp.plans import PhasePlan, Plan

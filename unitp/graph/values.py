@@ -1,0 +1,73 @@
+"""The small frozen values that a graph is made of: types, nodes, parameters and states.
+
+Where ONNX passes shapes, axes, bounds and k as constant input tensors, our nodes carry them as attributes (`shape`, `axes`,
+`starts`, `ends`, `k`); these may name symbolic dims. A node is known by its first output. An absent optional input is the empty
+string. A parameter is one stored tensor, a lazy reference; a `Transpose` of it is a view. A state (a KV cache) is a pair
+input/output that a backend updates in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from unitp.graph.source import Source
+
+Dim = int | str
+Attribute = int | float | str | tuple[int | str, ...]
+
+DTYPES = ("float32", "float64", "int64", "int32", "bool")
+
+
+class TensorType(msgspec.Struct, frozen=True, array_like=True):
+    """dtype (a NumPy name) and global shape; a dim is a number or the name of a symbol."""
+
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape where the symbols have these sizes."""
+        return tuple(sizes[d] if isinstance(d, str) else d for d in self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class Node(msgspec.Struct, frozen=True):
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: dict[str, Attribute] = {}
+
+    @property
+    def name(self) -> str:
+        return self.outputs[0]
+
+    def bound(self, sizes: Mapping[str, int]) -> Node:
+        """The node with the symbols among its attributes as numbers."""
+
+        def bind(value: Attribute) -> Attribute:
+            if isinstance(value, tuple):
+                return tuple(sizes[v] if isinstance(v, str) else v for v in value)
+            return sizes.get(value, value) if isinstance(value, str) else value
+
+        return msgspec.structs.replace(self, attrs={key: bind(value) for key, value in self.attrs.items()})
+
+    def __str__(self) -> str:
+        attrs = "".join(f", {key}={value!r}" for key, value in self.attrs.items())
+        return f"{', '.join(self.outputs)} = {self.op}({', '.join(name or '-' for name in self.inputs)}{attrs})"
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    name: str
+    type: TensorType
+    source: Source
+
+
+class State(msgspec.Struct, frozen=True):
+    """A tensor kept between calls: the graph reads `input` and leaves the new value in `output`. Zero at first."""
+
+    input: str
+    output: str
+    type: TensorType

@@ -1,0 +1,474 @@
+"""The planning problem: one variable per choice, its own price, and a price for every pair of neighbours.
+
+    minimise   sum_p weight_p * ( sum_n work(n, a_n) + sum_(u -> v) convert(out(u, a_u), in(v, a_v)) )
+
+Beside these seconds, `holding` counts the bytes that a choice has all ranks hold: parameters, states, and copies of parameters.
+
+A variable is a node's assignment `a_n`, the layout of a value that several nodes read (so that a conversion they share is
+paid once), of an input, of an output (never partial), of a parameter or of a state. Parameters, states and nodes that
+depend on parameters alone have one variable for all phases; everything else one per phase. Equal tables are built once:
+thirty equal layers cost as much as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import combinations
+from math import prod
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from unitp.graph.analysis import consumers_of, is_view, kept_values, static_nodes
+from unitp.graph.graph import Graph
+from unitp.graph.ops import layouts
+from unitp.graph.values import Node, TensorType
+from unitp.layout import Layout
+from unitp.mesh import Mesh
+from unitp.planner.choices.candidates import Assignment, Candidates
+from unitp.planner.prices.work import Prices, Shape
+from unitp.planner.problem.held_bytes import Holding
+from unitp.planner.problem.shared_conversions import Shared, repeated
+from unitp.planner.problem.variables import SHARED, Copied, Variable
+from unitp.planner.solve.elimination import evaluate
+from unitp.planner.solve.identity_cache import Memo
+from unitp.plans import Phase
+
+Table = npt.NDArray[np.float64]
+Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
+"""The layouts in which a node wants its inputs and leaves its outputs."""
+
+MOST_CHOICES = 400
+"""A value whose copies would give its variable more choices is left without."""
+
+
+class Problem:
+    """Variables with `unary` prices and `pairs` of tables, ready for `unitp.planner.solve.elimination`.
+
+    A conversion that several readers share, from a layout in which nobody else wants the value, is made once. `pairs`
+    count it for each of them, once `relax` was called in part; `value` as it is. In `copies` (how many, by variable) are those that
+    choose themselves what is made once for several readers.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        mesh: Mesh,
+        phases: Sequence[Phase],
+        candidates: Candidates,
+        prices: Prices,
+        *,
+        copies: Mapping[tuple[str, str, str], int] | None = None,
+    ) -> None:
+        self.copies = copies or {}
+        self._shared: list[Shared] = []
+        self._repeated: tuple[tuple[int, ...], list[tuple[int, str, float]]] = (), []
+        self._full: tuple[list[Table], dict[tuple[int, int], Table], Holding] | None = None
+        self.graph, self.mesh, self.phases, self.candidates, self.prices = graph, mesh, phases, candidates, prices
+        self.variables: list[Variable] = []
+        self.unary: list[Table] = []
+        self.pairs: dict[tuple[int, int], Table] = {}
+        self.index: dict[tuple[str, str, str], int] = {}
+        self._assignments: dict[tuple[str, str], tuple[Assignment, ...]] = {}
+        self._sides: dict[tuple[str, str], list[Sides]] = {}
+        self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
+        self._tables: dict[object, Table] = {}
+        self._tuples: dict[Hashable, tuple[Layout, ...]] = {}
+        self._alive: list[tuple[Layout, ...]] = []
+        self.memo = Memo()
+        self.holding = Holding(self.memo)
+        self.copied: list[Copied] = []
+        self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
+        self.static = static_nodes(graph)
+        self.kept = kept_values(graph, self.static)
+        self.consumers = consumers_of(graph)
+        self._build()
+
+    def relax(self) -> None:
+        """Make `unary` and `pairs` prices that no program is below: of what others may pay too, each reader pays a part.
+
+        Pins must be heeded before. `value` and `seconds` stay as they are.
+        """
+        self._full = self.unary, self.pairs, self.holding
+        self.unary, self.pairs = list(self.unary), dict(self.pairs)
+        self.holding = self.holding.copy()
+        parts = [self._least_part(shared.source, shared.value) for shared in self._shared]
+        for shared, part in zip(self._shared, parts, strict=True):
+            if part < 1.0:
+                add = self.holding.add if self.is_fixed(shared.source) else self.pair
+                add(shared.source, shared.reader, self.memo.times(shared.table, part - 1.0))
+
+    def worth_copying(self, *, forced: bool = False) -> dict[tuple[str, str, str], int]:
+        """The variables whose readers might share conversions, with the most copies that two or more could share.
+
+        `forced`: whatever layout a parameter is held in; else it is held in the one that most share.
+        """
+        found = {}
+        for number, value in dict.fromkeys((shared.source, shared.value) for shared in self._shared):
+            variable = self.variables[number]
+            fixed = forced and self.is_fixed(number) and self._readers(value, number) > 1
+            if (fixed or self._least_part(number, value) < 1.0) and variable.kind in ("value", "input", "parameter"):
+                held = self.is_fixed(number) and not self._is_pinned(number) and not forced
+                found[variable.kind, variable.name, variable.phase] = self._readers(value, number) // 2 - held
+        return found
+
+    def _least_part(self, number: int, value: str) -> float:
+        """The least part of a value's conversions from a variable that a reader pays, others paying as much.
+
+        Of k readers at most k - 1 share one: all would have the value held so. A parameter is held as most want it, at no
+        more than any other, so that at most half share a copy. Neither holds where the layout is pinned, nor for states,
+        which all phases hold alike.
+        """
+        variable = self.variables[number]
+        readers = self._readers(value, number)
+        if variable.copies:
+            return 1.0
+        if variable.kind == "state" or self._is_pinned(number):
+            return 1 / max(readers, 1)
+        return 1 / max(readers // 2 if self.is_fixed(number) else readers - 1, 1)
+
+    def _is_pinned(self, number: int) -> bool:
+        return not np.isfinite(self.unary[number]).all()
+
+    def value(self, choice: Sequence[int], lifted: Mapping[int, Table] | None = None) -> float:
+        """The seconds of a choice, as its programs will take: conversions that readers share are made once.
+
+        `lifted`: other prices of single choices, where a pin forbids what is asked about.
+        """
+        unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
+        if lifted:
+            unary = [lifted.get(i, own) for i, own in enumerate(unary)]
+        return evaluate(unary, pairs, choice) - sum(s for _, home, s in self.repeated(choice) if home != SHARED)
+
+    def held(self, choice: Sequence[int]) -> float:
+        """The bytes that a choice has all ranks together hold, as its programs will: what readers share is held once."""
+        _, _, holding = self._full or (self.unary, self.pairs, self.holding)
+        return holding.value(choice) - sum(held for _, home, held in self.repeated(choice) if home == SHARED)
+
+    def seconds(self, choice: Sequence[int]) -> dict[str, float]:
+        """What one call of each phase costs under a choice of every variable."""
+        weight = {p.name: p.weight for p in self.phases}
+        total = dict.fromkeys(weight, 0.0)
+        unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
+        for variable, table, chosen in zip(self.variables, unary, choice, strict=True):
+            if variable.phase != SHARED:
+                total[variable.phase] += float(table[chosen])
+        for (a, b), table in pairs.items():
+            home = self.variables[a].phase or self.variables[b].phase
+            if home != SHARED:
+                total[home] += float(table[choice[a], choice[b]])
+        for _, home, twice in self.repeated(choice):
+            if home != SHARED:
+                total[home] -= twice
+        return {name: total[name] / weight[name] for name in weight}
+
+    def is_fixed(self, number: int) -> bool:
+        """Whether a variable decides on what follows from parameters alone: that is converted at load, in no phase."""
+        return self.variables[number].phase == SHARED and self.variables[number].kind != "state"
+
+    def repeated(self, choice: Sequence[int]) -> list[tuple[int, str, float]]:
+        """What is counted once more than programs do it: the reader, its phase and the seconds; of copies held, SHARED and bytes."""
+        key = tuple(choice)
+        if self._repeated[0] != key:
+            self._repeated = key, list(repeated(self, self._shared, choice))
+        return self._repeated[1]
+
+    def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
+        """The node that makes a value in a phase, and the layouts in which it leaves it."""
+        producer, place = self._producers[value]
+        return self.index["node", producer, phase], self._left(producer, place, phase)
+
+    def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
+        """The assignments of a node in a phase, and the layouts that each means."""
+        return self._assignments[node, phase], self._sides[node, phase]
+
+    # building
+
+    def _build(self) -> None:
+        for node in self.graph.nodes:
+            for phase in self.phases[: 1 if node.name in self.static else None]:
+                self._prepare(node, SHARED if node.name in self.static else phase.name, phase.sizes)
+        for parameter in self.graph.parameters:
+            self._held("parameter", parameter.name, parameter.type)
+        for state in self.graph.states:
+            self._held("state", state.input, state.type)
+        self._nodes(SHARED, [n for n in self.graph.nodes if n.name in self.static], self.phases[0])
+        for phase in self.phases:
+            for name, type_ in self.graph.inputs.items():
+                self._input(name, type_, phase)
+            self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
+            self._ends(phase)
+            self.unary[-1] = self.unary[-1] + phase.weight * self.prices.program_s  # whatever is chosen
+
+    def _prepare(self, node: Node, phase: str, sizes: Mapping[str, int]) -> None:
+        """The assignments of a node, with the layouts that each means."""
+        rule = self.candidates.rules[node.name]
+        splits = tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors)
+        bools = self.graph.types[node.name].dtype == "bool"
+        key = (rule, splits, node.op, phase, bools)
+        signature = msgspec.msgpack.encode(key)
+        if signature not in self._known:
+            assignments = tuple(self.candidates.of(node, sizes))
+            self._known[signature] = (assignments, [layouts(rule, dict(a)) for a in assignments])
+        self._assignments[node.name, phase], self._sides[node.name, phase] = self._known[signature]
+
+    def _variable(self, made: Variable) -> int:
+        number = len(self.variables)
+        self.variables.append(made)
+        self.unary.append(self._zeros(len(made.assignments or made.layouts)))
+        self.index[made.kind, made.name, made.phase] = number
+        return number
+
+    def _input(self, name: str, type_: TensorType, phase: Phase) -> None:
+        made = Variable("input", name, phase.name, layouts=self._layouts_of(name, type_, [phase.name]))
+        self._make_copies(name, self._variable(self._with_copies(made, name)), phase)
+
+    def _zeros(self, count: int) -> Table:
+        return self._tables.setdefault(("zeros", count), np.zeros(count))
+
+    def _held(self, kind: str, name: str, type_: TensorType) -> None:
+        """A parameter or state: any layout that a reader wants, and the bytes held."""
+        phase = max(self.phases, key=lambda p: prod(type_.sized(p.sizes)))
+        homes = self._layouts_of(name, type_, [p.name for p in self.phases])
+        made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
+        number = self._variable(made or Variable(kind, name, SHARED, layouts=homes))
+        sizes = type_.sized(phase.sizes)
+        kept = [(lay, *more) for lay, more in _choices(self.variables[number])]
+        key = ("held", sizes, type_.dtype, tuple(kept))
+        if key not in self._tables:
+            held = [sum(self.prices.held(lay, sizes, type_.dtype) for lay in both) for both in kept]
+            self._tables[key] = np.array(held)
+        self.holding.unary[number] = self._tables[key]
+
+    def _with_copies(self, made: Variable, value: str) -> Variable:
+        """The variable of a value, with the copies that it may be worth making once for several readers."""
+        most = self.copies.get((made.kind, made.name, made.phase), 0)
+        if not 0 < most <= 2:
+            return made
+        found: dict[Layout, set[tuple[str, str]]] = {}
+        for phase in [p.name for p in self.phases] if made.phase == SHARED else [made.phase]:
+            for node, operand in self.consumers.get(value, ()):
+                home = SHARED if node.name in self.static else phase
+                for layout in self._wanted(node, operand, home):
+                    found.setdefault(layout, set()).add((node.name, home))
+        more = [lay for lay, readers in found.items() if len(readers) + self._ends_of(value) > 1]
+        sets = [c for n in range(most + 1) for c in combinations(more, n)]
+        both = [(home, c) for home in made.layouts for c in sets if home not in c]
+        if len(both) > MOST_CHOICES:
+            return made
+        return Variable(made.kind, made.name, made.phase, (), tuple(h for h, _ in both), tuple(c for _, c in both))
+
+    def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
+        """The layouts in which the readers of a value in these phases want it, and the replicated one.
+
+        What comes from outside is never partial: who wants a bias so (added once, not on every rank) masks it.
+        """
+        wishes: dict[int, tuple[Layout, ...]] = {}
+        for node, operand in self.consumers.get(name, ()):
+            for phase in phases if node.name not in self.static else [SHARED]:
+                wanted = self._wanted(node, operand, phase)
+                wishes[id(wanted)] = wanted
+        made = name in self._producers
+
+        def union() -> tuple[Layout, ...]:
+            found = dict.fromkeys([Layout.replicated(len(type_.shape)), *(lay for w in wishes.values() for lay in w)])
+            return tuple(found if made else dict.fromkeys(Layout(lay.dims) for lay in found))
+
+        return self._once(("layouts", len(type_.shape), made, *wishes), union)
+
+    def _once(self, key: Hashable, make: Callable[[], tuple[Layout, ...]]) -> tuple[Layout, ...]:
+        """Layouts made once, for telling them apart takes long: what is equal is mostly the same object."""
+        if key not in self._tuples:
+            self._tuples[key] = make()
+        return self._tuples[key]
+
+    def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
+        """The layouts in which a node wants an input, by its assignments."""
+        sides = self._sides[node.name, phase]
+        key = ("wanted", id(sides), operand)
+        return self._once(key, lambda: tuple(lay for wanted, _ in sides if (lay := wanted[operand]) is not None))
+
+    def _left(self, node: str, place: int, phase: str) -> tuple[Layout, ...]:
+        """The layouts in which a node leaves an output, by its assignments."""
+        sides = self._sides[node, phase]
+        return self._once(("left", id(sides), place), lambda: tuple(left[place] for _, left in sides))
+
+    def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
+        for node in nodes:
+            number = self._variable(Variable("node", node.name, phase_name, self._assignments[node.name, phase_name]))
+            if phase_name != SHARED:
+                self.unary[number] = self.memo.times(self._work(node, phase), phase.weight)
+            for value in dict.fromkeys(filter(None, node.inputs)):
+                self._connect(value, node, number, phase, phase_name)
+            for place, value in enumerate(node.outputs):
+                if phase_name == SHARED and value in self.kept and not is_view(node):
+                    self._held("value", value, self.graph.types[value])
+                elif phase_name != SHARED and self._readers(value) > 1:
+                    self._fan_out(node, place, value, number, phase)
+
+    def _readers(self, value: str, source: int | None = None) -> int:
+        """How many want a value: nodes, the caller, states that it replaces; of what is fixed, in all phases together."""
+        nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
+        if source is None or not self.is_fixed(source):
+            return len(nodes) + self._ends_of(value)
+        return len(nodes & self.static) + len(self.phases) * (len(nodes - self.static) + self._ends_of(value))
+
+    def _ends_of(self, value: str) -> int:
+        return (value in self.graph.outputs) + sum(s.output == value for s in self.graph.states)
+
+    def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
+        """The layout in which a value with several readers is held: a variable of its own."""
+        left = self._left(node.name, place, phase.name)
+        read = self._layouts_of(value, self.graph.types[value], [phase.name])
+        states = [s.input for s in self.graph.states if s.output == value]
+        held = [self.variables[self.index["state", state, SHARED]].layouts for state in states]
+        ends = value in self.graph.outputs
+
+        def union() -> tuple[Layout, ...]:
+            # sums taken are shared by readers that want different parts of them
+            whole = [Layout(lay.dims) for lay in left] if ends or len(self.candidates.axes) > 1 else []
+            return tuple(dict.fromkeys([*left, *read, *whole, *(lay for layouts in held for lay in layouts)]))
+
+        choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
+        made = self._with_copies(Variable("value", value, phase.name, layouts=choices), value)
+        number = self._variable(made)
+        self.pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
+        self._make_copies(value, number, phase)
+
+    def _make_copies(self, value: str, number: int, phase: Phase) -> None:
+        """Add what the copies of each choice of a value's variable cost."""
+        if self.variables[number].copies:
+            both = _choices(self.variables[number])
+            prices = [
+                self._conversions(value, (home,), copies, phase).sum() if copies else 0.0 for home, copies in both
+            ]
+            self.unary[number] = self.unary[number] + phase.weight * np.array(prices)
+
+    def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
+        """The price of a value to a node that reads it, once where two operands want it in the same layout."""
+        source, left = self.source(value, phase.name)
+        fixed = self.is_fixed(source)
+        if fixed and home == SHARED and not (is_view(node) and self.kept.intersection(node.outputs)):
+            return  # a copy that is let go once the node has run, at load
+        before: list[
+            tuple[Layout, ...]
+        ] = []  # a fixed value is converted at load: that takes no time, but a second copy
+        for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
+            if fixed:
+                self.copied.append(Copied(source, number, value, left, wanted))
+            table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
+            if before:
+                table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
+            self._pay(value, source, number, table, wanted, phase)
+            before.append(wanted)
+
+    def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
+        """Add what a reader's conversions from a variable cost, in seconds or in bytes held; nothing where a copy is there."""
+        variable, fixed = self.variables[source], self.is_fixed(source)
+        table = table if fixed else self.memo.times(table, phase.weight)
+        if variable.copies:
+            table = np.array(
+                [
+                    [0.0 if w in c else x for x, w in zip(row, wanted, strict=True)]
+                    for row, c in zip(table, variable.copies, strict=True)
+                ]
+            )
+        (self._hold if fixed else self.pair)(source, number, table)
+        self._shared.append(Shared(value, source, number, SHARED if fixed else phase.name, table, tuple(wanted)))
+
+    def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
+        """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
+        homes = ("value", phase), ("value", SHARED), ("input", phase), ("parameter", SHARED), ("state", SHARED)
+        for kind, name in homes:
+            if (number := self.index.get((kind, value, name))) is not None:
+                return number, self.variables[number].layouts
+        producer, place = self._producers[value]
+        shared = SHARED if producer in self.static else phase
+        return self.index["node", producer, shared], self._left(producer, place, shared)
+
+    def _ends(self, phase: Phase) -> None:
+        """Outputs are left in any layout that is not partial; states in the layout in which they are read.
+
+        An output that has a layout of its own already, since others read it too, is left in that one, its sums taken.
+        """
+        for value in self.graph.outputs:
+            source, left = self.source(value, phase.name)
+            whole = tuple(Layout(lay.dims) for lay in left)
+            choices = tuple(dict.fromkeys(whole))
+            if self.is_fixed(source):
+                self._pay(value, source, source, self._copies(value, left, whole), whole, phase)
+            elif self.variables[source].kind != "node":
+                self._pay(value, source, source, self._conversions(value, left, whole, phase), whole, phase)
+            else:
+                number = self._variable(Variable("output", value, phase.name, layouts=choices))
+                self.pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
+        for state in self.graph.states:
+            source, left = self.source(state.output, phase.name)
+            number, held = self.source(state.input, phase.name)
+            self._pay(state.output, source, number, self._conversions(state.output, left, held, phase), held, phase)
+
+    # prices
+
+    def _work(self, node: Node, phase: Phase) -> Table:
+        types = [self._typed(n, phase) if n else None for n in node.inputs]
+        attrs = msgspec.msgpack.encode(node.attrs)
+        assignments = self._assignments[node.name, phase.name]
+        key = ("work", node.op, attrs, tuple(types), assignments, phase.name)
+        if key not in self._tables:
+            self._tables[key] = self.prices.work(node, phase.sizes, types, assignments)
+        return self._tables[key]
+
+    def _typed(self, name: str, phase: Phase) -> TensorType:
+        return TensorType(self.graph.types[name].dtype, self.graph.types[name].sized(phase.sizes))
+
+    def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
+        """Seconds from each layout to each."""
+        return self._between("convert", value, left, wanted, phase, self.prices.conversions)
+
+    def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
+        """Bytes of a second copy, for each layout in which it is held and each that is wanted."""
+        return self._between("copy", value, left, wanted, self.phases[0], self.prices.copies)
+
+    def _between(
+        self,
+        kind: str,
+        value: str,
+        left: tuple[Layout, ...],
+        wanted: tuple[Layout, ...],
+        phase: Phase,
+        make: Callable[[Shape, str, tuple[Layout, ...], tuple[Layout, ...]], Table],
+    ) -> Table:
+        """What `make` says of two rows of layouts, made once."""
+        type_ = self.graph.types[value]
+        shape = type_.sized(phase.sizes)
+        near = (kind, shape, type_.dtype, id(left), id(wanted))
+        if near not in self._tables:
+            key = (kind, shape, type_.dtype, left, wanted)
+            if key not in self._tables:
+                self._tables[key] = make(shape, type_.dtype, left, wanted)
+            self._tables[near] = self._tables[key]
+            self._alive += left, wanted
+        return self._tables[near]
+
+    def pair(self, a: int, b: int, table: Table, weight: float = 1.0) -> None:
+        """Add seconds by the choices of two variables (or twice the same)."""
+        table = self.memo.times(table, weight)
+        if a > b:
+            a, b, table = b, a, self.memo.turned(table)
+        if a == b:
+            self.unary[a] = self.memo.add(self.unary[a], self.memo.make("diagonal", (table,), table.diagonal))
+            return
+        have = self.pairs.get((a, b))
+        self.pairs[a, b] = table if have is None else self.memo.add(have, table)
+
+    def _hold(self, a: int, b: int, table: Table) -> None:
+        """Add bytes held by the choices of two variables."""
+        self.holding.add(a, b, table)
+        if a != b:
+            self.pair(a, b, self._tables.setdefault(("none", table.shape), np.zeros(table.shape)))
+
+
+def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
+    """The layout of each choice, and its copies."""
+    return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)
