@@ -23,8 +23,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,6 +31,7 @@ from typing import Any
 import msgspec
 
 from unitp.errors import InputError, did_you_mean
+from unitp.files import parse_toml, read_text
 from unitp.texts import toml_key, toml_text
 
 DEFAULTS: dict[str, Any] = {
@@ -66,7 +65,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
 CHOICES = {"isolation": ("auto", "require", "off")}
 FILE = "UNITP_CONFIG"
 LARGEST = 16 * 2**10
-"""Bytes of a settings file. Of 64 KiB, `tomllib` takes 22 s where all is one dotted key."""
+"""Bytes of a settings file."""
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -181,13 +180,10 @@ def _require_known(env: Mapping[str, str]) -> None:
 
 def _read(path: Path, *, named: bool) -> dict[str, Any]:
     """The tables of a file; none where it is not there, unless it was `named`."""
-    text = _text(path, named=named)
-    try:
-        file = tomllib.loads(text)
-    except RecursionError:
-        raise InputError(f"cannot read {path}: its tables or lists are too deep") from None
-    except ValueError as error:  # a TOMLDecodeError, or int's own for thousands of digits
-        raise InputError(f"cannot read {path}: {error}") from None
+    if not named and not _there(path):
+        return {}
+    text = read_text(path, most=LARGEST, what=f"the file that {FILE} names, " if named else "")
+    file = parse_toml(text, path)
     for name in file:
         if name not in DEFAULTS and name != "backends":
             raise InputError(
@@ -213,35 +209,13 @@ def _read(path: Path, *, named: bool) -> dict[str, Any]:
     return file
 
 
-def _text(path: Path, *, named: bool) -> str:
-    """The text of a settings file: a regular one, of `LARGEST` bytes at most, in UTF-8. Nothing is waited for."""
-    why = f", which {FILE} names" if named else ""
+def _there(path: Path) -> bool:
+    """Whether there is such a file; not where its folder may not be entered (another user's home)."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"cannot read {path}{why}: it is no regular file")
-            data = file.read(LARGEST + 1)
+        os.stat(path)
     except OSError as error:
-        absent = error.errno in (errno.ENOENT, errno.ENOTDIR) or (error.errno == errno.EACCES and not _seen(path))
-        if absent and not named:
-            return ""
-        raise InputError(f"cannot read {path}{why}: {error.strerror}") from None
-    except ValueError as error:  # a path with a zero byte
-        raise InputError(f"cannot read {path}{why}: {error}") from None
-    if len(data) > LARGEST:
-        raise InputError(f"cannot read {path}{why}: it is larger than {LARGEST >> 10} KiB")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"cannot read {path}{why}: it is not UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _seen(path: Path) -> bool:
-    """Whether there is such a file; not where its folder cannot be entered (another user's home)."""
-    try:
-        return bool(os.lstat(path))
-    except OSError:
-        return False
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+    return True
 
 
 def _require_harmless(file: Mapping[str, Any], path: Path, own: Path | None) -> None:

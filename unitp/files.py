@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from unitp.errors import InputError, UnitpError, from_signal
 Path = str | os.PathLike[str]
 Mistake = type[UnitpError]
 
+MOST_PARTS = 100
+"""Parts of a dotted key of TOML. One of 64 KiB of parts takes 22 s to read."""
 MOST_TEXT = 64 << 20
 """Bytes of a file that is read as a whole: configs, indexes, tokenizers, templates, plans. Real ones have up to 30 MB."""
 
@@ -101,7 +104,9 @@ def parse_json(data: str | bytes, where: object, mistake: Mistake = InputError) 
 
 
 def parse_toml(text: str, where: object, mistake: Mistake = InputError) -> dict[str, Any]:
-    """A TOML document."""
+    """A TOML document. A key of more than `MOST_PARTS` parts is a mistake: `tomllib` takes their number squared."""
+    if max(part.count(".") for part in re.split(r"[=,\n\[\]{}#]", text)) > MOST_PARTS:
+        raise mistake(f"{where} is not TOML: a key has more than {MOST_PARTS} parts")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and too many digits

@@ -66,6 +66,6 @@ def _code(character: str) -> str:
     return f"\\{character}" if character in _TOML else f"\\u{number:04X}" if number < 0x10000 else f"\\U{number:08X}"
 
 
-def unicode(text: str) -> str:
+def as_unicode(text: str) -> str:
     r"""`text` as Unicode, which a file name need not be: bytes that are none are written as `\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode()

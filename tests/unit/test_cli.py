@@ -132,7 +132,9 @@ def test_help_imports_the_command_line_and_nothing_of_what_it_commands(
         "typing_extensions",
     }
     own = {name for name in loaded if name.partition(".")[0] == "unitp" and not name.startswith("unitp.cli.")}
-    allowed = "unitp unitp.cli unitp.errors unitp.host unitp.texts" + " unitp.config unitp.mesh" * bool(verb)
+    allowed = "unitp unitp.cli unitp.errors unitp.host unitp.texts" + " unitp.config unitp.files unitp.mesh" * bool(
+        verb
+    )
     assert own <= set(allowed.split())
     assert verb or not loaded & {f"unitp.cli.{name}" for name in cli.VERBS}, "no verb is imported to list them all"
 

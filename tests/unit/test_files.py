@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,17 @@ def test_what_is_no_json_object_is_told(text: str | bytes, why: str) -> None:
 def test_what_is_no_toml_is_told(text: str) -> None:
     with pytest.raises(InputError, match=r"^here is not TOML"):
         parse_toml(text, "here")
+
+
+@pytest.mark.parametrize(
+    "text", ["a." * 30_000 + "a = 1", "[" + "a." * 30_000 + "a]", "x = { " + "a . " * 30_000 + "a = 1 }"]
+)
+def test_a_key_of_toml_with_very_many_parts_is_refused_at_once(text: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"^here is not TOML: a key has more than 100 parts"):
+        parse_toml(text, "here")
+    assert time.monotonic() - begun < 1.0, "tomllib takes 20 s"
+    assert parse_toml("a." * 90 + "a = 1\nb = [[1.5, 2.5], [3.5, 4.5]]", "here")["b"] == [[1.5, 2.5], [3.5, 4.5]]
 
 
 class PanicException(BaseException):

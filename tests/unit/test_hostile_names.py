@@ -485,7 +485,7 @@ def test_models_with_odd_names_of_files_are_planned_and_written(
         code, said, err = call(capsys, "plan", f"./{at.name}", "--mesh", "tp=2", "-o", f"./{out}", "--json")
         assert code == 0, err
         told = json.loads(said)
-        assert (told["model"], told["output"]) == (texts.unicode(at.name), f"./{out}")
+        assert (told["model"], told["output"]) == (texts.as_unicode(at.name), f"./{out}")
         for verb, more in (
             ("show", ["--html", f"./p{out}.html"]),
             ("export", ["--to", "tp-plan", "-o", f"./t{out}.py"]),
@@ -553,7 +553,7 @@ def test_json_for_a_terminal_means_the_same(text: str) -> None:
 def test_what_is_shown_can_be_seen(text: str) -> None:
     assert texts.shown(text).isprintable()
     assert texts.shown(texts.shown(text)) == texts.shown(text)
-    assert texts.unicode(text).encode().decode() == texts.unicode(text)
+    assert texts.as_unicode(text).encode().decode() == texts.as_unicode(text)
     assert not texts.CONTROLS.search(texts.tame(text))
 
 

@@ -12,7 +12,7 @@ from unitp.cli.options import Request, backend_option, json_option, model_argume
 from unitp.cli.output import print_json, progress, say
 from unitp.errors import InputError
 from unitp.host import writing
-from unitp.texts import unicode
+from unitp.texts import as_unicode
 
 
 @click.command("run")
@@ -63,7 +63,7 @@ def require_members(names: Iterable[str]) -> None:
     """Raise InputError for a name that would lead out of the folder where somebody unpacks an archive with it."""
     for name in names:
         parts = name.replace("\\", "/").split("/")
-        if not parts[0] or ".." in parts or ":" in parts[0] or "\0" in name or name != unicode(name):
+        if not parts[0] or ".." in parts or ":" in parts[0] or "\0" in name or name != as_unicode(name):
             raise InputError(f'the output "{name}" cannot be the name of a file in an archive', hint="Rename it.")
 
 

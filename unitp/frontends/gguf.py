@@ -14,7 +14,7 @@ from unitp.frontends.model import Decoder, Model
 from unitp.frontends.sentencepiece import DEFAULTS
 from unitp.frontends.tokenizer import gguf_tokenizer
 from unitp.graph.weights import read
-from unitp.texts import unicode
+from unitp.texts import as_unicode
 
 ROPE_FACTORS = "rope_freqs.weight"
 
@@ -41,7 +41,7 @@ def load_gguf(path: str | Path, name: str = "") -> Model:
     """The model in a GGUF file. Raises ModelError where it is corrupt, or needs mathematics that unitp does not do."""
     file = read_gguf(path)
     config = llama_config(file)
-    label = name or unicode(Path(path).stem)
+    label = name or as_unicode(Path(path).stem)
     weights = {n: source for n, source in file.tensors.items() if n != ROPE_FACTORS}
     graph = decoder_graph(label, config, weights, where=path)
     given = Fields(file.metadata, file.path)

@@ -25,7 +25,7 @@ from unitp.frontends.safetensors import read_safetensors, read_sharded
 from unitp.frontends.tokenizer import JsonTokenizer
 from unitp.graph.source import AbsentSource, FileSource, Source, StackSource
 from unitp.graph.weights import NUMBERS, read, shape_of
-from unitp.texts import unicode
+from unitp.texts import as_unicode
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -118,7 +118,7 @@ def load_huggingface(path: str | Path, name: str = "") -> Model:
     folder = Path(path)
     where = folder / "config.json"
     config = read_json(where)
-    label = name or unicode(folder.resolve().name)
+    label = name or as_unicode(folder.resolve().name)
     if not _has_weights(folder):
         return from_config(config, where=where, name=label, why=f"{folder} has no safetensors", folder=folder)
     _require_known(config, where)
@@ -132,7 +132,7 @@ def load_huggingface(path: str | Path, name: str = "") -> Model:
 def load_config(path: str | Path) -> Model:
     """The model that a `config.json` tells of, without data. It is named for the folder that the file is in."""
     file = Path(path)
-    name = unicode(file.resolve().parent.name if file.name == "config.json" else file.stem)
+    name = as_unicode(file.resolve().parent.name if file.name == "config.json" else file.stem)
     why = f"{file} tells of shapes only"
     return from_config(read_json(file), where=file, name=name or "model", why=why)
 
