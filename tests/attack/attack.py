@@ -1,6 +1,6 @@
 """Hostile inputs for whatever reads: `attack.py --seed 7 --count 20000 [--reader NAME] [--from K]`, which is `make attack`.
 
-A reader is a module beside this file (those of `READERS`) with
+A reader is a module beside this file (see `READERS`) with
 
     NAME                            what it is called
     inputs(rng, folder)             inputs without end: number K of a seed is always the same one
@@ -39,7 +39,20 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "shared")]
 
-READERS = ("templates", "settings")
+READERS = {
+    "gguf": "gguf_models",
+    "safetensors": "safetensors_models",
+    "configs": "config_files",
+    "tokenizers": "tokenizer_files",
+    "templates": "templates",
+    "plans": "plan_files",
+    "machines": "machine_files",
+    "settings": "settings",
+    "arrays": "array_inputs",
+    "command line": "command_lines",
+    "wire": "wire_bytes",
+}
+"""Modules by what their readers are called."""
 SECONDS = 5.0
 MEMORY = 1 << 30
 ADDRESSES = 4 << 30
@@ -47,6 +60,8 @@ ADDRESSES = 4 << 30
 TRIES = 3
 LONGEST = 20_000
 """Characters of an error."""
+LONGEST_INPUT = 1000
+"""Characters of an input that are shown."""
 FEW = 50
 """From so many inputs on, some must have been right."""
 
@@ -90,7 +105,7 @@ def high_water(*, reset: bool = False) -> int:
 
 def work(name: str, seed: int, numbers: range, folder: Path, tell: int) -> None:
     """Feed these inputs of a reader, and tell of each when it begins and what came of it."""
-    reader = importlib.import_module(name)
+    reader = importlib.import_module(READERS[name])
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -100,6 +115,7 @@ def work(name: str, seed: int, numbers: range, folder: Path, tell: int) -> None:
         before = high_water(reset=True)
         began = time.monotonic()
         what, words = feed(reader, given)
+        words = f"{ascii(given)[:LONGEST_INPUT]}\n{words}" if words else ""
         seconds, more = time.monotonic() - began, high_water() - before
         os.write(tell, f"{json.dumps(Outcome(number, what, words, seconds, more))}\n".encode())
 
@@ -216,7 +232,7 @@ def main() -> None:
         numbers = range(given.start, given.start + given.count)
         work(given.worker, given.seed, numbers, given.folder, given.tell)
         return
-    names = [given.reader] if given.reader else READERS
+    names = [given.reader] if given.reader else list(READERS)
     numbers = range(given.start, given.start + -(-given.count // len(names)))
     print(HEAD, flush=True)
     failed = False
@@ -225,7 +241,7 @@ def main() -> None:
         for outcome in attack(name, given.seed, numbers):
             tally.outcomes.append(outcome)
             if outcome.what == "failed":
-                again = f"--reader {name} --seed {given.seed} --from {outcome.number} --count 1"
+                again = f"--reader {name!r} --seed {given.seed} --from {outcome.number} --count 1"
                 print(f"{again}\n{outcome.words}\n", file=sys.stderr, flush=True)
         print(tally, flush=True)
         if tally.problem:
