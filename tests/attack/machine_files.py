@@ -138,7 +138,7 @@ def one(rng: random.Random, folder: Path) -> Input:
                 )
         case "numbers":
             for i in rng.sample(at, rng.choice((1, 2, 5))):
-                words = [w for w in lines[i].replace(",", " , ").replace("]", " ] ").replace("[", " [ ").split()]
+                words = list(lines[i].replace(",", " , ").replace("]", " ] ").replace("[", " [ ").split())
                 of = [k for k, w in enumerate(words) if w[0].isdigit()]
                 if of:
                     words[rng.choice(of)] = number(rng)
