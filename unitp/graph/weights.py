@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.errors import ModelError
+from unitp.files import opened
 from unitp.graph.graph import Graph
 from unitp.graph.source import (
     AbsentSource,
@@ -136,14 +137,8 @@ def _dequantised(source: GgufSource, start: int, stop: int, columns: Interval) -
 
 
 def _pread(path: str, offset: int, size: int) -> bytes:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise ModelError(f"cannot read weights from {path}: {error.strerror}") from None
-    try:
-        pieces = b"".join(_pieces(handle, offset, size))
-    finally:
-        os.close(handle)
+    with opened(path, ModelError, what="weights from ") as file:
+        pieces = b"".join(_pieces(file.fileno(), offset, size))
     if len(pieces) != size:
         raise ModelError(f"{path} is truncated: {size} bytes wanted at {offset}, {len(pieces)} there")
     return pieces
