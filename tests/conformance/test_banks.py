@@ -29,7 +29,7 @@ def on(request: pytest.FixtureRequest) -> Engine:
     with warnings.catch_warnings(action="ignore"):  # of frameworks, while they are imported
         made = engine(request.param)
     for p in tiny().graph.parameters:
-        made.load(p.name, read(p.source, [(0, int(n)) for n in p.type.shape]))
+        made.load(p.name, read(p.source, [(0, n) for n in p.type.sized(SIZES)]))
     return made
 
 

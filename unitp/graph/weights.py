@@ -32,7 +32,7 @@ from unitp.graph.source import (
 from unitp.layout import Interval
 
 Array = npt.NDArray[Any]
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 512 << 10
 
 NUMBERS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4"}
 
@@ -132,7 +132,7 @@ def _dequantised(source: GgufSource, start: int, stop: int, columns: Interval) -
     row_bytes = source.shape[-1] // block * size
     raw = np.frombuffer(_pread(source.path, source.offset + start * row_bytes, (stop - start) * row_bytes), np.uint8)
     blocks = np.ascontiguousarray(raw.reshape(stop - start, row_bytes)[:, first * size : last * size])
-    values = dequantize(blocks, kind).reshape(stop - start, (last - first) * block)
+    values = dequantize(blocks.reshape(1, -1), kind).reshape(stop - start, (last - first) * block)  # the package loops over rows
     return np.asarray(values[:, columns[0] - first * block : columns[1] - first * block], np.float32)
 
 
