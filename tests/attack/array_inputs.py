@@ -203,8 +203,8 @@ def archive(rng: random.Random) -> bytes:
             )
             made.writestr(member, rng.choice((stored(array(rng)), header(rng), b"", b"text")))
         if rng.random() < 0.15:
-            made.writestr("bomb.npy", stored(np.zeros(rng.choice((1, 40)) << 20)))
-    data = file.getvalue()
+            made.writestr("bomb.npy", stored(np.zeros(1 << 20)))
+    data = bomb() if rng.random() < 0.05 else file.getvalue()
     if rng.random() < 0.5:
         data = damaged(rng, data)
     if rng.random() < 0.2:  # a size in the list of members, or in its end
@@ -217,6 +217,15 @@ def archive(rng: random.Random) -> bytes:
                 + data[place + 4 :]
             )
     return data
+
+
+@cache
+def bomb() -> bytes:
+    """An archive of an array of 320 MB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("bomb.npy", stored(np.zeros(40 << 20)))
+    return file.getvalue()
 
 
 def memory(rng: random.Random) -> Any:

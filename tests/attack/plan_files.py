@@ -156,7 +156,7 @@ def exchanged(rng: random.Random, value: Any) -> Any:
 
 def crowd(rng: random.Random) -> dict[str, Any]:
     """So many entries of one kind that reading them could take long."""
-    count = rng.choice((1000, 30_000, 200_000))
+    count = rng.choice((1000, 30_000, 100_000))
     return rng.choice(
         (
             {"splits": {f"s{i}": "tp[0:1 1:2]" for i in range(count)}},
