@@ -132,7 +132,9 @@ def _dequantised(source: GgufSource, start: int, stop: int, columns: Interval) -
     row_bytes = source.shape[-1] // block * size
     raw = np.frombuffer(_pread(source.path, source.offset + start * row_bytes, (stop - start) * row_bytes), np.uint8)
     blocks = np.ascontiguousarray(raw.reshape(stop - start, row_bytes)[:, first * size : last * size])
-    values = dequantize(blocks.reshape(1, -1), kind).reshape(stop - start, (last - first) * block)  # the package loops over rows
+    values = dequantize(blocks.reshape(1, -1), kind).reshape(
+        stop - start, (last - first) * block
+    )  # the package loops over rows
     return np.asarray(values[:, columns[0] - first * block : columns[1] - first * block], np.float32)
 
 
