@@ -373,7 +373,7 @@ def test_a_damaged_plan_is_refused(unitp: Any, folder: str) -> None:
     Path("plan.json").write_bytes(Path("plan.json").read_bytes()[:-400])
     said = unitp("generate", folder, "--plan", "plan.json", "--prompt-ids", "1")
     assert said.code == 2
-    assert "plan.json is not a plan: Input data was truncated" in said.err
+    assert "plan.json is not a plan: it is not JSON" in said.err
 
 
 def test_models_says_what_is_installed(unitp: Any) -> None:
