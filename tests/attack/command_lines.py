@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hostile import harmless
+from hostile import SPINNER, harmless
 from mutations import NUMBERS, name
 
 from unitp import cli
@@ -62,8 +62,8 @@ def stop(*_: Any, **__: Any) -> Any:
 
 
 @cache
-def laid(folder: Path) -> str:
-    """A model, plans, a machine and arrays in the folder; the hash of the model's graph."""
+def laid(folder: Path) -> tuple[str, dict[Path, bytes]]:
+    """A model, plans, a machine and arrays in the folder: the hash of the model's graph, and all files."""
     launch._start = stop  # type: ignore[assignment]  # nothing is started in this process
     write_huggingface(folder / "tiny", SMALL, arrays(random_weights(SMALL)))
     (folder / "m.toml").write_text(MACHINE)
@@ -72,8 +72,7 @@ def laid(folder: Path) -> str:
     for mesh, path in (("tp=2", "plan.json"), ("dp=2", "other.json")):
         code, out, err = called(("plan", "tiny", "--mesh", mesh, "-o", path, "--json", "--allow-unused"), folder, {})
         assert code == 0, err
-    found: str = json.loads(out)["graph"]
-    return found
+    return json.loads(out)["graph"], {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def called(words: tuple[str, ...], folder: Path, environment: dict[str, str]) -> tuple[int, str, str]:
@@ -248,13 +247,13 @@ def value(rng: random.Random) -> str:
 
 def feed(given: Input) -> bool:
     """Carry out the command. Raises UnitpError where it ends with an exit code that says so."""
-    graph = laid(given.folder)
-    reset(given.folder)
+    graph, files = laid(given.folder)
+    reset(given.folder, files)
     code, out, err = called(given.words, given.folder, given.environment)
     assert code in (0, 1, 2, 3), (code, err)
     assert "Traceback" not in err, err
-    assert harmless(out.replace("\t", " ")), out
-    assert harmless(err.replace("\t", " ").replace("\r", "")), err
+    assert harmless(SPINNER.sub("", out.replace("\t", " "))), out
+    assert harmless(SPINNER.sub("", err.replace("\t", " "))), err
     if given.right is not None:
         assert code == 0, err
         found = json.loads(out)
@@ -271,14 +270,17 @@ def feed(given: Input) -> bool:
     return False
 
 
-def reset(folder: Path) -> None:
-    """What commands wrote is gone, and what is no file is there."""
-    kept = {"tiny", "m.toml", "ids.npy", "ids.npz", "plan.json", "other.json", "fifo", "loop", "sparse.json"}
+def reset(folder: Path, files: dict[Path, bytes]) -> None:
+    """Files are as they were, what commands wrote is gone, and what is no file is there."""
     for found in folder.iterdir():
-        if found.name not in kept:
-            shutil.rmtree(found) if found.is_dir() and not found.is_symlink() else found.unlink()
-    if not (folder / "fifo").exists():
-        os.mkfifo(folder / "fifo")
-        (folder / "loop").symlink_to("loop")
-        with (folder / "sparse.json").open("wb") as file:
-            file.truncate(3 << 30)
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
+    for path, data in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    os.mkfifo(folder / "fifo")
+    (folder / "loop").symlink_to("loop")
+    with (folder / "sparse.json").open("wb") as file:
+        file.truncate(3 << 30)
