@@ -170,7 +170,8 @@ def header(rng: random.Random) -> bytes:
     text = rng.choice(
         (
             f"{{'descr': {descr}, 'fortran_order': {rng.choice(('False', 'True', '7', 'None'))}, 'shape': {shape}, }}",
-            "{" * 5000, "(" * 200, "-" * 9000 + "1", "{'descr': '<f4'", "__import__('os').system('x')", "{}", "[]", "'''", "\\", "3L", "\0", " " * 70_000, name(rng),
+            "{" * 5000, "(" * 200, "-" * 9000 + "1", "{'descr': '<f4'", "__import__('os').system('x')", "{}", "[]", "'''", "\\", "3L",
+            "\0", " " * 70_000, name(rng),
             f"{{'descr': {descr}, 'fortran_order': False, 'shape': (3L, 4L), }}",
         )
     ).encode("latin1", "replace")  # fmt: skip
@@ -202,8 +203,8 @@ def archive(rng: random.Random) -> bytes:
             )
             made.writestr(member, rng.choice((stored(array(rng)), header(rng), b"", b"text")))
         if rng.random() < 0.15:
-            made.writestr("bomb.npy", stored(np.zeros(rng.choice((1, 40)) << 20)))
-    data = file.getvalue()
+            made.writestr("bomb.npy", stored(np.zeros(1 << 20)))
+    data = bomb() if rng.random() < 0.05 else file.getvalue()
     if rng.random() < 0.5:
         data = damaged(rng, data)
     if rng.random() < 0.2:  # a size in the list of members, or in its end
@@ -218,6 +219,15 @@ def archive(rng: random.Random) -> bytes:
     return data
 
 
+@cache
+def bomb() -> bytes:
+    """An archive of an array of 320 MB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("bomb.npy", stored(np.zeros(40 << 20)))
+    return file.getvalue()
+
+
 def memory(rng: random.Random) -> Any:
     """A value that somebody may give for an array or for token ids."""
     deep: Any = 1
@@ -226,10 +236,14 @@ def memory(rng: random.Random) -> Any:
     number = rng.choice(NUMBERS)
     return rng.choice(
         (
-            number, [number], [[number] * 4], [[1, 2], [3]], [[1, [2]]], [1, [2]], [[1], 2], [], [[]], [[], [1]], None, "x", b"x", {"a": 1}, {1, 2}, deep, [True], [1.5],
-            ["1"], [None], [name(rng)], float("nan"), [float("inf")] * 4, object(), [object()], np.array(number, dtype=object), np.array([1, "a"], object),
-            np.zeros((2, 4), "M8[s]"), np.zeros(3, [("a", "i4")]), np.array(["x"]), np.array([2**64 - 1], "u8"), np.zeros((0, 4)), np.zeros((1,) * 30),
-            np.ma.masked_array([1, 2], [True, False]), iter([1]), range(5), memoryview(b"1234"), lambda: 1, Odd(ValueError), Odd(MemoryError), Odd(RecursionError),
+            number, [number], [[number] * 4], [[1, 2], [3]], [[1, [2]]], [1, [2]], [[1], 2], [], [[]], [[], [1]], None, "x", b"x",
+            {"a": 1}, {1, 2}, deep, [True], [1.5],
+            ["1"], [None], [name(rng)], float("nan"), [float("inf")] * 4, object(), [object()], np.array(number, dtype=object),
+            np.array([1, "a"], object),
+            np.zeros((2, 4), "M8[s]"), np.zeros(3, [("a", "i4")]), np.array(["x"]), np.array([2**64 - 1], "u8"), np.zeros((0, 4)),
+            np.zeros((1,) * 30),
+            np.ma.masked_array([1, 2], [True, False]), iter([1]), range(5), memoryview(b"1234"), lambda: 1, Odd(ValueError),
+            Odd(MemoryError), Odd(RecursionError),
             np.lib.stride_tricks.as_strided(np.zeros(1), (10**9, 4), (0, 0))[:3],
         )
     )  # fmt: skip

@@ -138,7 +138,7 @@ def one(rng: random.Random, folder: Path) -> Input:
                 )
         case "numbers":
             for i in rng.sample(at, rng.choice((1, 2, 5))):
-                words = list(lines[i].replace(",", " , ").replace("]", " ] ").replace("[", " [ ").split())
+                words = lines[i].replace(",", " , ").replace("]", " ] ").replace("[", " [ ").split()
                 of = [k for k, w in enumerate(words) if w[0].isdigit()]
                 if of:
                     words[rng.choice(of)] = number(rng)
@@ -200,7 +200,8 @@ def value(rng: random.Random) -> str:
         (
             number(rng), number(rng), toml_text(name(rng)), "true", "[]", "{}", "[[]]", "[" * 3000, "[" * 70 + "]" * 70, "{a=" * 3000,
             '"8GiB"', '"9999999999999999999TB"', '"-1GB"', '"1e5"', "1979-05-27", "[1, 2]", "[[1, 1], [1, 1]]", "[[0, 1e10]]", "[[1, nan]]",
-            "{ float32 = 0 }", "{ float32 = inf }", "{ float32 = 1e-320 }", "{ operator_s = -1 }", '["fast"]', '["fast", "fast"]', '["none"]',
+            "{ float32 = 0 }", "{ float32 = inf }", "{ float32 = 1e-320 }", "{ operator_s = -1 }", '["fast"]', '["fast", "fast"]',
+            '["none"]',
             f"[{', '.join(['1'] * 9000)}]", "'x", "",
         )
     )  # fmt: skip

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hostile import NAMES
 from mutations import changed, damaged, dump, name, odd
 
 from unitp.errors import InputError
@@ -62,11 +63,17 @@ SPECIAL = {
 }
 
 
+REGEXES = (
+    *(r"\s+", "(a+)+$", "(a*)*b", "(?:a|a)*c", "", "(", "[", r"\p{L}+", "(?=a)", "a{1,99999}", "(?<n>a)\\g<n>"),
+    *NAMES.values(),
+)
+
+
 def pattern(rng: random.Random) -> dict[str, str]:
     return rng.choice(
         (
             {"String": rng.choice((" ", "a", "", "ab", name(rng)))},
-            {"Regex": rng.choice((r"\s+", "(a+)+$", "(a*)*b", "(?:a|a)*c", "", "(", "[", r"\p{L}+", "(?=a)", "a{1,99999}", "(?<n>a)\\g<n>", name(rng)))},
+            {"Regex": rng.choice(REGEXES)},
         )
     )  # fmt: skip
 
@@ -144,7 +151,10 @@ def post_processor(rng: random.Random) -> Any:
             {"type": "BertProcessing", "sep": ["[SEP]", number], "cls": ["[CLS]", 0]},
             {
                 "type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": rng.choice(("<s>", "X")), "type_id": 0}}, {"Sequence": {"id": rng.choice("AB"), "type_id": 0}}],
+                "single": [
+                    {"SpecialToken": {"id": rng.choice(("<s>", "X")), "type_id": 0}},
+                    {"Sequence": {"id": rng.choice("AB"), "type_id": 0}},
+                ],
                 "pair": [],
                 "special_tokens": rng.choice(({}, {"<s>": {"id": "<s>", "ids": [number] * rng.choice((0, 1, 999)), "tokens": ["<s>"]}})),
             },
@@ -207,7 +217,8 @@ def one(rng: random.Random, folder: Path) -> Input:
         case "tokens":
             about["added_tokens"] = [changed(rng, SPECIAL) for _ in range(rng.choice((1, 3)))]
             about["padding"] = {
-                "strategy": {"Fixed": rng.choice((1, 2**40))}, "direction": "Right", "pad_to_multiple_of": rng.choice((None, 0)), "pad_id": 0,
+                "strategy": {"Fixed": rng.choice((1, 2**40))}, "direction": "Right", "pad_to_multiple_of": rng.choice((None, 0)),
+                "pad_id": 0,
                 "pad_type_id": 0, "pad_token": "x",
             } if rng.random() < 0.5 else odd(rng)  # fmt: skip
         case "bytes":

@@ -159,9 +159,12 @@ def odd(rng: random.Random) -> Any:
         deep = [deep]
     return rng.choice(
         (
-            *rng.sample([n for n in NUMBERS if not isinstance(n, int) or -(2**63) <= n < 2**64], 3), None, True, "", "x" * 5000, b"", bytes(5000), [], {}, {"": {}}, [[]],
-            {"x": ["float32", [2**62, 4], b"", 0]}, {"x": ["object", [1], b"12345678", -1]}, {"x": ["float32", [-1], b"1234", -1]}, ["x"] * 999, deep,
-            msgspec.msgpack.Ext(5, b"x"), name(rng).encode(errors="replace").decode(), {"axes": [["tp", 10**9]]}, {"axes": [["tp", -1]]}, {"axes": 7},
+            *rng.sample([n for n in NUMBERS if not isinstance(n, int) or -(2**63) <= n < 2**64], 3), None, True, "", "x" * 5000, b"",
+            bytes(5000), [], {}, {"": {}}, [[]],
+            {"x": ["float32", [2**62, 4], b"", 0]}, {"x": ["object", [1], b"12345678", -1]}, {"x": ["float32", [-1], b"1234", -1]},
+            ["x"] * 999, deep,
+            msgspec.msgpack.Ext(5, b"x"), name(rng).encode(errors="replace").decode(), {"axes": [["tp", 10**9]]}, {"axes": [["tp", -1]]},
+            {"axes": 7},
         )
     )  # fmt: skip
 
@@ -176,7 +179,8 @@ def guest(rng: random.Random) -> bytes:
     )
     nonce = rng.randbytes(BYTES)
     said = [
-        hello, Proof(proof(OTHER, "worker", hello, nonce)), Proof(proof(KEY, "driver", hello, nonce)), Proof(b""), Proof(bytes(BYTES)), Done(),
+        hello, Proof(proof(OTHER, "worker", hello, nonce)), Proof(proof(KEY, "driver", hello, nonce)), Proof(b""), Proof(bytes(BYTES)),
+        Done(),
         Arrays({"x": ArrayPart("float32", (900,), bytearray(3600))}), Failed("x" * 4000, "", "", ""),
     ]  # fmt: skip
     order = [hello, *rng.sample(said, rng.choice((0, 1, 3)))] if rng.random() < 0.8 else rng.sample(said, 3)

@@ -77,3 +77,10 @@ def test_the_mesh_wants_a_row_for_each_coordinate_of_dp() -> None:
         rows_for(graph, made, CONTEXT, 1)
     with pytest.raises(InputError, match="rows for 0 sequences"):
         rows_for(graph, plan(graph, Mesh()), CONTEXT, 0)
+
+
+def test_a_number_beyond_all_reason_is_refused_at_once() -> None:
+    graph, (made, _) = tiny().graph, limited("tp=2", 2)
+    for sequences in (10**6, 10**12, 10**5000):
+        with pytest.raises(InputError, match="sequences"):
+            rows_for(graph, made, CONTEXT, sequences)

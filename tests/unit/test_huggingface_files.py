@@ -160,7 +160,17 @@ DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 @pytest.mark.parametrize(
     ("part", "why"),
     [
-        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "is no tokenizer: .*charsmap"),
+        (
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+            "its precompiled_charsmap is truncated",
+        ),
+        (
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}},
+            "its precompiled_charsmap is truncated",
+        ),
+        ({"decoder": [{"a": {"precompiled_charsmap": "/////w=="}}]}, "its precompiled_charsmap is truncated"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "x"}}, "its precompiled_charsmap: "),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAAA="}}, "cannot encode a text"),
         (
             {"normalizer": {"type": "Sequence", "normalizers": [DOUBLED] * 40}},
             "it makes a text up to 1099511627776 times as long",
@@ -175,6 +185,19 @@ def test_a_tokenizer_that_panics_or_grows_is_refused(tmp_path: Path, part: dict[
     (path / "tokenizer.json").write_text(json.dumps(TOKENIZER | part))
     with pytest.raises(ModelError, match=why):
         load_huggingface(path).tokenizer.encode("ab")
+
+
+def test_a_table_of_characters_is_found_however_it_is_written(tmp_path: Path) -> None:
+    """The package would ask for 8 GiB, and end the process where there is less."""
+    path = directory(tmp_path)
+    text = json.dumps(TOKENIZER | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}})
+    twice = text.replace(
+        '"normalizer":', '"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}, "normalizer":', 1
+    )
+    for written in (text.replace("precompiled_charsmap", r"precompile\u0064_charsmap"), twice):
+        (path / "tokenizer.json").write_text(written)
+        with pytest.raises(ModelError, match=r"is truncated|is there twice"):
+            _ = load_huggingface(path).tokenizer
 
 
 def test_replacements_of_real_tokenizers_are_taken(tmp_path: Path) -> None:

@@ -7,13 +7,15 @@ tokens that go on from a text into more text as they come, holding back bytes th
 from __future__ import annotations
 
 import math
+import re
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from unitp.errors import ModelError
-from unitp.files import foreign, parse_json, read_bytes, unicode
+from unitp.files import MOST_JSON, foreign, parse_json, read_bytes, unicode
 from unitp.frontends.fields import Fields
 from unitp.texts import cut
 
@@ -48,6 +50,8 @@ WAYS = {
 """How text is cut before merging, by the name that `tokenizer.ggml.pre` gives it (llama.cpp's `llama-vocab.cpp`)."""
 
 CONTROL, USER_DEFINED = 3, 4
+CHARSMAP, _LETTER = "precompiled_charsmap", re.compile(rb"\\u00[4-7]")
+"""The key of a table of characters, and a letter of one that is written as an escape."""
 MOST_GROWTH = 64.0
 """A tokenizer that writes "▁" for a space makes three bytes of one."""
 
@@ -164,11 +168,32 @@ def _from_json(source: JsonTokenizer) -> PackageTokenizer:
     from tokenizers import Tokenizer as Fast
 
     data = read_bytes(source.path, ModelError)
+    _require_charsmaps(data, source.path)
     with foreign(f"{source.path} is no tokenizer", ModelError):
         fast = Fast.from_str(data.decode())
         fast.no_truncation()  # stored beside the tokenizer, but of a training run
         fast.no_padding()
     return PackageTokenizer(fast, source.path)
+
+
+def _require_charsmaps(data: bytes, where: str) -> None:
+    """Raise ModelError for a table of characters that is shorter than it says: the package asks for as much memory as it says,
+    and ends the process where there is none. Files that can hold no such table are not read twice.
+    """
+    if CHARSMAP.encode() not in data and not _LETTER.search(data):
+        return
+    if len(data) > MOST_JSON:
+        raise ModelError(f"{where} has {len(data)} bytes and a {CHARSMAP}; at most {MOST_JSON} are read of such a file")
+    left: list[Any] = [parse_json(data, where, ModelError)]
+    while left:
+        part = left.pop()
+        left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        if not isinstance(part, dict) or not isinstance(text := part.get(CHARSMAP), str):
+            continue
+        with foreign(f"{where} is no tokenizer: its {CHARSMAP}", ModelError):
+            table = b64decode(text, validate=True)
+        if len(table) < 4 or int.from_bytes(table[:4], "little") > len(table) - 4:
+            raise ModelError(f"{where} is no tokenizer: its {CHARSMAP} is truncated")
 
 
 def _require_modest(tokenizer: Any, where: str) -> None:

@@ -5,6 +5,7 @@ parameters + activations of the plan's phases + caches(context, sequences)  <=  
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from math import prod
 
 import numpy as np
@@ -15,8 +16,10 @@ from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks
 from unitp.session.decoder import cache_rows
+from unitp.texts import shortened
 
 DEFAULT_SEQUENCES = 16
+MOST_SEQUENCES = 1 << 20
 
 
 def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
@@ -27,7 +30,9 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
     least = plan.mesh.sizes.get("dp", 1)
     if wanted is not None and wanted < least:
         needs = f", the mesh needs {least}, one for each coordinate of dp" if least > 1 else ", wanted is 1 or more"
-        raise InputError(f"a session cannot have rows for {wanted} sequences{needs}")
+        raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences{needs}")
+    if wanted is not None and wanted > MOST_SEQUENCES:
+        raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences, at most {MOST_SEQUENCES}")
     limit = plan.certificate.memory_limit
     most = max(DEFAULT_SEQUENCES, least)
     if limit is None:
@@ -39,7 +44,7 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
         need, rank = max((bytes_ + caches(graph, plan, context, rows, r), r) for r, bytes_ in enumerate(others))
         return rank, need
 
-    fitting = next((n for n in range(wanted or most, 0, -1) if needs_most(n)[1] <= limit), 0)
+    fitting = bisect_right(range(1, (wanted or most) + 1), limit, key=lambda rows: needs_most(rows)[1])
     if fitting >= (wanted or least):
         return fitting
     rank, need = needs_most(wanted or least)

@@ -38,8 +38,10 @@ from unitp.ranks.watchdog import Limits
 from unitp.session.capacity import rows_for
 from unitp.session.decoder import is_decoder, positions
 from unitp.session.session import Session
+from unitp.texts import shortened
 
 DEFAULT_CONTEXT = 2048
+MOST_THREADS = 4096
 TRIES = 3
 HOST = "127.0.0.1"
 FIRST_PORT = 20000
@@ -115,8 +117,8 @@ def check(
     plans.require(plan, graph)
     if dtype not in spec.dtypes:
         raise InputError(f"backend {spec.name} does not compute in {dtype}", hint=did_you_mean(dtype, spec.dtypes))
-    if threads < 1:
-        raise InputError(f"a rank cannot have {threads} threads")
+    if not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"a rank cannot have {shortened(threads)} threads", hint=f"It has from 1 to {MOST_THREADS}.")
     size = context_of(graph, context)
     python = python or python_of(spec.name, settings()) or sys.executable
     _require_framework(spec, plan.mesh.size, python)
@@ -142,7 +144,7 @@ def context_of(graph: Graph, context: int | None) -> int:
         return min(known or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     if context < 1 or (known is not None and context > known):
         most = f" to {known}, which is what the model was made for" if known else " on"
-        raise InputError(f"a context of {context} tokens cannot be", hint=f"It is from 1{most}.")
+        raise InputError(f"a context of {shortened(context)} tokens cannot be", hint=f"It is from 1{most}.")
     return context
 
 
