@@ -111,7 +111,7 @@ def test_a_parameter_is_stored_once(overrides):
     graph = mlp()
     engine = engine_of(graph, ARRAYS, overrides=overrides)
     engine.compile("a", program_of(graph, {"batch": 2}))
-    constants = engine._constants
+    constants = engine.constants
     first, second = constants["first"], constants["second"]
     assert np.shares_memory(first, constants.operand("first", True))
     assert np.shares_memory(second, constants.operand("second", False))
@@ -253,7 +253,7 @@ def test_states_are_kept_between_calls_and_shared_by_programs(read_before):
         sizes = {"batch": 2, "cache": 8, "seq": seq, "live": 6}
         engine.compile(str(seq), program_of(graph, sizes))
     wanted, rng = np.zeros((2, 2, 8, 3)), np.random.default_rng(1)
-    buffer = engine._states(0)["past"]
+    buffer = engine.states.of(0)["past"]
     kept = []
     for seq, at in ((2, [0, 1]), (1, [2, 3]), (2, [3, 4])):
         before = wanted.sum(2)
@@ -264,7 +264,7 @@ def test_states_are_kept_between_calls_and_shared_by_programs(read_before):
         assert np.array_equal(seen, wanted[:, :, :6])
         assert np.allclose(old, before if read_before else new.sum(2), rtol=1e-14, atol=1e-14)
         kept.append((seen, seen.copy()))
-    assert engine._states(0)["past"] is buffer
+    assert engine.states.of(0)["past"] is buffer
     assert all(np.array_equal(a, b) for a, b in kept), "an output was changed by a later call"
     engine.reset(0)
     seen, _ = engine.run("1", {"new": np.ones((2, 2, 1, 3)), "at": np.zeros(2, np.int64)}).values()
