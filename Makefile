@@ -20,7 +20,7 @@ TESTED := $(shell find unitp backends tests docs examples *.md pyproject.toml -t
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all faults strangers bench bench-overheads bench-planner bench-prediction bench-unlike dist dist-check sbom lint format
+.PHONY: help setup demo test test-all faults attack strangers bench bench-overheads bench-planner bench-prediction bench-unlike dist dist-check sbom lint format
 
 help:
 	@echo "make demo       SmolLM2-135M on 2 ranks in NumPy, PyTorch, TensorFlow and MXNet: who agrees"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-all   every test: all backends at every width, every fault, many examples; part by part: run again, it goes on"
 	@echo "                with the part that failed (PART=system: these parts alone)"
 	@echo "make faults     200 random faults on the four backends (SEED=7, COUNT=200, FROM=0): who is named, what is left"
+	@echo "make attack     20,000 hostile inputs for whatever reads (SEED=7, COUNT=20000, READER=gguf, FROM=0): refused, or right"
 	@echo "make strangers  another user and another network at the doors of running sessions, 5000 tries each (wants root; SEED=7)"
 	@echo "make bench      speed, as ratios within one run"
 	@echo "make bench-overheads   help, planning, starting, a call of nothing: seconds, beside what is wanted"
@@ -72,6 +73,10 @@ strangers: $(STAMP)
 
 faults: $(STAMP)
 	$(BIN)/python tests/shared/faults.py --seed $(SEED) --count $(COUNT) --from $(FROM)
+
+attack: COUNT = 20000
+attack: $(STAMP)
+	$(BIN)/python tests/attack/attack.py --seed $(SEED) --count $(COUNT) --from $(FROM) $(if $(READER),--reader $(READER))
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/speed.py

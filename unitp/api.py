@@ -15,7 +15,7 @@ from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import Objective
 from unitp.planner import plan as plan_graph
-from unitp.plans import Phase, Plan
+from unitp.plans import Phase, Plan, phase_problem
 
 
 def plan(
@@ -72,8 +72,10 @@ def plan(
 def complete(graph: Graph, phase: Phase) -> Phase:
     """A phase with what follows from its other sizes: all of the cache is live, the last position is taken, one candidate.
 
-    Raises PlanError for a size that the graph does not have.
+    Raises PlanError for a size that the graph does not have, or that no dim can have.
     """
+    if problem := phase_problem(phase):
+        raise PlanError(problem)
     for name in phase.sizes:
         if name not in graph.symbols:
             raise PlanError(

@@ -23,13 +23,25 @@ class UnitpError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message = shown(message, "\n\t")
-        self.hint = shown(hint, "\n\t")
+        self.message = _bounded(shown(_bounded(message), "\n\t"))
+        self.hint = _bounded(shown(_bounded(hint), "\n\t"))
         super().__init__(f"{self.message}\n{self.hint}" if hint else self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
         """For copies, notes included: an error that is raised several times would collect the tracebacks of all."""
         return _made, (type(self), self.message, self.hint), self.__dict__
+
+
+LONGEST = 16_000
+"""Characters of a message: a value of a stranger's file that is shown in it may have millions."""
+
+
+def _bounded(text: str) -> str:
+    """A text of about `LONGEST` characters at most: its beginning, and its end."""
+    if len(text) <= LONGEST:
+        return text
+    first, last = text[: 3 * LONGEST // 4], text[-LONGEST // 4 :]
+    return f"{first} ... ({len(text) - LONGEST} characters are left out) ... {last}"
 
 
 def _made(kind: type[UnitpError], message: str, hint: str) -> UnitpError:

@@ -2,27 +2,39 @@
 
 A file may be anything: a pipe that never ends, a device, a hole of terabytes, text that nests a million levels deep. Whatever
 is wrong with one is an error of the caller's choice (`mistake`) that names the file.
+
+What JSON and TOML give can be used, printed and compared like any other value: nothing nests deeper than `DEEPEST`, whole
+numbers have at most `MOST_DIGITS`, texts have no halves of characters, no key is there twice, and in JSON numbers are finite.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any, BinaryIO
 
 from unitp.errors import InputError, UnitpError, from_signal
+from unitp.texts import cut
 
 Path = str | os.PathLike[str]
 Mistake = type[UnitpError]
 
-MOST_PARTS = 100
-"""Parts of a dotted key of TOML. One of 64 KiB of parts takes 22 s to read."""
+MOST_PARTS = 20
+"""Parts of a dotted key of TOML, which takes their number squared. One of 64 KiB of parts takes 22 s to read."""
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*+"""
+_DOTTED = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:\.[ \t]*+{_PART}){{{MOST_PARTS}}}")
+DEEPEST = 64
+MOST_DIGITS = 40
+"""Digits of a whole number: `tokenizer_config.json` files have 10**30 for "no limit"."""
+MOST_JSON = 16 << 20
+"""Bytes of JSON: 16 MiB of empty lists become 400 MB of objects. The largest known index of weights has 9 MB."""
 MOST_TEXT = 64 << 20
 """Bytes of a file that is read as a whole: configs, indexes, tokenizers, templates, plans. Real ones have up to 30 MB."""
 
@@ -34,13 +46,9 @@ def opened(path: Path, mistake: Mistake = InputError, *, what: str = "", hint: s
     """
     name = f"{what}{os.fspath(path)}"
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
-            os.close(handle)
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise mistake(f"cannot read {name}: it is no regular file")
+        _require_regular(os.stat(path).st_mode, name, mistake)  # what is none is not even opened: a device may heed it
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            _require_regular(os.fstat(file.fileno()).st_mode, name, mistake)
             yield file
     except OSError as error:
         raise mistake(f"cannot read {name}: {error.strerror or error}", hint=hint) from None
@@ -48,6 +56,12 @@ def opened(path: Path, mistake: Mistake = InputError, *, what: str = "", hint: s
         if "null" not in str(error):  # of a path
             raise
         raise mistake(f"cannot read {os.fspath(path)!r}: {error}") from None
+
+
+def _require_regular(mode: int, name: str, mistake: Mistake) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+        raise mistake(f"cannot read {name}: it is {kinds.get(stat.S_IFMT(mode), 'a device')}, no regular file")
 
 
 def require_whole(file: BinaryIO, path: Path, mistake: Mistake) -> int:
@@ -77,40 +91,79 @@ def read_text(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEX
         raise mistake(f"cannot read {what}{os.fspath(path)}: it is not UTF-8 at byte {error.start}") from None
 
 
-def parse_json(data: str | bytes, where: object, mistake: Mistake = InputError) -> dict[str, Any]:
-    """A JSON object. A key that is there twice, a number that JSON does not have, and endless nesting are mistakes."""
+def read_json(path: Path, mistake: Mistake = InputError, *, what: str = "") -> dict[str, Any]:
+    """The JSON object in a file of at most `MOST_JSON` bytes."""
+    return parse_json(read_bytes(path, mistake, most=MOST_JSON, what=what), os.fspath(path), mistake)
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise ValueError(f'"{next(name for name in names if names.count(name) > 1)}" is there twice')
-        return found
+
+def parse_json(data: str | bytes, where: object, mistake: Mistake = InputError, *, hint: str = "") -> dict[str, Any]:
+    """A JSON object. A key that is there twice, a number that JSON does not have, and endless nesting are mistakes."""
 
     def no_number(text: str) -> None:
         raise ValueError(f"{text} is no number of JSON")
 
     try:
-        found = json.loads(data, object_pairs_hook=unique, parse_constant=no_number)
-    except (
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # ValueError: also of too many digits, and of bytes that are no text
-        raise mistake(f"{where} is not JSON: {error}") from None
+        text = data.decode() if isinstance(data, bytes) else data
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=no_number)
+        _require_plain(found, finite=True)
+    except (ValueError, RecursionError, MemoryError) as error:  # ValueError: also of bytes that are no text
+        raise mistake(f"{where} is not JSON: {_why(error)}", hint=hint) from None
     if not isinstance(found, dict):
-        raise mistake(f"{where} is no JSON object")
+        raise mistake(f"{where} is no JSON object", hint=hint)
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f'"{cut(counts.most_common(1)[0][0])}" is there twice')
     return found
 
 
 def parse_toml(text: str, where: object, mistake: Mistake = InputError) -> dict[str, Any]:
-    """A TOML document. A key of more than `MOST_PARTS` parts is a mistake: `tomllib` takes their number squared."""
-    if max(part.count(".") for part in re.split(r"[=,\n\[\]{}#]", text)) > MOST_PARTS:
+    """A TOML document. A key of more than `MOST_PARTS` parts is a mistake. TOML has `inf` and `nan`: whoever takes a number asks."""
+    if _DOTTED.search(text):
         raise mistake(f"{where} is not TOML: a key has more than {MOST_PARTS} parts")
     try:
-        return tomllib.loads(text)
+        found = tomllib.loads(text)
+        _require_plain(found, finite=False)
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and too many digits
-        raise mistake(f"{where} is not TOML: {error}") from None
+        raise mistake(f"{where} is not TOML: {_why(error)}") from None
+    return found
+
+
+def _require_plain(value: Any, *, finite: bool) -> None:
+    """Raise ValueError for what cannot be used, printed and compared like any other value."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise RecursionError
+        inside: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inside += item
+                inside += item.values()
+            elif isinstance(item, list):
+                inside += item
+            elif isinstance(item, str):
+                if not item.isascii():
+                    item.encode()
+            elif isinstance(item, float):
+                if finite and not isfinite(item):
+                    raise ValueError("a number is too large")
+            elif isinstance(item, int) and abs(item) >= 10**MOST_DIGITS:
+                raise ValueError(f"a whole number has more than {MOST_DIGITS} digits")
+        level = inside
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return f"it nests deeper than {DEEPEST} levels"
+    if isinstance(error, UnicodeEncodeError):
+        return "a text has half of a character (a lone surrogate)"
+    return cut(str(error).strip() or type(error).__name__, 500)
 
 
 def unicode(text: str) -> str:
@@ -126,7 +179,7 @@ def unicode(text: str) -> str:
 
 
 @contextmanager
-def foreign(what: str, mistake: Mistake = InputError) -> Iterator[None]:
+def foreign(what: str, mistake: Mistake = InputError, *, hint: str = "") -> Iterator[None]:
     """Whatever a foreign reader raises meanwhile is a `mistake` about `what`; what a signal of the user's raises comes out as
     itself. A panic of a reader in Rust is no `Exception`.
     """
@@ -138,5 +191,4 @@ def foreign(what: str, mistake: Mistake = InputError) -> Iterator[None]:
         panic = type(error).__name__ == "PanicException"
         if from_signal(error) or not (panic or isinstance(error, Exception)):
             raise
-        text = str(error) or type(error).__name__
-        raise mistake(f"{what}: {text}") from None
+        raise mistake(f"{what}: {_why(error)}", hint=hint) from None

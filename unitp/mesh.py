@@ -11,8 +11,10 @@ from functools import cached_property
 from math import prod
 
 from unitp.errors import MeshError
+from unitp.texts import cut, shortened
 
 MOST_RANKS = 1024
+MOST_AXES = 8
 DIGITS = 9
 """The longest size that is read."""
 
@@ -25,13 +27,21 @@ class Mesh:
 
     def __init__(self, /, **axes: int) -> None:
         object.__setattr__(self, "axes", tuple(axes.items()))
+        if len(self.axes) > MOST_AXES:
+            raise MeshError(f"a mesh has {len(self.axes)} axes", hint=f"At most {MOST_AXES} can be planned for.")
         for name, size in self.axes:
             if not name.isidentifier():
-                raise MeshError(f'mesh axis "{name}" is not a name', hint="An axis is written NAME=SIZE, as in tp=2.")
+                raise MeshError(
+                    f'mesh axis "{cut(name)}" is not a name', hint="An axis is written NAME=SIZE, as in tp=2."
+                )
             if type(size) is not int or size < 1:
-                raise MeshError(f"mesh axis {name} has size {size!r}", hint="Sizes are whole numbers from 1 on.")
+                raise MeshError(
+                    f"mesh axis {cut(name)} has size {shortened(size)}", hint="Sizes are whole numbers from 1 on."
+                )
             if size > MOST_RANKS:
-                raise MeshError(f"mesh axis {name} has size {size}", hint=f"A mesh has at most {MOST_RANKS} ranks.")
+                raise MeshError(
+                    f"mesh axis {cut(name)} has size {shortened(size)}", hint=f"A mesh has at most {MOST_RANKS} ranks."
+                )
         if prod(size for _, size in self.axes) > MOST_RANKS:
             raise MeshError(f"mesh {self} has more than {MOST_RANKS} ranks")
 
@@ -43,10 +53,10 @@ class Mesh:
             name, _, size = part.partition("=")
             if not (size.isdecimal() and size.isascii() and len(size) <= DIGITS):
                 raise MeshError(
-                    f'cannot read mesh "{text}": "{part}" is not NAME=SIZE', hint="Write it as in dp=1,tp=2."
+                    f'cannot read mesh "{cut(text)}": "{cut(part)}" is not NAME=SIZE', hint="Write it as in dp=1,tp=2."
                 )
             if name in axes:
-                raise MeshError(f'mesh "{text}" names axis {name} twice', hint="Give every axis once.")
+                raise MeshError(f'mesh "{cut(text)}" names axis {cut(name)} twice', hint="Give every axis once.")
             axes[name] = int(size)
         return cls(**axes)
 

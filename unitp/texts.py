@@ -26,6 +26,19 @@ def shown(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
+def cut(text: str, most: int = 60) -> str:
+    """The beginning of a text that may be long, for a message."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def shortened(value: object) -> str:
+    """A value in a message, as Python writes it, of 60 characters at most."""
+    try:
+        return cut(repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits, a thousand levels
+        return f"a {type(value).__name__}"
+
+
 def tame(text: str) -> str:
     r"""`text` without commands to a terminal: control characters other than line feed and tab are written as `\x1b`."""
     return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)

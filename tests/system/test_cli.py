@@ -271,14 +271,14 @@ def test_run_refuses_damaged_files(folder: str, tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:-30])
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("no array")
-    for flag, name in (
-        ("--inputs", "cut.npz"),
-        ("--input", "input_ids=objects.npy"),
-        ("--input", "input_ids=text.npy"),
+    for flag, name, message in (
+        ("--inputs", "cut.npz", "cannot read arrays from"),
+        ("--input", "input_ids=objects.npy", "holds Python objects, which are not read"),
+        ("--input", "input_ids=text.npy", "cannot read arrays from"),
     ):
         path = name.replace("=", f"={tmp_path}/") if "=" in name else f"{tmp_path}/{name}"
         said = run("run", folder, flag, path, "-o", tmp_path / "out.npz", code=2)
-        assert "cannot read arrays from" in said.stderr
+        assert message in said.stderr
     said = run("run", folder, "--input", f"input_id={tmp_path}/good.npz", "-o", tmp_path / "out.npz", code=2)
     assert "is an archive, not one array" in said.stderr
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from unitp.errors import InputError
+from unitp.frontends.builder import Builder
 from unitp.session.array_files import MOST_EXPANDED, read_arrays
+from unitp.session.inputs import bind, token_lists, token_rows
 
 ARRAYS = [
     np.arange(6, dtype=np.int64).reshape(2, 3),
@@ -105,3 +107,48 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
         assert isinstance(found, dict)
         for array in found.values():
             np.testing.assert_array_equal(array, np.arange(1000))
+
+
+def test_an_archive_with_a_long_list_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "many.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(25_000):
+            archive.writestr(f"{number}", b"")
+    with pytest.raises(InputError, match="list of entries is too long"):
+        read(path)
+
+
+def test_numbers_of_another_width_are_taken_or_named() -> None:
+    graph = Builder("g")
+    x = graph.input("x", "int32", ("n",))
+    made = graph.graph(graph.Add(x, x))
+    assert bind(made, {"x": np.array([2**31 - 1, -(2**31)])})[0]["x"].tolist() == [2**31 - 1, -(2**31)]
+    for numbers in ([2**31], [-(2**31) - 1], np.array([2**64 - 1], np.uint64)):
+        with pytest.raises(InputError, match="has numbers beyond int32"):
+            bind(made, {"x": numbers})
+
+
+class Odd:
+    """Something that is asked for an array, and raises."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise MemoryError("odd")
+
+
+@pytest.mark.parametrize(
+    "ids", [[[1], 2], [[1, 2], [3]], [1, [2]], [2**64], [[2**64]], Odd(), {"a": 1}, [None], [np.array(1)], object()]
+)
+def test_what_is_no_token_ids_is_named(ids: object) -> None:
+    for take in (token_lists, token_rows):
+        if take is token_lists and ids == [[1, 2], [3]]:
+            assert token_lists(ids) == ([[1, 2], [3]], False)
+            continue
+        with pytest.raises(InputError):
+            take(ids)  # type: ignore[operator]
+
+
+def test_what_is_no_array_is_named() -> None:
+    graph = Builder("g")
+    x = graph.input("x", "float32", ("n",))
+    with pytest.raises(InputError, match="x is no array: odd"):
+        bind(graph.graph(graph.Add(x, x)), {"x": Odd()})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -16,6 +18,7 @@ from unitp import plans
 from unitp.cost.machine_file import load_machine
 from unitp.errors import InputError, ModelError, UnitpError
 from unitp.files import (
+    MOST_JSON,
     MOST_TEXT,
     foreign,
     opened,
@@ -56,10 +59,10 @@ def absent(path: Path) -> None:
 
 
 KINDS = {
-    fifo: "no regular file",
-    device: "no regular file",
-    folder: "Is a directory",
-    unix_socket: "No such device or address",
+    fifo: "it is a FIFO, no regular file",
+    device: "it is a device, no regular file",
+    folder: "it is a folder, no regular file",
+    unix_socket: "it is a socket, no regular file",
     huge: "has 3221225472 bytes",
     absent: "No such file",
 }
@@ -130,6 +133,11 @@ def test_a_file_is_read_up_to_its_size(tmp_path: Path) -> None:
         ('{"a": ' + "1" * 5000 + "}", "4300 digits"),
         ("[" * 100_000, "is not JSON"),
         ("[1]", "no JSON object"),
+        ('{"a": 1e999}', "a number is too large"),
+        ('{"a": ' + "1" * 41 + "}", "more than 40 digits"),
+        (r'{"a": ["\ud800"]}', "half of a character"),
+        (r'{"\udc00": 1}', "half of a character"),
+        ('{"a": ' + "[" * 64 + "]" * 64 + "}", "nests deeper than 64 levels"),
         (b"\xff", "is not JSON"),
         ("", "is not JSON"),
     ],
@@ -139,7 +147,34 @@ def test_what_is_no_json_object_is_told(text: str | bytes, why: str) -> None:
         parse_json(text, "here", ModelError)
 
 
-@pytest.mark.parametrize("text", ["a = ", "a = 1\na = 2", "a = " + "1" * 5000, "a = " + "[" * 100_000])
+def test_json_that_all_read_alike_is_taken() -> None:
+    text = r'{"a": [1.5, -0.0, 10, 1000000000000000019884624838656], "é\ud83e\uddd1": {"b": null, "c": [true]}}'
+    assert parse_json(text, "here") == json.loads(text)
+    assert parse_json('{"a": ' + "[" * 62 + "]" * 62 + "}", "here")
+
+
+def test_what_json_becomes_has_a_bound() -> None:
+    """Of what takes most memory for its length."""
+    begun, data = time.monotonic(), b'{"a": [' + b"{}," * (MOST_JSON // 3 - 4) + b"1]}"
+    assert len(data) <= MOST_JSON
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(parse_json(data, "here")["a"]) == MOST_JSON // 3 - 3
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 1 << 30
+    assert time.monotonic() - begun < 20.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = ",
+        "a = 1\na = 2",
+        "a = " + "1" * 5000,
+        "a = " + "[" * 100_000,
+        "a = 0x" + "f" * 6000,
+        "a = " + "[" * 64 + "]" * 64,
+    ],
+    ids=lambda text: text[:12],
+)
 def test_what_is_no_toml_is_told(text: str) -> None:
     with pytest.raises(InputError, match=r"^here is not TOML"):
         parse_toml(text, "here")
@@ -150,10 +185,13 @@ def test_what_is_no_toml_is_told(text: str) -> None:
 )
 def test_a_key_of_toml_with_very_many_parts_is_refused_at_once(text: str) -> None:
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"^here is not TOML: a key has more than 100 parts"):
+    with pytest.raises(InputError, match=r"^here is not TOML: a key has more than 20 parts"):
         parse_toml(text, "here")
     assert time.monotonic() - begun < 1.0, "tomllib takes 20 s"
-    assert parse_toml("a." * 90 + "a = 1\nb = [[1.5, 2.5], [3.5, 4.5]]", "here")["b"] == [[1.5, 2.5], [3.5, 4.5]]
+    assert parse_toml("a." * 19 + "a = 1  # ......................\nb = [[1.5, 2.5], [3.5, 4.5]]", "here")["b"] == [
+        [1.5, 2.5],
+        [3.5, 4.5],
+    ]
 
 
 class PanicException(BaseException):
@@ -189,3 +227,12 @@ def test_a_text_that_was_not_utf8_is_named() -> None:
     assert unicode("é\0") == "é\0"
     with pytest.raises(InputError, match=r"'\\udcff' at character 1, which is not Unicode"):
         unicode("a\udcff")
+
+
+def test_a_message_has_a_bound_however_long_what_it_shows() -> None:
+    for kind in (ModelError, InputError):
+        error = kind("begins " + "\x1b" * 10**6 + " ends", hint="x" * 10**6)
+        assert len(str(error)) < 40_000
+        assert error.message.startswith("begins")
+        assert error.message.endswith("ends")
+        assert "characters are left out" in error.message

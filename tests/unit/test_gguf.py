@@ -216,7 +216,7 @@ def test_wrong_rotary_factors_are_named(tmp_path: Path) -> None:
 
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "none.gguf", "No such file")
-    refused(tmp_path, "Is a directory")
+    refused(tmp_path, "it is a folder")
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ModelError, match=r"neither a \.gguf file nor a directory"):
         unitp.load(tmp_path / "notes.txt")
@@ -243,11 +243,13 @@ def entry(key: bytes, kind: int, value: bytes) -> bytes:
         (b"", ["no GGUF file", "0 bytes"]),
         (b"GG", ["no GGUF file", "2 bytes"]),
         (b"PK\x03\x04" + b"\0" * 40, ["no GGUF file", "PK"]),
-        (header(entries=2**63), ["truncated or corrupt", "ends at 24"]),
-        (header(tensors=2**63, entries=0), ["truncated or corrupt"]),
+        (header(entries=2**63), [f"{2**63} keys, at most 65536 are read"]),
+        (header(entries=1), ["truncated or corrupt", "ends at 24"]),
+        (header(tensors=2**63, entries=0), [f"{2**63} tensors, at most 65536 are read"]),
         (header(string(b"key", 2**64 - 1)), [str(2**64 - 1)]),
-        (header(entry(b"key", 9, struct.pack("<IQ", 4, 2**60))), [str(2**62)]),
-        (header(entry(b"key", 9, struct.pack("<IQ", 8, 2**60))), ["truncated or corrupt"]),
+        (header(entry(b"key", 9, struct.pack("<IQ", 4, 2**20))), [str(2**22)]),
+        (header(entry(b"key", 9, struct.pack("<IQ", 4, 2**60))), [f"arrays of {2**60} items, at most 4194304"]),
+        (header(entry(b"key", 9, struct.pack("<IQ", 8, 2**60))), [f"arrays of {2**60} items, at most 4194304"]),
         (header(entry(b"key", 9, struct.pack("<IQ", 9, 1))), ["array of metadata type 9"]),
         (header(entry(b"key", 77, b"")), ["unknown metadata type 77"]),
         (header(string(b"\xff\xfe")), ["not UTF-8", "byte 34"]),
@@ -279,7 +281,15 @@ def one_tensor(
         (one_tensor(kind=24), ['"t" has type I8']),
         (one_tensor(kind=3, shape=(33,)), ["blocks of 32"]),
         (one_tensor(shape=(2**40,)), ["truncated", '"t" ends at byte']),
-        (one_tensor(at=2**63), ['"t" leaves bytes that are nobody\'s after the header']),
+        (one_tensor(at=2**63), ["truncated", '"t" ends at byte']),
+        (one_tensor(at=32), ['"t" leaves bytes that are nobody\'s after the header']),
+        (one_tensor(), ["its tensors end at byte", "the file at"]),
+        (one_tensor(shape=(2**32, 2**32, 0)), ["no array is so large"]),
+        (one_tensor(kind=2, shape=()), ["blocks of 32"]),
+        (
+            one_tensor(alignment=(10, struct.pack("<Q", 32))),
+            ["general.alignment is 32, wanted is a power of two (UINT32)"],
+        ),
         (one_tensor(at=4), ["no multiple of 32"]),
         (one_tensor(copies=2), ['"t" is there twice']),
         (one_tensor(alignment=(4, struct.pack("<I", 0))), ["general.alignment is 0"]),
@@ -291,6 +301,51 @@ def test_a_corrupt_tensor_is_described(tmp_path: Path, data: bytes, words: list[
     path = tmp_path / "bad.gguf"
     path.write_bytes(data)
     refused(path, *words)
+
+
+def tensors(*places: tuple[int, int]) -> bytes:
+    """Tensors of so many float32 numbers at these places, and data for all of them."""
+    infos = [string(f"t{i}".encode()) + struct.pack("<IQIQ", 1, n, 0, at) for i, (at, n) in enumerate(places)]
+    data = header(*infos, tensors=len(places), entries=0)
+    end = max(at + 4 * n for at, n in places)
+    return data + bytes(-len(data) % 32) + bytes(end + -end % 32)
+
+
+@pytest.mark.parametrize(
+    ("places", "why"),
+    [
+        (((0, 8), (32, 9), (96, 1)), ""),
+        (((0, 16), (32, 8)), '"t1" overlaps tensor "t0"'),
+        (((0, 8), (0, 8)), '"t1" overlaps tensor "t0"'),
+        (((0, 8), (64, 8)), """"t1" leaves bytes that are nobody's after tensor "t0\""""),
+        (((32, 8), (0, 8)), """"t0" leaves bytes that are nobody's after the header"""),
+    ],
+)
+def test_tensors_follow_each_other(places: tuple[tuple[int, int], ...], why: str, tmp_path: Path) -> None:
+    """In the order of their entries, as llama.cpp wants it."""
+    path = tmp_path / "t.gguf"
+    path.write_bytes(tensors(*places))
+    if why:
+        refused(path, why)
+        return
+    assert [read(t, [(0, t.shape[0])]).shape for t in read_gguf(path).tensors.values()] == [(n,) for _, n in places]
+    path.write_bytes(path.read_bytes()[: -32 + 4])  # the last one need not be padded
+    assert len(read_gguf(path).tensors) == len(places)
+    path.write_bytes(tensors(*places) + b"x")
+    refused(path, "its tensors end at byte")
+
+
+def test_a_header_is_read_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_small(tmp_path / "small.gguf")
+    assert load_gguf(path)
+    for name, most, words in (
+        ("BYTES", 4000, "a header of more than 4000 bytes"),
+        ("ITEMS", 500, "items, at most 500"),
+        ("ENTRIES", 5, "at most 5 are"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"unitp.frontends.gguf_file.MOST_{name}", most)
+            refused(path, words)
 
 
 @lru_cache

@@ -185,7 +185,21 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
         ({"rope_theta": 0}, ["rope_theta is 0"]),
         ({"rope_theta": 1e-300}, ["rope_theta is 1e-300"]),
         ({"rms_norm_eps": -1.0}, ["rms_norm_eps is -1.0"]),
-        ({"rms_norm_eps": 10**400}, ["rms_norm_eps is 1000"]),
+        ({"rms_norm_eps": 10**400}, ["a whole number has more than 40 digits"]),
+        ({"head_dim": 2**32}, ["head_dim is 4294967296, wanted is a whole number from 1 to 65536"]),
+        ({"vocab_size": 2**64}, ["vocab_size is 18446744073709551616, wanted is a whole number from 1 to"]),
+        ({f"key{i}": 1 for i in range(40)}, ["unknown key key0=1", "and 24 more"]),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 1e-320,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                }
+            },
+            ["too small or too large"],
+        ),
         ({"hidden_size": None}, ["hidden_size is missing"]),
         ({"hidden_size": True}, ["hidden_size is True"]),
         ({"hidden_size": 10**30}, ["hidden_size is 1000"]),

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import unitp
-from unitp.errors import ModelError
+from unitp.errors import InputError, ModelError
 from unitp.frontends.huggingface import load_huggingface
 from unitp.frontends.llama import LlamaConfig
 from unitp.testing.models import arrays, random_weights, write_huggingface
@@ -100,3 +101,87 @@ def test_where_the_chat_template_is_found(
     decoder = load_huggingface(path).decoder
     assert decoder is not None
     assert (decoder.chat_template, decoder.bos_token, decoder.eos_token) == (right, "<s>", "</s>")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"chat_template": 5},
+        {"chat_template": {"name": "default"}},
+        {"chat_template": [{"name": "default", "template": 5}]},
+        {"bos_token": 5},
+        {"eos_token": {"content": 5}},
+        {"eos_token": ["</s>"]},
+    ],
+)
+def test_settings_of_another_kind_are_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = directory(tmp_path)
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    refused(path, "tokenizer_config.json", next(iter(settings)))
+
+
+def test_names_of_templates_may_be_anything(tmp_path: Path) -> None:
+    path = directory(tmp_path)
+    named = [{"name": [], "template": "x"}, 7, {"name": {}}, {"template": "y"}, {"name": "default", "template": "d"}]
+    (path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named, "bos_token": None}))
+    decoder = load_huggingface(path).decoder
+    assert decoder is not None
+    assert (decoder.chat_template, decoder.bos_token) == ("d", "")
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "\u0661", "01", "-1", "1e3"])
+def test_numbers_of_layers_are_numbers(tmp_path: Path, number: str) -> None:
+    path = directory(tmp_path)
+    tensors = load_file(path / "model.safetensors")
+    tensors[f"model.layers.{number}.input_layernorm.weight"] = tensors.pop("model.layers.0.input_layernorm.weight")
+    save_file(tensors, path / "model.safetensors")
+    refused(path, "is missing", "is used by nothing")
+
+
+@pytest.mark.parametrize("text", ["a\udcff", "\ud800"])
+def test_a_text_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    """As `--prompt $'\\xff'` gives it."""
+    path = directory(tmp_path)
+    (path / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    tokenizer = load_huggingface(path).tokenizer
+    assert tokenizer.encode("ab") == [2]
+    for use in (tokenizer.encode, tokenizer.token_id):
+        with pytest.raises(InputError, match="is not Unicode"):
+            use(text)
+
+
+TOKENIZER: dict[str, Any] = {
+    "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+}  # fmt: skip
+DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "is no tokenizer: .*charsmap"),
+        (
+            {"normalizer": {"type": "Sequence", "normalizers": [DOUBLED] * 40}},
+            "it makes a text up to 1099511627776 times as long",
+        ),
+        ({"decoder": {"type": "Sequence", "decoders": [DOUBLED] * 7}}, "it makes a text up to 128 times as long"),
+        ({"normalizer": DOUBLED | {"pattern": {"Regex": ""}, "content": "x" * 65}}, "up to 65 times"),
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "cannot encode a text: chunk size"),
+    ],
+)
+def test_a_tokenizer_that_panics_or_grows_is_refused(tmp_path: Path, part: dict[str, Any], why: str) -> None:
+    path = directory(tmp_path)
+    (path / "tokenizer.json").write_text(json.dumps(TOKENIZER | part))
+    with pytest.raises(ModelError, match=why):
+        load_huggingface(path).tokenizer.encode("ab")
+
+
+def test_replacements_of_real_tokenizers_are_taken(tmp_path: Path) -> None:
+    path = directory(tmp_path)
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    steps = [{"type": "Prepend", "prepend": "\u2581"}, space, DOUBLED]
+    (path / "tokenizer.json").write_text(
+        json.dumps(TOKENIZER | {"normalizer": {"type": "Sequence", "normalizers": steps}})
+    )
+    assert load_huggingface(path).tokenizer.encode("ab") == [0, 2]

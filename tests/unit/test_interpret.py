@@ -206,7 +206,7 @@ def test_progress_and_errors_name_the_instruction():
     engine = engine_of(graph, {}, overrides=overrides, progress=track)
     engine.compile("a", program_of(graph))
     with pytest.raises(
-        RankError, match=r"rank 0 failed in instruction 1, Exp\(abs_0\) -> third: ValueError: the kernel"
+        RankError, match=r"rank 0 failed in instruction 1, %third = Exp\(%abs_0\): ValueError: the kernel"
     ) as error:
         engine.run("a", {"x": np.ones(3)})
     assert "float64[3]" in error.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from math import inf
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place() -> None:
         "devices.cpu.operators.Softmax.bytes_per_s: 0, wanted is a number above 0",
         "devices.cpu.operators.MatMul.flops_per_s: there is no such entry",
         "devices.cpu.operators.Add: 7, wanted is a table",
-        'devices.cpu.busy.1: "1", wanted is a number of ranks of at least 2',
+        'devices.cpu.busy.1: "1", wanted is a number of ranks from 2 to 1024',
         "devices.cpu.busy.2.memory: there is no such entry",
         "devices.cpu.busy.2.flops_per_s: missing",
         "link.latency_s: nan, wanted is a number of at least 0",
@@ -207,3 +208,44 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the machine"):
         load_machine(tmp_path)
     assert "devices: missing" in problems_of("")
+
+
+def test_of_very_many_mistakes_the_first_are_told_at_once() -> None:
+    begun = time.monotonic()
+    operators = "".join(f"Swisch{i} = {{}}\n" for i in range(20_000))
+    with pytest.raises(InputError, match="and maybe more") as raised:
+        parse_machine(f"{SHORT}[devices.cpu.operators]\n{operators}")
+    assert raised.value.message.count("\n") == 51
+    assert time.monotonic() - begun < 5.0, "looking for the nearest name of each takes minutes"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("operator_s = 1e-320", "devices.cpu.operator_s"),
+        ("memory_bytes_per_s = 1e300", "a number from 1e-30 to 1e[+]30"),
+        ("operator_s = inf", "devices.cpu.operator_s: inf"),
+        ("operator_s = nan", "devices.cpu.operator_s: nan"),
+        ("operator_s = 1" + "0" * 39, "devices.cpu.operator_s"),
+        ("operator_s = 0x" + "f" * 6000, "more than 40 digits"),
+        (f'memory = "{"9" * 5000}"', "devices.cpu.memory"),
+        (f"[devices.cpu.busy.{'9' * 5000}]", "a number of ranks from 2 to 1024"),
+        ("[devices.cpu.busy.\u0663]", "is not TOML"),
+        ('[devices.cpu.busy."\u0663"]', "a number of ranks from 2 to 1024"),
+    ],
+)
+def test_numbers_are_numbers_that_sums_can_be_made_of(line: str, why: str) -> None:
+    kept = [old for old in SHORT.splitlines() if line.startswith("[") or old.split(" =")[0] != line.split(" =")[0]]
+    kept.insert(kept.index("[devices.cpu]") + 1 if not line.startswith("[") else len(kept), line)
+    with pytest.raises(InputError, match=why):
+        parse_machine("\n".join(kept))
+
+
+def test_a_place_of_a_rank_has_a_bound() -> None:
+    lines = "latency_s = 1e-6\nbytes_per_s = 1e9\ncall_s = 0\n"
+    with pytest.raises(
+        InputError, match=r"ranks_per_node: 18446744073709551616, wanted is a whole number from 1 to 1024"
+    ):
+        parse_machine(f"ranks_per_node = {2**64}\n{SHORT}[network]\n{lines}")
+    with pytest.raises(InputError, match=r"pairs\[0\].ranks"):
+        parse_machine(f"{SHORT}[[pairs]]\nranks = [0, {2**64}]\n{lines}")

@@ -217,16 +217,16 @@ def collectives(plan: Plan) -> dict[str, int]:
 
 def test_megatrons_plan_is_built_with_pins_and_beaten_or_met() -> None:
     made = at_eight(*MEGATRON)
-    assert collectives(made)["AllReduce"] == 2 * LLAMA.layers + 1, "two a layer, and one for the embedding"
+    assert collectives(made)["all_reduce"] == 2 * LLAMA.layers + 1, "two a layer, and one for the embedding"
     assert at_eight().certificate.objective_s <= made.certificate.objective_s * (1 + 1e-12)
 
 
 def test_megatrons_plan_by_sequence_is_built_with_pins_and_beaten_or_met() -> None:
     made = at_eight(*by_sequence())
     found = collectives(made)
-    assert found["ReduceScatter"] == 2 * LLAMA.layers, "sums are scattered instead"
-    assert found["AllGather"] >= 2 * LLAMA.layers
-    assert found.get("AllReduce", 0) <= 1, "of the embedding"
+    assert found["reduce_scatter"] == 2 * LLAMA.layers, "sums are scattered instead"
+    assert found["all_gather"] >= 2 * LLAMA.layers
+    assert found.get("all_reduce", 0) <= 1, "of the embedding"
     assert at_eight().certificate.objective_s <= made.certificate.objective_s * (1 + 1e-12)
     assert made.certificate.objective_s < at_eight(*MEGATRON).certificate.objective_s
 

@@ -206,7 +206,7 @@ def test_paths_that_cannot_be_read_or_written_are_plan_errors(tmp_path: Path) ->
     _, made, _ = planned()
     with pytest.raises(PlanError, match=r"cannot read the plan .*: No such file"):
         plans.load(tmp_path / "absent.json")
-    with pytest.raises(PlanError, match=r"cannot read the plan .*: Is a directory"):
+    with pytest.raises(PlanError, match=r"cannot read the plan .*: it is a folder"):
         plans.load(tmp_path)
     with pytest.raises(PlanError, match=r"cannot write the plan .*: No such file"):
         plans.save(made, tmp_path / "absent" / "plan.json")
@@ -222,3 +222,57 @@ def test_phases_are_completed_and_checked() -> None:
         unitp.plan(model, phases=[Phase("decode", {"batch": 1, "cache": 64})])
     with pytest.raises(PlanError, match="two phases have one name"):
         unitp.plan(model, phases=[Phase("a", {"batch": 1, "seq": 1, "cache": 64})] * 2)
+
+
+def numbered(at: str, value: Any) -> bytes:
+    """The plan's file with another value in one place."""
+    file = json.loads(planned()[2])
+    *path, last = at.split(".")
+    place = file
+    for key in path:
+        place = place[int(key) if key.isdecimal() else key]
+    place[last] = value
+    return json.dumps(file).encode()
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        ("phases.0.sizes.batch", 0, "batch=0, wanted is from 1 to 4294967296"),
+        ("phases.0.sizes.batch", 2**64, "batch=18446744073709551616"),
+        ("phases.0.weight", 1e300, "weight=1e[+]300"),
+        ("phases.0.weight", -1.0, "weight=-1"),
+        ("certificate.memory_limit", 10**50, "more than 40 digits"),
+        ("mesh", {"tp=2,dp": 2}, "is not a name"),
+        ("mesh", {"tp": 10**6}, "tp has size 1000000"),
+        ("mesh", {"tp": 10**30}, "has size"),
+        ("mesh", {f"a{i}": 1 for i in range(1000)}, "axes"),
+    ],
+)
+def test_numbers_that_no_plan_has_are_refused(at: str, value: Any, why: str) -> None:
+    with pytest.raises(PlanError, match=why):
+        plans.decode(numbered(at, value))
+
+
+def test_a_plan_is_json_that_all_read_alike() -> None:
+    data = planned()[2].decode()
+    for old, new in (
+        ('"mesh"', '"model": "x", "mesh"'),
+        ('"weight": 1.0', '"weight": 1e999'),
+        ('"weight": 1.0', '"weight": NaN'),
+    ):
+        assert old in data
+        with pytest.raises(PlanError, match="is not a plan: it is not JSON") as raised:
+            plans.decode(data.replace(old, new, 1).encode())
+        assert "unitp plan" in raised.value.hint
+
+
+def test_sizes_of_phases_have_a_bound() -> None:
+    for sizes, weight in (
+        ({"batch": 2**64}, 1.0),
+        ({"batch": 0}, 1.0),
+        ({"batch": 1}, float("nan")),
+        ({"batch": 1}, 1e300),
+    ):
+        with pytest.raises(PlanError, match="wanted is from"):
+            unitp.plan(tiny(), phases=[Phase("x", {"seq": 1, "cache": 64} | sizes, weight)])

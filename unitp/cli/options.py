@@ -15,6 +15,7 @@ from unitp.config import Setting, python_of, settings
 from unitp.errors import InputError, MeshError, PlanError, did_you_mean
 from unitp.host import writing
 from unitp.mesh import Mesh
+from unitp.texts import cut
 
 if TYPE_CHECKING:
     from unitp.cost import Machine
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 AXES = ("dp", "tp")
+MOST_TOKENS = 1 << 24
+"""Of a prompt that is made up, and of what follows it."""
 
 
 def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -110,7 +113,7 @@ def token_options(*, new: int, least: int) -> tuple[Callable[[F], F], ...]:
     """How long prompts are, and how many tokens are made after them: `new` by default, `least` at least."""
 
     def count(flag: str, default: int, least: int, says: str) -> Callable[[F], F]:
-        kind = click.IntRange(min=least)
+        kind = click.IntRange(least, MOST_TOKENS)
         return click.option(flag, type=kind, default=default, show_default=True, metavar="N", help=says)
 
     return (
@@ -143,7 +146,7 @@ def read_machine(text: str | None) -> Machine | None:
 
 def parse_phase(text: str) -> Phase:
     """`decode:batch=1,seq=1,cache=1024,weight=200`."""
-    from unitp.plans import Phase
+    from unitp.plans import Phase, phase_problem
 
     name, colon, rest = text.partition(":")
     sizes: dict[str, int] = {}
@@ -156,11 +159,12 @@ def parse_phase(text: str) -> Phase:
             else:
                 sizes[key] = int(value)
         except ValueError:
-            raise InputError(f'cannot read phase "{text}": "{part}" is not NAME=NUMBER') from None
-    if not colon or not name or any(n < 1 for n in sizes.values()) or not 0 <= weight < float("inf"):
+            raise InputError(f'cannot read phase "{cut(text)}": "{cut(part)}" is not NAME=NUMBER') from None
+    found = Phase(name, sizes, weight)
+    if not colon or not name or (problem := phase_problem(found)):
         hint = "Write it as in decode:batch=1,seq=1,cache=1024,weight=200."
-        raise InputError(f'cannot read phase "{text}"', hint=hint)
-    return Phase(name, sizes, weight)
+        raise InputError(f'cannot read phase "{cut(text)}"{f": {problem}" if colon and name else ""}', hint=hint)
+    return found
 
 
 def writable(path: str) -> Path:

@@ -8,6 +8,7 @@ a pipe or a file as it is.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,14 +33,28 @@ PROSE = "\n\t\xa0\u200c\u200d"
 
 def _results() -> Console:
     """Piped, lines are not cut to the width of a terminal that is not there."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, **_PLAIN)
+    return _console(sys.stdout.isatty())
 
 
 def _remarks() -> Console:
-    return Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH, **_PLAIN)
+    return _console(sys.stderr.isatty(), stderr=True)
 
 
-_PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+def _console(terminal: bool, *, stderr: bool = False) -> Console:
+    """A console that knows no markup. Sizes of a terminal that no terminal has (COLUMNS, LINES) are left out."""
+    sizes = {name: os.environ.get(name, "") for name in ("COLUMNS", "LINES")}
+    odd = {
+        name for name, size in sizes.items() if size and not (size.isdecimal() and int(size[:6]) > 0 and len(size) < 6)
+    }
+    environment = {name: value for name, value in os.environ.items() if name not in odd}
+    return Console(
+        stderr=stderr,
+        width=None if terminal else PIPED_WIDTH,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        _environ=environment,
+    )
 
 
 def text_of(*parts: Part, keep: str = "") -> Text:

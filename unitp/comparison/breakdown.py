@@ -16,8 +16,8 @@ import msgspec
 from unitp.cost import Machine
 from unitp.graph.ops import operator
 from unitp.program.analysis import per_call
-from unitp.program.instructions import Collective, Instruction, Local, Program
-from unitp.program.objective import KINDS, Prediction, predict
+from unitp.program.instructions import Collective, Instruction, Local, Program, kind_of
+from unitp.program.objective import Prediction, predict
 from unitp.session.session import TracedCall
 from unitp.wire.messages import Trace
 
@@ -56,7 +56,7 @@ class PhaseTimes(msgspec.Struct, frozen=True):
 def class_of(instruction: Instruction) -> str:
     """The class of an instruction: of operators by name, of collectives by kind."""
     if isinstance(instruction, Collective):
-        return KINDS[type(instruction).__name__]
+        return kind_of(instruction)
     if not isinstance(instruction, Local):
         return "data movement"
     return operator(instruction.op).kind

@@ -33,8 +33,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,14 @@ from unitp.cost.machine import Machine, Pair
 from unitp.errors import GraphError, InputError, did_you_mean
 from unitp.files import parse_toml, read_text
 from unitp.graph.ops import is_contraction, operator
+from unitp.mesh import MOST_RANKS
+from unitp.texts import cut
 
 PROFILES = Path(__file__).parent / "profiles"
-MOST = 4 << 20
-"""Bytes of a machine file."""
+MOST_BYTES = 1 << 20
+"""Of a machine file, which `tomllib` reads at a megabyte a second. A measured host takes 10 kB, the pairs of 64 ranks 200."""
+MOST_PROBLEMS = 50
+"""So many mistakes of a file are told at once."""
 LINK = ("latency_s", "bytes_per_s", "call_s")
 DEVICE = ("flops_per_s", "memory_bytes_per_s", "operator_s", "program_s", "matmul", "operators")
 RATE = ("operator_s", "flops_per_s", "bytes_per_s")
@@ -75,20 +80,27 @@ def load_machine(name: str | os.PathLike[str]) -> Machine:
         raise InputError(
             f'there is no machine "{text}": neither a file nor a profile', hint=did_you_mean(text, profiles())
         )
-    return parse_machine(read_text(path, most=MOST, what="the machine "), str(path), path.stem)
+    return parse_machine(read_text(path, most=MOST_BYTES, what="the machine "), str(path), path.stem)
 
 
 def parse_machine(text: str, where: str = "machine", name: str = "") -> Machine:
     """A machine from the text of a file. Raises InputError with all that is wrong."""
     file = parse_toml(text, where)
-    reader = _Reader()
-    made = reader.machine(file, name)
+    reader, more = _Reader(), []
+    try:
+        made = reader.machine(file, name)
+    except _EnoughError:
+        more = ["  and maybe more"]
     if reader.problems:
         raise InputError(
-            f"{where} is not a machine:\n" + "\n".join(f"  {problem}" for problem in reader.problems),
+            "\n".join([f"{where} is not a machine:", *(f"  {problem}" for problem in reader.problems), *more]),
             hint="docs/command-line.md describes machine files.",
         )
     return made
+
+
+class _EnoughError(Exception):
+    """A file has as many mistakes as are told at once."""
 
 
 class _Reader:
@@ -97,15 +109,21 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[str] = []
 
+    def problem(self, text: str) -> None:
+        self.problems.append(text)
+        if len(self.problems) >= MOST_PROBLEMS:
+            raise _EnoughError
+
     def wrong(self, place: str, seen: object, wanted: str) -> None:
-        self.problems.append(f"{place}: {_shown(seen)}, wanted is {wanted}")
+        self.problem(f"{place}: {_shown(seen)}, wanted is {wanted}")
 
     def machine(self, file: Table, name: str) -> Machine:
-        self.problems += [f"{key}: {why}." for key, why in GONE.items() if key in file]
+        for key in filter(file.__contains__, GONE):
+            self.problem(f"{key}: {GONE[key]}.")
         self.known({key: value for key, value in file.items() if key not in GONE}, "", TOP)
         devices = {key: self.device(value, f"devices.{key}") for key, value in self.table(file, "devices").items()}
         if not devices:
-            self.problems.append("devices: missing, wanted is at least one table [devices.NAME]")
+            self.problem("devices: missing, wanted is at least one table [devices.NAME]")
         ranks = self.ranks(file, devices)
         network = self.link(file["network"], "network") if "network" in file else None
         link = self.link(file.get("link", {}), "link")
@@ -126,7 +144,7 @@ class _Reader:
     def known(self, table: Table, place: str, names: tuple[str, ...]) -> None:
         for key in table:
             if key not in names:
-                self.problems.append(f"{place}{key}: there is no such entry. {did_you_mean(key, names)}")
+                self.problem(f"{place}{key}: there is no such entry. {did_you_mean(key, names)}")
 
     def table(self, file: Table, key: str) -> Table:
         found = file.get(key, {})
@@ -138,12 +156,18 @@ class _Reader:
     def number(self, table: Table, key: str, place: str, *, least: float, default: float | None = None) -> float:
         """A finite number, above 0 or (least = 0) from 0 on."""
         wanted = "a number of at least 0" if least == 0.0 else "a number above 0"
+        if type(table.get(key)) in (int, float) and table[key] > 0:
+            wanted = f"{'0, or ' if least == 0.0 else ''}a number from {LEAST:g} to {MOST:g}"
         if key not in table:
             if default is None:
-                self.problems.append(f"{place}{key}: missing, wanted is {wanted}")
+                self.problem(f"{place}{key}: missing, wanted is {wanted}")
             return 1.0 if default is None else default
         value = table[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < least:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not (LEAST <= value <= MOST or value == least)
+        ):
             self.wrong(place + key, value, wanted)
             return 1.0
         return float(value)
@@ -159,11 +183,11 @@ class _Reader:
             flops = {"float32": 1.0}
         self.known(flops, f"{place}.flops_per_s.", FLOATS)
         if "float32" not in flops:
-            self.problems.append(f"{place}.flops_per_s.float32: missing, wanted is a number above 0")
+            self.problem(f"{place}.flops_per_s.float32: missing, wanted is a number above 0")
         return Device(
-            {dtype: self.number(flops, dtype, f"{place}.flops_per_s.", least=TINY) for dtype in flops}
+            {dtype: self.number(flops, dtype, f"{place}.flops_per_s.", least=LEAST) for dtype in flops}
             or {"float32": 1.0},
-            self.number(table, "memory_bytes_per_s", f"{place}.", least=TINY),
+            self.number(table, "memory_bytes_per_s", f"{place}.", least=LEAST),
             self.number(table, "operator_s", f"{place}.", least=0.0),
             self.memory(table, f"{place}.memory"),
             self.matmul(self.inner(table, "matmul", place), f"{place}.matmul"),
@@ -182,15 +206,15 @@ class _Reader:
 
     def busy(self, table: Table, place: str) -> Iterator[tuple[int, Device]]:
         for key, value in table.items():
-            if key.isdecimal() and int(key) > 1:
+            if re.fullmatch("[0-9]{1,9}", key) and 1 < int(key) <= MOST_RANKS:
                 yield int(key), self.device(value, f"{place}.{key}", ())
             else:
-                self.wrong(f"{place}.{key}", key, "a number of ranks of at least 2")
+                self.wrong(f"{place}.{key}", key, f"a number of ranks from 2 to {MOST_RANKS}")
 
     def matmul(self, table: Table, place: str) -> dict[str, Points]:
         self.known(table, f"{place}.", FLOATS)
         if table and "float32" not in table:
-            self.problems.append(f"{place}.float32: missing, wanted are points {POINTS}")
+            self.problem(f"{place}.float32: missing, wanted are points {POINTS}")
         return {dtype: self.points(value, f"{place}.{dtype}") for dtype, value in table.items()}
 
     def points(self, value: Any, place: str) -> Points:
@@ -211,14 +235,14 @@ class _Reader:
         try:
             operator(name)
         except GraphError as error:
-            self.problems.append(f"{place}: there is no such operator. {error.hint}")
+            self.problem(f"{place}: there is no such operator. {error.hint}")
         if not isinstance(table, dict):
             self.wrong(place, table, "a table, as in { operator_s = 9e-6 }")
             return Rate()
         names = RATE[:1] if is_contraction(name) else RATE
         self.known(table, f"{place}.", names)
         least = {"operator_s": 0.0}
-        found = {k: self.number(table, k, f"{place}.", least=least.get(k, TINY)) for k in names if k in table}
+        found = {k: self.number(table, k, f"{place}.", least=least.get(k, LEAST)) for k in names if k in table}
         return Rate(**found)
 
     def memory(self, table: Table, place: str, key: str = "memory") -> float:
@@ -244,7 +268,7 @@ class _Reader:
     def three(self, table: Table, place: str) -> tuple[float, float, float]:
         return (
             self.number(table, "latency_s", f"{place}.", least=0.0),
-            self.number(table, "bytes_per_s", f"{place}.", least=TINY),
+            self.number(table, "bytes_per_s", f"{place}.", least=LEAST),
             self.number(table, "call_s", f"{place}.", least=0.0),
         )
 
@@ -260,7 +284,7 @@ class _Reader:
             last = number == len(tables) - 1
             self.known(table, f"{at}.", (*LINK, "up_to"))
             if last == ("up_to" in table):
-                self.problems.append(f"{at}.up_to: wanted in all tables of the list but the last")
+                self.problem(f"{at}.up_to: wanted in all tables of the list but the last")
             found.append(Stretch(*self.three(table, at), inf if last else self.memory(table, f"{at}.up_to", "up_to")))
         if any(b.up_to <= a.up_to for a, b in itertools.pairwise(found) if a.up_to < inf):
             self.wrong(place, [t.get("up_to") for t in tables[:-1]], "sizes that ascend")
@@ -268,27 +292,30 @@ class _Reader:
 
     def ranks(self, file: Table, devices: Mapping[str, Device]) -> tuple[str, ...]:
         names = file.get("ranks", [])
-        if not isinstance(names, list):
-            self.wrong("ranks", names, 'a list of device classes, as in ["fast", "slow"]')
+        if not isinstance(names, list) or len(names) > MOST_RANKS:
+            self.wrong("ranks", names, f'a list of at most {MOST_RANKS} device classes, as in ["fast", "slow"]')
             return ()
         for number, name in enumerate(names):
             if not isinstance(name, str) or name not in devices:
                 self.wrong(f"ranks[{number}]", name, f"one of {', '.join(devices) or 'the devices'}")
         if len(devices) > 1 and not names:
-            self.problems.append("ranks: missing; with several devices, the class of each rank is wanted")
+            self.problem("ranks: missing; with several devices, the class of each rank is wanted")
         if names:
-            idle = [name for name in devices if name not in names]
-            self.problems += [f"devices.{name}: no rank is of this class" for name in idle]
+            used = {name for name in names if isinstance(name, str)}
+            for name in filter(lambda name: name not in used, devices):
+                self.problem(f"devices.{name}: no rank is of this class")
         return tuple(map(str, names))
 
     def node(self, file: Table, network: bool) -> int:
         size = file.get("ranks_per_node", 0)
-        if "ranks_per_node" in file and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            self.wrong("ranks_per_node", size, "a whole number of at least 1")
+        if "ranks_per_node" in file and (
+            isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST_RANKS
+        ):
+            self.wrong("ranks_per_node", size, f"a whole number from 1 to {MOST_RANKS}")
             return 1
         if network != ("ranks_per_node" in file):
             there, missing = ("network", "ranks_per_node") if network else ("ranks_per_node", "network")
-            self.problems.append(f"{missing}: missing, wanted where {there} is given")
+            self.problem(f"{missing}: missing, wanted where {there} is given")
         return int(size)
 
     def name(self, file: Table, default: str) -> str:
@@ -318,24 +345,24 @@ class _Reader:
             yield Pair((ranks[0], ranks[1]), link)
 
 
-TINY = 5e-324
-"""The least number above 0."""
+LEAST, MOST = 1e-30, 1e30
+"""Numbers of a machine are 0 or between these: sums and products of them stay numbers."""
 
 POINTS = "[[rows, FLOP/s], ...]"
 
 
 def _is_above_0(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and LEAST <= value <= MOST
 
 
 def _are_two_ranks(value: object) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(isinstance(r, int) and not isinstance(r, bool) and r >= 0 for r in value)
+        and all(isinstance(r, int) and not isinstance(r, bool) and 0 <= r < MOST_RANKS for r in value)
         and value[0] != value[1]
     )
 
 
 def _shown(value: object) -> str:
-    return "missing" if value is None else f'"{value}"' if isinstance(value, str) else str(value)
+    return "missing" if value is None else f'"{cut(value)}"' if isinstance(value, str) else cut(str(value))

@@ -1,8 +1,8 @@
-"""This rank's parameters, and what programs make of them alone: each is made once, kept once, shared by all programs.
+"""The constants of one rank: its parameters and the values that depend on parameters alone.
 
-A derived value is known by how it was made (operator, attributes, splits, what it was made of), not by its name, so
-that programs of several sizes find each other's. Only values that a program reads at each call are kept. A parameter
-that is MatMul's right operand is stored as the backend's `pack` wants it.
+Each constant is computed once, stored once and shared by all programs. The key of a derived value is how it was made
+(operator, attributes, splits, inputs), not its name, so that programs for different sizes share it. Only values that
+a program reads at each call are kept. The backend's `pack` decides how the right operand of a MatMul is stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Key = Hashable
 
 
 class Constants:
-    """Values by key; a parameter's key is its name. A value is None where this rank holds nothing of it."""
+    """A mapping from keys to tensors. A parameter's key is its name. A tensor is None where this rank holds no part of it."""
 
     def __init__(self, primitives: Primitives, overrides: Overrides) -> None:
         self._primitives, self._pack = primitives, overrides.pack
@@ -37,19 +37,22 @@ class Constants:
         return self._values[key]
 
     def keep(self, key: Key, make: Callable[[], Tensor]) -> Tensor:
-        """The value known by `key`, made now if it is new."""
+        """The value of `key`. If there is none yet, it is computed by `make` and kept."""
         if key not in self._values:
             self._values[key] = make()
         return self._values[key]
 
     def retain(self, keys: Set[Key]) -> None:
-        """Let go what was derived, but for these keys; parameters and operands stay."""
+        """Drop all derived values except those of `keys`. Parameters and operands stay."""
         derived = [k for k in self._values if not (isinstance(k, str) or k in keys or k in self._operands)]
         for key in derived:
             del self._values[key]
 
     def operand(self, name: str, transposed: bool) -> Tensor:
-        """A two-dimensional parameter (or its transpose) as MatMul's right operand."""
+        """A two-dimensional parameter (or its transpose) packed as the right operand of MatMul.
+
+        It is None where this rank holds no part of the parameter. Raises ProgramError if the parameter was not loaded.
+        """
 
         def packed() -> Tensor:
             weight = self[name]

@@ -1,7 +1,7 @@
-"""The explicit instructions on one rank: what to cut, pad and join around a backend's equal-shaped collectives.
+"""Steps for the explicit instructions of one rank: slice, pad and join around a backend's equal-shaped collectives.
 
-Each function returns a step `fn(x) -> y` for one instruction, with all bounds computed beforehand; None where no member
-of the group holds anything. Values of local size zero are None. An overlapped row is sent by its first holder only.
+Each step is a function `fn(x) -> y` for one instruction, with all bounds computed beforehand. There is no step where no
+member of the group holds anything. Values of local size zero are None. Only the first holder sends an overlapped row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Exchange:
         self._alone = Alone()
 
     def step(self, instruction: Instruction) -> Step | None:
-        """The step of an instruction other than Local; None where there is nothing to do."""
+        """The step of an instruction, or None where there is nothing to do. Local is idle, so it has no step."""
         if self.idle(instruction):
             return None
         match instruction:
@@ -55,7 +55,7 @@ class Exchange:
                 raise TypeError(f"{instruction} is no explicit instruction")
 
     def idle(self, instruction: Instruction) -> bool:
-        """Whether no rank that takes part gets anything."""
+        """Whether every rank that takes part holds an empty output. Always true of Local."""
         if isinstance(instruction, Local):
             return True
         alone = isinstance(instruction, Slice | Mask)
@@ -127,7 +127,7 @@ class Exchange:
     # pieces
 
     def among(self, axis: str) -> Collectives:
-        """The collectives of this rank's group along `axis`; no transport where it is alone."""
+        """The collectives of this rank's group along `axis`. A rank that is alone there needs no transport."""
         return self._collectives if self.program.mesh.axis_size(axis) > 1 else self._alone
 
     def place(self, axis: str) -> int:
@@ -135,12 +135,12 @@ class Exchange:
         return self.program.mesh.coords(self.rank)[axis]
 
     def members(self, name: str, axis: str, dim: int) -> Sequence[Interval]:
-        """The intervals of `dim` that the group along `axis` holds of a value, in order."""
+        """The interval of `dim` of a value that each member of the group along `axis` holds, in the group's order."""
         group = self.program.mesh.group_of(self.rank, axis)
         return [intervals(self.program, name, member)[dim] for member in group]
 
     def cut(self, dim: int, have: Interval, want: Interval) -> Step:
-        """The rows `want` of a piece that has rows `have`."""
+        """A step from a piece with the rows `have` of `dim` to its rows `want`; None where there are no such rows."""
         p, (a, b) = self.p, (want[0] - have[0], want[1] - have[0])
         if a >= b:
             return lambda x: None
@@ -149,7 +149,7 @@ class Exchange:
         return lambda x: None if x is None else p.slice(x, dim, a, b)
 
     def pad(self, name: str, dim: int, size: int, second: int = -1, size2: int = -1) -> Step:
-        """A piece filled up with zeros to `size` rows of `dim` (and `size2` of `second`)."""
+        """A step that fills a piece of value `name` with zeros to `size` along `dim` (and `size2` along `second`)."""
         p, dtype = self.p, self.program.values[name].dtype
         sizes = {dim: size, second: size2} if second >= 0 else {dim: size}
         local = local_shape(self.program, name, self.rank)

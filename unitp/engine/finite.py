@@ -1,9 +1,8 @@
-"""Which instruction is the first whose output is not finite? A run of a program, looked at step by step.
+"""Find the first instruction whose output is not finite, by checking a run of a program step by step.
 
-Not finite are NaN and infinities. -inf counts only where no input of the instruction has it, and not in what other ranks
-have given: masks are made of it, and pass it on. What only moves numbers is at no fault, and an output that nobody reads is
-not looked at. What an operator reads besides the outputs of others (inputs, states, parameters and what follows from them)
-may be at fault itself; then it is named.
+NaN and infinities are not finite. Masks consist of -inf, so -inf counts only if no input of the instruction has it and
+it does not come from another rank. Instructions that only move numbers are not blamed, and outputs that nobody reads are
+not checked. Inputs, states, parameters and the constants made of them may be the cause; then the report names them.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from unitp.program.text import line
 
 
 class Strange(NamedTuple):
-    """The first number of a value that is not finite, in words, and whether it has nothing but -inf beside finite ones."""
+    """What is not finite in a value: its first such number in words, and whether all such numbers are -inf."""
 
     words: str
     masked: bool
 
 
 class Look:
-    """Give `steps` to a run of `runner`; `found` tells of the first instruction whose output is not finite."""
+    """Steps that check a run of `runner`; afterwards `found` describes the first output that is not finite, or is None."""
 
     def __init__(self, runner: Runner, primitives: Primitives, constants: Constants) -> None:
         self.found: NotFinite | None = None
@@ -63,7 +62,7 @@ class Look:
                 return
 
     def _masks(self, part: Part) -> bool:
-        """Whether an instruction reads -inf, here or on another rank."""
+        """Whether an instruction may read -inf, on this rank or on another."""
         local = isinstance(self._runner.program.instructions[part.number], Local)
         return not local or any(known is not None and known.masked for known in map(self._known.get, part.reads))
 
@@ -75,7 +74,7 @@ class Look:
         return NotFinite(part.number, line(instruction), operator, "; ".join(what))
 
     def _faults(self, name: str) -> Iterator[str]:
-        """What is not finite of something that is given to the program: of a constant, the parameters that it is made of."""
+        """Descriptions of the input or state `name`, or of the parameters of a constant, if they are not finite."""
         program, known, name = self._runner.program, self._known[name], self._given[name]
         if known is None:
             return
@@ -94,7 +93,7 @@ class Look:
             yield f'"{name}", made of {made}, which has {known.words}'
 
     def _parameters(self, name: str) -> list[str]:
-        """The parameters that a constant (or what a product takes for one) is made of."""
+        """The names of the parameters that a constant (or a packed operand) is computed from."""
         program, name = self._runner.program, self._runner.operands.get(name, (name,))[0]
         wanted = {name}
         for instruction in reversed(program.instructions):
@@ -109,7 +108,7 @@ class Look:
         return self._strange(name, values[self._runner.slots[name]])
 
     def _strange(self, name: str, value: Tensor) -> Strange | None:
-        """What is not finite of a value of the program, None where all is."""
+        """What is not finite in a value of the program, or None where all elements are finite."""
         if value is None or not self._runner.program.values[name].dtype.startswith("float"):
             return None
         array: npt.NDArray[Any] = np.asarray(self._p.to_numpy(value))

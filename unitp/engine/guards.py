@@ -1,10 +1,10 @@
-"""Places that a program computes (indices, positions, lengths) on one rank: none that is not legal is followed.
+"""Guards against illegal places (indices, positions, lengths) that a program computes on one rank.
 
-The driver has checked what are elements of inputs (`unitp.session.indices`), and places that top-k gives are right. For every
-other operand that is a place (`unitp.graph.ops.places`), the operator gets a legal number in the place of one that is not, and
-goes on: a rank that raised in mid-program would leave its peers waiting in a collective. When all have run, `require` reads
-what was computed and raises; the ranks are in step then. Legal numbers are those of the whole dim, so that ranks that
-hold a part of it agree. A cache keeps its rows where it should have been written at a place that is none.
+The driver checks places that are elements of inputs (`unitp.session.indices`), and the places that top-k gives are
+legal. In every other operand that is a place (`unitp.graph.ops.places`), illegal numbers are replaced by a legal one and
+the program goes on, because a rank that raised in mid-program would leave its peers waiting in a collective. After the
+run, when all ranks are in step, `require` reads what was computed and raises. What is legal depends on the whole dim, so
+all ranks agree, also those that hold only a part of it. A cache entry with an illegal place keeps its rows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from unitp.program.instructions import Local, Program
 from unitp.program.rank import intervals
 
 Guards = dict[int, tuple[Place, ...]]
-"""By the number of the instruction, its operands whose numbers have to be looked at."""
+"""The operands whose numbers must be checked, by the number of their instruction."""
 
 
 class PlaceError(InputError):
-    """A program has computed a place that is none. All ranks have carried it out, so that they are in step.
+    """A program has computed an illegal place. All ranks have finished the run, so they are in step.
 
-    Of what several ranks say, that with the smallest `order` is of the first operator and its first element.
+    If several ranks report one, the error with the smallest `order` is the first in the program.
     """
 
     def __init__(self, message: str, order: tuple[int, ...]) -> None:
@@ -38,7 +38,7 @@ class PlaceError(InputError):
 
 
 def guards(program: Program) -> Guards:
-    """What has to be looked at; the same on all ranks."""
+    """The operands of a program that must be checked. They are the same on all ranks."""
     found: Guards = {}
     spans: dict[str, Span | None] = {
         n: None for n in program.inputs if _integer(program, n)
@@ -69,7 +69,7 @@ def _integer(program: Program, name: str) -> bool:
 
 
 def _known(spans: Mapping[str, Span | None], name: str, place: Place) -> bool:
-    """Whether all numbers of a value are legal."""
+    """Whether all numbers of a value are known to be legal."""
     if name not in spans:
         return False
     span = spans[name]
@@ -83,7 +83,7 @@ def watched(program: Program, guarded: Guards) -> tuple[str, ...]:
 
 
 def guarded(p: Primitives, fn: Callable[..., Any], local: Local, places: tuple[Place, ...]) -> Callable[..., Any]:
-    """`fn` of an operator's present inputs, where no place is followed that is not legal."""
+    """A function like `fn`, of an operator's present inputs, that replaces illegal places by legal ones."""
     present = [number for number, name in enumerate(local.inputs) if name]
     at = {present.index(place.operand): place for place in places}
 
@@ -94,7 +94,7 @@ def guarded(p: Primitives, fn: Callable[..., Any], local: Local, places: tuple[P
 
 
 def guarded_update(p: Primitives, dim: int, place: Place) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """`update` along `dim`, where entries whose place is not legal keep their rows."""
+    """A function like `update` along `dim`, except that entries with an illegal place keep their rows."""
 
     def step(past: Tensor, rows: Tensor, starts: Tensor) -> Tensor:
         legal, inside = _legal(p, starts, place)
@@ -107,16 +107,16 @@ def guarded_update(p: Primitives, dim: int, place: Place) -> Callable[[Tensor, T
 
 
 def _legal(p: Primitives, x: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-    """`x` with a harmless number for every one that is not legal, and which are."""
+    """`x` with a harmless number in place of every illegal one, and a bool tensor that says which are legal."""
     dtype = p.dtype(x)
     inside = p.logical_and(p.less(scalar(p, place.low - 1, dtype), x), p.less(x, scalar(p, place.high + 1, dtype)))
     return p.where(inside, x, scalar(p, place.harmless, dtype)), inside
 
 
 def require(program: Program, guarded: Guards, rank: int, found: Mapping[str, Tensor], p: Primitives) -> None:
-    """Raise PlaceError for the first place, in the order of the program, that a rank has computed and that is not legal.
+    """Check the places that a rank has computed. Raises PlaceError for the first illegal one in the order of the program.
 
-    `found`: what the run has left, the `watched` values among it.
+    `found` has the local values after the run, among them those that `watched` names.
     """
     for number, places in guarded.items():
         local = program.instructions[number]

@@ -25,6 +25,7 @@ from unitp.graph.ops import operator
 from unitp.program.analysis import in_place, may_share
 from unitp.program.instructions import Instruction, Local, Program, reads, writes
 from unitp.program.rank import Context, context, local_shape
+from unitp.program.text import line
 
 
 class Part(NamedTuple):
@@ -103,7 +104,7 @@ class Runner:
         instruction = self.program.instructions[number]
         found = [f"{n}: {self._describe(n)}" for n in reads(instruction)]
         return RankError(
-            f"rank {self.rank} failed in instruction {number}, {_text(instruction)}: {type(error).__name__}: {error}",
+            f"rank {self.rank} failed in instruction {number}, {line(instruction)}: {type(error).__name__}: {error}",
             hint=f"Local inputs: {'; '.join(found)}.",
         )
 
@@ -261,10 +262,3 @@ def _aliases(program: Program) -> set[str]:
         if may_share(instruction) and found & set(reads(instruction)):
             found |= set(writes(instruction))
     return found & set(program.outputs)
-
-
-def _text(instruction: Instruction) -> str:
-    if isinstance(instruction, Local):
-        inputs = ", ".join(name or "-" for name in instruction.inputs)
-        return f"{instruction.op}({inputs}) -> {', '.join(instruction.outputs)}"
-    return f"{type(instruction).__name__}({instruction.input}) -> {instruction.output}"

@@ -1,7 +1,7 @@
-"""Hot operators on a framework's fused kernels: an override replaces a decomposition where it gives the same result.
+"""Overrides run hot operators on a framework's fused kernels, in place of a decomposition with the same result.
 
-An implementation (override or decomposition) is `fn(p, ctx, *inputs)`: `p` the backend's primitives, `ctx` the
-`unitp.program.rank.Context`, inputs local arrays (None where absent). It returns the output, or a tuple of several.
+An implementation (override or decomposition) is `fn(p, ctx, *inputs)`: `p` are the backend's primitives, `ctx` is a
+`unitp.program.rank.Context`, inputs are local tensors (None where absent). It returns the output, or a tuple of several.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 Implementation = Callable[..., Any]
 Pack = Callable[[Any, Any, bool], tuple[Any, Any]]
-"""`pack(p, weight, transposed) -> (operand, weight)`: how a backend stores a parameter that is MatMul's right operand.
+"""`pack(p, weight, transposed) -> (operand, weight)` decides how a backend stores the right operand of a MatMul.
 
-The operand is what the backend's MatMul gets for `weight` (for its transpose where `transposed`) at every call. The
-weight given back replaces the one that was loaded for all other uses (a look-up in a tied embedding): a view of the
-same storage, so that a parameter is held once.
+The backend's MatMul gets `operand` at every call, in place of `weight` (of its transpose where `transposed`). All other
+readers, for example the look-up of a tied embedding, get the returned weight in place of the loaded one. It is a view of
+the operand's storage, so that a parameter is stored once.
 """
 
 
 class Prepared:
-    """An implementation in two steps: `build(p, ctx)` settles what the context tells, and returns `fn(*inputs)`."""
+    """An implementation in two steps: `build(p, ctx)` does all that needs no inputs, and returns `fn(*inputs)`."""
 
     def __init__(self, build: Callable[..., Callable[..., Any]]) -> None:
         self.build = build
@@ -31,24 +31,27 @@ class Prepared:
 
 
 def bound(implementation: Implementation, p: Any, ctx: Any) -> Callable[..., Any]:
-    """An implementation with its context: a function of the input arrays."""
+    """An implementation bound to primitives and a context: a function of the input tensors alone."""
     return implementation.build(p, ctx) if isinstance(implementation, Prepared) else partial(implementation, p, ctx)
 
 
 def as_stored(p: Any, weight: Any, transposed: bool) -> tuple[Any, Any]:
-    """The default packing: the parameter as it was loaded, transposed where it must be."""
+    """The default `pack`: the parameter as it was loaded, transposed where needed."""
     return (p.transpose(weight, (1, 0)) if transposed else weight), weight
 
 
 class Overrides:
-    """A backend's table of overrides; each lists the dtypes in which it equals its decomposition."""
+    """A backend's table of overrides. Each is registered for the dtypes in which it equals its decomposition."""
 
     def __init__(self, pack: Pack = as_stored) -> None:
         self.pack = pack
         self._table: dict[tuple[str, str], Implementation] = {}
 
     def __call__(self, op: str, *dtypes: str) -> Callable[[Implementation], Implementation]:
-        """Register: `@override("Softmax", "float32", "float64")`. The dtype is that of the operator's first output."""
+        """A decorator that registers an override: `@override("Softmax", "float32", "float64")`.
+
+        The dtype is that of the operator's first output.
+        """
 
         def register(fn: Implementation) -> Implementation:
             for dtype in dtypes:

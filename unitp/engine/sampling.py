@@ -1,4 +1,4 @@
-"""Which token comes next, decided by the driver alone in float64, so that every backend is treated alike.
+"""Choosing the next token. The driver alone does it, in float64, so that every backend is treated alike.
 
     1. values are divided by `temperature` (0: the largest value wins, nothing is drawn)
     2. `top_k`: the k largest stay (0: all); of equal values the lower id stays
@@ -25,7 +25,7 @@ Ids = npt.NDArray[np.int64]
 
 
 class NotFinite(RankError):  # noqa: N818  (what the values are)
-    """Values from which no token can be chosen."""
+    """No token can be chosen, because the largest value is NaN or infinite."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -51,9 +51,9 @@ class Sampling(msgspec.Struct, frozen=True):
             raise InputError("; ".join(found))
 
     def candidates(self, vocab: int) -> int:
-        """How many of the largest values are asked for: 1 for greedy, else enough for `top_k`, or all.
+        """How many of the largest values the ranks return: 1 for greedy, else enough for `top_k`, or all `vocab`.
 
-        It is a power of two or all, so that there are few programs, however many different `top_k` are asked for.
+        It is a power of two or `vocab`, so that many different `top_k` need only few programs.
         """
         if self.temperature == 0.0:
             return 1
@@ -61,9 +61,9 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: int) -> int:
-    """The next token of `sequence` (its place in the batch) at `step` (0: the first new token), from candidates [n].
+    """The id of the next token of `sequence` (its place in the batch) at `step` (0 is the first new token).
 
-    Raises NotFinite where the largest of them is not a number, or infinite.
+    `values` [n] and `ids` [n] are the candidates. Raises NotFinite if the largest value is NaN or infinite.
     """
     if not np.isfinite(values.max()):  # NaN is the maximum where there is one; below it, minus infinity is a mask
         raise NotFinite(f"the model's output is {values.max()} at new token {step} of sequence {sequence}")
@@ -82,6 +82,7 @@ def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: in
 
 
 def softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The probabilities [n] that are proportional to exp(values [n])."""
     with np.errstate(under="ignore"):
         powers: npt.NDArray[np.float64] = np.exp(values - values.max())
     powers /= powers.sum()
@@ -97,6 +98,6 @@ def draw(probabilities: npt.NDArray[np.float64], ids: Ids, u: float) -> int:
 
 
 def uniform(seed: int, sequence: int, step: int) -> float:
-    """The number in [0, 1) for this place: the first of Philox with this key and counter."""
+    """The number in [0, 1) for a sequence and step: the first that Philox gives for this key and counter."""
     key = np.array([seed, sequence], np.uint64)
     return float(np.random.Generator(np.random.Philox(key=key, counter=[step, 0, 0, 0])).random())

@@ -1,4 +1,4 @@
-"""What all backends' collectives share: they count what they cost, and a rank that is alone needs no transport."""
+"""What the collectives of all backends share: a count of their cost, and the case of a group with a single rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unitp.engine.primitives import Collectives, Tensor
 
 
 class Tally:
-    """What collectives cost so far: seconds, calls, bytes given to them."""
+    """The cost of all collectives so far: seconds, calls, and bytes passed to them."""
 
     def __init__(self) -> None:
         self.seconds, self.calls, self.bytes = 0.0, 0, 0
@@ -27,7 +27,7 @@ class Tally:
 
 
 class CountedCollectives(Collectives, Protocol):
-    """A backend's collectives, which count what they do, and can be left."""
+    """A backend's collectives, with a count of their cost and a way to close them."""
 
     tally: Tally
 
@@ -35,7 +35,7 @@ class CountedCollectives(Collectives, Protocol):
 
 
 class Alone:
-    """The collectives of a rank that is the only one of its group."""
+    """The collectives of a rank that is alone in its group: each returns what it is given."""
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -53,4 +53,4 @@ class Alone:
         return list(parts)
 
     def close(self) -> None:
-        """Nothing is joined, nothing is left."""
+        """Do nothing: there is no connection to close."""

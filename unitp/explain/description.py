@@ -18,7 +18,7 @@ from unitp.mesh import Mesh
 from unitp.planner.problem.unused_axes import whole
 from unitp.plans import Plan, Unused
 from unitp.program.analysis import per_call
-from unitp.program.instructions import Collective, Program, Value
+from unitp.program.instructions import Collective, Program, Value, kind_of
 from unitp.program.lower import lower
 from unitp.program.memory import Memory, peaks
 from unitp.program.objective import objective, predicted_seconds
@@ -169,7 +169,7 @@ def moved(program: Program) -> list[Moved]:
         if value not in largest:
             shapes = (value.layout.local_shape(value.shape, r, program.mesh) for r in range(program.mesh.size))
             largest[value] = max(map(prod, shapes)) * np.dtype(value.dtype).itemsize
-        key = (type(instruction).__name__, instruction.axis)
+        key = (kind_of(instruction), instruction.axis)
         counts[key] += 1
         sizes[key] += largest[value]
     return [Moved(program.phase, kind, axis, n, sizes[kind, axis]) for (kind, axis), n in sorted(counts.items())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from unitp.errors import ModelError
@@ -17,11 +18,11 @@ def load(name: str | Path) -> Model:
     Raises ModelError for an unknown name, a corrupt file, or a model that needs what unitp does not implement.
     """
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         from unitp.frontends.huggingface import load_huggingface
 
         return load_huggingface(path)
-    if path.suffix == ".json" and path.exists():
+    if path.suffix == ".json" and os.path.lexists(path):
         from unitp.frontends.huggingface import load_config
 
         return load_config(path)
@@ -29,7 +30,7 @@ def load(name: str | Path) -> Model:
 
     if path.suffix == ".gguf":
         return load_gguf(path)
-    if path.exists():
+    if os.path.lexists(path):
         raise ModelError(f"{path} is neither a .gguf file nor a directory with config.json nor a config.json")
     from unitp.frontends.configs import CONFIGS, known_config
     from unitp.frontends.known_models import find

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from unitp.errors import ModelError
-from unitp.files import parse_json, read_text
+from unitp.texts import shortened
 
 MOST = 1 << 24
 """No size in a model file is larger: vocabularies have up to 3 * 10^5 rows, contexts up to 10^7 positions."""
 MOST_HEAD = 1 << 16
+MOST_UNKNOWN = 16
+"""So many keys that are not implemented are named at once."""
 
 
 class Fields:
@@ -71,7 +72,7 @@ class Fields:
         return value
 
     def wrong(self, key: str, wanted: str) -> ModelError:
-        return ModelError(f"{self.where}: {self.prefix}{key} is {_short(self.get(key))}, wanted is {wanted}")
+        return ModelError(f"{self.where}: {self.prefix}{key} is {shortened(self.get(key))}, wanted is {wanted}")
 
     def _given(self, key: str, default: Any) -> Any:
         value = self.values.get(key)
@@ -80,13 +81,3 @@ class Fields:
                 raise ModelError(f"{self.where} is incomplete: {self.prefix}{key} is missing")
             return default
         return value
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a model's file."""
-    return parse_json(read_text(path, ModelError), path, ModelError)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

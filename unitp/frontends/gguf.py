@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from unitp.errors import ModelError
-from unitp.frontends.fields import MOST_HEAD, Fields
+from unitp.frontends.fields import MOST_HEAD, MOST_UNKNOWN, Fields
 from unitp.frontends.gguf_file import GgufFile, read_gguf
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.frontends.model import Decoder, Model
 from unitp.frontends.sentencepiece import DEFAULTS
 from unitp.frontends.tokenizer import gguf_tokenizer
 from unitp.graph.weights import read
-from unitp.texts import as_unicode
+from unitp.texts import as_unicode, cut, shortened
 
 ROPE_FACTORS = "rope_freqs.weight"
 
@@ -78,16 +78,21 @@ def llama_config(file: GgufFile) -> LlamaConfig:
     meta, path = file.metadata, file.path
     architecture = meta.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        raise ModelError(f'{path} has architecture "{architecture}"; known: {", ".join(ARCHITECTURES)}')
+        raise ModelError(f'{path} has architecture "{cut(str(architecture))}"; known: {", ".join(ARCHITECTURES)}')
     own = {k.removeprefix(f"{architecture}."): v for k, v in meta.items() if k.startswith(f"{architecture}.")}
-    problems = [f"{architecture}.{k}={own[k]!r}" for k in sorted(set(own) - USED) if own[k] not in USUAL.get(k, ())]
+    problems = [
+        f"{architecture}.{cut(k)}={shortened(own[k])}"
+        for k in sorted(set(own) - USED)
+        if own[k] not in USUAL.get(k, ())
+    ]
     problems += [
-        f"{key}={meta[key]!r}"
+        f"{key}={shortened(meta[key])}"
         for key, usual in (("general.type", "model"), ("split.count", 1))
         if meta.get(key, usual) not in (usual, 0)
     ]
     if problems:
-        raise ModelError(f"{path}: unitp does not implement {'; '.join(problems)}")
+        more = f" and {len(problems) - MOST_UNKNOWN} more" if len(problems) > MOST_UNKNOWN else ""
+        raise ModelError(f"{path}: unitp does not implement {'; '.join(problems[:MOST_UNKNOWN])}{more}")
     given = Fields(own, path, f"{architecture}.")
     heads, width = given.whole("attention.head_count"), given.whole("embedding_length")
     head_dim = given.whole("attention.key_length", max(1, width // heads), most=MOST_HEAD)

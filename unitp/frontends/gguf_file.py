@@ -6,8 +6,8 @@ the `gguf` package's takes 1.7 s for a vocabulary of 49152; dequantisation (in t
 
 from __future__ import annotations
 
-import os
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -18,13 +18,21 @@ import msgspec
 from unitp.errors import ModelError
 from unitp.files import opened, require_whole
 from unitp.graph.source import GgufSource
+from unitp.texts import cut, shortened
 
 MAGIC = b"GGUF"
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-MOST_DIMS = 4
+UINT32 = 4
+ALIGNMENT = "general.alignment"
+MOST_DIMS, MOST_NUMBERS = 4, 1 << 60
 MOST_BYTES = 64 << 20
-"""No string or array of a header is longer; a corrupt count must not fill the memory."""
+"""Bytes of a header. Nothing beyond them is read, however much a corrupt count asks for; those of known models have 10 MB."""
+MOST_ENTRIES = 1 << 16
+"""Keys of a header, and tensors. The largest known models have some thousands."""
+MOST_ITEMS = 1 << 22
+"""Items of all arrays of a header together. The largest known vocabularies need less than a million."""
+CHUNK = 1 << 20
 
 
 class GgufFile(msgspec.Struct, frozen=True):
@@ -34,28 +42,40 @@ class GgufFile(msgspec.Struct, frozen=True):
 
 
 class _Cursor:
-    """Reads numbers and strings from a file of `size` bytes; running off its end is a ModelError."""
+    """Reads numbers and strings from the header of a file of `size` bytes; running off its end is a ModelError."""
 
-    def __init__(self, path: str, file: BinaryIO) -> None:
-        self.path, self.file, self.at = path, file, 0
-        self.size = file.seek(0, os.SEEK_END)
-        file.seek(0)
+    def __init__(self, path: str, file: BinaryIO, size: int) -> None:
+        self.path, self.file, self.size, self.at, self.items = path, file, size, 0, 0
+        self._data = b""
 
     def take(self, size: int) -> bytes:
-        if self.at + size > self.size:
+        stop = self.at + size
+        if stop > self.size:
             raise ModelError(
                 f"{self.path} is truncated or corrupt: {size} bytes wanted at byte {self.at}, it ends at {self.size}"
             )
-        if size > MOST_BYTES:
-            raise self.corrupt(f"an entry of {size} bytes")
-        self.at += size
-        return self.file.read(size)
+        if stop > MOST_BYTES:
+            raise self.corrupt(f"a header of more than {MOST_BYTES} bytes")
+        if stop > len(self._data):
+            self._data += self.file.read(max(stop - len(self._data), len(self._data), CHUNK))
+            if stop > len(self._data):
+                raise ModelError(f"{self.path} is truncated: it has become shorter while it was read")
+        found = self._data[self.at : stop]
+        self.at = stop
+        return found
 
     def number(self, code: str) -> Any:
-        return struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
+
+    def count(self, what: str) -> int:
+        """How many keys or tensors there are."""
+        found: int = self.number("Q")
+        if found > MOST_ENTRIES:
+            raise self.corrupt(f"{found} {what}, at most {MOST_ENTRIES} are read")
+        return found
 
     def string(self) -> str:
-        raw = self.take(self.number("Q"))
+        raw = self.take(int.from_bytes(self.take(8), "little"))
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -69,11 +89,14 @@ class _Cursor:
         if kind != ARRAY:
             raise self.corrupt(f"unknown metadata type {kind}")
         inner, count = self.number("I"), self.number("Q")
-        if inner in SCALARS:
-            raw = self.take(struct.calcsize(SCALARS[inner]) * count)
-            return list(struct.unpack(f"<{count}{SCALARS[inner]}", raw))
-        if inner != STRING:
+        if inner not in SCALARS and inner != STRING:
             raise self.corrupt(f"an array of metadata type {inner}")
+        self.items += count
+        if self.items > MOST_ITEMS:
+            raise self.corrupt(f"arrays of {self.items} items, at most {MOST_ITEMS} are read")
+        if inner in SCALARS:
+            raw = self.take(struct.calcsize(f"<{SCALARS[inner]}") * count)
+            return list(struct.unpack(f"<{count}{SCALARS[inner]}", raw))
         return [self.string() for _ in range(count)]
 
     def corrupt(self, why: str) -> ModelError:
@@ -81,10 +104,13 @@ class _Cursor:
 
 
 def read_gguf(path: str | Path) -> GgufFile:
-    """Metadata and tensor sources. Raises ModelError for a missing, truncated or corrupt file."""
+    """Metadata and tensor sources. Raises ModelError for a missing, truncated or corrupt file.
+
+    As llama.cpp's reader has it, tensors follow each other in the order of their entries, each padded to the alignment. What
+    is in the file beyond them is refused, too, which that reader leaves alone.
+    """
     with opened(path, ModelError) as file:
-        require_whole(file, path, ModelError)
-        return _read(_Cursor(str(path), file))
+        return _read(_Cursor(str(path), file, require_whole(file, path, ModelError)))
 
 
 def _read(cursor: _Cursor) -> GgufFile:
@@ -94,35 +120,48 @@ def _read(cursor: _Cursor) -> GgufFile:
         raise ModelError(f"{path} is no GGUF file: {seen}")
     if (version := cursor.number("I")) not in (2, 3):
         raise ModelError(f"{path} has GGUF version {version}, known are 2 and 3 (little-endian)")
-    count, entries = cursor.number("Q"), cursor.number("Q")
+    count, entries = cursor.count("tensors"), cursor.count("keys")
     metadata: dict[str, Any] = {}
+    alignment = 32
     for _ in range(entries):
-        key = cursor.string()
+        key, kind = cursor.string(), cursor.number("I")
         if key in metadata:
-            raise cursor.corrupt(f'key "{key}" is there twice')
-        metadata[key] = cursor.value(cursor.number("I"))
-    found = [_tensor_info(cursor) for _ in range(count)]
-    alignment = metadata.get("general.alignment", 32)
-    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise ModelError(f"{path} is corrupt: general.alignment is {alignment!r}, wanted is a power of two")
-    base = -(-cursor.at // alignment) * alignment
+            raise cursor.corrupt(f'key "{cut(key)}" is there twice')
+        metadata[key] = cursor.value(kind)
+        if key == ALIGNMENT:
+            alignment = metadata[key]
+            if kind != UINT32 or alignment < 1 or alignment & (alignment - 1):
+                raise cursor.corrupt(f"{ALIGNMENT} is {shortened(alignment)}, wanted is a power of two (UINT32)")
+    return GgufFile(path, metadata, _tensors(cursor, [_tensor_info(cursor) for _ in range(count)], alignment))
+
+
+def _tensors(
+    cursor: _Cursor, found: Sequence[tuple[str, tuple[int, ...], int, int]], alignment: int
+) -> dict[str, GgufSource]:
+    """Where tensors lie. Raises ModelError where bytes of the file are no tensor's, or more than one's."""
+    path, base = cursor.path, _padded(cursor.at, alignment)
     tensors: dict[str, GgufSource] = {}
-    end, last = base, "the header"
-    for name, shape, kind, at in sorted(found, key=lambda info: info[3]):
+    next_at, last = base, "the header"
+    for name, shape, kind, at in found:
         if name in tensors:
             raise ModelError(f'{path} is corrupt: tensor "{name}" is there twice')
         if at % alignment:
             raise ModelError(f'{path} is corrupt: tensor "{name}" begins at {at}, no multiple of {alignment}')
         tensors[name] = GgufSource(path, base + at, kind, shape)
-        if base + at != -(-end // alignment) * alignment:
-            how = "overlaps" if base + at < end else "leaves bytes that are nobody's after"
-            raise ModelError(f'{path} is corrupt: tensor "{name}" {how} {last}')
-        end, last = base + at + _stored_bytes(path, name, tensors[name]), f'tensor "{name}"'
+        end = base + at + _stored_bytes(path, name, tensors[name])
         if end > cursor.size:
             raise ModelError(f'{path} is truncated: tensor "{name}" ends at byte {end}, the file at {cursor.size}')
-    if cursor.size > -(-end // alignment) * alignment:
-        raise ModelError(f"{path} is corrupt: its tensors end at byte {end}, the file at {cursor.size}")
-    return GgufFile(path, metadata, {name: tensors[name] for name, *_ in found})
+        if base + at != next_at:
+            how = "overlaps" if base + at < next_at else "leaves bytes that are nobody's after"
+            raise ModelError(f'{path} is corrupt: tensor "{name}" {how} {last}')
+        next_at, last = _padded(end, alignment), f'tensor "{name}"'
+    if cursor.size > next_at:
+        raise ModelError(f"{path} is corrupt: its tensors end at byte {next_at}, the file at {cursor.size}")
+    return tensors
+
+
+def _padded(at: int, alignment: int) -> int:
+    return -(-at // alignment) * alignment
 
 
 def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
@@ -130,6 +169,8 @@ def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     if dims > MOST_DIMS:
         raise cursor.corrupt(f'tensor "{name}" has {dims} dims')
     shape = tuple(cursor.number("Q") for _ in range(dims))
+    if prod(n or 1 for n in shape) >= MOST_NUMBERS:
+        raise cursor.corrupt(f'tensor "{name}" has shape {list(shape[::-1])}: no array is so large')
     return name, shape[::-1], cursor.number("I"), cursor.number("Q")
 
 
@@ -137,7 +178,7 @@ def _stored_bytes(path: str, name: str, source: GgufSource) -> int:
     if (sizes := _block(source.kind)) is None:
         raise ModelError(f'{path}: tensor "{name}" has type {_kind_name(source.kind)}, which unitp cannot read')
     block, size = sizes
-    if source.shape and source.shape[-1] % block:
+    if (source.shape or (1,))[-1] % block:
         raise ModelError(f'{path} is corrupt: rows of "{name}" are no whole number of blocks of {block}')
     return prod(source.shape) // block * size
 

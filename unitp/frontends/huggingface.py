@@ -8,6 +8,7 @@ mathematics. An unknown key is refused by name, since what it changes cannot be 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from unitp.errors import ModelError
-from unitp.files import read_text
-from unitp.frontends.fields import MOST_HEAD, Fields, read_json
+from unitp.files import read_json, read_text
+from unitp.frontends.fields import MOST_HEAD, MOST_UNKNOWN, Fields
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.frontends.rope import rope_divisors, unknown_rope
@@ -25,7 +26,7 @@ from unitp.frontends.safetensors import read_safetensors, read_sharded
 from unitp.frontends.tokenizer import JsonTokenizer
 from unitp.graph.source import AbsentSource, FileSource, Source, StackSource
 from unitp.graph.weights import NUMBERS, read, shape_of
-from unitp.texts import as_unicode
+from unitp.texts import as_unicode, cut, shortened
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -102,13 +103,16 @@ LAYER_NAMES = {
     "mlp.down_proj": "ffn_down",
     "block_sparse_moe.gate": "ffn_gate_inp",
 }
-EXPERT = re.compile(r"model\.layers\.(\d+)\.block_sparse_moe\.experts\.(\d+)\.(w[123])\.weight")
+EXPERT = re.compile(r"model\.layers\.([0-9]{1,9})\.block_sparse_moe\.experts\.([0-9]{1,9})\.(w[123])\.weight")
+LAYER = re.compile("0|[1-9][0-9]{0,8}")
 EXPERT_NAMES = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
 """A file has a matrix for each expert; the graph has one tensor for all."""
 
 LAYER_PARTS, FOREIGN = 4, "?"
 FLOATS = tuple(dtype for dtype in NUMBERS if "F" in dtype)
 MOST_LAYERS = 1024
+MOST_TEMPLATE = 1 << 20
+"""Bytes of a chat template."""
 ROWS = 4096
 """So many rows are compared at once."""
 
@@ -117,7 +121,7 @@ def load_huggingface(path: str | Path, name: str = "") -> Model:
     """The model in a directory. Raises ModelError where files are missing or corrupt, or mathematics is not implemented."""
     folder = Path(path)
     where = folder / "config.json"
-    config = read_json(where)
+    config = read_json(where, ModelError)
     label = name or as_unicode(folder.resolve().name)
     if not _has_weights(folder):
         return from_config(config, where=where, name=label, why=f"{folder} has no safetensors", folder=folder)
@@ -134,7 +138,7 @@ def load_config(path: str | Path) -> Model:
     file = Path(path)
     name = as_unicode(file.resolve().parent.name if file.name == "config.json" else file.stem)
     why = f"{file} tells of shapes only"
-    return from_config(read_json(file), where=file, name=name or "model", why=why)
+    return from_config(read_json(file, ModelError), where=file, name=name or "model", why=why)
 
 
 def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str, folder: Path | None = None) -> Model:
@@ -151,10 +155,9 @@ def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str
 def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folder: Path | None) -> Decoder:
     """What generation needs, from the files beside the config (none: from the config alone)."""
     tokens, ids = Fields(config, where), Fields({}, where)
-    settings: dict[str, Any] = {}
-    template, tokenizer = "", None
+    settings, template, tokenizer = Fields({}, where), "", None
     if folder is not None:
-        settings = _optional(folder / "tokenizer_config.json")
+        settings = Fields(_optional(folder / "tokenizer_config.json"), folder / "tokenizer_config.json")
         ids = Fields(_optional(folder / "generation_config.json"), folder / "generation_config.json")
         template, tokenizer = _template(folder, settings), folder / "tokenizer.json"
     return Decoder(
@@ -162,30 +165,37 @@ def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folde
         vocab=llama.vocab,
         # an id beyond the vocabulary never comes up
         stop_ids=tuple(i for i in ids.ids(EOS) or tokens.ids(EOS) if 0 <= i < llama.vocab),
-        tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer and tokenizer.exists() else None,
+        tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer and os.path.lexists(tokenizer) else None,
         chat_template=template,
-        bos_token=_token(settings.get("bos_token")),
-        eos_token=_token(settings.get("eos_token")),
+        bos_token=_token(settings, "bos_token"),
+        eos_token=_token(settings, "eos_token"),
     )
 
 
-def _template(folder: Path, settings: Mapping[str, Any]) -> str:
+def _template(folder: Path, settings: Fields) -> str:
     """The chat template: a file of its own, or in the settings; of several, the one called default."""
     file = folder / "chat_template.jinja"
-    if file.exists():
-        return read_text(file, ModelError)
+    if os.path.lexists(file):
+        return read_text(file, ModelError, most=MOST_TEMPLATE)
     found = settings.get("chat_template")
     if isinstance(found, list):
         found = next((t.get("template") for t in found if isinstance(t, dict) and t.get("name") == "default"), None)
-    return found if isinstance(found, str) else ""
+    if found is not None and not isinstance(found, str):
+        raise settings.wrong("chat_template", "a template, or a list of them, each with a name")
+    return found or ""
 
 
-def _token(value: object) -> str:
-    return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
+def _token(settings: Fields, key: str) -> str:
+    """A special token: its text, or a table that has the text as its content; empty where there is none."""
+    value = settings.get(key) or ""
+    text = value.get("content", "") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise settings.wrong(key, "a token")
+    return text
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path, ModelError) if os.path.lexists(path) else {}
 
 
 def _kind(config: Mapping[str, Any]) -> str:
@@ -200,24 +210,25 @@ def _require_known(config: Mapping[str, Any], where: object) -> None:
     """Raises ModelError naming everything that unitp does not implement, and every key that it does not know."""
     kind, named, problems = _kind(config), config.get("architectures"), []
     if kind not in ARCHITECTURES:
-        problems.append(f"model_type={config.get('model_type')!r} (known: {', '.join(ARCHITECTURES)})")
+        problems.append(f"model_type={shortened(config.get('model_type'))} (known: {', '.join(ARCHITECTURES)})")
     if named and (kind not in ARCHITECTURES or named != [ARCHITECTURES[kind]]):
-        problems.append(f"architectures={named!r} (known: {', '.join(ARCHITECTURES.values())})")
+        problems.append(f"architectures={shortened(named)} (known: {', '.join(ARCHITECTURES.values())})")
     for key in sorted(set(config) - USED - HARMLESS):
         if key not in USUAL:
-            problems.append(f"unknown key {key}={config[key]!r}")
+            problems.append(f"unknown key {cut(key)}={shortened(config[key])}")
         elif config[key] not in USUAL[key]:
-            problems.append(f"{key}={config[key]!r}")
+            problems.append(f"{key}={shortened(config[key])}")
     if kind != "llama":  # the others have no such choice: transformers does not read these keys
-        problems += [f"{key}={config[key]!r}" for key in ("attention_bias", "mlp_bias") if config.get(key)]
+        problems += [f"{key}={shortened(config[key])}" for key in ("attention_bias", "mlp_bias") if config.get(key)]
     if kind != "mixtral" and config.get("num_local_experts"):
-        problems.append(f"num_local_experts={config['num_local_experts']!r}")
+        problems.append(f"num_local_experts={shortened(config['num_local_experts'])}")
     layers = config.get("layer_types")
     if layers is not None and not (isinstance(layers, list) and all(t in LAYER_TYPES for t in layers)):
-        problems.append(f"layer_types={layers!r} (known: {', '.join(LAYER_TYPES)})")
+        problems.append(f"layer_types={shortened(layers)} (known: {', '.join(LAYER_TYPES)})")
     problems += unknown_rope(config)
     if problems:
-        raise ModelError(f"{where}: unitp does not implement {'; '.join(problems)}")
+        more = f" and {len(problems) - MOST_UNKNOWN} more" if len(problems) > MOST_UNKNOWN else ""
+        raise ModelError(f"{where}: unitp does not implement {'; '.join(problems[:MOST_UNKNOWN])}{more}")
 
 
 def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
@@ -325,7 +336,7 @@ def _renamed(name: str) -> str:
     parts = name.split(".")
     if name.startswith("model.layers.") and len(parts) > LAYER_PARTS:
         inner, kind = ".".join(parts[3:-1]), parts[-1]
-        if inner in LAYER_NAMES and parts[2].isdecimal() and str(int(parts[2])) == parts[2]:
+        if inner in LAYER_NAMES and LAYER.fullmatch(parts[2]):
             return f"blk.{parts[2]}.{LAYER_NAMES[inner]}.{kind}"
     return f"{FOREIGN}{name}"
 

@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from unitp.errors import ModelError
 from unitp.frontends.fields import Fields
+from unitp.texts import cut, shortened
 
 ROPE_KEYS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -33,18 +35,18 @@ def unknown_rope(config: Mapping[str, Any]) -> list[str]:
     """What the rotary settings hold that is not implemented."""
     for key in ("rope_scaling", "rope_parameters"):
         if not isinstance(config.get(key) or {}, dict):
-            return [f"{key}={config[key]!r}"]
+            return [f"{key}={shortened(config[key])}"]
     old, new = (config.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
     if old and new and old != new:
-        return [f"rope_scaling={old!r} beside rope_parameters={new!r}"]
+        return [f"rope_scaling={shortened(old)} beside rope_parameters={shortened(new)}"]
     settings = _settings(config)
     kind = _kind(settings)
     if not isinstance(kind, str) or kind not in ROPE_KEYS:
-        return [f'RoPE scaling "{kind}" (known: {", ".join(ROPE_KEYS)})']
+        return [f'RoPE scaling "{cut(str(kind))}" (known: {", ".join(ROPE_KEYS)})']
     known = {"rope_theta", "rope_type", "type", *ROPE_KEYS[kind]}
     usual = {"partial_rotary_factor": 1.0, "factor": 1.0, "attention_factor": 1.0}
     return [
-        f'{key}={value!r} in RoPE scaling "{kind}"'
+        f'{cut(key)}={shortened(value)} in RoPE scaling "{kind}"'
         for key, value in sorted(settings.items())
         if key not in known and value is not None and value != usual.get(key)
     ]
@@ -64,7 +66,10 @@ def rope_divisors(config: Mapping[str, Any], head_dim: int, where: object) -> tu
     if low >= high:
         raise given.wrong("low_freq_factor", f"below high_freq_factor, {high}")
     context = given.whole("original_max_position_embeddings", Fields(config, where).whole("max_position_embeddings"))
-    return base, tuple(_llama3(base ** (-2.0 * i / head_dim), factor, low, high, context) for i in range(head_dim // 2))
+    divisors = tuple(_llama3(base ** (-2.0 * i / head_dim), factor, low, high, context) for i in range(head_dim // 2))
+    if not all(0.0 < d < math.inf for d in divisors):
+        raise ModelError(f"{where} has RoPE scaling by numbers that are too small or too large")
+    return base, divisors
 
 
 def _llama3(frequency: float, factor: float, low: float, high: float, context: float) -> float:

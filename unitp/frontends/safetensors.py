@@ -14,22 +14,23 @@ from typing import Any
 import numpy as np
 
 from unitp.errors import ModelError
-from unitp.files import MOST_TEXT, opened, parse_json, require_whole
-from unitp.frontends.fields import read_json
+from unitp.files import MOST_JSON, opened, parse_json, read_json, require_whole
 from unitp.graph.source import FileSource
 from unitp.graph.weights import NUMBERS
+from unitp.texts import cut, shortened
 
+MOST_DIMS, MOST_NUMBERS = 32, 1 << 60
 HEADER = 8
 """Bytes that say how long the header is."""
 
 
 def read_sharded(index: Path) -> dict[str, FileSource]:
     """The tensors of all files that an index names. Raises ModelError where it and they disagree."""
-    places = read_json(index).get("weight_map")
+    places = read_json(index, ModelError).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{index} is corrupt: it has no weight_map")
     if strange := [f for f in places.values() if not isinstance(f, str) or Path(f).name != f]:
-        raise ModelError(f"{index} is corrupt: {strange[0]!r} is no file of its folder")
+        raise ModelError(f"{index} is corrupt: {shortened(strange[0])} is no file of its folder")
     found: dict[str, FileSource] = {}
     for file in sorted(set(places.values())):
         here = read_safetensors(index.parent / file)
@@ -49,8 +50,8 @@ def read_safetensors(path: Path) -> dict[str, FileSource]:
         length = int.from_bytes(file.read(HEADER), "little")
         if size < HEADER or length > size - HEADER:
             raise ModelError(f"{path} is truncated or no safetensors file: {size} bytes, a header of {length} wanted")
-        if length > MOST_TEXT:
-            raise ModelError(f"{path} has a header of {length} bytes, at most {MOST_TEXT} are read")
+        if length > MOST_JSON:
+            raise ModelError(f"{path} has a header of {length} bytes, at most {MOST_JSON} are read")
         header = parse_json(file.read(length), f"{path} is corrupt: its header", ModelError)
     about, begin = header.pop("__metadata__", {}), HEADER + length
     if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
@@ -76,15 +77,19 @@ def _require_contiguous(path: Path, found: Mapping[str, FileSource], begin: int,
 def _entry(path: Path, name: str, entry: Any, begin: int) -> FileSource:
     """One tensor of a header."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
-        raise ModelError(f'{path} is corrupt: tensor "{name}" is {str(entry)[:60]}')
+        raise ModelError(f'{path} is corrupt: tensor "{name}" is {shortened(entry)}')
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in NUMBERS:
-        raise ModelError(f'{path}: tensor "{name}" has dtype {dtype}; known: {", ".join(NUMBERS)}')
+        raise ModelError(f'{path}: tensor "{name}" has dtype {cut(str(dtype))}; known: {", ".join(NUMBERS)}')
     if not all(isinstance(v, list) and all(type(n) is int and n >= 0 for n in v) for v in (shape, offsets)):
-        raise ModelError(f'{path} is corrupt: tensor "{name}" has shape {shape!r} at {offsets!r}')
+        raise ModelError(f'{path} is corrupt: tensor "{name}" has shape {shortened(shape)} at {shortened(offsets)}')
+    if len(shape) > MOST_DIMS or math.prod(n or 1 for n in shape) >= MOST_NUMBERS:
+        raise ModelError(f'{path} is corrupt: tensor "{name}" has shape {shortened(shape)}: no array is so large')
     source = FileSource(str(path), begin + offsets[0] if offsets else begin, dtype, tuple(shape))
     if len(offsets) != 2 or offsets[1] - offsets[0] != _stored_bytes(source):
-        raise ModelError(f'{path} is corrupt: tensor "{name}", {dtype} of shape {shape}, has {offsets} for its bytes')
+        raise ModelError(
+            f'{path} is corrupt: tensor "{name}", {dtype} of shape {shape}, has {shortened(offsets)} for its bytes'
+        )
     return source
 
 

@@ -6,14 +6,16 @@ tokens that go on from a text into more text as they come, holding back bytes th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from unitp.errors import ModelError
-from unitp.files import foreign, read_bytes, unicode
+from unitp.files import foreign, parse_json, read_bytes, unicode
 from unitp.frontends.fields import Fields
+from unitp.texts import cut
 
 
 class GgufTokenizer(msgspec.Struct, frozen=True, tag="gguf"):
@@ -46,6 +48,8 @@ WAYS = {
 """How text is cut before merging, by the name that `tokenizer.ggml.pre` gives it (llama.cpp's `llama-vocab.cpp`)."""
 
 CONTROL, USER_DEFINED = 3, 4
+MOST_GROWTH = 64.0
+"""A tokenizer that writes "▁" for a space makes three bytes of one."""
 
 
 class TokenStream(Protocol):
@@ -73,6 +77,7 @@ class PackageTokenizer:
 
     def __init__(self, tokenizer: Any, where: str) -> None:
         self._tokenizer, self._where = tokenizer, where
+        _require_modest(tokenizer, where)
 
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         with foreign(f"the tokenizer in {self._where} cannot encode a text", ModelError):
@@ -84,7 +89,7 @@ class PackageTokenizer:
             return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
 
     def token_id(self, token: str) -> int | None:
-        found: int | None = self._tokenizer.token_to_id(token)
+        found: int | None = self._tokenizer.token_to_id(unicode(token))
         return found
 
     def to_json(self) -> str:
@@ -166,6 +171,26 @@ def _from_json(source: JsonTokenizer) -> PackageTokenizer:
     return PackageTokenizer(fast, source.path)
 
 
+def _require_modest(tokenizer: Any, where: str) -> None:
+    """Raise ModelError for a tokenizer that makes texts much longer. Replacements one after the other multiply: twenty of "a" by
+    "aa" make a million of it, and where memory is short, the package ends the process.
+    """
+    for part in (tokenizer.normalizer, tokenizer.decoder):
+        if part is not None and (growth := _growth(parse_json(part.__getstate__(), where, ModelError))) > MOST_GROWTH:
+            raise ModelError(f"{where} is no tokenizer: it makes a text up to {growth:.0f} times as long")
+
+
+def _growth(part: Any) -> float:
+    """How many times as long replacements make a text at most."""
+    steps = part.get("normalizers") or part.get("decoders")
+    if isinstance(steps, list):
+        return math.prod(map(_growth, steps))
+    if part.get("type") != "Replace":
+        return 1.0
+    replaced = part["pattern"].get("String") or " "  # a regular expression may match one character, or none
+    return max(1.0, len(part["content"].encode()) / len(replaced.encode()))
+
+
 def gguf_tokenizer(metadata: Mapping[str, Any], path: str) -> GgufTokenizer | UnknownTokenizer:
     """Raises ModelError for a way of cutting text that is not known: every prompt would be encoded wrongly.
 
@@ -173,9 +198,9 @@ def gguf_tokenizer(metadata: Mapping[str, Any], path: str) -> GgufTokenizer | Un
     """
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind not in KINDS:
-        return UnknownTokenizer(path, str(kind))
+        return UnknownTokenizer(path, cut(str(kind)))
     if kind == "gpt2" and (not isinstance(pre, str) or pre not in WAYS):
-        seen = f'tokenizer.ggml.pre "{pre}", which unitp does not know' if pre else "no tokenizer.ggml.pre"
+        seen = f'tokenizer.ggml.pre "{cut(str(pre))}", which unitp does not know' if pre else "no tokenizer.ggml.pre"
         raise ModelError(f"{path} has {seen}", hint=f"Known: {', '.join(WAYS)}.")
     return GgufTokenizer(path)
 
@@ -202,17 +227,16 @@ def _byte_level(given: Fields, path: str) -> PackageTokenizer:
     tokens, types = given.texts("tokenizer.ggml.tokens"), given.ids("tokenizer.ggml.token_type")
     merges = [m.partition(" ")[::2] for m in given.texts("tokenizer.ggml.merges")]
     with foreign(f"the tokenizer in {path} is corrupt", ModelError):
-        model = models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=way == "llama3")
-    fast = Fast(model)
-    _pre_tokenize(fast, way)
-    fast.decoder = decoders.ByteLevel()
-    special = [
-        AddedToken(t, special=k == CONTROL, normalized=False)
-        for t, k in zip(tokens, types, strict=False)
-        if k in (CONTROL, USER_DEFINED)
-    ]
-    fast.add_special_tokens([t for t in special if t.special])
-    fast.add_tokens([t for t in special if not t.special])
+        fast = Fast(models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=way == "llama3"))
+        _pre_tokenize(fast, way)
+        fast.decoder = decoders.ByteLevel()
+        special = [
+            AddedToken(t, special=k == CONTROL, normalized=False)
+            for t, k in zip(tokens, types, strict=False)
+            if k in (CONTROL, USER_DEFINED)
+        ]
+        fast.add_special_tokens([t for t in special if t.special])
+        fast.add_tokens([t for t in special if not t.special])
     # llama.cpp begins a prompt of Llama 3 with this token even where the file does not say so
     if given.flag("tokenizer.ggml.add_bos_token", way == "llama3"):
         bos = given.ids("tokenizer.ggml.bos_token_id")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.errors import ModelError
+from unitp.files import opened
 from unitp.graph.graph import Graph
 from unitp.graph.source import (
     AbsentSource,
@@ -31,7 +32,7 @@ from unitp.graph.source import (
 from unitp.layout import Interval
 
 Array = npt.NDArray[Any]
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 512 << 10
 
 NUMBERS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8", "I32": "<i4"}
 
@@ -131,19 +132,15 @@ def _dequantised(source: GgufSource, start: int, stop: int, columns: Interval) -
     row_bytes = source.shape[-1] // block * size
     raw = np.frombuffer(_pread(source.path, source.offset + start * row_bytes, (stop - start) * row_bytes), np.uint8)
     blocks = np.ascontiguousarray(raw.reshape(stop - start, row_bytes)[:, first * size : last * size])
-    values = dequantize(blocks, kind).reshape(stop - start, (last - first) * block)
+    values = dequantize(blocks.reshape(1, -1), kind).reshape(
+        stop - start, (last - first) * block
+    )  # the package loops over rows
     return np.asarray(values[:, columns[0] - first * block : columns[1] - first * block], np.float32)
 
 
 def _pread(path: str, offset: int, size: int) -> bytes:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise ModelError(f"cannot read weights from {path}: {error.strerror}") from None
-    try:
-        pieces = b"".join(_pieces(handle, offset, size))
-    finally:
-        os.close(handle)
+    with opened(path, ModelError, what="weights from ") as file:
+        pieces = b"".join(_pieces(file.fileno(), offset, size))
     if len(pieces) != size:
         raise ModelError(f"{path} is truncated: {size} bytes wanted at {offset}, {len(pieces)} there")
     return pieces

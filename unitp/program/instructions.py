@@ -86,6 +86,11 @@ Collective = AllReduce | AllGather | ReduceScatter | AllToAll
 Instruction = Local | AllReduce | AllGather | ReduceScatter | AllToAll | Slice | Mask
 
 
+def kind_of(instruction: Instruction) -> str:
+    """The name of an instruction's kind, as programs are written: `all_reduce`, `slice`, `local`."""
+    return str(type(instruction).__struct_config__.tag)
+
+
 class Program(msgspec.Struct, frozen=True):
     """Inputs arrive on every rank as its local part; outputs are left in their layouts; states are updated in place.
 

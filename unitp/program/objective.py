@@ -22,16 +22,10 @@ from unitp.cost import Device, Link, Machine, collective_seconds, copy_seconds, 
 from unitp.cost.link import slowest
 from unitp.graph.ops import flops, operator, rule_of
 from unitp.program.analysis import per_call
-from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice
+from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice, kind_of
 from unitp.program.memory import local_bytes, peaks
 
 Conversion = Collective | Slice | Mask
-KINDS = {
-    "AllReduce": "all_reduce",
-    "AllGather": "all_gather",
-    "ReduceScatter": "reduce_scatter",
-    "AllToAll": "all_to_all",
-}
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -110,7 +104,7 @@ class _Pricing:
         whole = self.most(instruction.output if isinstance(instruction, AllGather) else instruction.input)
         size = self.program.mesh.axis_size(instruction.axis)
         link = self.link(instruction.axis)
-        return collective_seconds(link, KINDS[type(instruction).__name__], size, whole)
+        return collective_seconds(link, kind_of(instruction), size, whole)
 
     def link(self, axis: str) -> Link:
         """The slowest link between neighbours along an axis."""

@@ -21,7 +21,7 @@ from unitp.layout import Layout
 from unitp.planner.prices.work import Prices
 from unitp.plans import Plan
 from unitp.program.analysis import per_call
-from unitp.program.instructions import Collective, Instruction, Local, Program, writes
+from unitp.program.instructions import Collective, Instruction, Local, Program, kind_of, writes
 from unitp.program.lower import lower
 from unitp.program.memory import Memory, local_bytes, peak
 from unitp.report.drawing import Bar, bars
@@ -132,7 +132,7 @@ class _Story:
     def label(self, instruction: Instruction) -> str:
         name = self.places.label(self.source(instruction))
         if not isinstance(instruction, Local):
-            return f"{_kind_words(instruction)} of {name}"
+            return f"{kind_of(instruction)} of {name}"
         made = self.places.producer.get(self.source(instruction))
         return name if made is None or made.op == instruction.op else f"{instruction.op} of {name}"
 
@@ -190,7 +190,7 @@ class _Story:
         return Step(
             kind="move" if moves else "compute" if isinstance(instruction, Local) else "copy",
             what=self.label(instruction),
-            short=_kind_words(instruction) if moves else short(self.label(instruction)),
+            short=kind_of(instruction) if moves else short(self.label(instruction)),
             seconds=seconds,
             at=at,
             axis="" if isinstance(instruction, Local) or not hasattr(instruction, "axis") else instruction.axis,
@@ -210,7 +210,7 @@ class _Story:
         sums: dict[tuple[str, str, str], list[float]] = {}
         for instruction, seconds in zip(self.instructions, self.seconds, strict=True):
             if isinstance(instruction, Collective):
-                key = (self.places.label(self.source(instruction)), _kind_words(instruction), instruction.axis)
+                key = (self.places.label(self.source(instruction)), kind_of(instruction), instruction.axis)
                 sums[key] = list(np.add(sums.get(key, [0, 0, 0.0]), [1, self._given(instruction), seconds]))
         found = [Move(*key, int(n), int(size), took) for key, (n, size, took) in sums.items()]
         return tuple(sorted(found, key=lambda m: -m.seconds))
@@ -232,8 +232,3 @@ MOST_WORDS = 40
 
 LAST = 1 << 30
 """The number of what comes after all layers."""
-
-
-def _kind_words(instruction: Instruction) -> str:
-    """`AllReduce` as `all_reduce`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(instruction).__name__).lower()

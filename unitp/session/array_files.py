@@ -17,6 +17,10 @@ from unitp.errors import InputError
 from unitp.files import foreign, opened
 
 MOST_EXPANDED = 256 << 20
+MOST_LISTED = 1 << 20
+"""Bytes of an archive's list of entries, where each has some 50."""
+END, LONGEST_COMMENT, ZIP64 = b"PK\5\6" + bytes(18), 65535, b"PK\6\7"
+"""How an archive ends, and what stands 20 bytes before that where its list is longer than it says there."""
 SUFFIX = ".npy"
 HEADERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -29,6 +33,7 @@ def read_arrays(path: str) -> Any:
         if not zipfile.is_zipfile(file):
             file.seek(0)
             return _array(file, size, path)
+        _require_short(file, size, what)
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             expanded = sum(e.file_size for e in entries if e.compress_type != zipfile.ZIP_STORED)
@@ -46,6 +51,17 @@ def read_arrays(path: str) -> Any:
                 with archive.open(entry) as member:
                     found[name] = _array(member, entry.file_size, f"{path}, {entry.filename}")
             return found
+
+
+def _require_short(file: BinaryIO, size: int, what: str) -> None:
+    """Raise InputError for an archive whose list of entries alone takes long to read: it is all read before any entry is."""
+    file.seek(max(0, size - len(END) - LONGEST_COMMENT))
+    tail = file.read()
+    at = tail.rfind(END[:4])
+    listed = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if at < 0 or listed > MOST_LISTED or tail[: max(0, at - 16)].endswith(ZIP64):
+        raise InputError(f"{what}: its list of entries is too long")
+    file.seek(0)
 
 
 def _array(file: Any, size: int, where: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,8 +9,10 @@ import numpy.typing as npt
 
 from unitp.engine.engine import Array
 from unitp.errors import InputError, did_you_mean
+from unitp.files import foreign
 from unitp.graph.graph import Graph
 from unitp.graph.values import TensorType
+from unitp.texts import shortened
 
 MOST_ID = 1 << 62
 
@@ -28,11 +29,12 @@ def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Ar
     for name in filter(given.__contains__, graph.inputs):
         wanted = graph.inputs[name]
         try:
-            array = np.asarray(given[name])
-        except (ValueError, TypeError, OverflowError) as error:  # ragged lists, or what is no number
-            problems.append(f"{name} is no array: {error}")
+            with foreign(f"{name} is no array"):  # ragged lists, what is no number, what is somebody's own
+                array = np.asarray(given[name])
+        except InputError as error:
+            problems.append(error.message)
             continue
-        found = _dtype_problem(array, wanted) or _shape_problem(array, wanted, sizes)
+        found = _dtype_problem(array, wanted) or _shape_problem(array, wanted, sizes) or _range_problem(array, wanted)
         if found:
             problems.append(f"{name} {found}")
         else:
@@ -51,6 +53,14 @@ def _dtype_problem(array: Array, wanted: TensorType) -> str:
     """
     kinds = {"float32": "fiu", "float64": "fiu", "int64": "iu", "int32": "iu", "bool": "b"}[wanted.dtype]
     return "" if array.dtype.kind in kinds else f"is {array.dtype}, wanted is {wanted.dtype}"
+
+
+def _range_problem(array: Array, wanted: TensorType) -> str:
+    """Why whole numbers do not fit into the wanted dtype: NumPy would wrap them round."""
+    if not {array.dtype.kind, np.dtype(wanted.dtype).kind} <= set("iu") or np.can_cast(array.dtype, wanted.dtype):
+        return ""
+    limits, least, most = np.iinfo(wanted.dtype), int(array.min()), int(array.max())
+    return "" if limits.min <= least and most <= limits.max else f"has numbers beyond {wanted.dtype}: {least} to {most}"
 
 
 def _shape_problem(array: Array, wanted: TensorType, sizes: dict[str, int]) -> str:
@@ -80,10 +90,11 @@ def token_lists(ids: object) -> tuple[list[list[int]], bool]:
     if not isinstance(ids, list | tuple) or not ids:
         raise InputError("no token ids are given", hint="Give a list of integers, or a list of such lists.")
     single = not isinstance(ids[0], list | tuple | np.ndarray)
-    prompts = [list(prompt) for prompt in ([ids] if single else ids)]
+    with foreign("these are no token ids", hint="Give a list of integers, or a list of such lists."):
+        prompts = [list(prompt) for prompt in ([ids] if single else ids)]
     strange = [t for prompt in prompts for t in prompt if not _is_whole(t)]
     if strange:
-        raise InputError(f"{reprlib.repr(strange[0])} is no token id", hint="Token ids are integers.")
+        raise InputError(f"{shortened(strange[0])} is no token id", hint="Token ids are integers.")
     return [[int(t) for t in prompt] for prompt in prompts], single
 
 
@@ -94,10 +105,8 @@ def _is_whole(value: object) -> bool:
 
 def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
     """The sequences of `input_ids` [batch, seq]."""
-    try:
+    with foreign("input_ids is no array", hint="Sequences in one array are equally long."):
         array = np.asarray(ids)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"input_ids is no array: {error}", hint="Sequences in one array are equally long.") from None
     if array.ndim != 2:
         raise InputError(
             f"input_ids has {array.ndim} dims {list(array.shape)}, wanted are 2",

@@ -39,11 +39,16 @@ class SimulatedCalls:
             shape = state.type.sized(sizes)
             if state.input not in self.states or self.states[state.input].shape != shape:
                 self.states[state.input] = np.zeros(shape)
-        found = simulate(program, inputs, self.parameters, self.states)
+        found = simulate(program, inputs, self.parameters | self._sized(sizes), self.states)
         if found.spread > 1e-9:
             raise AssertionError(f"ranks that hold the same differ by {found.spread} at {sizes}")
         self.states = found.states
         return {name: found.outputs[held] for name, held in zip(outputs, program.outputs, strict=True)}
+
+    def _sized(self, sizes: dict[str, int]) -> dict[str, Array]:
+        """The parameters that have as many rows as a call says."""
+        symbolic = [p for p in self.graph.parameters if any(isinstance(dim, str) for dim in p.type.shape)]
+        return {p.name: read(p.source, [(0, n) for n in p.type.sized(sizes)], "float64") for p in symbolic}
 
     def _program(self, sizes: dict[str, int], outputs: tuple[str, ...]) -> Program:
         key = (*sizes.items(), *outputs)
@@ -55,9 +60,12 @@ class SimulatedCalls:
 
 
 def whole_parameters(graph: Graph) -> dict[str, Array]:
-    """All parameters, in float64 where they are floats."""
+    """All parameters whose size the graph tells, in float64 where they are floats."""
     made = {}
     for p in graph.parameters:
-        dtype = "float64" if p.type.dtype == "float32" else p.type.dtype
-        made[p.name] = read(p.source, [(0, int(d)) for d in p.type.shape], dtype)
+        shape = [dim for dim in p.type.shape if isinstance(dim, int)]
+        if len(shape) == len(p.type.shape):
+            made[p.name] = read(
+                p.source, [(0, n) for n in shape], "float64" if p.type.dtype == "float32" else p.type.dtype
+            )
     return made

@@ -26,21 +26,11 @@ from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Assignment
 from unitp.planner.prices.conversions import Conversions
 from unitp.plans import Certificate, Phase, PhasePlan, Plan
-from unitp.program.instructions import (
-    AllGather,
-    AllReduce,
-    AllToAll,
-    Collective,
-    Instruction,
-    Local,
-    ReduceScatter,
-    Value,
-)
+from unitp.program.instructions import AllGather, Collective, Instruction, Local, Value, kind_of
 from unitp.program.lower import lower
 
 Shape = tuple[int, ...]
 Row = npt.NDArray[np.float64]
-KINDS = {AllReduce: "all_reduce", AllGather: "all_gather", ReduceScatter: "reduce_scatter", AllToAll: "all_to_all"}
 
 
 class _Speeds:
@@ -111,7 +101,7 @@ class Prices:
         value = after if isinstance(instruction, AllGather) else before
         whole = float(np.max(self.bytes(value.layout, value.shape, value.dtype)))
         ranks, link = self.mesh.axis_size(instruction.axis), self._links[instruction.axis]
-        return collective_seconds(link, KINDS[type(instruction)], ranks, whole)
+        return collective_seconds(link, kind_of(instruction), ranks, whole)
 
     def work(
         self,

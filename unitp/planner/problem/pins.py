@@ -38,7 +38,9 @@ EXAMPLE = (
 MOST_NAMED = 6
 """So many legal choices, or matched names, are told."""
 
-_ATOM = re.compile(r"(?:(?P<where>[wxy]\d*)\s*=\s*)?(?P<kind>[SRP])(?:\((?P<dim>-?\d+)\))?(?:@(?P<axis>\w+))?")
+_ATOM = re.compile(
+    r"(?:(?P<where>[wxy][0-9]{0,4})\s*=\s*)?(?P<kind>[SRP])(?:\((?P<dim>-?[0-9]{1,4})\))?(?:@(?P<axis>\w+))?"
+)
 Mask = npt.NDArray[np.bool_]
 
 
