@@ -19,7 +19,7 @@ from unitp.engine.exchange import Exchange
 from unitp.engine.guards import guarded, guarded_update, guards, watched
 from unitp.engine.overrides import Implementation, Overrides, bound
 from unitp.engine.primitives import Collectives, Primitives, Tensor
-from unitp.engine.steps import Slots, Step, Steps, carry_out, step_of
+from unitp.engine.steps import Slots, Step, Steps, carry_out, last_uses, step_of
 from unitp.errors import RankError, UnitpError, from_signal
 from unitp.graph.ops import operator
 from unitp.program.analysis import in_place, may_share
@@ -203,14 +203,8 @@ class Runner:
 
     def _last_reads(self) -> list[list[str]]:
         """For each instruction the values that nobody reads after it."""
-        keep = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states), *self.watched}
-        out: list[list[str]] = []
-        for instruction in reversed(self.program.instructions):
-            names = (*reads(instruction), *writes(instruction))
-            last = [name for name in dict.fromkeys(names) if name not in keep]
-            keep.update(last)
-            out.append(last)
-        return out[::-1]
+        kept = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states), *self.watched}
+        return last_uses([(*reads(i), *writes(i)) for i in self.program.instructions], kept)
 
 
 def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str]) -> Callable[..., Any]:

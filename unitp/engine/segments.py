@@ -31,7 +31,7 @@ import numpy as np
 
 from unitp.engine.engine import Progress
 from unitp.engine.interpreter import Part, Runner, recipe
-from unitp.engine.steps import Slots, Step, carry_out, step_of
+from unitp.engine.steps import Slots, Step, carry_out, last_uses, step_of
 from unitp.errors import RankError
 from unitp.program.instructions import reads
 
@@ -59,6 +59,8 @@ class Call(Node[V_co], Protocol[V_co]):
 
 N = TypeVar("N", bound=Node[Any])
 C = TypeVar("C", bound=Call[Any])
+K = TypeVar("K", bound=Hashable)
+W = TypeVar("W", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,14 @@ class Segment(Generic[N, V]):
     dead: tuple[V, ...]
 
 
-class Structure(NamedTuple):
+class Structure(NamedTuple, Generic[K, W]):
     """A segment apart from the names of its values, which are numbered: inputs first, then what each node makes.
 
     `kinds`: what is known of each input; `steps`: what each node does and the numbers that it reads; `outputs`: numbers.
     """
 
-    kinds: tuple[Hashable, ...]
-    steps: tuple[tuple[Hashable, tuple[int, ...]], ...]
+    kinds: tuple[K, ...]
+    steps: tuple[tuple[W, tuple[int, ...]], ...]
     outputs: tuple[int, ...]
 
 
@@ -89,17 +91,19 @@ def cut(groups: Sequence[Sequence[N]], results: Set[V], kept: Set[V]) -> list[Se
     not let go, since they outlive a run.
     """
     last = {value: place for place, group in enumerate(groups) for node in group for value in node.reads}
-    segments = []
+    ends = []
     for place, group in enumerate(groups):
         made = dict.fromkeys(value for node in group for value in node.writes)
-        inputs = tuple(dict.fromkeys(value for node in group for value in node.reads if value not in made))
-        outputs = tuple(value for value in made if value in results or last.get(value, -1) > place)
-        dead = tuple(v for v in inputs if last[v] == place and v not in results and v not in kept)
-        segments.append(Segment(tuple(group), inputs, outputs, dead))
-    return segments
+        inputs = dict.fromkeys(value for node in group for value in node.reads if value not in made)
+        ends.append((inputs, tuple(value for value in made if value in results or last.get(value, -1) > place)))
+    dead = last_uses([inputs for inputs, _ in ends], {*results, *kept})
+    return [
+        Segment(tuple(group), tuple(inputs), outputs, tuple(gone))
+        for group, (inputs, outputs), gone in zip(groups, ends, dead, strict=True)
+    ]
 
 
-def structure(segment: Segment[N, V], kind: Callable[[V], Hashable], what: Callable[[N], Hashable]) -> Structure:
+def structure(segment: Segment[N, V], kind: Callable[[V], K], what: Callable[[N], W]) -> Structure[K, W]:
     """The structure of a segment. `kind` says what a function has to know of an input, `what` what a node does, both apart
     from names.
     """
@@ -117,7 +121,7 @@ def structure(segment: Segment[N, V], kind: Callable[[V], Hashable], what: Calla
 # cut where the program is periodic
 
 
-def repeating(runner: Runner) -> list[tuple[Segment[Part, str], Structure]]:
+def repeating(runner: Runner) -> list[tuple[Segment[Part, str], Structure[str, Hashable]]]:
     """The instructions of `runner`, cut where they repeat. Segments of equal structure may share a function.
 
     Keys hold global types and layouts only: all ranks cut alike, which is what the names of their collectives need.

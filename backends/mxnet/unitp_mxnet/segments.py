@@ -21,6 +21,8 @@ from unitp_mxnet.operators import Later, Tensor, Type, array, infer, mx, symbol,
 
 Attrs = tuple[tuple[str, str], ...]
 
+Form = Structure[Type, tuple[str, Attrs]]
+
 RESHAPE = "_np_reshape"
 
 Compiled = tuple[Any, list[int]]
@@ -120,18 +122,19 @@ class RecordedProgram(CompiledProgram):
         self._results = {n: recording.number(x) if x is not None else None for n, x in results.items()}
         wanted = {number for number in self._results.values() if number is not None}
         calls = [recording.calls[number] for number in sorted(recording.calls)]
-        used: set[Structure] = set()
+        used: set[Form] = set()
         self._schedule = Schedule(engine.rank, engine.progress)
         for segment in cut(levels(calls, wanted), wanted, recording.constants.keys()):
             first = segment.nodes[0]
-            fn, inputs = first.what, first.reads
-            if not first.host:
+            if isinstance(first.what, str):
                 form = structure(segment, recording.types.__getitem__, _what)
                 used.add(form)
                 if form not in engine.compiled:
                     engine.compiled[form] = _compiled(form)
                 fn, order = engine.compiled[form]
                 inputs = tuple(segment.inputs[place] for place in order)
+            else:
+                fn, inputs = first.what, first.reads
             self._schedule.add([call.at for call in segment.nodes], fn, inputs, segment.outputs, segment.dead)
         super().__init__(runner, used)
         self._initial: list[Tensor] = [recording.constants.get(n) for n in range(len(recording.types))]
@@ -153,10 +156,10 @@ def _what(call: Call) -> tuple[str, Attrs]:
     return str(call.what), call.attrs
 
 
-def _compiled(form: Structure) -> Compiled:
+def _compiled(form: Form) -> Compiled:
     """The CachedOp of all segments of this structure, and its inputs in its order."""
-    symbols = [variable(place, type) for place, type in enumerate(form.kinds)]  # type: ignore[arg-type]
-    for (op, attrs), read in form.steps:  # type: ignore[misc]
-        symbols.append(symbol(op, [symbols[i] for i in read], attrs))  # type: ignore[has-type]
+    symbols = [variable(place, type) for place, type in enumerate(form.kinds)]
+    for (op, attrs), read in form.steps:
+        symbols.append(symbol(op, [symbols[i] for i in read], attrs))
     whole = mx.sym.Group([symbols[i] for i in form.outputs])
     return mx.nd.CachedOp(whole), [int(name[1:]) for name in whole.list_inputs()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
@@ -134,7 +134,7 @@ class TracedProgram(CompiledProgram):
 
     # building
 
-    def _add(self, segment: Segment[Part, str], structure: Structure, states: dict[str, Tensor]) -> None:
+    def _add(self, segment: Segment[Part, str], structure: Structure[str, Hashable], states: dict[str, Tensor]) -> None:
         """Add a segment. Parameters stand in their places among what its function is given; the rest, states among it, comes
         from slots.
         """
