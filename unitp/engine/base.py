@@ -73,11 +73,13 @@ class BaseEngine(ABC):
         progress: Progress | None = None,
         *,
         keep: Callable[[Array], Tensor] | None = None,
+        feed: Callable[[Array], Tensor] | None = None,
         storage: Storage | None = None,
         scope: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`keep` makes a tensor of a parameter's array, which the caller may use again (default: from a copy); `storage` is
-        what states are (default: arrays of the primitives); runs and writes into states are inside a `scope()`.
+        """`keep` makes a tensor of a parameter's array, which the caller may use again (default: from a copy); `feed`
+        makes one of an input, for a run (default: `from_numpy`); `storage` is what states are (default: arrays of the
+        primitives); runs and writes into states are inside a `scope()`.
         """
         self.primitives, self.overrides, self.collectives = primitives, overrides, collectives
         self.rank, self.mesh = rank, mesh
@@ -87,7 +89,7 @@ class BaseEngine(ABC):
         self.programs: dict[str, CompiledProgram] = {}
         self.compiled: dict[Hashable, Any] = {}
         self._keep = keep or (lambda array: primitives.from_numpy(np.array(array, order="C")))
-        self._scope = scope
+        self._feed, self._scope = feed or primitives.from_numpy, scope
 
     # what a backend provides
 
@@ -179,10 +181,10 @@ class BaseEngine(ABC):
     @final
     def _fed(self, program: Program, inputs: Mapping[str, Array], bank: int) -> dict[str, Tensor]:
         """Inputs and states as tensors, by name."""
-        store = {name: self.primitives.from_numpy(array) if array.size else None for name, array in inputs.items()}
-        if missing := [name for name in program.inputs if name not in store]:
+        if missing := [name for name in program.inputs if name not in inputs]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
-        return store | self.states.needed(program, bank)
+        fed = {name: self._feed(inputs[name]) if inputs[name].size else None for name in program.inputs}
+        return fed | self.states.needed(program, bank)
 
     @final
     def _output(self, ready: CompiledProgram, name: str, value: Tensor) -> Array:

@@ -76,7 +76,9 @@ class TensorflowEngine(BaseEngine):
     """Programs are traced. `compiled` has the `Traced` functions."""
 
     def __init__(self, collectives: CountedCollectives, rank: int, mesh: Mesh, progress: Progress | None) -> None:
-        super().__init__(primitives, overrides, collectives, rank, mesh, progress, storage=Variables())
+        super().__init__(
+            primitives, overrides, collectives, rank, mesh, progress, feed=tf.constant, storage=Variables()
+        )
         self._account = Account()
 
     def prepare(self, program: Program) -> CompiledProgram:
