@@ -52,8 +52,10 @@ class CompiledProgram(ABC):
         """
 
     @abstractmethod
-    def close(self) -> None:
-        """The program is let go: count what it has done, if that is not done yet."""
+    def settle(self) -> None:
+        """Count what the runs since the last time have cost, if that is not counted as they run. It is called at the latest
+        before the program is let go.
+        """
 
 
 class BaseEngine(ABC):
@@ -139,7 +141,7 @@ class BaseEngine(ABC):
 
     @final
     def forget(self, key: str) -> None:
-        self.programs.pop(key).close()
+        self.programs.pop(key).settle()
         self.constants.retain({used for program in self.programs.values() for used in program.keys})
         used = {structure for program in self.programs.values() for structure in program.structures}
         for structure in self.compiled.keys() - used:

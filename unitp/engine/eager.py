@@ -26,8 +26,8 @@ class EagerProgram(CompiledProgram):
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._runner.run(store)
 
-    def close(self) -> None:
-        """Nothing is counted by program."""
+    def settle(self) -> None:
+        """Collectives are counted when they are called."""
 
 
 @final

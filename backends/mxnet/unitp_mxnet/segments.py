@@ -147,7 +147,7 @@ class RecordedProgram(CompiledProgram):
         self._schedule.run(values)
         return {name: None if number is None else values[number] for name, number in self._results.items()}
 
-    def close(self) -> None:
+    def settle(self) -> None:
         """Collectives are counted when they are called."""
 
 

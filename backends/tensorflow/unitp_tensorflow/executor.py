@@ -92,7 +92,7 @@ class TensorflowEngine(BaseEngine):
         tally, account = self.collectives.tally, self._account
         seconds, calls, size = tally.seconds, tally.calls, tally.bytes
         for program in self.programs.values():
-            program.close()
+            program.settle()
         if isinstance(self.collectives, Collectives):
             seconds += self.collectives.measure(account.done)
             calls += account.done.total()
@@ -127,7 +127,7 @@ class TracedProgram(CompiledProgram):
         names = (*self.program.outputs, *(new for _, new in self.program.states), *self._runner.watched)
         return {n: store[self._variables[n]] if n in self._variables else values[slots[n]] for n in names}
 
-    def close(self) -> None:
+    def settle(self) -> None:
         """Add the collectives of all runs since the last time to those done."""
         if self._runs:
             for call in self._calls:
@@ -197,16 +197,17 @@ class TracedProgram(CompiledProgram):
 
 def _called(traced: Traced, given: list[Tensor], holes: list[int]) -> Callable[..., Any]:
     """The function of what comes from slots; of one output, that output."""
-    call, function, types = tf.raw_ops.StatefulPartitionedCall, traced.function, traced.types  # 31 us a call; through
-    # the function's own interface 270
+    call = tf.raw_ops.StatefulPartitionedCall  # 31 us a call; through the function's own interface 270
+    function, types, single = traced.function, traced.types, len(traced.types) == 1
 
-    def many(*values: Tensor) -> Any:
+    def fn(*values: Tensor) -> Any:
         args = given.copy()
         for place, value in zip(holes, values, strict=True):
             args[place] = value
-        return call(args=args, Tout=types, f=function)
+        made = call(args=args, Tout=types, f=function)
+        return made[0] if single else made
 
-    return (lambda *values: many(*values)[0]) if len(types) == 1 else many
+    return fn
 
 
 def _flat(x: Tensor) -> Tensor:
