@@ -9,10 +9,7 @@ from unitp.engine.base import BaseEngine, CompiledProgram
 from unitp.engine.engine import EngineStats
 from unitp.engine.interpreter import Runner
 from unitp.engine.primitives import Tensor
-from unitp.engine.transport import Alone, CountedCollectives, Tally
 from unitp.program.instructions import Program
-
-__all__ = ["Alone", "CountedCollectives", "EagerEngine", "Tally"]
 
 
 @final
