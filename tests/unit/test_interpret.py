@@ -271,6 +271,21 @@ def test_states_are_kept_between_calls_and_shared_by_programs(read_before):
     assert seen.sum() == 12
 
 
+def test_a_state_without_rows_is_none_of_the_callers_arrays():
+    b = Builder("last")
+    old, new = b.state("old", "float32", ("n",)), b.input("new", "float32", ("n",))
+    b.keep(old, b.Slice(new, axes=(0,), starts=(0,), ends=("n",)))
+    graph = b.graph(b.Neg(old))
+    engine = engine_of(graph, {}, capacity=0)
+    engine.allocate(0, "old", (3,), "float64")
+    engine.compile("a", program_of(graph, {"n": 3}))
+    given = np.arange(3.0)
+    engine.run("a", {"new": given})
+    given += 7
+    (found,) = engine.run("a", {"new": given}).values()
+    assert found.tolist() == [0, -1, -2]
+
+
 def test_a_run_wants_a_bank_with_the_states_that_it_reads():
     engine = EagerEngine(P, Overrides(), Alone(), 0, Mesh())
     engine.compile("a", program_of(cache(), {"batch": 1, "cache": 4, "seq": 1, "live": 4}))
