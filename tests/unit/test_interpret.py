@@ -111,7 +111,7 @@ def test_a_parameter_is_stored_once(overrides):
     graph = mlp()
     engine = engine_of(graph, ARRAYS, overrides=overrides)
     engine.compile("a", program_of(graph, {"batch": 2}))
-    constants = engine._constants
+    constants = engine.constants
     first, second = constants["first"], constants["second"]
     assert np.shares_memory(first, constants.operand("first", True))
     assert np.shares_memory(second, constants.operand("second", False))
@@ -253,7 +253,7 @@ def test_states_are_kept_between_calls_and_shared_by_programs(read_before):
         sizes = {"batch": 2, "cache": 8, "seq": seq, "live": 6}
         engine.compile(str(seq), program_of(graph, sizes))
     wanted, rng = np.zeros((2, 2, 8, 3)), np.random.default_rng(1)
-    buffer = engine._states(0)["past"]
+    buffer = engine.states.of(0)["past"]
     kept = []
     for seq, at in ((2, [0, 1]), (1, [2, 3]), (2, [3, 4])):
         before = wanted.sum(2)
@@ -264,11 +264,26 @@ def test_states_are_kept_between_calls_and_shared_by_programs(read_before):
         assert np.array_equal(seen, wanted[:, :, :6])
         assert np.allclose(old, before if read_before else new.sum(2), rtol=1e-14, atol=1e-14)
         kept.append((seen, seen.copy()))
-    assert engine._states(0)["past"] is buffer
+    assert engine.states.of(0)["past"] is buffer
     assert all(np.array_equal(a, b) for a, b in kept), "an output was changed by a later call"
     engine.reset(0)
     seen, _ = engine.run("1", {"new": np.ones((2, 2, 1, 3)), "at": np.zeros(2, np.int64)}).values()
     assert seen.sum() == 12
+
+
+def test_a_state_without_rows_is_none_of_the_callers_arrays():
+    b = Builder("last")
+    old, new = b.state("old", "float32", ("n",)), b.input("new", "float32", ("n",))
+    b.keep(old, b.Slice(new, axes=(0,), starts=(0,), ends=("n",)))
+    graph = b.graph(b.Neg(old))
+    engine = engine_of(graph, {}, capacity=0)
+    engine.allocate(0, "old", (3,), "float64")
+    engine.compile("a", program_of(graph, {"n": 3}))
+    given = np.arange(3.0)
+    engine.run("a", {"new": given})
+    given += 7
+    (found,) = engine.run("a", {"new": given}).values()
+    assert found.tolist() == [0, -1, -2]
 
 
 def test_a_run_wants_a_bank_with_the_states_that_it_reads():

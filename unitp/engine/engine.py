@@ -53,7 +53,10 @@ class NotFinite(msgspec.Struct, frozen=True):
 
 
 class Engine(Protocol):
-    """Carries out programs on one rank. Arrays that cross this border are NumPy arrays and local parts."""
+    """Carries out programs on one rank. Arrays that cross this border are NumPy arrays and local parts.
+
+    This is what a worker asks for; `unitp.engine.base.BaseEngine` does it over what a backend provides.
+    """
 
     def load(self, name: str, array: Array) -> None:
         """Keep this rank's part of a parameter (the array may be reused by the caller afterwards)."""

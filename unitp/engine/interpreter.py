@@ -19,15 +19,13 @@ from unitp.engine.exchange import Exchange
 from unitp.engine.guards import guarded, guarded_update, guards, watched
 from unitp.engine.overrides import Implementation, Overrides, bound
 from unitp.engine.primitives import Collectives, Primitives, Tensor
-from unitp.errors import InputError, RankError, UnitpError, from_signal
+from unitp.engine.steps import Slots, Step, Steps, carry_out, last_uses, step_of
+from unitp.errors import RankError, UnitpError, from_signal
 from unitp.graph.ops import operator
 from unitp.program.analysis import in_place, may_share
 from unitp.program.instructions import Instruction, Local, Program, reads, writes
 from unitp.program.rank import Context, context, local_shape
 from unitp.program.text import line
-
-Slots = list[Tensor]
-Step = Callable[[Slots], None]
 
 
 class Part(NamedTuple):
@@ -84,24 +82,22 @@ class Runner:
             made = partial(self._fold_value, name, constants, scratch)
             self.initial[self.slots[name]] = constants.keep(key, made)
 
-    def run(self, store: Mapping[str, Tensor], steps: Sequence[tuple[int, Step]] | None = None) -> dict[str, Tensor]:
+    def run(
+        self,
+        store: Mapping[str, Tensor],
+        steps: Steps | None = None,
+        initial: Sequence[Tensor] | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Tensor]:
         """From inputs and states (by the names that are read) to outputs, new states, and places to look at (`guards`).
 
-        `steps`: other ones for the parts of the program, by number. Whatever an instruction raises, the rank is out of step
-        then: it is no InputError that comes out.
+        `steps`: other ones for the parts of the program, by number; `initial`: other content of the slots at the start (a
+        tape's promises of the constants); `progress`: another listener. An instruction that fails raises RankError.
         """
-        values = self.initial.copy()
+        values = list(self.initial if initial is None else initial)
         for name, slot in self._fed:
             values[slot] = store[name]
-        at, number = self._progress.at, 0
-        try:
-            for number, step in self._steps if steps is None else steps:
-                at(number)
-                step(values)
-        except Exception as error:
-            if (isinstance(error, UnitpError) and not isinstance(error, InputError)) or from_signal(error):
-                raise
-            raise self._failed(number, error) from error
+        carry_out(self._steps if steps is None else steps, values, progress or self._progress, self._failed)
         return {name: values[slot] for name, slot in self._results}
 
     def _failed(self, number: int, error: Exception) -> RankError:
@@ -152,7 +148,7 @@ class Runner:
             fn = self._function(instruction)
             names, made = tuple(self._arguments(instruction)), writes(instruction)
             inputs, outputs = [self._slot(name) for name in names], [self._slot(name) for name in made]
-            step = _step(fn, inputs, outputs, [self._slot(n) for n in dead[number]]) if fn is not None else None
+            step = step_of(fn, inputs, outputs, [self._slot(n) for n in dead[number]]) if fn is not None else None
             parts.append(Part(number, names, made, step))
         for name in (*self.program.outputs, *(new for _, new in self.program.states), *self.watched):
             if name in self._keys:
@@ -207,14 +203,8 @@ class Runner:
 
     def _last_reads(self) -> list[list[str]]:
         """For each instruction the values that nobody reads after it."""
-        keep = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states), *self.watched}
-        out: list[list[str]] = []
-        for instruction in reversed(self.program.instructions):
-            names = (*reads(instruction), *writes(instruction))
-            last = [name for name in dict.fromkeys(names) if name not in keep]
-            keep.update(last)
-            out.append(last)
-        return out[::-1]
+        kept = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states), *self.watched}
+        return last_uses([(*reads(i), *writes(i)) for i in self.program.instructions], kept)
 
 
 def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str]) -> Callable[..., Any]:
@@ -234,48 +224,6 @@ def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str
         return call(*full)
 
     return placed
-
-
-def _step(fn: Callable[..., Any], inputs: Sequence[int], outputs: Sequence[int], dead: Sequence[int]) -> Step:
-    """A closure over slots; the common numbers of inputs have one each, since this is the decode loop's overhead."""
-    if len(outputs) > 1:
-        return _step_many(fn, inputs, outputs, dead)
-    out = outputs[0]
-    if len(inputs) == 1:
-        (a,) = inputs
-
-        def step(v: Slots) -> None:
-            v[out] = fn(v[a])
-            for slot in dead:
-                v[slot] = None
-
-    elif len(inputs) == 2:
-        a, b = inputs
-
-        def step(v: Slots) -> None:
-            v[out] = fn(v[a], v[b])
-            for slot in dead:
-                v[slot] = None
-
-    else:
-
-        def step(v: Slots) -> None:
-            v[out] = fn(*[v[slot] for slot in inputs])
-            for slot in dead:
-                v[slot] = None
-
-    return step
-
-
-def _step_many(fn: Callable[..., Any], inputs: Sequence[int], outputs: Sequence[int], dead: Sequence[int]) -> Step:
-    def step(v: Slots) -> None:
-        results = fn(*[v[slot] for slot in inputs])
-        for slot, result in zip(outputs, results, strict=True):
-            v[slot] = result
-        for slot in dead:
-            v[slot] = None
-
-    return step
 
 
 def _constant_keys(program: Program) -> dict[str, Key]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import final
 
 import numpy as np
 
-from unitp.engine.constants import Constants, Key
-from unitp.engine.eager import EagerEngine
-from unitp.engine.engine import Engine, Progress
-from unitp.engine.interpreter import Runner
+from unitp.engine.base import BaseEngine, CompiledProgram
+from unitp.engine.engine import Engine, EngineStats, Progress
 from unitp.engine.transport import Alone
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
@@ -19,12 +17,13 @@ from unitp_mxnet.collectives import Collectives
 from unitp_mxnet.operators import Tensor, call, mx, recording, symbol, variable
 from unitp_mxnet.overrides import overrides
 from unitp_mxnet.primitives import Rows
-from unitp_mxnet.segments import Compiled, Recording, Segments, Structure
+from unitp_mxnet.segments import RecordedProgram, Recording
 
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     """Join the group of ranks that `unitp_mxnet.cluster` started."""
-    engine = SegmentEngine(rank, mesh, progress)
+    collectives = Collectives(rank, mesh) if mesh.size > 1 else Alone()
+    engine = MxnetEngine(primitives, overrides, collectives, rank, mesh, progress)
     _warm_up()
     return engine
 
@@ -43,52 +42,35 @@ def _warm_up() -> None:
     primitives.to_numpy(segment(x, x))
 
 
-class SegmentEngine(EagerEngine):
-    """The eager engine, except that what runs is the program's segments."""
+@final
+class MxnetEngine(BaseEngine):
+    """Programs are recorded. `compiled` has the CachedOps of their segments."""
 
-    def __init__(self, rank: int, mesh: Mesh, progress: Progress | None) -> None:
-        super().__init__(
-            primitives, overrides, Collectives(rank, mesh) if mesh.size > 1 else Alone(), rank, mesh, progress
-        )
-        self._compiled: dict[Structure, Compiled] = {}
-
-    def compile(self, key: str, program: Program) -> None:
-        """Fold constants, record the program on promises of its inputs, and compile what was recorded."""
-        if isinstance(self._collectives, Collectives):
-            self._collectives.prepare(program)
-        super().compile(key, program)
+    def prepare(self, program: Program) -> CompiledProgram:
+        """Fold constants, record the program on promises of its inputs and constants, and compile what was recorded."""
+        if isinstance(self.collectives, Collectives):
+            self.collectives.prepare(program)
+        runner = self.folded(program)
         tape = Recording()
-        runner = Runner(program, self._rank, self._p, self._overrides, self._collectives, tape)
         with recording(tape):
-            runner.fold(_Promised(self._constants, tape))
+            constants = [_promised(x, tape) for x in runner.initial]
             names = (*program.inputs, *(old for old, _ in program.states))
-            results = runner.run({name: self._promise(program, name, tape) for name in names})
-        self._runners[key] = Segments(runner, tape, results, self._compiled, self._progress)
+            given = {name: self._promise(program, name, tape) for name in names}
+            results = runner.run(given, initial=constants, progress=tape)
+        return RecordedProgram(self, runner, tape, results)
 
-    def forget(self, key: str) -> None:
-        super().forget(key)
-        used = {s for runner in self._runners.values() if isinstance(runner, Segments) for s in runner.structures}
-        for structure in self._compiled.keys() - used:
-            del self._compiled[structure]
+    def stats(self) -> EngineStats:
+        """A program counts as traced while it is there."""
+        tally = self.collectives.tally
+        return EngineStats(tally.seconds, tally.calls, tally.bytes, len(self.programs))
 
     def _promise(self, program: Program, name: str, tape: Recording) -> Tensor:
-        shape = local_shape(program, name, self._rank)
+        shape = local_shape(program, name, self.rank)
         return None if 0 in shape else tape.given(name, (shape, program.values[name].dtype))
 
 
-class _Promised(Constants):
-    """Constants that are there already, as promises on a tape."""
-
-    def __init__(self, constants: Constants, tape: Recording) -> None:
-        self._given, self._tape = constants, tape
-
-    def keep(self, key: Key, make: Callable[[], Tensor]) -> Tensor:
-        return self._promise(self._given[key])
-
-    def operand(self, name: str, transposed: bool) -> Tensor:
-        return self._promise(self._given.operand(name, transposed))
-
-    def _promise(self, value: Tensor) -> Tensor:
-        if isinstance(value, Rows):
-            return Rows(self._tape.constant(value.weight))
-        return None if value is None else self._tape.constant(value)
+def _promised(value: Tensor, tape: Recording) -> Tensor:
+    """A constant that is there already, as a promise on a tape."""
+    if isinstance(value, Rows):
+        return Rows(tape.constant(value.weight))
+    return None if value is None else tape.constant(value)

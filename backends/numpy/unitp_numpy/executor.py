@@ -13,7 +13,7 @@ from unitp_numpy.overrides import overrides
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     """Join the group of ranks that `unitp_numpy.cluster` started."""
-    return EagerEngine(primitives, overrides, join(rank, mesh), rank, mesh, progress, Arena().copy)
+    return EagerEngine(primitives, overrides, join(rank, mesh), rank, mesh, progress, keep=Arena().copy)
 
 
 def join(rank: int, mesh: Mesh) -> CountedCollectives:

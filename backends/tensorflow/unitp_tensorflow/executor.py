@@ -1,4 +1,4 @@
-"""The engine of a rank: programs are cut into segments (`unitp_tensorflow.segments`), and each structure of them is one
+"""The engine of a rank: programs are cut into segments (`unitp.engine.segments`), and each structure of them is one
 tf.function, traced once around the interpreter that other backends run eagerly.
 
 Parameters and states are arguments, so that all layers, and all banks of states, share a function; states are variables,
@@ -10,28 +10,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, final
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import tensorflow as tf
 
-from unitp.engine.eager import EagerEngine
-from unitp.engine.engine import Array, Engine, EngineStats, Progress
-from unitp.engine.guards import require
-from unitp.engine.interpreter import Runner
+from unitp.engine.base import BaseEngine, CompiledProgram
+from unitp.engine.engine import Engine, EngineStats, Progress
+from unitp.engine.interpreter import Part, Runner
+from unitp.engine.segments import Schedule, Segment, Structure, repeating
+from unitp.engine.states import Storage
 from unitp.engine.transport import Alone, CountedCollectives, Tally
-from unitp.errors import InputError, RankError
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
 from unitp.program.rank import local_shape
 from unitp_tensorflow import primitives
 from unitp_tensorflow.collectives import SMALL_BYTES, Call, Collectives
 from unitp_tensorflow.overrides import Stored, overrides
-from unitp_tensorflow.segments import Segment, segments
 
 Tensor = Any
 
@@ -45,188 +44,132 @@ class Traced(NamedTuple):
     calls: list[Call]
 
 
-class Step(NamedTuple):
-    """A segment of a program: its function, what that is given, and where what it gives goes.
-
-    `given` has parameters in their places; `holes` are the places of arguments that come from slots, states among them.
-    """
-
-    at: int
-    traced: Traced
-    given: list[Tensor]
-    holes: tuple[tuple[int, int], ...]
-    gives: tuple[int, ...]
-    dead: tuple[int, ...]
-
-
-class TensorflowEngine(EagerEngine):
-    def __init__(self, collectives: CountedCollectives, rank: int, mesh: Mesh, progress: Progress | None) -> None:
-        super().__init__(primitives, overrides, collectives, rank, mesh, progress)
-        self._page = progress
-        self._traced: dict[Hashable, Traced] = {}
-        self._tracings = Tracings()
-        self._prepared: dict[str, Prepared] = {}
-        self._done: Counter[Call] = Counter()
-
-    def _state(self, shape: tuple[int, ...], dtype: str) -> Tensor:
-        return tf.Variable(tf.zeros(shape, dtype), trainable=False)
-
-    def _written(self, state: Tensor, value: Tensor) -> Tensor:
-        if len(state.shape) > 1:
-            return super()._written(state, value)
-        state.assign(value)
-        return state
-
-    def compile(self, key: str, program: Program) -> None:
-        super().compile(key, program)
-        runner = self._runners[key]
-        assert isinstance(runner, Runner)
-        before = self._tracings.functions
-        self._prepared[key] = Prepared(
-            runner, self._rank, self._alike(program), self._collectives, self._traced, self._tracings
-        )
-        self._tracings.programs += self._tracings.functions > before
-
-    def _alike(self, program: Program) -> dict[str, Tensor]:
-        """The states of a bank whose shapes are the program's."""
-        wanted = {old: local_shape(program, old, self._rank) for old, _ in program.states}
-        for number, bank in self._banks.items():
-            if wanted == {old: bank.types[old][0] for old in wanted if old in bank.types}:
-                return self._states(number)
-        if wanted:
-            raise InputError(f"there is no bank with states of the program's shapes: {wanted}")
-        return {}
-
-    def forget(self, key: str) -> None:
-        self._count()
-        super().forget(key)
-        del self._prepared[key]
-        for structure in self._traced.keys() - {s for prepared in self._prepared.values() for s in prepared.structures}:
-            del self._traced[structure]
-
-    def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
-        prepared, states = self._prepared[key], self._states(bank)
-        if missing := [name for name in prepared.feeds if name not in inputs]:
-            raise InputError(f"no array is given for input {', '.join(missing)}")
-        results = prepared.run({name: tf.constant(inputs[name]) for name in prepared.feeds}, states, self._page)
-        runner = prepared.runner
-        require(runner.program, runner.guards, self._rank, results, primitives)
-        for old, new in prepared.replaced:
-            states[old].assign(results[new])
-        return {name: self._output(runner, name, results[name]) for name in runner.program.outputs}
-
-    def stats(self) -> EngineStats:
-        """`collective_s` is what the collectives of all runs take alone, in a chain: inside a function nobody sees them."""
-        tally = self._collectives.tally
-        seconds, calls, size = tally.seconds, tally.calls, tally.bytes
-        self._count()
-        if isinstance(self._collectives, Collectives):
-            seconds += self._collectives.measure(self._done)
-            calls += self._done.total()
-            size += sum(call.bytes * times for call, times in self._done.items())
-        return EngineStats(seconds, calls, size, self._tracings.programs, self._tracings.functions)
-
-    def _count(self) -> None:
-        """Add the collectives of all runs since the last time to those done."""
-        for prepared in self._prepared.values():
-            for call in prepared.calls:
-                self._done[call] += prepared.runs
-            prepared.runs = 0
-        self._done += Counter()  # drops those that never ran
-
-
 @dataclass
-class Tracings:
-    """How often TensorFlow has traced: functions, each time that a body runs in Python; programs that needed it."""
+class Account:
+    """How often TensorFlow has traced: functions, each time that a body runs in Python; programs that needed it. And the
+    collectives of all runs, as far as they are counted.
+    """
 
     functions: int = 0
     programs: int = 0
+    done: Counter[Call] = field(default_factory=Counter)
 
 
-class Prepared:
-    """A program as calls of traced functions, made with the `states` of a bank, for every bank like it.
+@final
+class Variables(Storage):
+    """States are variables, so that a function writes in place."""
 
-    `structures` are those of its segments; `replaced`, the states whose new value is none that was written in place.
-    """
+    def make(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        return tf.Variable(tf.zeros(shape, dtype), trainable=False)
 
-    def __init__(
-        self,
-        runner: Runner,
-        rank: int,
-        states: dict[str, Tensor],
-        collectives: CountedCollectives,
-        traced: dict[Hashable, Traced],
-        tracings: Tracings,
-    ) -> None:
-        self.runner, self._rank, self._collectives, self._tracings = runner, rank, collectives, tracings
-        program = runner.program
-        held = [(old, new) for old, new in program.states if states[old] is not None]
+    def write(self, state: Tensor, value: Tensor) -> Tensor:
+        state.assign(value)
+        return state
+
+    def apart(self, value: Tensor) -> Tensor:
+        """TensorFlow copies a variable's buffer before it writes into one that a tensor shares."""
+        return tf.convert_to_tensor(value)
+
+
+@final
+class TensorflowEngine(BaseEngine):
+    """Programs are traced. `compiled` has the `Traced` functions."""
+
+    def __init__(self, collectives: CountedCollectives, rank: int, mesh: Mesh, progress: Progress | None) -> None:
+        super().__init__(
+            primitives, overrides, collectives, rank, mesh, progress, feed=tf.constant, storage=Variables()
+        )
+        self._account = Account()
+
+    def prepare(self, program: Program) -> CompiledProgram:
+        before = self._account.functions
+        made = TracedProgram(self, self.folded(program), self.states.like(program, self.rank), self._account)
+        self._account.programs += self._account.functions > before
+        return made
+
+    def stats(self) -> EngineStats:
+        """`collective_s` is what the collectives of all runs take alone, in a chain: inside a function nobody sees them."""
+        tally, account = self.collectives.tally, self._account
+        seconds, calls, size = tally.seconds, tally.calls, tally.bytes
+        for program in self.programs.values():
+            program.settle()
+        if isinstance(self.collectives, Collectives):
+            seconds += self.collectives.measure(account.done)
+            calls += account.done.total()
+            size += sum(call.bytes * times for call, times in account.done.items())
+        return EngineStats(seconds, calls, size, account.programs, account.functions)
+
+
+@final
+class TracedProgram(CompiledProgram):
+    """A program as calls of traced functions, made with the `states` of a bank, for every bank like it."""
+
+    def __init__(self, engine: TensorflowEngine, runner: Runner, states: dict[str, Tensor], account: Account) -> None:
+        cut = repeating(runner)
+        super().__init__(runner, {structure for _, structure in cut})
+        self._engine, self._runner, self._account = engine, runner, account
+        held = [(old, new) for old, new in self.program.states if states[old] is not None]
         self._variables = {old: old for old, _ in held} | {new: old for old, new in held if new in runner.in_place}
-        self.feeds = tuple(name for name in program.inputs if self._type(name) is not None)
-        self.replaced = tuple((old, new) for old, new in held if new not in self._variables)
-        cut = segments(runner)
-        self._steps = [self._step(segment, states, traced) for segment in cut]
-        self.structures = {segment.key for segment in cut}
-        self.calls = [call for step in self._steps for call in step.traced.calls]
-        self.runs = 0
+        self._calls: list[Call] = []
+        self._schedule = Schedule(engine.rank, engine.progress)
+        for segment, structure in cut:
+            self._add(segment, structure, states)
+        self._runs = 0
 
-    def run(self, feeds: dict[str, Tensor], states: dict[str, Tensor], progress: Progress | None) -> dict[str, Tensor]:
-        values, slots = self.runner.initial.copy(), self.runner.slots
-        for name, value in feeds.items():
-            values[slots[name]] = value
+    def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values, slots = self._runner.initial.copy(), self._runner.slots
+        for name in self.program.inputs:
+            values[slots[name]] = store[name]
         for name, old in self._variables.items():
-            values[slots[name]] = states[old].handle
-        call = tf.raw_ops.StatefulPartitionedCall  # 31 us a call; through the function's own interface 270
-        for step in self._steps:
-            if progress is not None:
-                progress.at(step.at)
-            given = step.given.copy()
-            for place, slot in step.holes:
-                given[place] = values[slot]
-            try:
-                made = call(args=given, Tout=step.traced.types, f=step.traced.function)
-            except tf.errors.OpError as error:
-                raise RankError(
-                    f"rank {self._rank} failed in the segment from instruction {step.at}: {error.message}"
-                ) from error
-            for slot, value in zip(step.gives, made or (), strict=True):
-                values[slot] = value
-            for slot in step.dead:
-                values[slot] = None
-        self.runs += 1
-        names = (*self.runner.program.outputs, *(new for _, new in self.replaced), *self.runner.watched)
-        found = {name: values[slots[name]] for name in names}
-        return found | {name: states[old] for name, old in self._variables.items() if name in found}
+            values[slots[name]] = store[old].handle
+        self._schedule.run(values)
+        self._runs += 1
+        names = (*self.program.outputs, *(new for _, new in self.program.states), *self._runner.watched)
+        return {n: store[self._variables[n]] if n in self._variables else values[slots[n]] for n in names}
+
+    def settle(self) -> None:
+        """Add the collectives of all runs since the last time to those done."""
+        if self._runs:
+            for call in self._calls:
+                self._account.done[call] += self._runs
+        self._runs = 0
 
     # building
 
-    def _step(self, segment: Segment, states: dict[str, Tensor], traced: dict[Hashable, Traced]) -> Step:
-        slots = self.runner.slots
+    def _add(self, segment: Segment[Part, str], structure: Structure[str, Hashable], states: dict[str, Tensor]) -> None:
+        """Add a segment. Parameters stand in their places among what its function is given; the rest, states among it, comes
+        from slots.
+        """
+        slots, compiled = self._runner.slots, self._engine.compiled
         held = {name: self._held(name, states) for name in segment.inputs}
         fed = [name for name in segment.inputs if held[name] is not None]
-        if segment.key not in traced:
-            traced[segment.key] = self._trace(segment, {name: held[name] for name in fed})
-        function = traced[segment.key]
+        if structure not in compiled:
+            compiled[structure] = self._trace(segment, {name: held[name] for name in fed})
+        traced: Traced = compiled[structure]
+        self._calls += traced.calls
         given = [None if isinstance(held[name], tf.TensorSpec | tf.Variable) else _flat(held[name]) for name in fed]
-        holes = tuple((place, slots[name]) for place, name in enumerate(fed) if given[place] is None)
-        gives = tuple(slots[segment.outputs[place]] for place in function.gives)
-        given += function.function.captured_inputs
-        return Step(segment.parts[0].number, function, given, holes, gives, tuple(slots[n] for n in segment.dead))
+        holes = [place for place in range(len(fed)) if given[place] is None]
+        given += traced.function.captured_inputs
+        inputs = [slots[fed[place]] for place in holes]
+        outputs = [slots[segment.outputs[place]] for place in traced.gives]
+        dead = [slots[name] for name in segment.dead]
+        numbers = [part.number for part in segment.nodes]
+        self._schedule.add(numbers, _called(traced, given, holes), inputs, outputs, dead)
 
-    def _trace(self, segment: Segment, held: dict[str, Tensor]) -> Traced:
+    def _trace(self, segment: Segment[Part, str], held: dict[str, Tensor]) -> Traced:
         """Make the function of a segment. All ranks trace the same structures in the same order."""
-        slots, variables = self.runner.slots, self._variables
-        if isinstance(self._collectives, Collectives):
-            self._collectives.begin()
+        slots, variables, collectives = self._runner.slots, self._variables, self._engine.collectives
+        if isinstance(collectives, Collectives):
+            collectives.begin()
         gives: list[int] = []
         stored = {name: x if isinstance(x, Stored) else None for name, x in held.items()}
 
         def body(*given: Tensor) -> list[Tensor]:
-            self._tracings.functions += 1
+            self._account.functions += 1
             values: list[Tensor] = [None] * len(slots)
             for (name, packed), tensor in zip(stored.items(), given, strict=True):
-                values[slots[name]] = tensor if packed is None else packed._replace(weight=tensor)
-            for part in segment.parts:
+                values[slots[name]] = tensor if packed is None else Stored(tensor, packed.transposed)
+            for part in segment.nodes:
                 if part.step is not None:
                     part.step(values)
             found = [
@@ -237,19 +180,34 @@ class Prepared:
 
         examples = [x.weight if isinstance(x, Stored) else x for x in held.values()]
         function = tf.function(body).get_concrete_function(*examples)
-        calls = self._collectives.calls if isinstance(self._collectives, Collectives) else []
+        calls = collectives.calls if isinstance(collectives, Collectives) else []
         return Traced(function, [x.dtype for x in function.outputs], tuple(gives), calls)
 
     def _held(self, name: str, states: dict[str, Tensor]) -> Tensor:
         """A constant or state, or the type of what comes from a slot; None where this rank holds nothing."""
         if name in self._variables:
             return states[self._variables[name]]
-        known = self.runner.initial[self.runner.slots[name]]
-        return known if known is not None or name not in self.runner.program.values else self._type(name)
+        known = self._runner.initial[self._runner.slots[name]]
+        return known if known is not None or name not in self.program.values else self._type(name)
 
     def _type(self, name: str) -> Tensor:
-        shape = local_shape(self.runner.program, name, self._rank)
-        return None if 0 in shape else tf.TensorSpec(shape, self.runner.program.values[name].dtype)
+        shape = local_shape(self.program, name, self._engine.rank)
+        return None if 0 in shape else tf.TensorSpec(shape, self.program.values[name].dtype)
+
+
+def _called(traced: Traced, given: list[Tensor], holes: list[int]) -> Callable[..., Any]:
+    """The function of what comes from slots; of one output, that output."""
+    call = tf.raw_ops.StatefulPartitionedCall  # 31 us a call; through the function's own interface 270
+    function, types, single = traced.function, traced.types, len(traced.types) == 1
+
+    def fn(*values: Tensor) -> Any:
+        args = given.copy()
+        for place, value in zip(holes, values, strict=True):
+            args[place] = value
+        made = call(args=args, Tout=types, f=function)
+        return made[0] if single else made
+
+    return fn
 
 
 def _flat(x: Tensor) -> Tensor:
