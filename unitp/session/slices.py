@@ -52,7 +52,7 @@ class Parts:
 
 
 def _holders(program: Program, name: str) -> list[int]:
-    """The ranks whose parts are needed: the first of those that hold the same, and none that hold nothing."""
+    """The ranks that send their parts: the first of those with the same part, without those that hold nothing."""
     seen: dict[tuple[tuple[int, int], ...], int] = {}
     for rank in range(program.mesh.size):
         held = intervals(program, name, rank)
