@@ -92,7 +92,7 @@ def _is_whole(value: object) -> bool:
 
 
 def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
-    """The sequences of `input_ids` [batch, seq] as lists. Raises InputError for another number of dims."""
+    """The sequences of `input_ids` [batch, seq] as lists. Raises InputError if it is not an integer array of two dims."""
     try:
         array = np.asarray(ids)
     except (ValueError, TypeError, OverflowError) as error:
