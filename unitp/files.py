@@ -1,7 +1,7 @@
-"""The door by which files from elsewhere come in: regular files of a bounded size, and what their text can be.
+"""All files from elsewhere are read here: regular files of bounded size, and text whose contents are checked.
 
-A file may be anything: a pipe that never ends, a device, a hole of terabytes, text that nests a million levels deep. Whatever
-is wrong with one is an error of the caller's choice (`mistake`) that names the file.
+A file may be anything: a pipe that never ends, a device, a hole of terabytes, text that nests a million levels deep. Any
+fault is raised as an error of the caller's choice (`mistake`) that names the file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ MOST_TEXT = 64 << 20
 
 @contextmanager
 def opened(path: Path, mistake: Mistake = InputError, *, what: str = "", hint: str = "") -> Iterator[BinaryIO]:
-    """A regular file, open for reading. What the system refuses meanwhile is a `mistake`; nothing is waited for. `what` the file
-    is, in words ("the plan ").
+    """A regular file, open for reading, without waiting for anything. `what` describes it in messages ("the plan ").
+
+    Raises `mistake` for whatever the system refuses in the meantime.
     """
     name = f"{what}{os.fspath(path)}"
     try:
@@ -51,7 +52,7 @@ def opened(path: Path, mistake: Mistake = InputError, *, what: str = "", hint: s
 
 
 def require_whole(file: BinaryIO, path: Path, mistake: Mistake) -> int:
-    """The size of a file without holes. A hole is what an unfinished download leaves; it reads as zeros."""
+    """The size of a file without holes, in bytes. Raises `mistake` for a hole: an unfinished download leaves one, and it reads as zeros."""
     size = os.fstat(file.fileno()).st_size
     if size and (hole := os.lseek(file.fileno(), 0, os.SEEK_HOLE)) < size:
         raise mistake(f"{os.fspath(path)} has a hole at byte {hole} of {size}", hint="Its download may be unfinished.")
@@ -60,7 +61,7 @@ def require_whole(file: BinaryIO, path: Path, mistake: Mistake) -> int:
 
 
 def read_bytes(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEXT, what: str = "") -> bytes:
-    """All bytes of a regular file that has at most `most` of them."""
+    """All bytes of a regular file of at most `most` bytes. Raises `mistake` for others."""
     with opened(path, mistake, what=what) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(most + 1) if size <= most else b""
@@ -70,7 +71,7 @@ def read_bytes(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TE
 
 
 def read_text(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEXT, what: str = "") -> str:
-    """The text of a file in UTF-8."""
+    """The text of a file in UTF-8. Raises `mistake` for others."""
     try:
         return read_bytes(path, mistake, most=most, what=what).decode()
     except UnicodeDecodeError as error:
@@ -78,7 +79,7 @@ def read_text(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEX
 
 
 def parse_json(data: str | bytes, where: object, mistake: Mistake = InputError) -> dict[str, Any]:
-    """A JSON object. A key that is there twice, a number that JSON does not have, and endless nesting are mistakes."""
+    """The JSON object in a text. Raises `mistake` for duplicate keys, numbers that JSON does not have, and endless nesting."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -104,7 +105,7 @@ def parse_json(data: str | bytes, where: object, mistake: Mistake = InputError) 
 
 
 def parse_toml(text: str, where: object, mistake: Mistake = InputError) -> dict[str, Any]:
-    """A TOML document. A key of more than `MOST_PARTS` parts is a mistake: `tomllib` takes their number squared."""
+    """The TOML document in a text. Raises `mistake` for keys of more than `MOST_PARTS` parts: `tomllib` takes their number squared."""
     if max(part.count(".") for part in re.split(r"[=,\n\[\]{}#]", text)) > MOST_PARTS:
         raise mistake(f"{where} is not TOML: a key has more than {MOST_PARTS} parts")
     try:
@@ -114,7 +115,7 @@ def parse_toml(text: str, where: object, mistake: Mistake = InputError) -> dict[
 
 
 def unicode(text: str) -> str:
-    """A text that is one. Raises InputError for bytes that were not UTF-8 where it came from (lone surrogates)."""
+    """The same text. Raises InputError for lone surrogates, which are bytes that were not UTF-8 at their origin."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -127,8 +128,9 @@ def unicode(text: str) -> str:
 
 @contextmanager
 def foreign(what: str, mistake: Mistake = InputError) -> Iterator[None]:
-    """Whatever a foreign reader raises meanwhile is a `mistake` about `what`; what a signal of the user's raises comes out as
-    itself. A panic of a reader in Rust is no `Exception`.
+    """A context in which whatever a foreign reader raises becomes a `mistake` about `what`.
+
+    Exceptions that a user's signal handler raises pass through. A panic of a reader in Rust is not an `Exception`.
     """
     try:
         yield
