@@ -1,4 +1,4 @@
-"""`python -m unitp`: the command line. `-m` puts the current folder first on the path of imports; nothing is meant to be there."""
+"""`python -m unitp` runs the command line. `-m` puts the current folder first on the import path; it is removed."""
 
 import sys
 

@@ -1,5 +1,5 @@
-"""Settings: a flag wins over the environment (`UNITP_BACKEND`), that over `unitp.toml` in the current folder, that over the
-user's own `~/.config/unitp/unitp.toml`, that over the default.
+"""Settings. A flag overrides the environment (`UNITP_BACKEND`), which overrides `unitp.toml` in the current folder, which
+overrides the user's own `~/.config/unitp/unitp.toml`, which overrides the default.
 
     backend = "torch"
     mesh = "tp=2"
@@ -10,12 +10,12 @@ user's own `~/.config/unitp/unitp.toml`, that over the default.
     [backends.mxnet.env]
     LD_PRELOAD = "/opt/lib/libjemalloc.so"  # a variable of its ranks, which get no other than unitp lists
 
-`UNITP_CONFIG` names another file than `unitp.toml` in the current folder, XDG_CONFIG_HOME another place than `~/.config`. An
-empty variable is as good as none.
+`UNITP_CONFIG` names a file to read instead of `unitp.toml`, and XDG_CONFIG_HOME a folder instead of `~/.config`. An empty
+variable counts as unset.
 
-Whoever enters a folder has not read its files. So a project's file runs nothing, and cannot switch isolation off: one that names
-an interpreter or a variable of ranks is refused, with the lines to copy. A file that `UNITP_CONFIG` names is a project's, too:
-the variable may come from the same checkout (`.env`), and one file that may run programs is enough to look after.
+A user who enters a folder has not read its files. So a project's file runs nothing and cannot switch isolation off: if it
+names an interpreter or a variable of ranks, it is refused, with the lines to copy. A file that `UNITP_CONFIG` names counts
+as a project's, because the variable may come from the same checkout (`.env`). Only the user's own file may run programs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ LARGEST = 16 * 2**10
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """A value and where it comes from: flag, an environment variable, a file, or default."""
+    """A value and its origin: flag, an environment variable, a file, or default."""
 
     name: str
     value: Any
@@ -79,7 +79,7 @@ class Setting(msgspec.Struct, frozen=True):
 def settings(
     flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
 ) -> dict[str, Setting]:
-    """All settings. Flags that are None were not given. Raises InputError for an unknown or ill-typed one."""
+    """All settings. A flag that is None was not given. Raises InputError for unknown and ill-typed ones."""
     env = os.environ if environment is None else environment
     _require_known(env)
     files = _files(env)
@@ -98,8 +98,9 @@ def settings(
 
 
 def own_file(env: Mapping[str, str]) -> Path | None:
-    """The user's own settings file, whether it is there or not; None where there is no home, or a relative one: it would be
-    another in every folder.
+    """The path of the user's own settings file, whether it exists or not.
+
+    It is None without a home, or with a relative one, which would be a different file in every folder.
     """
     home = env.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(home):  # so the specification of XDG wants it
@@ -108,7 +109,7 @@ def own_file(env: Mapping[str, str]) -> Path | None:
 
 
 def _files(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What the settings files say, by path; the first one counts most."""
+    """The contents of the settings files by path. The first one overrides the others."""
     project, own = Path(env.get(FILE) or "unitp.toml"), own_file(env)
     files = {}
     if own is None or not _same(project, own):
@@ -121,7 +122,7 @@ def _files(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _same(a: Path, b: Path) -> bool:
-    """Whether both are one file, by name or on the disk (links)."""
+    """Whether both paths are one file, by name or on the disk (links)."""
     try:
         return a.absolute() == b or a.samefile(b)
     except (OSError, ValueError):
@@ -135,13 +136,13 @@ def python_of(backend: str, found: Mapping[str, Setting]) -> str | None:
 
 
 def variables_of(backend: str, found: Mapping[str, Setting]) -> dict[str, str]:
-    """The environment variables that the user's own settings file adds to a backend's ranks."""
+    """The environment variables that the user's own settings file adds for a backend's ranks."""
     start = f"backends.{backend}.env."
     return {name.removeprefix(start): str(found[name].value) for name in found if name.startswith(start)}
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a setting."""
+    """The name of the environment variable of a setting."""
     return f"UNITP_{name.replace('.', '_').upper()}"
 
 
@@ -169,7 +170,7 @@ def _variables(files: Mapping[str, dict[str, Any]]) -> list[Setting]:
 
 
 def _require_known(env: Mapping[str, str]) -> None:
-    """Raise InputError for a variable that is nearly, but not quite, a setting's."""
+    """Raise InputError for a variable that is nearly, but not exactly, that of a setting."""
     known = {variable_of(name): name for name in DEFAULTS}
     for variable in env:
         if variable.startswith("UNITP_") and variable not in (*known, FILE):
@@ -179,7 +180,7 @@ def _require_known(env: Mapping[str, str]) -> None:
 
 
 def _read(path: Path, *, named: bool) -> dict[str, Any]:
-    """The tables of a file; none where it is not there, unless it was `named`."""
+    """The tables of a file, empty if it does not exist, unless it was `named`."""
     if not named and not _there(path):
         return {}
     text = read_text(path, most=LARGEST, what=f"the file that {FILE} names, " if named else "")
@@ -210,7 +211,7 @@ def _read(path: Path, *, named: bool) -> dict[str, Any]:
 
 
 def _there(path: Path) -> bool:
-    """Whether there is such a file; not where its folder may not be entered (another user's home)."""
+    """Whether a file exists. False if its folder may not be entered (another user's home)."""
     try:
         os.stat(path)
     except OSError as error:
@@ -219,8 +220,9 @@ def _there(path: Path) -> bool:
 
 
 def _require_harmless(file: Mapping[str, Any], path: Path, own: Path | None) -> None:
-    """Raise InputError for a project's file that decides which programs run, or who reaches them, with the lines for the
-    user's own file.
+    """Raise InputError if a project's file decides which programs run or who can reach them.
+
+    The hint has the lines for the user's own file.
     """
     if file.get("isolation") == "off":
         hint = (
@@ -243,7 +245,7 @@ def _require_harmless(file: Mapping[str, Any], path: Path, own: Path | None) -> 
 
 
 def _lines(backend: str, table: Mapping[str, Any]) -> Iterator[str]:
-    """The table of a backend in TOML."""
+    """The table of a backend as TOML."""
     if "python" in table:
         yield f"[{_key(backend)}]"
         yield f"python = {toml_text(table['python'])}"
@@ -257,7 +259,7 @@ def _key(backend: str) -> str:
 
 
 def _require_full_paths(file: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError for an interpreter that would be another program in every folder."""
+    """Raise InputError for an interpreter that would be a different program in every folder."""
     for backend, table in file.get("backends", {}).items():
         python = table.get("python", "")
         if os.sep in python and not os.path.isabs(python):
@@ -281,7 +283,7 @@ def _require_variables(table: Any, where: str) -> None:
 
 
 def _parsed(name: str, text: str, where: str) -> Any:
-    """The value that an environment variable's text means."""
+    """The value of an environment variable's text."""
     kind = type(DEFAULTS[name])
     try:
         return kind(text)
@@ -290,7 +292,7 @@ def _parsed(name: str, text: str, where: str) -> Any:
 
 
 def _checked(name: str, value: Any, where: str) -> Any:
-    """A value of the setting's own type and in its range."""
+    """The value, if it has the setting's own type and is in its range."""
     kind = type(DEFAULTS[name])
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 10**300 else float("inf")
@@ -310,7 +312,7 @@ def _ill_typed(name: str, value: Any, where: str) -> InputError:
 
 
 def _words(value: Any) -> str:
-    """A value in a message: short, and not spelled out where that can fail."""
+    """A value for a message. It is short, and does not fail for values that cannot be written out."""
     if isinstance(value, dict | list):
         return f"a {'table' if isinstance(value, dict) else 'list'}"
     if isinstance(value, int) and abs(value) >= 10**30:

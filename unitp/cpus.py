@@ -1,9 +1,9 @@
-"""The CPUs that ranks may use: those that the driver was allowed, whatever a library bound the driver to since.
+"""The CPUs that ranks may use: those allowed to the driver, even if a library has bound the driver since.
 
-An OpenMP runtime that reads OMP_PROC_BIND (or a sister of it) binds the thread that loads it to one CPU, and processes
-inherit that: `import torch` in the driver would put all ranks on one core. What it found when it came is in its list of
-places. Ranks are not bound one by one: the kernel moves one that waits for a core to a free one, also when other
-programs, or another session's ranks, are at work.
+An OpenMP runtime that reads OMP_PROC_BIND (or a similar variable) binds the thread that loads it to one CPU, and processes
+inherit that: `import torch` in the driver would put all ranks on one core. The runtime's list of places has the CPUs that
+it found at first. Ranks are not bound one by one: the kernel moves one that waits for a core to a free one, also when
+other programs, or another session's ranks, are running.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def openmp_libraries() -> list[str]:
 
 
 def places(path: str) -> set[int]:
-    """The CPUs of the places of a loaded OpenMP runtime (OpenMP 4.5, section 3.2.23); none where it binds nothing."""
+    """The CPUs of the places of a loaded OpenMP runtime (OpenMP 4.5, section 3.2.23); empty if it binds nothing."""
     library = ctypes.CDLL(path)
     found: set[int] = set()
     for place in range(library.omp_get_num_places()):

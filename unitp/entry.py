@@ -1,8 +1,8 @@
-"""The file that the interpreter of a rank is given: `python -P .../unitp/entry.py --role worker ...`.
+"""The file that the interpreter of a rank runs: `python -P .../unitp/entry.py --role worker ...`.
 
-It lets this interpreter import the packages that the driver uses, from where the driver has them, and no other module that
-lies beside them: both ends of a connection are of one version, and a checkout need not be installed. `-P` keeps the current
-folder, and the folder of this file, off the path of imports.
+This interpreter imports the driver's packages from where the driver has them, and no other module beside them. So both
+ends of a connection have one version, and a checkout need not be installed. `-P` keeps the current folder, and the folder
+of this file, off the import path.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import ModuleType
 
 
 class Only(MetaPathFinder):
-    """Finds packages by name, each in its folder, before anything else does."""
+    """Finds packages by name, each in its folder, before any other finder."""
 
     def __init__(self, roots: dict[str, str]) -> None:
         self.roots = roots
@@ -30,7 +30,10 @@ class Only(MetaPathFinder):
 
 
 def begin(arguments: list[str]) -> None:
-    """Become what `unitp.worker` says. `--package NAME=FOLDER`: found there; `--cpus 0,1`: where this process may run."""
+    """Run `unitp.worker` with the arguments that are left.
+
+    `--package NAME=FOLDER` says where a package is, `--cpus 0,1` where this process may run.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--package", action="append", default=[])
     parser.add_argument("--cpus")

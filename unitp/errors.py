@@ -1,8 +1,8 @@
 """One exception tree. Every error a user can cause is a `UnitpError` that says what, where, seen and wanted, how to mend it.
 
-The command line prints the message alone, without a traceback, and leaves with `exit_code`:
-2 for bad input (nothing was started or is left behind), 3 for a fault at run time (a rank died, hangs or raised; the host lacks something).
-Names in a message come from strangers' files: what is no visible character is written as Python writes it, whoever prints it.
+The command line prints only the message, without a traceback, and exits with `exit_code`: 2 for bad input (nothing was
+started or is left behind), 3 for a fault at run time (a rank died, hangs or raised; the host lacks something).
+Names in a message may come from untrusted files: invisible characters are escaped as in Python, whoever prints it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unitp.texts import shown
 
 
 class UnitpError(Exception):
-    """Base of all errors that unitp raises on purpose. `hint` says how to mend it, where that is known."""
+    """Base of all errors that unitp raises on purpose. `hint` says how to mend it, if that is known."""
 
     exit_code = 2
 
@@ -28,7 +28,7 @@ class UnitpError(Exception):
         super().__init__(f"{self.message}\n{self.hint}" if hint else self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For copies, notes included: an error that is raised several times would collect the tracebacks of all."""
+        """Copies keep the hint and notes. An error that is raised several times is copied, or it would collect all tracebacks."""
         return _made, (type(self), self.message, self.hint), self.__dict__
 
 
@@ -69,7 +69,7 @@ class ProgramError(UnitpError):
 
 
 class BackendError(UnitpError):
-    """A backend is unknown, broken, or its framework is not installed (the hint is the command that mends it)."""
+    """A backend is unknown or broken, or its framework is not installed (then the hint is the command that installs it)."""
 
 
 class InputError(UnitpError):
@@ -77,22 +77,22 @@ class InputError(UnitpError):
 
 
 class RankError(UnitpError):
-    """A rank (or server, scheduler, launcher) died, hangs, or raised while a session was at work."""
+    """A rank (or server, scheduler, launcher) died, hangs, or raised while a session was running."""
 
     exit_code = 3
 
 
 def from_signal(error: BaseException) -> bool:
-    """Whether a signal handler of this process raised `error` (a user's time limit), and not what it interrupted.
+    """Whether a signal handler of this process raised `error` (a user's time limit), and not the code that it interrupted.
 
-    For the few places that call strangers' code, which may raise anything.
+    It is for the few places that call foreign code, which may raise anything.
     """
     handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()}
     return any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__))
 
 
 def _code(handler: object) -> CodeType | None:
-    """The code of a function, method, partial or object that can be called; None where it is not Python's."""
+    """The code object of a function, method, partial or callable object, or None if it is not Python's."""
     while isinstance(handler, partial):
         handler = handler.func
     for found in (handler, getattr(handler, "__func__", None), vars(type(handler)).get("__call__")):
@@ -108,11 +108,11 @@ class HostError(UnitpError):
 
 
 class IsolationWarning(UserWarning):
-    """What of a session can be reached from outside it, and why it is not isolated."""
+    """A session is not isolated. The message says why, and what can be reached from outside."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt `name`: the nearest known name, or the list of them."""
+    """A hint for a misspelt `name`: the nearest known name, or the list of all."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     if near:

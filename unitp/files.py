@@ -1,4 +1,4 @@
-"""The door by which files from elsewhere come in: regular files of a bounded size, and what their text can be.
+"""All files from elsewhere are read here: regular files of bounded size, and text whose contents are checked.
 
 A file may be anything: a pipe that never ends, a device, a hole of terabytes, text that nests a million levels deep. Whatever
 is wrong with one is an error of the caller's choice (`mistake`) that names the file.
@@ -41,8 +41,9 @@ MOST_TEXT = 64 << 20
 
 @contextmanager
 def opened(path: Path, mistake: Mistake = InputError, *, what: str = "", hint: str = "") -> Iterator[BinaryIO]:
-    """A regular file, open for reading. What the system refuses meanwhile is a `mistake`; nothing is waited for. `what` the file
-    is, in words ("the plan ").
+    """A regular file, open for reading, without waiting for anything. `what` describes it in messages ("the plan ").
+
+    Raises `mistake` for whatever the system refuses in the meantime.
     """
     name = f"{what}{os.fspath(path)}"
     try:
@@ -65,7 +66,7 @@ def _require_regular(mode: int, name: str, mistake: Mistake) -> None:
 
 
 def require_whole(file: BinaryIO, path: Path, mistake: Mistake) -> int:
-    """The size of a file without holes. A hole is what an unfinished download leaves; it reads as zeros."""
+    """The size of a file without holes, in bytes. Raises `mistake` for a hole: an unfinished download leaves one, and it reads as zeros."""
     size = os.fstat(file.fileno()).st_size
     if size and (hole := os.lseek(file.fileno(), 0, os.SEEK_HOLE)) < size:
         raise mistake(f"{os.fspath(path)} has a hole at byte {hole} of {size}", hint="Its download may be unfinished.")
@@ -74,7 +75,7 @@ def require_whole(file: BinaryIO, path: Path, mistake: Mistake) -> int:
 
 
 def read_bytes(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEXT, what: str = "") -> bytes:
-    """All bytes of a regular file that has at most `most` of them."""
+    """All bytes of a regular file of at most `most` bytes. Raises `mistake` for others."""
     with opened(path, mistake, what=what) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(most + 1) if size <= most else b""
@@ -84,7 +85,7 @@ def read_bytes(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TE
 
 
 def read_text(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEXT, what: str = "") -> str:
-    """The text of a file in UTF-8."""
+    """The text of a file in UTF-8. Raises `mistake` for others."""
     try:
         return read_bytes(path, mistake, most=most, what=what).decode()
     except UnicodeDecodeError as error:
@@ -167,7 +168,7 @@ def _why(error: BaseException) -> str:
 
 
 def unicode(text: str) -> str:
-    """A text that is one. Raises InputError for bytes that were not UTF-8 where it came from (lone surrogates)."""
+    """The same text. Raises InputError for lone surrogates, which are bytes that were not UTF-8 at their origin."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""What the operating system refuses, in words: the number of the error, the path, and what to do about it."""
+"""Errors of the operating system in words: the number of the error, the path, and how to mend it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MISTAKES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno
 
 
 def remedy(text: str) -> str:
-    """What to do where `text`, which a library printed, complains of a shortage; nothing where it does not."""
+    """How to mend the shortage that a library reports in `text`, or an empty text."""
     return next((REMEDIES[number] for number in SHORTAGES if os.strerror(number) in text), "")
 
 
 def host_error(error: OSError, name: str = "") -> HostError:
-    """What the operating system refused, in words: the number of the error, the file (or `name`) and what to do."""
+    """A HostError for an error of the operating system. It has the error's number, the file (or `name`) and how to mend it."""
     known = errno.errorcode.get(error.errno or 0)
     about = f"{error.strerror} ({known})" if known else str(error)
     where = str(error.filename or name) if known else name
@@ -38,8 +38,9 @@ def host_error(error: OSError, name: str = "") -> HostError:
 
 @contextmanager
 def at_host(name: str | os.PathLike[str]) -> Iterator[None]:
-    """What the operating system refuses meanwhile is a HostError about `name`. A TimeoutError of the caller's own, which has no
-    number, comes out as itself.
+    """A context in which errors of the operating system become a HostError about `name`.
+
+    A TimeoutError of the caller's own, which has no number, passes through.
     """
     try:
         yield
@@ -51,8 +52,9 @@ def at_host(name: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def writing(path: str | os.PathLike[str], what: str = "", mistake: type[UnitpError] = InputError) -> Iterator[None]:
-    """Meanwhile `what` is written to `path`. Raises `mistake` for a path that cannot be written, HostError where the host
-    lacks something.
+    """A context in which `what` is written to `path`.
+
+    Raises `mistake` for a path that cannot be written, HostError if the host lacks something.
     """
     try:
         yield

@@ -1,12 +1,12 @@
-"""A network namespace of a session's own: its processes reach each other by loopback, and nothing else reaches them.
+"""A network namespace for a session: its processes reach each other by loopback, and nothing outside reaches them.
 
 This file is run by itself, with the standard library alone:
 
-    python -I -S namespace.py                  make one, say "made" or why not, and keep it until standard input ends
-    python -I -S namespace.py 5,6 COMMAND ...  enter the namespaces that these descriptors stand for; become COMMAND
+    python -I -S namespace.py                  make one, print "made" or why not, and keep it until standard input ends
+    python -I -S namespace.py 5,6 COMMAND ...  enter the namespaces of these descriptors; become COMMAND
 
-A user who may not make a network namespace may within a user namespace of his own, where the kernel lets him have one. Who
-he is does not change there: his files, his processes and his limits stay his.
+A user who may not make a network namespace may do so within a user namespace, if the kernel allows one. The user's
+identity does not change there: files, processes and limits stay the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SET_FLAGS, UP = 0x8914, 0x1
 
 
 def make() -> None:
-    """Move this process into a new network namespace, whose loopback is up. Raises OSError where that cannot be had."""
+    """Move this process into a new network namespace with its loopback up. Raises OSError if the kernel refuses."""
     try:
         _call("unshare", NEW_NETWORK)
     except PermissionError:
@@ -46,7 +46,7 @@ def enter(descriptors: list[int]) -> None:
 
 
 def _call(name: str, *arguments: int) -> None:
-    """Python has these calls from 3.12 on only."""
+    """Call a function of libc, because Python has these calls only from 3.12 on."""
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)

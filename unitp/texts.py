@@ -1,7 +1,7 @@
-"""Words of strangers, as each medium takes them: names in models, plans and files may hold whatever a terminal, a page or
-Python would obey.
+"""Makes untrusted text harmless for each medium: names in models, plans and files may contain what a terminal, a page or
+Python would execute.
 
-A name is kept as it is everywhere inside; it is made harmless where it leaves, by the one door of its medium:
+Inside unitp a name stays as it is. It is made harmless at the output, by one function for each medium:
 
     a terminal (tables, lines, errors)   `shown`      by `cli.output`, and by `UnitpError` for whoever prints it
     generated text to a terminal         `tame`       it keeps what languages need (joiners, directions)
@@ -16,11 +16,11 @@ from __future__ import annotations
 import re
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What a terminal may take for a command: ESC, CSI and the like, a carriage return; and halves of characters. Not line feed and tab."""
+"""Characters that may control a terminal (ESC, CSI, carriage return and others), and lone surrogates; not line feed and tab."""
 
 
 def shown(text: str, keep: str = "") -> str:
-    r"""`text` in characters that can be seen, and those of `keep`; others as Python writes them: `\x1b`, `\n`, `\u202e`."""
+    r"""`text` with only visible characters and those of `keep`. Others are escaped as in Python: `\x1b`, `\n`, `\u202e`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
@@ -40,12 +40,12 @@ def shortened(value: object) -> str:
 
 
 def tame(text: str) -> str:
-    r"""`text` without commands to a terminal: control characters other than line feed and tab are written as `\x1b`."""
+    r"""`text` without commands to a terminal: control characters except line feed and tab are written as `\x1b`."""
     return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def shown_json(text: str) -> str:
-    r"""The same JSON in characters that can be seen: others are escaped (`\u001b`), which only strings can hold."""
+    r"""The same JSON with visible characters only: others are escaped (`\u001b`). They can occur only in strings."""
     return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else _units(c) for c in text)
 
 
@@ -56,18 +56,18 @@ def _units(character: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A string literal of Python that means `text`, on one line, in double quotes where it has no quotes itself."""
+    """A Python string literal for `text`, on one line, in double quotes unless `text` has such quotes."""
     made = repr(text)
     return made if "'" in text or '"' in text else f'"{made[1:-1]}"'
 
 
 def toml_text(text: str) -> str:
-    """A basic string of TOML that means `text`, on one line, in characters that can be seen."""
+    """A basic string of TOML for `text`, on one line, with visible characters only."""
     return f'"{"".join(c if c.isprintable() and c not in _TOML else _code(c) for c in text)}"'
 
 
 def toml_key(name: str) -> str:
-    """A key of TOML."""
+    """A TOML key for a name, quoted if needed."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_text(name)
 
 
@@ -80,5 +80,5 @@ def _code(character: str) -> str:
 
 
 def as_unicode(text: str) -> str:
-    r"""`text` as Unicode, which a file name need not be: bytes that are none are written as `\udcff`."""
+    r"""`text` as Unicode, which a file name need not be: bytes that are not UTF-8 are written as `\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode()

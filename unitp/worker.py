@@ -1,7 +1,7 @@
-"""A worker: `--role worker`, and `describe`. Interpreters are given `unitp.entry`, which leads here.
+"""The process of a rank or server (`--role`), and `describe`. Interpreters run `unitp.entry`, which calls `main` here.
 
-It connects before it imports a framework, so that the driver knows from the start who is there, and ends as soon as
-the driver's end of the connection is closed, whatever it is doing then: a killed driver leaves nothing behind.
+It connects before it imports a framework, so that the driver knows from the start which processes are there. It ends as
+soon as the driver's end of the connection is closed, whatever it is doing: a killed driver leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def serve(role: str, plugin: str) -> None:
-    """Join the session of this process's environment, and stay in it to its end."""
+    """Join the session that this process's environment names, and serve it to its end."""
     number, folder = own_number(os.environ), Path(os.environ[FOLDER])
     try:
         channel = for_worker(connected(folder / SOCKET))
@@ -98,7 +98,7 @@ def connect(start: Start, plugin: str, rank: int, page: Page, progress: PageProg
 
 
 def imported(path: str) -> Callable[..., Any]:
-    """A backend's "module:function". Raises BackendError where what it imports is missing here."""
+    """A backend's "module:function". Raises BackendError if something that it imports is missing here."""
     try:
         return discover.resolve(path)
     except ImportError as error:
@@ -114,14 +114,14 @@ def end_with_driver(channel: Channel[Request], folder: Path) -> None:
 
 
 def leave(folder: Path) -> NoReturn:
-    """End this process, whose driver is gone, and remove the session's folder if it is left."""
+    """End this process, whose driver is gone, and remove the session's folder if it still exists."""
     if folder.name.startswith(FOLDER_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
 def log_to(path: Path) -> None:
-    """From here on, what this process and its libraries print goes to a file of its own."""
+    """From now on, write what this process and its libraries print to a file of its own."""
     sys.stdout.flush()
     sys.stderr.flush()
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,4 +1,4 @@
-"""The command line. Each verb is a file of its own and is imported when it is called, so that `--help` is quick."""
+"""The command line. Each verb is a file of its own, imported when it is called, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from unitp.host import host_error
 from unitp.texts import shown
 
 VERBS = {
-    "doctor": "What is installed, what is missing, and the command that mends it.",
-    "models": "Models known by name, and whether they are installed.",
-    "machines": "Machines that plans can be made for.",
+    "doctor": "Show what is installed, what is missing, and the command that mends it.",
+    "models": "List models known by name, and whether they are installed.",
+    "machines": "Show the machines that plans can be made for.",
     "plan": "Decide how a model is split over a mesh.",
-    "show": "What a plan splits, over which ranks, what moves, and predicted costs.",
-    "explain": "The alternatives at a place of a plan, and what they would cost in the end.",
-    "diff": "What differs between two plans.",
-    "program": "The instructions of a rank, as text.",
-    "export": "A plan as ONNX annotations, DTensor placements or a transformers tp_plan.",
+    "show": "Show what a plan splits, over which ranks, what moves, and predicted costs.",
+    "explain": "Show the alternatives at a place of a plan, and what they would cost in total.",
+    "diff": "Show what differs between two plans.",
+    "program": "Print the instructions of a rank.",
+    "export": "Write a plan as ONNX annotations, DTensor placements or a transformers tp_plan.",
     "generate": "Continue a prompt, streaming.",
     "chat": "Talk with a model over several turns.",
     "run": "Run a graph on arrays from files.",
-    "compare": "One plan on several backends: who agrees, and how well.",
+    "compare": "Run one plan on several backends, and see which agree, and how well.",
     "calibrate": "Measure this host with a backend, for plans and predictions.",
-    "bench": "Speed, time in collectives, and memory of a backend.",
-    "trace": "What ranks do when, beside what was predicted, for Perfetto.",
-    "config": "Every setting and where it comes from.",
-    "demo": "SmolLM2 on 2 ranks of every backend, and who agrees.",
+    "bench": "Measure speed, time in collectives, and memory of a backend.",
+    "trace": "Record what ranks do when, beside the prediction, for Perfetto.",
+    "config": "Show every setting and where it comes from.",
+    "demo": "Run SmolLM2 on 2 ranks of every backend, and see which agree.",
 }
 
 INTERRUPTED = 130
 
 
 class Verbs(click.RichGroup):
-    """A group whose commands are modules; listing them imports none."""
+    """A group whose commands are modules. Listing them imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The verb; only its name and first line where others are listed."""
+        """The command of a verb, or only its name and first line for a list of verbs."""
         if name not in VERBS:
             return None
         if ctx.resilient_parsing or ctx.meta.get("unitp.verb") == name:
@@ -71,7 +71,7 @@ def group() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Errors of unitp's own are a message and an exit code, never a traceback."""
+    """Run the console script. Errors of unitp become a message and an exit code, never a traceback."""
     with standard_streams(), warnings.catch_warnings():
         warnings.showwarning = show_warning
         code = call(arguments)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def call(arguments: Sequence[str] | None) -> int:
-    """Carry out a verb, to the last character of its results; returns the exit code."""
+    """Run a verb and write all of its results. Returns the exit code."""
     try:
         code = _returned(arguments)
         sys.stdout.flush()
@@ -117,7 +117,7 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning: unitp's own are for the user, others for whoever mends their cause."""
+    """Print a warning. Those of unitp are for the user, others for whoever can mend their cause."""
     from unitp.cli.output import remark
 
     own = issubclass(category, IsolationWarning)
@@ -126,7 +126,7 @@ def show_warning(
 
 
 def fail(error: UnitpError) -> int:
-    """Print what is wrong and how to mend it; returns the exit code."""
+    """Print what is wrong and how to mend it. Returns the exit code."""
     from unitp.cli.output import remark
 
     remark(("Error:", "bold red"), f" {error.message}", keep="\n\t")

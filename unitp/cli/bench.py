@@ -40,10 +40,10 @@ def command(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Prefill and decode speed, time in compute and in collectives, bytes moved, memory per rank.
+    """Measure prefill and decode speed, time in compute and in collectives, bytes moved, memory per rank.
 
-    As many prompts run as axis dp has coordinates. A first run, in which frameworks compile, is not measured. With --machine,
-    some more runs are traced, and predicted and measured time is told by phase and by class of instruction.
+    The number of prompts is the size of axis dp. A first run, in which frameworks compile, is not measured. With --machine,
+    further runs are traced, and predicted and measured times are shown by phase and by class of instruction.
     """
     request = Request(model, backend=backend, **running)
     machine = request.value("machine")
@@ -81,7 +81,7 @@ def command(
 
 
 def sample_prompts(request: Request, tokens: int) -> list[list[int]]:
-    """As many prompts of so many tokens as the mesh wants. Raises InputError where they cannot be run."""
+    """One prompt of this many tokens for each coordinate of axis dp. Raises InputError if they cannot run."""
     vocabulary = request.model.decoder.vocab if request.model.decoder else 1
     prompts = [[(7 * i + 11) % vocabulary for i in range(tokens)]] * request.batch
     request.require_prompts(prompts)
@@ -91,7 +91,7 @@ def sample_prompts(request: Request, tokens: int) -> list[list[int]]:
 def predicted_and_measured(
     session: Session, prompts: list[list[int]], new_tokens: int, machine: Machine
 ) -> list[PhaseTimes]:
-    """Some generations, traced: one call of each phase as predicted for the sizes that ran, and as measured."""
+    """One call of each phase, as predicted for the sizes that ran and as measured by tracing some generations."""
     from unitp.comparison.breakdown import breakdown
 
     machine.require_fits(session.plan.mesh)
@@ -107,7 +107,7 @@ def _about(phase: PhaseTimes) -> dict[str, Any]:
 
 
 def print_phase(phase: PhaseTimes) -> None:
-    """Predicted and measured milliseconds of a call, by class of instruction."""
+    """Print predicted and measured milliseconds of a call, by class of instruction."""
     sizes = ", ".join(f"{name} {size}" for name, size in phase.sizes.items() if name in ("batch", "seq", "live"))
     say("")
     say(
@@ -122,7 +122,7 @@ def print_phase(phase: PhaseTimes) -> None:
 
 
 def measure(session: Session, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
-    """What one generation takes, after another one has made the programs. Of the ranks, the slowest in collectives counts."""
+    """The measurements of one generation, after another has made the programs. The rank that is slowest in collectives counts."""
     from unitp.program.memory import peak
 
     for _ in session.generation(prompts, new_tokens, ignore_eos=True):

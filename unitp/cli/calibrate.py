@@ -35,9 +35,9 @@ def command(
     stall_s: float | None,
     verbose: bool,
 ) -> None:
-    """Measure this host with a backend: operators by shape, memory, collectives between real compute, the price of a call.
+    """Measure this host with a backend: operators by shape, memory, collectives between real compute, the cost of a call.
 
-    It takes a minute or two; other work on the machine disturbs it. The file is taken by --machine.
+    It takes a minute or two, and other work on the machine disturbs it. Give the file to --machine.
     """
     settings = Settings(
         verbose=verbose, backend=backend, threads=threads, port=port, isolation=isolation, stall_s=stall_s

@@ -1,4 +1,4 @@
-"""`unitp chat`: several turns; what the caches hold of the conversation is not computed again."""
+"""`unitp chat`: several turns of a conversation. What the caches still hold of it is not computed again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(
     """Talk with a model over several turns. An empty line or the end of input ends it.
 
     With --json, one object with all turns is printed at the end; `computed_tokens` says how many tokens of a turn's prompt
-    the caches did not hold yet.
+    were not in the caches yet.
     """
     import msgspec
 

@@ -1,4 +1,4 @@
-"""`unitp compare`: one plan on several backends, one at a time: who agrees with the oracle, and how well."""
+"""`unitp compare`: one plan on several backends, one at a time. Which agree with the oracle, and how well?"""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def command(
     model: str, backends: tuple[str, ...], prompts: tuple[str, ...], prompt_ids: tuple[str, ...], inputs: tuple[str, ...],
     max_new_tokens: int, as_json: bool, **running: Any,
 ) -> None:  # fmt: skip
-    """One plan on several backends: who agrees with NumPy float64 on one rank, and how well.
+    """Run one plan on several backends, and see which agree with NumPy float64 on one rank, and how well.
 
-    The backends run one after another, so that memory suffices. Exit code 1 where one disagrees.
+    The backends run one after another, to save memory. Exit code 1 if one disagrees.
     """
     from unitp.comparison.compare import as_json as plain
     from unitp.comparison.compare import compare
@@ -74,7 +74,7 @@ def command(
 
 
 def print_comparison(found: Comparison) -> None:
-    """The table: backend, runtime, verdict, tokens, error, speed, share of time in collectives."""
+    """Print the table: backend, runtime, verdict, tokens, error, speed, share of time in collectives."""
     rows = table(
         "backend", "runtime", "verdict", "tokens", ">error", ">allowed", ">prefill/s", ">decode/s", ">in collectives"
     )

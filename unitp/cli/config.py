@@ -1,4 +1,4 @@
-"""`unitp config show`: every setting, and with --origin where it comes from."""
+"""`unitp config show`: every setting, and with --origin its origin."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from unitp.config import ABOUT, settings
 
 @click.group("config", no_args_is_help=True)
 def command() -> None:
-    """Every setting and where it comes from: a flag, then UNITP_*, then unitp.toml, then your own file, then the default."""
+    """Show every setting and where it comes from: a flag, then UNITP_*, then unitp.toml, then your own file, then the default."""
 
 
 @command.command("show")
 @click.option("--origin", is_flag=True, help="Say where each value comes from.")
 @json_option
 def show(origin: bool, as_json: bool) -> None:
-    """Every setting."""
+    """Show every setting."""
     found = settings()
     if as_json:
         print_json({name: {"value": s.value, "origin": s.origin} for name, s in found.items()})

@@ -1,4 +1,4 @@
-"""`unitp demo`: what `make demo` runs. SmolLM2 on 2 ranks of every installed backend: the plan, the texts, who agrees."""
+"""`unitp demo`, which `make demo` runs: SmolLM2 on 2 ranks of every installed backend, with the plan, texts and verdicts."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ RANKS = 2
 def command(
     model: str, backends: tuple[str, ...], max_new_tokens: int, as_json: bool, verbose: bool, **flags: Any
 ) -> None:
-    """SmolLM2 on 2 ranks of every installed backend: the plan, what each one writes, and who agrees.
+    """Run SmolLM2 on 2 ranks of every installed backend: the plan, what each one writes, and which agree.
 
-    Exit code 1 where one disagrees.
+    Exit code 1 if one disagrees.
     """
     from unitp.api import plan
     from unitp.comparison.compare import as_json as plain
@@ -79,7 +79,7 @@ def command(
 
 
 def usable(settings: Settings) -> tuple[str, ...]:
-    """The backends whose frameworks are installed, the best known first; what is missing is said with the command that mends it."""
+    """The backends whose frameworks are installed, the best known first. For missing ones the command that mends it is printed."""
     from unitp.plugins.discover import backends, missing
 
     known = backends()
@@ -97,7 +97,7 @@ def usable(settings: Settings) -> tuple[str, ...]:
 
 
 def print_plan(plan: Plan, graph: Graph) -> None:
-    """The plan in a few lines: what is split, and what moves."""
+    """Print the plan in a few lines: what is split, and what moves."""
     from unitp.explain.description import describe
 
     certificate, description = plan.certificate, describe(plan, graph)

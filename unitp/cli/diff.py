@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.argument("second", metavar="B", type=click.Path())
 @options(model_option, machine_option, json_option)
 def command(first: str, second: str, model: str | None, machine: str | None, as_json: bool) -> None:
-    """What differs from plan A to plan B: layouts, what moves, predicted seconds, memory.
+    """Show what differs from plan A to plan B: layouts, what moves, predicted seconds, memory.
 
-    Layers that differ alike are one line. Plans for other graphs or meshes are compared as far as that makes sense.
+    Layers with the same differences share one line. Plans for other graphs or meshes are compared as far as that makes sense.
     With --machine, both are priced on it.
     """
     from unitp import plans
@@ -38,7 +38,7 @@ def command(first: str, second: str, model: str | None, machine: str | None, as_
 
 
 def print_difference(found: Difference) -> None:
-    """Tables of what differs; notes go to standard error."""
+    """Print tables of what differs. Notes go to standard error."""
     if found.same:
         say("The plans are the same.")
     elif not found.changes:

@@ -1,4 +1,4 @@
-"""`unitp doctor`: what is installed, what is missing, the exact command that mends it; 2 ranks of each backend sum a number."""
+"""`unitp doctor`: what is installed, what is missing, and the command that mends it. 2 ranks of each backend sum a number."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ RANKS = 2
 @click.option("--no-start", is_flag=True, help="Look only; start no ranks.")
 @json_option
 def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: bool, **flags: Any) -> None:
-    """What is installed, what is missing, the exact command that mends it; 2 ranks of each backend sum a number.
+    """Show what is installed, what is missing, and the exact command that mends it; 2 ranks of each backend sum a number.
 
-    Exit code 1 where a backend or a model is not as it should be.
+    Exit code 1 if a backend or a model is missing or faulty.
     """
     from unitp.frontends.known_models import KNOWN
     from unitp.plugins.discover import backend as find
@@ -58,7 +58,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 
 
 def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
-    """One backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
+    """Examine one backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
     from unitp.plugins.discover import lacking, versions
     from unitp.ranks.describe import versions_in
 
@@ -89,12 +89,12 @@ def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str,
 
 
 def _command(error: UnitpError) -> str:
-    """What mends it."""
+    """The command that mends it."""
     return error.hint.removeprefix("Run: ")
 
 
 def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
-    """What each of 2 ranks finds as the sum of 1.5 over them."""
+    """The sums of 1.5 over 2 ranks that each of them computes."""
     from unitp.frontends.builder import Builder
     from unitp.mesh import Mesh
     from unitp.planner import plan
@@ -107,7 +107,7 @@ def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
 
 
 def _examine_isolation(settings: Settings) -> dict[str, Any]:
-    """Whether nothing outside a session reaches its ranks, and what does where it is not so."""
+    """Examine whether nothing outside a session can reach its ranks, and if not, what can."""
     from unitp.plugins.discover import backends
     from unitp.ranks.isolation import isolate
 

@@ -1,4 +1,4 @@
-"""`unitp explain`: the alternatives at a place of a plan, what they cost there and in the end."""
+"""`unitp explain`: the alternatives at a place of a plan, and their costs there and in total."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="[TENSOR|OPERATOR]", required=False)
 @options(model_option, machine_option, json_option)
 def command(plan_file: str, name: str | None, model: str | None, machine: str | None, as_json: bool) -> None:
-    """The alternatives at a place of a plan: what each costs there, and in the end.
+    """Show the alternatives at a place of a plan: what each costs there, and in total.
 
-    A place is a weight, a cache, a value or an operator, by name or pattern ("blk.*.ffn_down*"); a weight stands for the
-    operators that read it, too. Without one: where a call spends most, and the choices that another comes nearest to.
-    Prices are those of the machine that the plan was made for, or of --machine.
+    A place is a weight, a cache, a value or an operator, by name or pattern ("blk.*.ffn_down*"). A weight also stands for the
+    operators that read it. Without a place: where a call spends most, and the choices whose alternatives cost least more.
+    Costs are for the machine that the plan was made for, or for --machine.
     """
     from unitp import plans
     from unitp.explain.alternatives import Alternatives, machine_note
@@ -65,7 +65,7 @@ def command(plan_file: str, name: str | None, model: str | None, machine: str | 
 
 
 def _print_place(place: Place, found: Alternatives) -> None:
-    """A table of the alternatives, the plan's first."""
+    """Print a table of the alternatives, with the plan's first."""
     alike = f", {len(place.names)} alike" if len(place.names) > 1 else ""
     where = f"in {place.phase}" if place.phase else "in all phases"
     few = ", ".join(place.names[:3]) + (", ..." if len(place.names) > 3 else "")
@@ -134,5 +134,5 @@ def _print_overview(found: Alternatives, left: Sequence[Unused]) -> None:
 
 
 def milliseconds(seconds: float) -> str:
-    """In milliseconds with three digits after the point: `0.041 ms`."""
+    """A time in milliseconds with three digits after the point: `0.041 ms`."""
     return f"{seconds * 1e3:.3f} ms" if seconds else "0"

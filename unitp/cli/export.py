@@ -1,4 +1,4 @@
-"""`unitp export`: a plan in the words of ONNX, torch's DTensor or transformers, and what each of them cannot say."""
+"""`unitp export`: a plan in the format of ONNX, torch's DTensor or transformers, and what each of them cannot express."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def complete_format(ctx: click.Context, param: click.Parameter, incomplete: str)
 @model_option
 @json_option
 def command(plan_file: str, to: str, output: str, phase: str, strict: bool, model: str | None, as_json: bool) -> None:
-    """A plan in the words of another tool: ONNX's sharding annotations, DTensor placements, or a transformers tp_plan.
+    """Write a plan for another tool: ONNX's sharding annotations, DTensor placements, or a transformers tp_plan.
 
-    What the format cannot say is listed on standard error: what was planned, and what was written instead.
+    What the format cannot express is listed on standard error: what was planned, and what was written instead.
     """
     from unitp import plans
     from unitp.report.export import export, grouped, require_format
@@ -77,7 +77,7 @@ def command(plan_file: str, to: str, output: str, phase: str, strict: bool, mode
 
 
 def _explain(to: str, made: Export, lost: list[Group]) -> None:
-    """What the format cannot say, on standard error."""
+    """Print what the format cannot express, on standard error."""
     for group in lost:
         count = f"{group.count} x " if group.count > 1 else ""
         remark(f"not in {to}: {count}{group.what}: {group.why}")

@@ -57,8 +57,8 @@ def command(
 ) -> None:  # fmt: skip
     """Continue a prompt, streaming.
 
-    MODEL is a known name, a .gguf file, or a Hugging Face directory. It ends at a stop token, at --max-new-tokens, or where
-    prompt and new tokens fill the context.
+    MODEL is a known name, a .gguf file, or a Hugging Face directory. The text ends at a stop token, after --max-new-tokens, or
+    when prompt and new tokens fill the context.
     """
     import msgspec
 
@@ -110,7 +110,7 @@ def _require_sense(prompts: tuple[str, ...], ids: tuple[str, ...], chat: bool, s
 
 
 def read_ids(text: str) -> list[int]:
-    """`504,3575,282`."""
+    """The token ids in a text like `504,3575,282`. Raises InputError for any other text."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -118,7 +118,7 @@ def read_ids(text: str) -> list[int]:
 
 
 def encode(model: Model, prompt: str, chat: bool, system: str | None) -> list[int]:
-    """A prompt as token ids, put into the chat template where that is asked for."""
+    """The token ids of a prompt, with the chat template if that is requested."""
     if not chat:
         return model.tokenizer.encode(prompt)
     from unitp.frontends.chat import Message, chat_prompt

@@ -1,4 +1,4 @@
-"""`unitp machines`: the built-in profiles, and what a profile or a machine file says."""
+"""`unitp machines`: the built-in profiles, or what a profile or a machine file says."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="[NAME|FILE]...", nargs=-1, shell_complete=complete_machine)
 @json_option
 def command(names: tuple[str, ...], as_json: bool) -> None:
-    """Machines that plans can be made for (--machine): the built-in profiles.
+    """Show the machines that plans can be made for (--machine): the built-in profiles.
 
-    With names or files: what these say. A file in which something is wrong is an error that lists all of it.
+    With names or files, show their contents. A file with faults is an error that lists all of them.
     """
     from unitp.cost.machine_file import load_machine, profiles
 
@@ -56,7 +56,7 @@ def _print(name: str, machine: Machine) -> None:
 
 
 def _devices(machine: Machine) -> dict[str, Device]:
-    """Classes with the ranks that are of each, where ranks are told."""
+    """The classes of devices, with the ranks of each if the machine assigns ranks."""
     if not machine.ranks:
         return machine.devices
     ranks = {kind: [r for r, own in enumerate(machine.ranks) if own == kind] for kind in machine.devices}
@@ -84,7 +84,7 @@ def _link_text(link: Link) -> str:
 
 
 def _si(value: float) -> str:
-    """`19.5 T` of 19.5e12."""
+    """A number with an SI prefix: `19.5 T` for 19.5e12."""
     for prefix, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
             return f"{value / factor:.4g} {prefix}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("models")
 @json_option
 def command(as_json: bool) -> None:
-    """Models known by name, and whether their package is installed.
+    """List models known by name, and whether their package is installed.
 
     Those known by their config only have no weights: they can be planned, shown and exported, but not run.
     """
@@ -52,6 +52,6 @@ def _packaged(known: Known) -> dict[str, Any]:
 
 
 def _row(name: str, about: str, **more: Any) -> dict[str, Any]:
-    """The same keys for every model."""
+    """A model as JSON. The keys are the same for every model."""
     none = {"config_only": False, "package": "", "version": "", "installed": False, "path": "", "install": ""}
     return {"name": name, "about": about, **none, **more}

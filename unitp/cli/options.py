@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how they become values. Whatever can be wrong with a request is found before ranks start."""
+"""Options that several verbs share, and how they become values. All faults of a request are found before ranks start."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Models known by name, else files."""
+    """Completions: models known by name, else files."""
     from unitp.frontends.known_models import names
 
     found = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
@@ -45,7 +45,7 @@ def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_machine(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Profiles, else files."""
+    """Completions: profiles, else files."""
     from unitp.cost.machine_file import profiles
 
     found = [CompletionItem(name) for name in profiles() if name.startswith(incomplete)]
@@ -101,7 +101,7 @@ verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show what r
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Several options as one decorator, in this order."""
+    """A decorator that adds several options in this order."""
 
     def apply(function: F) -> F:
         return reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
@@ -110,7 +110,7 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def token_options(*, new: int, least: int) -> tuple[Callable[[F], F], ...]:
-    """How long prompts are, and how many tokens are made after them: `new` by default, `least` at least."""
+    """Options for the length of prompts and the number of tokens made after them: by default `new`, and `least` at least."""
 
     def count(flag: str, default: int, least: int, says: str) -> Callable[[F], F]:
         kind = click.IntRange(least, MOST_TOKENS)
@@ -129,7 +129,7 @@ running_options = options(
 
 
 def parse_mesh(text: str) -> Mesh:
-    """A mesh of axes that the planner knows. Raises MeshError for others."""
+    """A mesh from a text like `tp=2`. Raises MeshError for axes that the planner does not know."""
     mesh = Mesh.parse(text)
     for axis, _ in mesh.axes:
         if axis not in AXES:
@@ -138,7 +138,7 @@ def parse_mesh(text: str) -> Mesh:
 
 
 def read_machine(text: str | None) -> Machine | None:
-    """The machine of a profile or file; None where none is named."""
+    """The machine of a profile or file, or None if none is named."""
     from unitp.cost.machine_file import load_machine
 
     return load_machine(text) if text else None
@@ -168,8 +168,9 @@ def parse_phase(text: str) -> Phase:
 
 
 def writable(path: str) -> Path:
-    """A path to write results to. Raises InputError where its folder is missing, it is one itself, or there is no permission:
-    before the work, not after.
+    """A path to write results to, checked before the work starts.
+
+    Raises InputError if its folder is missing, if it is a folder itself, or if there is no permission.
     """
     found = Path(path)
     with writing(path):  # a name that is too long
@@ -183,7 +184,7 @@ def writable(path: str) -> Path:
 
 
 class Settings:
-    """What the flags, the environment and `unitp.toml` say, as values and as options of `unitp.launch`."""
+    """The flags, the environment and `unitp.toml`, as values and as options of `unitp.launch`."""
 
     def __init__(self, *, verbose: bool = False, **flags: Any) -> None:
         self.all: dict[str, Setting] = settings(flags)
@@ -193,7 +194,7 @@ class Settings:
         return self.all[name].value
 
     def launch_options(self, backend: str) -> dict[str, Any]:
-        """How ranks of a backend are started."""
+        """The options of `unitp.launch` for a backend."""
         from unitp.ranks.watchdog import Limits
 
         return {
@@ -207,7 +208,7 @@ class Settings:
 
 
 class Request:
-    """A model, its plan and settings, as the flags of a verb that runs something ask for them."""
+    """A model, its plan and settings, from the flags of a verb that runs something."""
 
     def __init__(self, model: str, *, plan_file: str | None, allow_unused: bool, verbose: bool, **flags: Any) -> None:
         from unitp.frontends import load
@@ -219,7 +220,7 @@ class Request:
         self.plan = self._plan(plan_file, flags["mesh"], allow_unused)
 
     def _plan(self, plan_file: str | None, mesh: str | None, allow_unused: bool) -> Plan:
-        """The plan in a file, or a new one for the mesh that is set. Raises PlanError where file and flag contradict."""
+        """The plan in a file, or a new one for the mesh of the settings. Raises PlanError if file and flag contradict."""
         from unitp import plans
         from unitp.api import plan
 
@@ -249,11 +250,11 @@ class Request:
 
     @cached_property
     def batch(self) -> int:
-        """How many prompts the mesh wants at least."""
+        """The least number of prompts that the mesh allows."""
         return self.plan.mesh.sizes.get("dp", 1)
 
     def require_prompts(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Raise InputError where these token ids cannot be run: none, too many, out of range, or fewer prompts than `dp`."""
+        """Raise InputError if these token ids cannot run: none, too many, out of range, or fewer prompts than `dp`."""
         from unitp.session.decoder import is_decoder, require_prompts, require_tokens
         from unitp.session.launch import context_of
 
@@ -266,7 +267,7 @@ class Request:
         require_prompts(len(prompts), self.plan.mesh)
 
     def require_inputs(self, arrays: Mapping[str, Any]) -> None:
-        """Raise InputError where the graph cannot run on these arrays."""
+        """Raise InputError if the graph cannot run on these arrays."""
         from unitp.session.decoder import is_decoder
         from unitp.session.inputs import bind, token_rows
 
@@ -276,7 +277,7 @@ class Request:
             bind(self.model.graph, arrays)
 
     def launch(self, say: Callable[[str], None], sequences: int = 1) -> Session:
-        """A session that can have so many sequences open at once."""
+        """A session that can have this many sequences open at once."""
         from unitp.session.capacity import enough_for
         from unitp.session.launch import launch
 

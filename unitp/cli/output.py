@@ -1,8 +1,8 @@
-"""What verbs print: results to standard output (text, or one JSON object), progress and logs to standard error.
+"""What verbs print: results go to standard output (text, or one JSON object), progress and logs to standard error.
 
-Nothing is markup, and nobody else prints: a part of a line is text, or a pair of text and style, and names in it cannot
-be commands to a terminal. Text that a model generates is the user's wish; a terminal gets it without control characters,
-a pipe or a file as it is.
+There is no markup, and nobody else prints. A part of a line is text, or a pair of text and style, and names in it cannot
+be commands to a terminal. Text that a model generates is what the user asked for: a terminal gets it without control
+characters, a pipe or a file as it is.
 """
 
 from __future__ import annotations
@@ -58,29 +58,29 @@ def _console(terminal: bool, *, stderr: bool = False) -> Console:
 
 
 def text_of(*parts: Part, keep: str = "") -> Text:
-    """The parts as one text for rich, in characters that can be seen (and those of `keep`)."""
+    """The parts as one text for rich, with visible characters only (and those of `keep`)."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     return Text.assemble(*((shown(text, keep), style) for text, style in pairs))
 
 
 def say(*parts: Part, keep: str = "") -> None:
-    """A line of results; several where line feeds are kept."""
+    """Print a line of results, or several if line feeds are kept."""
     _results().print(text_of(*parts, keep=keep))
 
 
 def remark(*parts: Part, keep: str = "") -> None:
-    """A line on standard error; several where line feeds are kept."""
+    """Print a line on standard error, or several if line feeds are kept."""
     _remarks().print(text_of(*parts, keep=keep))
 
 
 def say_generated(text: str) -> None:
-    """A piece of what a model generates, at once."""
+    """Print a piece of what a model generates, at once."""
     sys.stdout.write(tame(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output; characters that cannot be seen, or that it cannot show, are escaped."""
+    """Print one JSON object on standard output. Characters that are invisible, or that it cannot show, are escaped."""
     try:
         text = shown_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
     except UnicodeEncodeError:  # the name of a file that is no UTF-8: JSON can say it, msgspec does not
@@ -90,7 +90,7 @@ def print_json(value: Any) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """With null for numbers that JSON has not, as msgspec writes them."""
+    """The value with null for numbers that JSON does not have, as msgspec writes them."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -100,7 +100,7 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def progress(text: str = "") -> Iterator[Callable[[str], None]]:
-    """Gives a function that says what is being done, on standard error: a spinner, or lines when piped."""
+    """A context with a function that shows a stage on standard error: with a spinner, or as lines when piped."""
     out = _remarks()
     if out.is_terminal:
         with out.status(text_of(text or "looking")) as status:
@@ -113,7 +113,7 @@ def progress(text: str = "") -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[[str, float], None]]:
-    """Gives a function that is told what is being done and which part of all is, on standard error: a bar, or lines when piped."""
+    """A context with a function that shows a stage and the part done on standard error: with a bar, or as lines when piped."""
     out = _remarks()
     if not out.is_terminal:
         seen: list[str] = []
@@ -147,7 +147,7 @@ class Rows(Table):
 
 
 def table(*columns: str) -> Rows:
-    """A plain table; columns that begin with ">" are aligned to the right. A last column of words may wrap."""
+    """A plain table. Columns that begin with ">" are aligned to the right. A last column of words may wrap."""
     made = Rows(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         right, last = column.startswith(">"), place == len(columns) - 1
@@ -157,7 +157,7 @@ def table(*columns: str) -> Rows:
 
 
 def print_table(rows: Table) -> None:
-    """A table as a result. Nothing is cut where the terminal is narrow. Piped, lines end with their last word."""
+    """Print a table as a result. A narrow terminal cuts nothing. Piped, lines end with their last word."""
     out = _results()
     wide = out.options.update(width=PIPED_WIDTH)
     for column in rows.columns:

@@ -1,4 +1,4 @@
-"""`unitp program`: what each rank does, as text."""
+"""`unitp program`: the instructions of each rank, as text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from unitp.texts import shown
 @model_option
 @json_option
 def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_json: bool) -> None:
-    """The instructions of a rank, as text. Nothing is started; the program is checked as it is before a run."""
+    """Print the instructions of a rank. Nothing is started; the program is checked as before a run."""
     from unitp import plans
     from unitp.api import complete
     from unitp.explain.description import light_outputs

@@ -37,7 +37,7 @@ def command(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Run a graph on arrays from files. A language model needs input_ids [batch, seq] only."""
+    """Run a graph on arrays from files. A language model needs only input_ids [batch, seq]."""
     path = writable(output)
     arrays = read_inputs(inputs, archive)
     if not arrays:
@@ -60,7 +60,7 @@ def command(
 
 
 def require_members(names: Iterable[str]) -> None:
-    """Raise InputError for a name that would lead out of the folder where somebody unpacks an archive with it."""
+    """Raise InputError for a name that would lead out of the folder in which somebody unpacks an archive with it."""
     for name in names:
         parts = name.replace("\\", "/").split("/")
         if not parts[0] or ".." in parts or ":" in parts[0] or "\0" in name or name != as_unicode(name):
@@ -68,7 +68,7 @@ def require_members(names: Iterable[str]) -> None:
 
 
 def write_archive(file: BinaryIO, arrays: Mapping[str, Any]) -> None:
-    """Arrays by name, for `np.load`. (`np.savez` takes names as keywords: it has some of its own.)"""
+    """Write arrays by name, for `np.load`. (`np.savez` takes names as keywords, of which it uses some itself.)"""
     from numpy.lib import format as npy
 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:

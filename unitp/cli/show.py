@@ -26,9 +26,9 @@ model_option = click.option("--model", metavar="MODEL", help="The plan's model, 
 @click.option("--html", "page", type=click.Path(), metavar="FILE", help="Write a page with pictures of the plan, too.")
 @json_option
 def command(plan_file: str, model: str | None, machine: str | None, page: str | None, as_json: bool) -> None:
-    """What a plan splits and how, over which ranks, what moves, and predicted costs.
+    """Show what a plan splits and how, over which ranks, what moves, and predicted costs.
 
-    Costs are those of the machine that the plan was made for, or of --machine.
+    Costs are for the machine that the plan was made for, or for --machine.
     """
     from unitp import plans
     from unitp.explain.description import describe
@@ -55,7 +55,7 @@ def command(plan_file: str, model: str | None, machine: str | None, page: str | 
 
 
 def graph_of(plan: Plan, model: str | None) -> Graph | None:
-    """The graph of a plan's model; None where it cannot be found by name and none is given."""
+    """The graph of a plan's model, or None if it cannot be found by name and none is given."""
     from unitp import plans
     from unitp.frontends import load as load_model
     from unitp.frontends.configs import CONFIGS
@@ -75,7 +75,7 @@ def graph_of(plan: Plan, model: str | None) -> Graph | None:
 
 
 def known_graph(plan: Plan, model: str | None) -> Graph:
-    """The graph of a plan's model. Raises ModelError where it cannot be found."""
+    """The graph of a plan's model. Raises ModelError if it cannot be found."""
     if (graph := graph_of(plan, model)) is None:
         raise ModelError(
             f'the plan\'s model "{plan.model}" is not known by name', hint="Say where it is with --model MODEL."
@@ -84,7 +84,7 @@ def known_graph(plan: Plan, model: str | None) -> Graph:
 
 
 def _quality(certificate: Certificate) -> str:
-    """What was minimised, and how near to the least it is."""
+    """What was minimised, and how near the plan is to the minimum."""
     if certificate.bound_bytes:
         return (
             f"memory {mebibytes(certificate.peak_bytes)} per rank, bound {mebibytes(certificate.bound_bytes)}, "
@@ -96,7 +96,7 @@ def _quality(certificate: Certificate) -> str:
 
 
 def _memory(certificate: Certificate, needs: Sequence[Memory]) -> str:
-    """What the rank needs that needs most, and of what."""
+    """The memory of the rank that needs most, by what it is for."""
     rank, most = max(enumerate(needs), key=lambda item: item[1].peak)
     limit = f", limit {mebibytes(certificate.memory_limit)}" if certificate.memory_limit else ""
     return (
@@ -106,7 +106,7 @@ def _memory(certificate: Certificate, needs: Sequence[Memory]) -> str:
 
 
 def print_description(plan: Plan, description: Description) -> None:
-    """The plan in a few tables."""
+    """Print the plan in a few tables."""
     from unitp.explain.description import devices_text, ranks
 
     certificate = plan.certificate
@@ -140,14 +140,14 @@ def print_description(plan: Plan, description: Description) -> None:
 
 
 def print_certificate(certificate: Certificate) -> None:
-    """How good the plan is."""
+    """Print how good the plan is."""
     say(f"{_quality(certificate)} ({certificate.solver}, {certificate.elapsed_s:.2f} s)")
     if certificate.held_bytes:
         say(held_text(certificate))
 
 
 def held_text(certificate: Certificate) -> str:
-    """What a rank holds, what that costs, and how little it could be."""
+    """What a rank holds, what that costs, and the least it could hold."""
     parts = [f"holds {mebibytes(certificate.held_bytes)} of weights and caches per rank on average"]
     if certificate.objective_s > certificate.fastest_s > 0.0:
         parts.append(
@@ -159,7 +159,7 @@ def held_text(certificate: Certificate) -> str:
 
 
 def unused_text(unused: Unused) -> str:
-    """Why an axis does nothing: the times of the other plan, beside those of this one."""
+    """Why an axis does nothing: the times of the plan that uses it, beside those of this one."""
     calls = ", ".join(f"{phase} {seconds * 1e3:.1f} ms" for phase, seconds in unused.seconds.items())
     return (
         f"{unused.axis} is left unused by {' and '.join(unused.phases)}, which is faster: with every product split over it, "
@@ -168,7 +168,7 @@ def unused_text(unused: Unused) -> str:
 
 
 def whole_texts(rows: Sequence[Whole]) -> Iterator[str]:
-    """A line for each phase and axis: which products are not split over it."""
+    """One line for each phase and axis, about the products that are not split over it."""
     for phase, axis in dict.fromkeys((row.phase, row.axis) for row in rows):
         found = [row for row in rows if (row.phase, row.axis) == (phase, axis)]
         what = ", ".join(f"{row.what} ({row.count})" for row in found)

@@ -1,7 +1,7 @@
-"""The standard streams as verbs use them: whether they are closed, full, broken pipes, or know ASCII only.
+"""The standard streams as verbs use them, even if they are closed, full, broken pipes, or limited to ASCII.
 
-Results that cannot be written are an OSError about "standard output". Progress that cannot be written is dropped: it is
-worth less than the result that comes after it. Characters that a stream does not know are replaced.
+Results that cannot be written are an OSError about "standard output". Progress that cannot be written is dropped, because
+the result that comes after it is worth more. Characters that a stream does not know are replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OUTPUT = "standard output"
 
 
 class Stream:
-    """A text stream, and what happens where it cannot be written: it is an error, or it is `dropped`."""
+    """A text stream for which a failed write is an error, or is ignored (`dropped`)."""
 
     def __init__(self, stream: TextIO, *, dropped: bool) -> None:
         self._stream, self._dropped, self._failed = stream, dropped, False
@@ -35,7 +35,7 @@ class Stream:
             self._stream.flush()
 
     def give_up(self) -> None:
-        """Leave nothing to be written by the interpreter's end, which would fail once more."""
+        """Leave nothing that the interpreter would write at its end, which would fail again."""
         if self._failed:
             with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
@@ -53,7 +53,7 @@ class Stream:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Meanwhile, standard input, output and error are there and can be relied on."""
+    """A context in which standard input, output and error exist and can be relied on."""
     _open_closed()
     before = sys.stdin, sys.stdout, sys.stderr
     for stream in before:
@@ -71,7 +71,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def _open_closed() -> None:
-    """Give a stream that was closed before Python began (`>&-`) its number back, which else a socket would get."""
+    """Open a stream that was closed before Python began (`>&-`), because otherwise a socket would get its number."""
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):  # results find that they cannot be written
         try:
             os.fstat(number)

@@ -35,10 +35,10 @@ def command(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """What each rank does when, instruction by instruction, beside what was predicted; open FILE in ui.perfetto.dev.
+    """Record what each rank does when, by instruction, beside the prediction; open FILE in ui.perfetto.dev.
 
-    A first run, in which frameworks compile, is not traced. Frameworks that run several instructions in one call show these
-    segments.
+    A first run, in which frameworks compile, is not traced. If a framework runs several instructions in one call, the trace
+    shows these segments.
     """
     path = writable(output)
     request = Request(model, backend=backend, **running)

@@ -1,4 +1,4 @@
-"""Models into graphs: `load` takes a known name, a `.gguf` file, a Hugging Face directory, or a `config.json` alone."""
+"""Front ends turn models into graphs. `load` takes a known name, a `.gguf` file, a Hugging Face directory, or a `config.json`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Decoder", "Model", "load"]
 
 
 def load(name: str | Path) -> Model:
-    """The model that `name` stands for: a known name, a `.gguf` file, a directory with `config.json`, or that file alone.
+    """The model that `name` refers to: a known name, a `.gguf` file, a directory with `config.json`, or that file alone.
 
-    Reads metadata only; ranks read weights. Where there are no weights, the model can be planned but not run.
-    Raises ModelError for an unknown name, a corrupt file, or a model that needs what unitp does not implement.
+    It reads metadata only; ranks read the weights. A model without weights can be planned but not run. Raises ModelError for
+    an unknown name, a corrupt file, or a model that needs what unitp does not implement.
     """
     path = Path(name)
     if os.path.isdir(path):

@@ -1,4 +1,4 @@
-"""Write a graph in Python: each call adds one ONNX operator and gives back the name of what it makes.
+"""Builds a graph in Python: each call adds one ONNX operator and returns the name of its output.
 
 b = Builder("mlp")
 x = b.input("x", "float32", ("batch", 64))
@@ -18,7 +18,7 @@ from unitp.graph.values import Dim, Node, Parameter, State, TensorType
 
 
 class Maker:
-    """What adds nodes of the operator `op` to a graph: `b.MatMul` is one, called as `b.MatMul(x, y)`."""
+    """A function that adds a node of the operator `op` to a graph. `b.MatMul` is one, called as `b.MatMul(x, y)`."""
 
     def __init__(self, builder: Builder, op: str) -> None:
         self.op, self._builder = op, builder
@@ -28,7 +28,7 @@ class Maker:
 
 
 class Builder:
-    """Collects a graph. Operators are methods: `b.MatMul(x, y)`, `b.TopK(x, k=3)` (a tuple where there are several outputs)."""
+    """Collects a graph. Operators are methods: `b.MatMul(x, y)`, `b.TopK(x, k=3)` (which returns a tuple, one name per output)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -43,16 +43,16 @@ class Builder:
         return name
 
     def parameter(self, name: str, shape: tuple[Dim, ...], source: Source, dtype: str = "float32") -> str:
-        """A stored tensor. A symbol among its dims means that `source` can give any number of rows up to its length."""
+        """Add a stored tensor and return its name. With a symbolic dim, `source` gives any number of rows up to its length."""
         self._parameters.append(Parameter(name, self._define(name, TensorType(dtype, shape)), source))
         return name
 
     def random(self, name: str, shape: tuple[int, ...], *, seed: int, scale: float = 0.1, offset: float = 0.0) -> str:
-        """A parameter of normal random numbers, made in each rank from the seed."""
+        """Add a parameter of normal random numbers, which each rank generates from the seed."""
         return self.parameter(name, shape, RandomSource(seed, shape, scale, offset))
 
     def state(self, name: str, dtype: str, shape: tuple[Dim, ...]) -> str:
-        """A tensor kept between calls, zero at first; `keep` says what replaces it."""
+        """Add a tensor that is kept between calls, zero at first. `keep` sets the value that replaces it."""
         self._define(name, TensorType(dtype, shape))
         return name
 
@@ -60,7 +60,10 @@ class Builder:
         self._states.append(State(state, value, self.types[state]))
 
     def op(self, op: str, *inputs: str, name: str | tuple[str, ...] = "", **attrs: Any) -> Any:
-        """Add operator `op`; `name` names its outputs (one name: the first; none: made up). Returns a name, or a tuple of them."""
+        """Add operator `op` and return the name of its output, or a tuple of names.
+
+        `name` names the outputs (a single name is for the first); without it, names are generated.
+        """
         count = output_count(op)
         first, *rest = (name,) if isinstance(name, str) else name
         first = first or f"{op.lower()}_{len(self._nodes)}"

@@ -1,7 +1,7 @@
-"""Chat messages to a prompt, by the model's own template: a stranger's program, rendered in a limited process (`render`).
+"""Chat messages become a prompt by the model's template. It is untrusted code, rendered in a limited process (`render`).
 
-The process has seconds and memory of its own, an empty environment but for the time zone, no open file but its request and
-answer, and is killed for sure. It takes 60 ms to start.
+The process has limits of time and memory, an environment with nothing but the time zone, and no open files but its
+request and answer. It is always killed in the end. It takes 60 ms to start.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ SCRIPT = Path(unitp.frontends.render.__file__).absolute()
 
 
 class Message(msgspec.Struct, frozen=True):
-    """`role` is system, user or assistant."""
+    """A message of a chat. `role` is "system", "user" or "assistant"."""
 
     role: str
     content: str
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """One of them is given; see `render`."""
+    """The answer of the process: exactly one of these fields is given (see `render`)."""
 
     text: str | None = None
     refused: str | None = None
@@ -59,10 +59,10 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = True) -> str:
-    """The prompt for these messages; with `answer`, up to where the assistant's words begin.
+    """The prompt for these messages. With `answer` it ends where the assistant's words begin.
 
-    Raises ModelError where the model has no template, or the template fails, refuses the messages, or takes more than
-    `SECONDS`, `MEMORY` or `OUTPUT`; InputError for messages that are no Unicode.
+    Raises ModelError if the model has no template, or the template fails, refuses the messages, or needs more than
+    `SECONDS`, `MEMORY` or `OUTPUT`. Raises InputError for messages that are not Unicode.
     """
     if model.decoder is None or not model.decoder.chat_template:
         raise ModelError(f"model {model.name} has no chat template", hint="Leave out --chat.")
@@ -90,7 +90,7 @@ def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = Tru
 
 
 def _answer(request: bytes, failed: str) -> _Answer:
-    """What a new process answers. Raises ModelError that begins with `failed` where it ends without an answer."""
+    """The answer of a new process. Raises ModelError that begins with `failed` if it ends without an answer."""
     with at_host("the process of a chat template"), _unnamed("request") as given, _unnamed("answer") as taken:
         given.write(request)
         given.seek(0)
@@ -110,7 +110,7 @@ def _answer(request: bytes, failed: str) -> _Answer:
 
 
 def _run(given: int, taken: int) -> tuple[int, bytes]:
-    """The exit code and the last words of a new process with these files, which is dead then."""
+    """The exit code and last words of a new process with these files. It has ended when this returns."""
     if not sys.executable:
         raise HostError("this program does not know its Python interpreter, which renders chat templates")
     limits = map(str, (SECONDS, MEMORY, OUTPUT))
@@ -140,13 +140,13 @@ def _run(given: int, taken: int) -> tuple[int, bytes]:
 
 
 def _folders() -> list[str]:
-    """Where jinja2 and what it needs are found."""
+    """The folders of jinja2 and its dependencies."""
     specs = [find_spec(name) for name in ("jinja2", "markupsafe")]
     return [*dict.fromkeys(os.fspath(Path(s.origin).absolute().parents[1]) for s in specs if s and s.origin)]
 
 
 def _environment() -> dict[str, str]:
-    """The time zone, and where an interpreter's own libraries are."""
+    """The time zone, and the variables by which an interpreter finds its libraries."""
     found = {name: os.environ[name] for name in ("TZ", "LD_LIBRARY_PATH") if name in os.environ}
     if "LD_LIBRARY_PATH" in found:
         folders = found["LD_LIBRARY_PATH"].split(os.pathsep)

@@ -1,6 +1,6 @@
-"""Numbers and texts out of a model file's metadata, where any value can be of any kind.
+"""Numbers and texts from a model file's metadata, in which any value can have any type.
 
-A missing or impossible value is a ModelError that names the file, the key, what was seen and what is wanted.
+A missing or impossible value is a ModelError that names the file, the key, the value seen and what is wanted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_UNKNOWN = 16
 
 
 class Fields:
-    """Values by key. None counts as missing, as in JSON; `prefix` is what the file writes before each key."""
+    """Values by key. None counts as missing, as in JSON. `prefix` is what the file writes before each key."""
 
     def __init__(self, values: Mapping[str, Any], where: object, prefix: str = "") -> None:
         self.values, self.where, self.prefix = values, where, prefix
@@ -30,14 +30,14 @@ class Fields:
         return self.values.get(key)
 
     def whole(self, key: str, default: int | None = None, *, most: int = MOST) -> int:
-        """A whole number from 1 to `most`."""
+        """A whole number from 1 to `most`. Raises ModelError for any other value."""
         value = self._given(key, default)
         if type(value) is not int or not 1 <= value <= most:
             raise self.wrong(key, f"a whole number from 1 to {most}")
         return value
 
     def real(self, key: str, default: float | None = None, *, least: float = 0.0) -> float:
-        """A finite number above zero, and at least `least`."""
+        """A finite number above zero that is at least `least`. Raises ModelError for any other value."""
         value = self._given(key, default)
         if type(value) not in (int, float) or not (0 < value < math.inf and least <= value <= sys.float_info.max):
             raise self.wrong(key, f"a number of at least {least}" if least else "a number above 0")
@@ -50,14 +50,14 @@ class Fields:
         return value
 
     def text(self, key: str) -> str:
-        """A string, empty where there is none."""
+        """A string, empty if the key is missing. Raises ModelError for any other value."""
         value = self._given(key, "")
         if type(value) is not str:
             raise self.wrong(key, "a string")
         return value
 
     def ids(self, key: str) -> tuple[int, ...]:
-        """A token id, a list of them, or none."""
+        """Token ids, from one id, a list of them, or a missing key. Raises ModelError for any other value."""
         value = self._given(key, ())
         found = tuple(value) if isinstance(value, list | tuple) else (value,)
         if any(type(i) is not int for i in found):
@@ -65,7 +65,7 @@ class Fields:
         return found
 
     def texts(self, key: str) -> list[str]:
-        """A list of strings, empty where there is none."""
+        """A list of strings, empty if the key is missing. Raises ModelError for any other value."""
         value = self._given(key, [])
         if not isinstance(value, list) or any(type(v) is not str for v in value):
             raise self.wrong(key, "a list of strings")

@@ -38,7 +38,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
 
 
 def load_gguf(path: str | Path, name: str = "") -> Model:
-    """The model in a GGUF file. Raises ModelError where it is corrupt, or needs mathematics that unitp does not do."""
+    """The model in a GGUF file. Raises ModelError if it is corrupt or needs mathematics that unitp does not implement."""
     file = read_gguf(path)
     config = llama_config(file)
     label = name or as_unicode(Path(path).stem)
@@ -74,7 +74,7 @@ def load_gguf(path: str | Path, name: str = "") -> Model:
 
 
 def llama_config(file: GgufFile) -> LlamaConfig:
-    """Sizes and constants. Raises ModelError for keys that are missing, impossible, or not implemented."""
+    """The sizes and constants of a Llama-type decoder. Raises ModelError for missing, impossible or unsupported keys."""
     meta, path = file.metadata, file.path
     architecture = meta.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
@@ -126,7 +126,7 @@ def llama_config(file: GgufFile) -> LlamaConfig:
 
 
 def _divisors(file: GgufFile, given: Fields, head_dim: int) -> tuple[float, ...]:
-    """What rotary frequencies are divided by: llama3's factors are a tensor, linear scaling is one number."""
+    """The divisors of the rotary frequencies: llama3's factors are a tensor, linear scaling is one number."""
     kind = given.text("rope.scaling.type") or "none"
     if kind not in ("none", "linear"):
         raise ModelError(f'{file.path} has RoPE scaling "{kind}", which unitp does not implement')

@@ -1,7 +1,7 @@
-"""GGUF files: metadata and where each tensor lies, without reading one.
+"""Reads from a GGUF file its metadata and the position of each tensor, but no tensor.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. The reader is our own because
-the `gguf` package's takes 1.7 s for a vocabulary of 49152; dequantisation (in the ranks) is the package's.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. The reader is our own
+because that of the `gguf` package takes 1.7 s for a vocabulary of 49152. The ranks dequantise with the package.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _stored_bytes(path: str, name: str, source: GgufSource) -> int:
 
 @lru_cache
 def _block(kind: int) -> tuple[int, int] | None:
-    """Numbers and bytes of a block of this GGML type; None where the `gguf` package does not know it or cannot dequantise it."""
+    """The numbers and bytes per block of this GGML type, or None if the `gguf` package cannot dequantise it."""
     import numpy as np
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize

@@ -2,8 +2,8 @@
 
 A `config.json` alone, or a directory without weights, gives the same graph with parameters that have no data.
 
-Every key of the config is known: used, refused unless it has the value that means "as usual", or without a bearing on the
-mathematics. An unknown key is refused by name, since what it changes cannot be known.
+Every key of the config is known. Some are used, some are refused unless they have their usual value, and the others do
+not affect the mathematics. An unknown key is refused by name, because its effect cannot be known.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ ROWS = 4096
 
 
 def load_huggingface(path: str | Path, name: str = "") -> Model:
-    """The model in a directory. Raises ModelError where files are missing or corrupt, or mathematics is not implemented."""
+    """The model in a directory. Raises ModelError if files are missing or corrupt, or mathematics is not implemented."""
     folder = Path(path)
     where = folder / "config.json"
     config = read_json(where, ModelError)
@@ -134,7 +134,7 @@ def load_huggingface(path: str | Path, name: str = "") -> Model:
 
 
 def load_config(path: str | Path) -> Model:
-    """The model that a `config.json` tells of, without data. It is named for the folder that the file is in."""
+    """The model of a config file, without weights. It is named after its folder, or after a file not called `config.json`."""
     file = Path(path)
     name = as_unicode(file.resolve().parent.name if file.name == "config.json" else file.stem)
     why = f"{file} tells of shapes only"
@@ -142,7 +142,7 @@ def load_config(path: str | Path) -> Model:
 
 
 def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str, folder: Path | None = None) -> Model:
-    """The model of a config, without data; `why` says so to whoever wants to run it. `folder` may hold a tokenizer."""
+    """The model of a config, without weights. `why` is the reason that a user gets who runs it. `folder` may have a tokenizer."""
     _require_known(config, where)
     llama = _config(config, where)
     if llama.layers > MOST_LAYERS:  # stored weights would have to be there for each
@@ -153,7 +153,7 @@ def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str
 
 
 def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folder: Path | None) -> Decoder:
-    """What generation needs, from the files beside the config (none: from the config alone)."""
+    """What generation needs, from the files beside the config, or from the config alone."""
     tokens, ids = Fields(config, where), Fields({}, where)
     settings, template, tokenizer = Fields({}, where), "", None
     if folder is not None:
@@ -199,7 +199,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    """The `model_type`, or where a config does not say it, that of its architecture."""
+    """The `model_type`, or if the config has none, that of its architecture."""
     kind, named = config.get("model_type"), config.get("architectures")
     if kind is None and isinstance(named, list):
         kind = next((kind for kind, architecture in ARCHITECTURES.items() if named == [architecture]), None)
@@ -207,7 +207,7 @@ def _kind(config: Mapping[str, Any]) -> str:
 
 
 def _require_known(config: Mapping[str, Any], where: object) -> None:
-    """Raises ModelError naming everything that unitp does not implement, and every key that it does not know."""
+    """Raise ModelError that names everything that unitp does not implement and every unknown key."""
     kind, named, problems = _kind(config), config.get("architectures"), []
     if kind not in ARCHITECTURES:
         problems.append(f"model_type={shortened(config.get('model_type'))} (known: {', '.join(ARCHITECTURES)})")
@@ -265,7 +265,7 @@ def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
 
 
 def _context(given: Fields, kind: str) -> int:
-    """The longest context. Within a sliding window attention is plain, so a window only shortens it."""
+    """The longest context. Sliding attention is plain attention within its window, so a window only shortens the context."""
     context = given.whole("max_position_embeddings")
     named = "sliding_window" in given.values
     window = given.whole("sliding_window", MISTRAL_WINDOW if kind == "mistral" and not named else context)
@@ -274,12 +274,12 @@ def _context(given: Fields, kind: str) -> int:
 
 
 def _has_weights(folder: Path) -> bool:
-    """Whether a directory holds safetensors at all (then they have to be whole)."""
+    """Whether a directory has safetensors at all. If so, they must be complete."""
     return any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").exists()
 
 
 def _weights(folder: Path) -> dict[str, Source]:
-    """All weights under GGUF's names, without tables that follow from the config."""
+    """All weights by GGUF's names, without tables that follow from the config."""
     index = folder / "model.safetensors.index.json"
     found = read_sharded(index) if index.exists() else read_safetensors(folder / "model.safetensors")
     wrong = [f'"{name}" has dtype {s.dtype}' for name, s in found.items() if s.dtype not in FLOATS]
@@ -292,7 +292,7 @@ def _weights(folder: Path) -> dict[str, Source]:
 
 
 def _experts(found: Mapping[str, FileSource]) -> dict[str, Source]:
-    """The experts of each layer as one tensor. Raises ModelError where one is missing, or has another shape."""
+    """The weights with the experts of each layer stacked to one tensor. Raises ModelError if one is missing or has another shape."""
     groups: dict[tuple[str, str], dict[int, FileSource]] = {}
     for name, source in found.items():
         if match := EXPERT.fullmatch(name):
@@ -312,7 +312,7 @@ def _experts(found: Mapping[str, FileSource]) -> dict[str, Source]:
 
 
 def _require_tied(weights: dict[str, Source], where: Path) -> None:
-    """Drops a stored head that is the embedding once more; raises ModelError where it is another."""
+    """Drop a stored head that equals the embedding. Raises ModelError if it differs."""
     head, table = weights.pop("output.weight", None), weights.get("token_embd.weight")
     if head is None or table is None:
         return
@@ -330,7 +330,7 @@ def _require_tied(weights: dict[str, Source], where: Path) -> None:
 
 
 def _renamed(name: str) -> str:
-    """A Hugging Face tensor name in GGUF's words; a name that is none stays as it is, marked as foreign."""
+    """GGUF's name for a Hugging Face tensor. A name without one stays as it is, marked as foreign."""
     if name in NAMES:
         return NAMES[name]
     parts = name.split(".")
@@ -342,7 +342,7 @@ def _renamed(name: str) -> str:
 
 
 def spelled(name: str) -> str:
-    """A name in GGUF's words as a Hugging Face file has it."""
+    """The name in a Hugging Face file for a name of GGUF's."""
     if name.startswith(FOREIGN):
         return name.removeprefix(FOREIGN)
     back = {gguf: own for own, gguf in NAMES.items()}

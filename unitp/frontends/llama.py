@@ -1,12 +1,12 @@
 """The graph of a Llama-type decoder: grouped attention with rotary positions and caches, gated MLP, a head with candidates.
 
-Where a layer has experts (Mixtral), all of them are computed for every token, and those that its router did not choose count
-for nothing: the experts are a dim, a factor of two contractions, over which ranks can be split (each then adds up what its
-experts make). That costs experts/chosen times the work of routing tokens, which is what runs and what plans are priced with.
+If a layer has experts (Mixtral), all of them are computed for every token, and those that its router did not choose get
+weight zero. The experts are a dim, and a factor of two contractions, so ranks can split it; each rank then sums what its
+experts produce. That costs experts/chosen times the work of routing tokens, and plans are priced with this cost.
 
 Inputs of a call with S tokens per sequence after p old ones: `input_ids`, `position_ids` (p, p+1, ...), `write_indices` (p),
-`kv_length` (p + S), and `logits_index`, the positions whose logits are wanted. Outputs: `logits` of those positions, and the
-`candidates` largest of them with their ids. Caches are written in place and read up to `live` rows.
+`kv_length` (p + S), and `logits_index`, the positions whose logits are computed. Outputs: `logits` of those positions, and
+the `candidates` largest of them with their ids. Caches are written in place and read up to `live` rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_NAMED = 8
 class LlamaConfig(msgspec.Struct, frozen=True):
     """Sizes and constants. `interleaved`: rotary pairs are (2i, 2i+1), else (i, i + dim/2). `rope_divisors`: per frequency.
 
-    `experts`: how many a layer has (0: one plain MLP), of which each token has `chosen`. `qkv_bias`, `output_bias` (of
+    `experts` is their number in a layer (0: one plain MLP), of which each token has `chosen`. `qkv_bias`, `output_bias` (of
     attention) and `mlp_bias` say which projections have a bias.
     """
 
@@ -54,7 +54,7 @@ class LlamaConfig(msgspec.Struct, frozen=True):
 
 
 def weight_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every weight, by GGUF's names; matrices are stored as [out, in]."""
+    """The name and shape of every weight, by GGUF's names. Matrices are stored as [out, in]."""
     c, q, kv = config, config.heads * config.head_dim, config.kv_heads * config.head_dim
     mlp = (
         ("ffn_gate", c.hidden, c.width, c.mlp_bias),
@@ -93,12 +93,11 @@ def decoder_graph(
     where: object = "",
     spelled: Callable[[str], str] = str,
 ) -> Graph:
-    """The graph; `weights` has sources under GGUF's names (`blk.0.attn_q.weight`).
+    """The graph of a decoder. `weights` maps GGUF's names (`blk.0.attn_q.weight`) to sources.
 
-    For errors: `where` the weights are from, and what `spelled` makes of such a name to have it as the file does.
-
-    Raises ModelError for sizes that do not fit together, and for weights that are missing, of another shape, or of no use:
-    a weight that nothing uses means mathematics that nobody asked for.
+    For errors, `where` says where the weights are from, and `spelled` gives the file's name for one of GGUF's. Raises
+    ModelError for sizes that do not fit together, and for weights that are missing, have another shape, or are unused: an
+    unused weight means mathematics that the graph does not have.
     """
     if config.heads % config.kv_heads:
         raise ModelError(
@@ -112,7 +111,7 @@ def decoder_graph(
 
 
 def _misfits(config: LlamaConfig, weights: Mapping[str, Source], spelled: Callable[[str], str]) -> Iterator[str]:
-    """What is missing, has another shape, or is of no use. Lazy: a corrupt number of layers can be four billion."""
+    """What is missing, has another shape, or is unused. Lazy, because a corrupt number of layers can be four billion."""
     used = set()
     for name, shape in weight_shapes(config):
         used.add(name)
@@ -151,7 +150,7 @@ class _Decoder:
         return b.graph(logits, *b.TopK(logits, k="candidates", name=("top_values", "top_ids")))
 
     def rope_table(self, part: str) -> str:
-        """As many rows as the caches have, however many positions the model was made for."""
+        """The rotary table. It has as many rows as the caches, however many positions the model was made for."""
         c = self.c
         source = RopeSource(part, c.max_context, c.head_dim, c.rope_base, c.rope_divisors)
         return self.b.parameter(f"rope_{part}", ("cache", c.head_dim // 2), source)
@@ -167,7 +166,7 @@ class _Decoder:
         return str(self.b.Add(y, self.weight(f"{name}.bias", n)) if bias else y)
 
     def heads(self, name: str, x: str, count: int) -> str:
-        """A projection as batch, heads, positions, head size."""
+        """A projection in the shape [batch, heads, positions, head size]."""
         c = self.c
         y = self.linear(name, x, count * c.head_dim, c.width, c.qkv_bias)
         return str(self.b.Transpose(self.b.Reshape(y, shape=("batch", "seq", count, c.head_dim)), perm=(0, 2, 1, 3)))
@@ -198,7 +197,7 @@ class _Decoder:
         return self.linear(f"{at}_down", b.Mul(gate, up), c.width, c.hidden, c.mlp_bias)
 
     def mixture(self, layer: int, x: str) -> str:
-        """Sum over experts e of share(e) * mlp_e(x); the shares of those that were not chosen are zero."""
+        """Sum over experts e of share(e) * mlp_e(x). The shares of experts that were not chosen are zero."""
         b, c, at = self.b, self.c, f"blk.{layer}.ffn"
         wide = (c.experts, c.hidden, c.width)
         first = [self.weight(f"{at}_{part}_exps.weight", *wide) for part in ("gate", "up")]
@@ -208,7 +207,7 @@ class _Decoder:
         return str(b.Einsum(b.Mul(b.Mul(b.Swish(gate), up), shares), last, equation="bsef,efd->bsd"))
 
     def shares(self, layer: int, x: str) -> str:
-        """The share of every expert in a token, batch by seq by experts: the chosen ones' probabilities, scaled to sum to one."""
+        """The share of every expert, [batch, seq, experts]: the chosen experts' probabilities, scaled to sum to one."""
         b, c = self.b, self.c
         router = b.Transpose(self.weight(f"blk.{layer}.ffn_gate_inp.weight", c.experts, c.width), perm=(1, 0))
         best, ids = b.TopK(b.Softmax(b.MatMul(x, router)), k=c.chosen)

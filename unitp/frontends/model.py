@@ -1,4 +1,4 @@
-"""A model: its graph, and what a language model needs beside it (context, stop tokens, tokenizer, chat template)."""
+"""A model: its graph, and what a language model needs in addition (context, stop tokens, tokenizer, chat template)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoder:
-    """What generation needs to know of a decoder. `chat_template` is jinja2 source, or empty."""
+    """What generation needs to know about a decoder. `chat_template` is jinja2 source, or empty."""
 
     max_context: int
     vocab: int
@@ -28,7 +28,7 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Model:
-    """`decoder` is None for a graph that is no language model."""
+    """A graph with its `decoder`, which is None if the graph is not a language model."""
 
     name: str
     graph: Graph
@@ -36,7 +36,7 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Made when it is first needed. Raises ModelError where the model has none that unitp knows."""
+        """The tokenizer, loaded on first use. Raises ModelError if the model has none that unitp knows."""
         from unitp.frontends.tokenizer import load_tokenizer
 
         if self.decoder is None or self.decoder.tokenizer is None:
@@ -45,7 +45,7 @@ class Model:
 
     @cached_property
     def speller(self) -> Tokenizer | IdStreams:
-        """What makes text of generated tokens: the tokenizer, or their numbers where there is none or of an unknown kind."""
+        """The object that turns generated tokens into text: the tokenizer, or token numbers if it is missing or of an unknown kind."""
         from unitp.frontends.tokenizer import IdStreams, UnknownTokenizer
 
         source = None if self.decoder is None else self.decoder.tokenizer

@@ -1,9 +1,9 @@
 """The process in which a chat template is rendered: `python -I -S .../render.py SECONDS MEMORY OUTPUT FOLDER...`.
 
-A template is a stranger's program. The sandbox keeps it from what is not its own, but it may still compute for ever or ask
-for all memory, which only a process can be kept from: limits come first, then the request (JSON on standard input), then
-the template. The answer (JSON on standard output) is `text`, or `refused` (by `raise_exception`), or `error`, or the `limit`
-that was reached.
+A template is untrusted code. The sandbox keeps it away from everything outside, but it may still compute forever or use
+all memory, and only limits on a process prevent that. So limits are set first, then the request is read (JSON on standard
+input), then the template runs. The answer (JSON on standard output) is `text`, or `refused` (by `raise_exception`), or
+`error`, or the `limit` that was reached.
 
 This file is run by its path, with jinja2 from FOLDER... and nothing else of unitp. Tags, globals and filters are those of
 transformers (`transformers.utils.chat_template_utils`, 5.23), so that a template means here what its author saw.
@@ -25,14 +25,14 @@ LONGEST = 2000
 
 
 def limit(kind: int, most: int, hard: int | None = None) -> None:
-    """Lower a limit of this process; one that is lower already stays."""
+    """Lower a limit of this process. A limit that is already lower stays."""
     found = resource.getrlimit(kind)[1]
     least = [n if found == resource.RLIM_INFINITY else min(n, found) for n in (most, hard or most)]
     resource.setrlimit(kind, (least[0], least[1]))
 
 
 def limit_all(seconds: int, memory: int, output: int) -> None:
-    """Seconds of processor time, bytes of memory and of output; no other file is written, no process is started."""
+    """Limit seconds of processor time, bytes of memory and bytes of output. No other file can be written, no process started."""
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_CPU, seconds, seconds + 1)  # SIGXCPU, then SIGKILL
     limit(resource.RLIMIT_AS, memory)
@@ -41,7 +41,7 @@ def limit_all(seconds: int, memory: int, output: int) -> None:
 
 
 def environment() -> Environment:
-    """The sandbox, with what transformers gives to chat templates."""
+    """The sandbox, with everything that transformers gives to chat templates."""
     from datetime import datetime
     from typing import NoReturn
 
@@ -53,13 +53,13 @@ def environment() -> Environment:
     from jinja2.utils import Namespace
 
     class Sandbox(ImmutableSandboxedEnvironment):
-        """Refuses what is unsafe at once; jinja2's own prints nothing in its place and goes on."""
+        """A sandbox that refuses unsafe access at once; jinja2's own prints nothing in its place and goes on."""
 
         def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
             raise SecurityError(f"access to {attribute!r} of a {type(obj).__name__} is unsafe")
 
     class Generation(Extension):
-        """`{% generation %}`: around what the assistant says. It marks these words for training and prints them as they are."""
+        """`{% generation %}` stands around the assistant's words. It marks them for training, and prints them unchanged."""
 
         tags = {"generation"}  # noqa: RUF012  (jinja2's declaration is no ClassVar)
 
@@ -104,7 +104,7 @@ def environment() -> Environment:
     def to_json(
         value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
     ) -> str:
-        """Without jinja2's escapes for HTML."""
+        """JSON without jinja2's escapes for HTML."""
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
@@ -119,7 +119,7 @@ def environment() -> Environment:
 
 
 class RefusedError(Exception):
-    """The template's own `raise_exception`."""
+    """The template called `raise_exception`."""
 
 
 def answer(request: dict[str, Any]) -> bytes:
@@ -136,7 +136,7 @@ def answer(request: dict[str, Any]) -> bytes:
 
 
 def told(kind: str, error: Exception) -> bytes:
-    """An error in words, which may themselves be the template's."""
+    """The text of an error, which may itself be the template's."""
     try:
         words = str(error)[:LONGEST]
     except Exception as other:  # noqa: BLE001  (the words of an error are a program, too)

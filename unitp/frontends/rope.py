@@ -1,7 +1,7 @@
 """Rotary frequencies as a Hugging Face config describes them: plain, `linear`, or `llama3`.
 
-Frequency i of d/2 is `base**(-2 i / d) / divisor[i]`. The settings come as `rope_scaling` beside `rope_theta`, or since
-transformers 5 together as `rope_parameters`.
+Frequency i of d/2 is `base**(-2 i / d) / divisor[i]`. The settings are in `rope_scaling` beside `rope_theta`, or, since
+transformers 5, together in `rope_parameters`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROPE_KEYS: dict[str, tuple[str, ...]] = {
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary settings under their old name or the new one; plain where there are none."""
+    """The rotary settings under their old or new name; plain if there are none."""
     old, new = (config.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
     return dict(old or new) if isinstance(old or new, dict) else {}
 
@@ -32,7 +32,7 @@ def _kind(settings: Mapping[str, Any]) -> Any:
 
 
 def unknown_rope(config: Mapping[str, Any]) -> list[str]:
-    """What the rotary settings hold that is not implemented."""
+    """The parts of the rotary settings that are not implemented."""
     for key in ("rope_scaling", "rope_parameters"):
         if not isinstance(config.get(key) or {}, dict):
             return [f"{key}={shortened(config[key])}"]
@@ -53,7 +53,7 @@ def unknown_rope(config: Mapping[str, Any]) -> list[str]:
 
 
 def rope_divisors(config: Mapping[str, Any], head_dim: int, where: object) -> tuple[float, tuple[float, ...]]:
-    """Base and divisors of the rotary frequencies: plain, `linear`, or `llama3`."""
+    """The base and the divisors of the rotary frequencies: plain, `linear`, or `llama3`."""
     settings = _settings(config)
     kind, given = _kind(settings), Fields(settings, where, "RoPE's ")
     base = given.real("rope_theta", Fields(config, where).real("rope_theta", 10000.0, least=1.0), least=1.0)
@@ -73,7 +73,7 @@ def rope_divisors(config: Mapping[str, Any], head_dim: int, where: object) -> tu
 
 
 def _llama3(frequency: float, factor: float, low: float, high: float, context: float) -> float:
-    """What a frequency is divided by: 1 for short wavelengths, `factor` for long ones, a blend between (Llama 3.1)."""
+    """The divisor of a frequency: 1 for short wavelengths, `factor` for long ones, a blend between (Llama 3.1)."""
     wavelength = 2.0 * math.pi / frequency
     if wavelength < context / high:
         return 1.0

@@ -1,7 +1,7 @@
-"""Safetensors files, one or many by an index: where each tensor lies, without reading one.
+"""Reads from safetensors files, single or sharded with an index, the position of each tensor, but no tensor.
 
-The format: https://huggingface.co/docs/safetensors. The package gives tensors, not offsets, which are what ranks need. All
-sizes are checked here, since ranks trust them.
+The format: https://huggingface.co/docs/safetensors. The package gives tensors, but ranks need offsets. All sizes are
+checked here, because ranks trust them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_sharded(index: Path) -> dict[str, FileSource]:
 
 
 def read_safetensors(path: Path) -> dict[str, FileSource]:
-    """Where each tensor of a file lies. Raises ModelError for a missing, truncated or corrupt file."""
+    """The source of each tensor of a file. Raises ModelError for a missing, truncated or corrupt file."""
     with opened(path, ModelError, hint="Weights are read from safetensors.") as file:
         size = require_whole(file, path, ModelError)
         length = int.from_bytes(file.read(HEADER), "little")
@@ -62,7 +62,7 @@ def read_safetensors(path: Path) -> dict[str, FileSource]:
 
 
 def _require_contiguous(path: Path, found: Mapping[str, FileSource], begin: int, size: int) -> None:
-    """Raise ModelError where tensors overlap, or bytes belong to none of them, as the package does."""
+    """Raise ModelError if tensors overlap or bytes belong to no tensor, as the package does."""
     at, last = begin, "the header"
     for name, source in sorted(found.items(), key=lambda item: (item[1].offset, _stored_bytes(item[1]))):
         if source.offset != at:
@@ -75,7 +75,7 @@ def _require_contiguous(path: Path, found: Mapping[str, FileSource], begin: int,
 
 
 def _entry(path: Path, name: str, entry: Any, begin: int) -> FileSource:
-    """One tensor of a header."""
+    """The source of one tensor of a header."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         raise ModelError(f'{path} is corrupt: tensor "{name}" is {shortened(entry)}')
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -1,11 +1,12 @@
-"""Text to token ids and back as SentencePiece's BPE does it: the tokenizer "llama" of GGUF files (Llama 2, TinyLlama, Mistral).
+"""Text to token ids and back, like SentencePiece's BPE: the tokenizer "llama" of GGUF files (Llama 2, TinyLlama, Mistral).
 
     a space is written as "▁", and one more stands before each stretch of text between special tokens;
     while two neighbours join to a token: join those whose token has the highest score, the leftmost of equals;
     a character that is no token becomes the tokens of its bytes
 
-The merging is our own: the `tokenizers` package ranks pairs, and no ranking of pairs is "the leftmost of equals" where scores
-are equal (files made from a `tokenizer.json` have one score for all); nor does its decoder keep a good byte beside a stray one.
+The merging is our own. The `tokenizers` package ranks pairs, and no ranking of pairs means "the leftmost of equals" where
+scores are equal (files made from a `tokenizer.json` have one score for all). Nor does its decoder keep a good byte beside
+a stray one.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ REFUSED = ("add_eos_token", "remove_extra_whitespaces", "precompiled_charsmap")
 
 
 class SentencePiece:
-    """`encode` text to ids (special tokens written in the text are recognised), `decode` ids to text without special tokens."""
+    """`encode` turns text (with special tokens in it) into ids, `decode` turns ids into text without special tokens."""
 
     def __init__(
         self, pieces: Sequence[str], scores: Sequence[float], kinds: Sequence[int], *, unknown: int | None, bos: int | None,
         space: bool,
     ) -> None:  # fmt: skip
-        """`bos` begins a prompt, if it is given; `space`: whether text is encoded with a space before it."""
+        """`bos`, if given, begins a prompt. `space` says whether text is encoded with a space before it."""
         self._ids = {piece: i for i, piece in enumerate(pieces)}
         self._scores, self._unknown, self._bos, self._space = scores, unknown, bos, space
         self._bytes = [self._ids.get(f"<0x{byte:02X}>") for byte in range(256)]
@@ -64,7 +65,7 @@ class SentencePiece:
         return ByteStream(self._texts)
 
     def _parts(self, text: str) -> list[str | int]:
-        """The text between special tokens, and these; longer ones are looked for first."""
+        """The stretches of text between special tokens, and these tokens. Longer ones are looked for first."""
         parts: list[str | int] = [text] if text else []
         for piece, token in self._special:
             if piece in text:
@@ -72,13 +73,16 @@ class SentencePiece:
         return parts
 
     def _merged(self, text: str) -> list[int]:
-        """Token ids of text without special tokens. What begins at character i ends at `ends[i]`, 0 if that was joined to others."""
+        """Token ids of text without special tokens.
+
+        The piece that begins at character i ends at `ends[i]`, which is 0 if it was joined to the piece before it.
+        """
         size, scores = len(text), self._scores
         ends, before = list(range(1, size + 1)), list(range(-1, size - 1))
         queue: list[tuple[float, int, int, int]] = []
 
         def offer(left: int) -> None:
-            """Note that what begins here and its right neighbour could be joined."""
+            """Record that the piece that begins here and its right neighbour could be joined."""
             if left >= 0 and (right := ends[left]) < size:
                 token = self._ids.get(text[left : ends[right]])
                 if token is not None:
@@ -98,7 +102,7 @@ class SentencePiece:
         return self._tokens(text, ends)
 
     def _tokens(self, text: str, ends: Sequence[int]) -> list[int]:
-        """Ids of the pieces; unknown characters that follow each other are one unknown token."""
+        """The ids of the pieces. Consecutive unknown characters are one unknown token."""
         ids: list[int] = []
         at, was_known = 0, True
         while at < len(text):
@@ -112,13 +116,13 @@ class SentencePiece:
         return ids
 
     def _fallback(self, piece: str) -> list[int]:
-        """The tokens of a character's bytes; none where one of these has no token."""
+        """The tokens of a character's bytes, or none if a byte has no token."""
         found = [self._bytes[byte] for byte in piece.encode(errors="replace")]
         return [i for i in found if i is not None] if None not in found else []
 
 
 class ByteStream:
-    """The text that each further token adds to a text. A character whose bytes are spread over tokens comes with the last of them."""
+    """The text that each further token adds. A character whose bytes are spread over tokens comes with the last of them."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         self._texts = texts
@@ -128,7 +132,7 @@ class ByteStream:
         return self._decoder.decode(self._texts[token] if 0 <= token < len(self._texts) else b"")
 
     def end(self) -> str:
-        """What was held back: an unfinished character shows as a replacement character."""
+        """The text that was held back. An unfinished character becomes a replacement character."""
         return self._decoder.decode(b"", final=True)
 
 
@@ -143,7 +147,7 @@ def _split(text: str, piece: str, token: int) -> Iterator[str | int]:
 
 
 def _text(piece: str, kind: int) -> bytes:
-    """What a token adds to a text. Raises ValueError for a token of a byte that names none."""
+    """The text that a token adds. Raises ValueError for a byte token that names no byte."""
     if kind == BYTE:
         return bytes([int(piece[3:5], 16)])
     if kind == USER_DEFINED:
@@ -152,7 +156,7 @@ def _text(piece: str, kind: int) -> bytes:
 
 
 def sentencepiece(given: Fields) -> SentencePiece:
-    """From the metadata of a GGUF file. Raises ModelError where it is incomplete, corrupt, or has what is not implemented."""
+    """The tokenizer in a GGUF file's metadata. Raises ModelError if it is incomplete, corrupt or not implemented."""
     for key in REFUSED:
         if given.get(f"tokenizer.ggml.{key}") not in (None, False, []):
             raise given.wrong(f"tokenizer.ggml.{key}", "none, as unitp does not implement it")
@@ -185,7 +189,7 @@ def sentencepiece(given: Fields) -> SentencePiece:
 
 
 def _special_id(given: Fields, name: str) -> int:
-    """The id of "bos" or "unknown"; -1 for none."""
+    """The id of "bos" or "unknown", or -1 if there is none."""
     first, *more = given.ids(f"tokenizer.ggml.{name}_token_id") or DEFAULTS[name]
     if more:
         raise given.wrong(f"tokenizer.ggml.{name}_token_id", "one token id")

@@ -1,7 +1,7 @@
-"""Text to token ids and back, from a GGUF file's metadata or a `tokenizer.json`.
+"""Text to token ids and back, with the tokenizer of a GGUF file or a `tokenizer.json`.
 
-By the `tokenizers` package, or, for the kind of Llama 2, as SentencePiece does it (`sentencepiece.py`). A stream turns the
-tokens that go on from a text into more text as they come, holding back bytes that do not make a character yet.
+The `tokenizers` package does it, or `sentencepiece.py` for the kind of Llama 2. A stream turns tokens into text as they
+come, and holds back bytes until they form a character.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class JsonTokenizer(msgspec.Struct, frozen=True, tag="json"):
 
 
 class UnknownTokenizer(msgspec.Struct, frozen=True, tag="unknown"):
-    """Of a kind that unitp does not know. The model works on token ids."""
+    """The tokenizer is of a kind that unitp does not know. The model still works on token ids."""
 
     path: str
     kind: str
@@ -57,17 +57,17 @@ MOST_GROWTH = 64.0
 
 
 class TokenStream(Protocol):
-    """The text that each further token adds, and at the end what was held back."""
+    """The text that each further token adds, and at the end the text that was held back."""
 
     def add(self, token: int) -> str: ...
     def end(self) -> str: ...
 
 
 class Tokenizer(Protocol):
-    """`encode` text to ids (special tokens written in the text are recognised), `decode` ids to text without special tokens.
+    """`encode` turns text (with special tokens in it) into ids, `decode` turns ids into text without special tokens.
 
-    With `bos`, what the model wants around a prompt is added: mostly nothing, or a token at its beginning. `stream` gives the
-    text of tokens that go on from some text: what `decode` gives, but with the space that the first of them may begin with.
+    With `bos`, `encode` adds what the model wants around a prompt: mostly nothing, or a token at its beginning. `stream` gives
+    the text of tokens that continue a text: as `decode` does, but with the space that the first of them may begin with.
     """
 
     def encode(self, text: str, *, bos: bool = True) -> list[int]: ...
@@ -77,7 +77,7 @@ class Tokenizer(Protocol):
 
 
 class PackageTokenizer:
-    """One that the `tokenizers` package knows, from the file `where`."""
+    """A tokenizer of the `tokenizers` package, from the file `where`."""
 
     def __init__(self, tokenizer: Any, where: str) -> None:
         self._tokenizer, self._where = tokenizer, where
@@ -107,7 +107,7 @@ class PackageTokenizer:
 class TextStream:
     """The text that each further token adds. A character whose bytes are spread over tokens comes with the last of them.
 
-    Some tokenizers drop a space where decoding begins, so what is decoded always begins with the token of a letter.
+    Some tokenizers drop a space at the beginning of decoding, so decoding here always begins with the token of a letter.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -125,7 +125,7 @@ class TextStream:
         return new[len(old) :]
 
     def end(self) -> str:
-        """What was held back: an unfinished character shows as a replacement character."""
+        """The text that was held back. An unfinished character becomes a replacement character."""
         old, new = self._text(self._shown), self._text(len(self._ids))
         self._shown = len(self._ids)
         return new[len(old) :]
@@ -135,14 +135,14 @@ class TextStream:
 
 
 class IdStreams:
-    """Stands in for a tokenizer where a model has none: the text of tokens is their numbers."""
+    """Replaces a tokenizer if a model has none: the text of tokens is their numbers."""
 
     def stream(self) -> IdStream:
         return IdStream()
 
 
 class IdStream:
-    """Numbers of tokens, with spaces between them."""
+    """The numbers of tokens, separated by spaces."""
 
     _space = ""
 
@@ -155,7 +155,7 @@ class IdStream:
 
 
 def load_tokenizer(source: TokenizerSource) -> Tokenizer:
-    """Raises ModelError for a corrupt file, or a kind of tokenizer that is not known."""
+    """The tokenizer of a source. Raises ModelError for a corrupt file or an unknown kind of tokenizer."""
     if isinstance(source, UnknownTokenizer):
         raise ModelError(
             f'{source.path} has tokenizer model "{source.kind}"; known: {", ".join(KINDS)}',
@@ -217,9 +217,10 @@ def _growth(part: Any) -> float:
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any], path: str) -> GgufTokenizer | UnknownTokenizer:
-    """Raises ModelError for a way of cutting text that is not known: every prompt would be encoded wrongly.
+    """The source of the tokenizer in a GGUF file. Raises ModelError for an unknown way of splitting text.
 
-    Another kind of tokenizer is an error only where text is to be encoded (`load_tokenizer`).
+    With a wrong one every prompt would be encoded wrongly. An unknown kind of tokenizer is an error only when text is encoded
+    (`load_tokenizer`).
     """
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind not in KINDS:
@@ -274,7 +275,7 @@ def _byte_level(given: Fields, path: str) -> PackageTokenizer:
 
 
 def _pre_tokenize(fast: Any, way: str) -> None:
-    """How text is cut before merging."""
+    """How text is split before merging."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     level = pre_tokenizers.ByteLevel

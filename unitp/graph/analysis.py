@@ -1,4 +1,4 @@
-"""What follows from a graph: who reads a value, what is a view, and what depends on parameters alone."""
+"""Facts that follow from a graph: who reads a value, which results are views, and what depends on parameters alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_view(node: Node) -> bool:
 
 
 def static_nodes(graph: Graph) -> set[str]:
-    """The nodes that depend on parameters alone; they run once, when parameters are loaded."""
+    """The nodes that depend on parameters alone. They run once, when parameters are loaded."""
     known = {p.name for p in graph.parameters}
     found = set()
     for node in graph.nodes:
@@ -24,7 +24,7 @@ def static_nodes(graph: Graph) -> set[str]:
 
 
 def kept_values(graph: Graph, static: set[str]) -> set[str]:
-    """What of static nodes is held between calls: read by one as it is or through views, or an output."""
+    """The values of static nodes that are held between calls: a node reads them, directly or through views, or they are outputs."""
     found = {*graph.outputs, *(s.output for s in graph.states)}
     for node in reversed(graph.nodes):
         if node.name not in static or (is_view(node) and found.intersection(node.outputs)):
@@ -33,7 +33,7 @@ def kept_values(graph: Graph, static: set[str]) -> set[str]:
 
 
 def consumers_of(graph: Graph) -> dict[str, list[tuple[Node, int]]]:
-    """The nodes that read a value, each with the place of the operand."""
+    """By value, the nodes that read it, each with the position of the operand."""
     found: dict[str, list[tuple[Node, int]]] = {}
     for node in graph.nodes:
         for operand, name in enumerate(node.inputs):

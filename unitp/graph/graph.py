@@ -1,4 +1,4 @@
-"""What to compute: a graph of ONNX opset-24 operators over named tensors, with symbolic dims (`unitp.graph.values`)."""
+"""A graph says what to compute: ONNX opset-24 operators over named tensors, with symbolic dims (`unitp.graph.values`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unitp.graph.values import Node, Parameter, State, TensorType
 
 
 class Graph(msgspec.Struct, frozen=True, dict=True):
-    """Nodes in topological order, and what goes in and out. Build one with `unitp.frontends.builder.Builder`."""
+    """Nodes in topological order, with inputs, parameters, states and outputs. `unitp.frontends.builder.Builder` makes graphs."""
 
     name: str
     inputs: dict[str, TensorType]
@@ -25,7 +25,7 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def types(self) -> Mapping[str, TensorType]:
-        """The type of every value, by shape inference. Raises GraphError where the graph is not well formed."""
+        """The type of every value, by shape inference. Raises GraphError if the graph is not well formed."""
         known: dict[str, TensorType] = dict(self.inputs)
         known |= {p.name: p.type for p in self.parameters}
         known |= {s.input: s.type for s in self.states}
@@ -50,7 +50,7 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def hash(self) -> str:
-        """Covers structure, shapes, dtypes; not weights, paths or phases. Raises GraphError for names that are no Unicode."""
+        """A hash of structure, shapes and dtypes, but not of weights, paths or phases. Raises GraphError for names not in Unicode."""
         sourceless = (
             self.inputs,
             self.outputs,

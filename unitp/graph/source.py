@@ -1,7 +1,7 @@
-"""Where a parameter's numbers come from: small descriptions that travel to the ranks, which read only their own slices.
+"""Sources say where a parameter's numbers come from. They are small, and are sent to the ranks, which read their own slices.
 
-`unitp.graph.weights.read(source, intervals)` gives the slice of the stored tensor as float32. The driver never reads one.
-A tensor that a config alone tells of has a source without data: it can be planned, and nothing that holds one is run.
+`unitp.graph.weights.read(source, intervals)` gives the slice of the stored tensor as float32. The driver reads no
+weights. A tensor that is known from a config alone has a source without data: it can be planned, but not run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class FileSource(msgspec.Struct, frozen=True, tag="file"):
 
 
 class GgufSource(msgspec.Struct, frozen=True, tag="gguf"):
-    """A tensor of a GGUF file: `kind` is the GGML type's number; blocks run along the last dim. `shape` is row-major."""
+    """A tensor of a GGUF file. `kind` is the number of the GGML type, whose blocks run along the last dim; `shape` is row-major."""
 
     path: str
     offset: int
@@ -30,7 +30,7 @@ class GgufSource(msgspec.Struct, frozen=True, tag="gguf"):
 class RopeSource(msgspec.Struct, frozen=True, tag="rope"):
     """cos or sin of `position * base**(-2 i / dim) / divisors[i]`, computed in float64 and rounded once.
 
-    Its shape is (rows, dim/2), for as many rows as are asked for, up to `length`: the positions that a model was made for.
+    Its shape is (rows, dim/2), for any number of rows up to `length`, the positions that a model was made for.
     """
 
     part: str
@@ -41,7 +41,7 @@ class RopeSource(msgspec.Struct, frozen=True, tag="rope"):
 
 
 class RandomSource(msgspec.Struct, frozen=True, tag="random"):
-    """`offset + scale * normal` from a counter-based generator; an element depends on seed and place only, so slices agree."""
+    """`offset + scale * normal` from a counter-based generator. An element depends only on seed and place, so slices agree."""
 
     seed: int
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class RandomSource(msgspec.Struct, frozen=True, tag="random"):
 
 
 class RowsSource(msgspec.Struct, frozen=True, tag="rows"):
-    """Rows `start:stop` of a stored tensor: a fused projection taken apart."""
+    """Rows `start:stop` of a stored tensor, for example one part of a fused projection."""
 
     of: FileSource | GgufSource
     start: int
@@ -58,19 +58,19 @@ class RowsSource(msgspec.Struct, frozen=True, tag="rows"):
 
 
 class StackSource(msgspec.Struct, frozen=True, tag="stack"):
-    """Stored tensors of one shape, one for each row of a new first dim: the experts of a layer."""
+    """Stored tensors of one shape, stacked along a new first dim, for example the experts of a layer."""
 
     of: tuple[FileSource | GgufSource, ...]
 
 
 class RangeSource(msgspec.Struct, frozen=True, tag="range"):
-    """The numbers 0, 1, ... below `stop`."""
+    """The numbers 0, 1, ..., stop - 1."""
 
     stop: int
 
 
 class AbsentSource(msgspec.Struct, frozen=True, tag="absent"):
-    """A tensor without data: only its shape is known. `why` says so to whoever wants to run the model."""
+    """A tensor without data, of which only the shape is known. `why` is the reason that a user gets who runs the model."""
 
     shape: tuple[int, ...]
     why: str = ""

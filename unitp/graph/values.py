@@ -1,9 +1,9 @@
 """The small frozen values that a graph is made of: types, nodes, parameters and states.
 
-Where ONNX passes shapes, axes, bounds and k as constant input tensors, our nodes carry them as attributes (`shape`, `axes`,
-`starts`, `ends`, `k`); these may name symbolic dims. A node is known by its first output. An absent optional input is the empty
-string. A parameter is one stored tensor, a lazy reference; a `Transpose` of it is a view. A state (a KV cache) is a pair
-input/output that a backend updates in place.
+Where ONNX passes shapes, axes, bounds and k as constant input tensors, these nodes have attributes (`shape`, `axes`,
+`starts`, `ends`, `k`), which may name symbolic dims. A node is known by its first output. An absent optional input is the
+empty string. A parameter is one stored tensor, read lazily; a `Transpose` of it is a view. A state (a KV cache) is a pair
+of input and output that a backend updates in place.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ DTYPES = ("float32", "float64", "int64", "int32", "bool")
 
 
 class TensorType(msgspec.Struct, frozen=True, array_like=True):
-    """dtype (a NumPy name) and global shape; a dim is a number or the name of a symbol."""
+    """The dtype (a NumPy name) and global shape of a tensor. A dim is a number or the name of a symbol."""
 
     dtype: str
     shape: tuple[Dim, ...]
 
     def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape where the symbols have these sizes."""
+        """The shape with these sizes for its symbols."""
         return tuple(sizes[d] if isinstance(d, str) else d for d in self.shape)
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Node(msgspec.Struct, frozen=True):
         return self.outputs[0]
 
     def bound(self, sizes: Mapping[str, int]) -> Node:
-        """The node with the symbols among its attributes as numbers."""
+        """The node with numbers in place of the symbols in its attributes."""
 
         def bind(value: Attribute) -> Attribute:
             if isinstance(value, tuple):
@@ -66,7 +66,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """A tensor kept between calls: the graph reads `input` and leaves the new value in `output`. Zero at first."""
+    """A tensor kept between calls, at first zero. The graph reads it as `input` and produces its new value as `output`."""
 
     input: str
     output: str

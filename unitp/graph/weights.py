@@ -1,8 +1,8 @@
-"""Read a rank's part of a parameter, and nothing else of the file.
+"""Reads a rank's part of a parameter, and nothing else of the file.
 
-`read(source, intervals)` gives the rows and columns asked for as float32 values (in float64: widened). Quantised tensors are
-dequantised slice by slice, in bounded chunks: whole blocks around the interval of the last dim are read and cut. Files are
-read with `pread`, not mapped, so that a rank's resident memory is its weights and not the file's pages.
+`read(source, intervals)` gives the intervals asked for as float32 values (in float64: widened). Quantised tensors are
+dequantised slice by slice, in bounded chunks: whole blocks around the interval of the last dim are read and cut. Files
+are read with `pread`, not mapped, so that a rank's resident memory has its weights and not the file's pages.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def read(source: Source, intervals: Sequence[Interval], dtype: str = "float32") 
 
 
 def require_weights(graph: Graph) -> None:
-    """Raise ModelError where `graph` has parameters without data: it can be planned, but nothing can run it."""
+    """Check that all parameters have data. Raises ModelError for a graph that can be planned but not run."""
     absent = [p.source for p in graph.parameters if isinstance(p.source, AbsentSource)]
     if absent:
         raise ModelError(
@@ -89,7 +89,7 @@ def require_weights(graph: Graph) -> None:
 
 
 def _stored(source: FileSource | GgufSource, intervals: Sequence[Interval], dtype: str) -> Array:
-    """Rows of a file, chunk by chunk. Only the first dim of more than two may be cut before reading; others are cut after."""
+    """Rows of a file, chunk by chunk. Of more than two dims only the first is cut before reading, the others afterwards."""
     shape = source.shape
     out = np.empty([b - a for a, b in intervals], dtype)
     if not out.size:
@@ -110,7 +110,7 @@ def _stored(source: FileSource | GgufSource, intervals: Sequence[Interval], dtyp
 
 
 def _rows(source: FileSource | GgufSource, start: int, stop: int, columns: Interval) -> Array:
-    """Rows `start:stop` of a stored tensor taken as a matrix (rows by last dim), cut to `columns`."""
+    """Rows `start:stop` of a stored tensor as a matrix (rows by last dim), cut to `columns`."""
     width = source.shape[-1]
     if isinstance(source, FileSource):
         item = np.dtype(NUMBERS[source.dtype])
@@ -147,7 +147,7 @@ def _pread(path: str, offset: int, size: int) -> bytes:
 
 
 def _pieces(handle: int, offset: int, size: int) -> Iterator[bytes]:
-    """`pread` may return less than asked for; ask until the end."""
+    """The bytes asked for, in pieces. `pread` may return fewer than asked for, so it is repeated until the end."""
     while size > 0 and (piece := os.pread(handle, size, offset)):
         yield piece
         offset, size = offset + len(piece), size - len(piece)
@@ -165,7 +165,7 @@ def _rope(source: RopeSource, intervals: Sequence[Interval]) -> Array:
 
 
 def _random(source: RandomSource, intervals: Sequence[Interval]) -> Array:
-    """Normal numbers by Box-Muller over a hash of (seed, place): an element does not depend on the slice that is read."""
+    """Normal numbers by Box-Muller over a hash of (seed, place). An element does not depend on which slice is read."""
     strides = [prod(source.shape[i + 1 :]) for i in range(len(source.shape))]
     place = np.zeros([b - a for a, b in intervals], np.uint64)
     for dim, ((a, b), stride) in enumerate(zip(intervals, strides, strict=True)):

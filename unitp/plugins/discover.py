@@ -1,12 +1,11 @@
-"""Find plug-ins and backends. Entry points load one by one: a broken plug-in is reported, and the others work.
+"""Finds plug-ins and backends. Entry points load one by one: a broken plug-in is reported, and the others work.
 
-Whether a framework is there is asked of the installed distributions, never by importing it (and not with `find_spec`: a
-folder called like a framework would be found).
+Installed distributions tell whether a framework is there. It is never imported for that (and `find_spec` is not used: it
+would find a folder with the name of a framework).
 
-A plug-in that lies in the current folder is not loaded: Python looks there first in a notebook or an interactive session, and
-whoever enters a folder has not read it.
-
-Nor is one whose distribution asks for another version of unitp.
+A plug-in in the current folder is not loaded. Python looks there first in a notebook or an interactive session, and
+a user who enters a folder has not read its files. A plug-in whose distribution needs another version of unitp is not
+loaded either.
 """
 
 from __future__ import annotations
@@ -31,8 +30,9 @@ GROUP = "unitp"
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A plug-in that could not be loaded, and why. `distribution`: what to install, a name or a folder. `other`: it was made for
-    another version of unitp.
+    """A plug-in that could not be loaded, and the reason.
+
+    `distribution` is what to install, a name or a folder. `other` means that it was made for another version of unitp.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Broken(msgspec.Struct, frozen=True):
 
     @property
     def mend(self) -> str:
-        """The command that mends it."""
+        """The command that repairs it."""
         return f"pip install {'--upgrade unitp' if self.other else '--force-reinstall'} {quote(self.distribution)}"
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """All backends by name, the module that each comes from, and what could not be loaded."""
+    """All backends by name, the module that each comes from, and the plug-ins that could not be loaded."""
 
     backends: dict[str, BackendSpec]
     modules: dict[str, str]
@@ -55,7 +55,7 @@ class Registry(msgspec.Struct, frozen=True):
 
 
 def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
-    """A plug-in manager with every entry point of the group `unitp` that loads, and those that do not."""
+    """A plug-in manager with every entry point of the group `unitp` that loads, and the broken ones."""
     plugins = pluggy.PluginManager("unitp")
     plugins.add_hookspecs(hookspecs)
     broken = []
@@ -78,7 +78,7 @@ def manager() -> tuple[pluggy.PluginManager, tuple[Broken, ...]]:
 
 
 def _made_for_another(point: EntryPoint) -> str:
-    """Which version of unitp the distribution of a plug-in needs, where this is another one."""
+    """The version of unitp that the distribution of a plug-in needs, if this is another one."""
     from packaging.requirements import Requirement
 
     here, dist = installed("unitp"), point.dist
@@ -92,7 +92,7 @@ def _made_for_another(point: EntryPoint) -> str:
 
 
 def _in_current_folder(point: EntryPoint) -> bool:
-    """Whether a plug-in was found in the current folder, and not because unitp itself lies there."""
+    """Whether a plug-in was found because it is in the current folder, and unitp itself is not."""
     folder = Path(str(point.dist.locate_file(""))) if point.dist else None
     own = Path(__file__).parents[2]
     try:
@@ -103,7 +103,7 @@ def _in_current_folder(point: EntryPoint) -> bool:
 
 @lru_cache
 def registry() -> Registry:
-    """The backends that are installed. Asked once per process."""
+    """The installed backends. They are looked up once per process."""
     plugins, broken = manager()
     found: dict[str, BackendSpec] = {}
     modules: dict[str, str] = {}
@@ -125,7 +125,7 @@ def registry() -> Registry:
 
 
 def _problem(spec: object, found: Mapping[str, BackendSpec]) -> str:
-    """Why what a hook returned is no backend to add."""
+    """Why a hook's return value cannot be added as a backend, or an empty text."""
     if spec is None:
         return ""
     if not isinstance(spec, BackendSpec):
@@ -134,7 +134,7 @@ def _problem(spec: object, found: Mapping[str, BackendSpec]) -> str:
 
 
 def _owner(name: str) -> str:
-    """The distribution whose entry point is called so."""
+    """The distribution of an entry point."""
     return next((p.dist.name for p in entry_points(group=GROUP, name=name) if p.dist), "?")
 
 
@@ -143,7 +143,7 @@ def backends() -> dict[str, BackendSpec]:
 
 
 def backend(name: str) -> BackendSpec:
-    """The backend called `name`. Raises BackendError with the nearest name, or why its plug-in is broken."""
+    """The backend called `name`. Raises BackendError with the nearest name, or with the reason why its plug-in is broken."""
     found = registry()
     if name in found.backends:
         return found.backends[name]
@@ -154,15 +154,13 @@ def backend(name: str) -> BackendSpec:
 
 
 def plugin_of(spec: BackendSpec) -> str:
-    """The module that describes a backend: the plug-in that it is registered by, else the package of its engine."""
+    """The module that describes a backend: the plug-in that registered it, else the package of its engine."""
     found = registry()
     return found.modules[spec.name] if found.backends.get(spec.name) == spec else spec.engine.partition(".")[0]
 
 
 def described(name: str, plugin: str = "") -> BackendSpec:
-    """The backend called `name` as the module `plugin` describes it, else as an installed one does. Raises BackendError where
-    nobody knows the name.
-    """
+    """The backend called `name`, as the module `plugin` describes it, else the installed one. Raises BackendError if unknown."""
     hook = getattr(import_module(plugin), "unitp_backend", None) if plugin else None
     spec = hook() if hook else None
     return spec if isinstance(spec, BackendSpec) and spec.name == name else backend(name)
@@ -177,7 +175,7 @@ def installed(distribution: str) -> str | None:
 
 
 def versions(spec: BackendSpec) -> dict[str, str | None]:
-    """What is installed here of what a backend requires, by distribution; None where nothing of a kind is."""
+    """The installed versions of what a backend requires, by distribution; None for a missing one."""
     found: dict[str, str | None] = {}
     for requirement in spec.requires:
         names = (requirement.distribution, *requirement.instead)
@@ -187,24 +185,24 @@ def versions(spec: BackendSpec) -> dict[str, str | None]:
 
 
 def lacking(spec: BackendSpec, versions: Mapping[str, str | None], ranks: int = 1) -> list[str]:
-    """What a backend needs for so many ranks and does not find among these versions, in words."""
+    """What a backend needs for this many ranks but these versions do not satisfy, in words."""
     needed = (requirement for requirement in spec.requires if ranks > 1 or not requirement.multi)
     return [unmet for requirement in needed if (unmet := requirement.unmet(versions))]
 
 
 def missing(spec: BackendSpec, ranks: int = 1) -> list[str]:
-    """What a backend needs for so many ranks and does not find in this interpreter, in words."""
+    """What a backend needs for this many ranks but this interpreter lacks, in words."""
     return lacking(spec, versions(spec), ranks)
 
 
 def require(spec: BackendSpec, ranks: int = 1) -> None:
-    """Raise BackendError, with the command that installs it, where the framework of a backend is missing or too old."""
+    """Raise BackendError, with the command that installs it, if the framework of a backend is missing or too old."""
     if wanted := missing(spec, ranks):
         raise BackendError(f"backend {spec.name} needs {', '.join(wanted)}", hint=f"Run: {spec.install}")
 
 
 def resolve(path: str) -> Callable[..., Any]:
-    """The function that "module:function" names."""
+    """The function that "module:function" refers to."""
     module, _, name = path.partition(":")
     found: Callable[..., Any] = getattr(import_module(module), name)
     return found

@@ -1,6 +1,6 @@
-"""What a backend says of itself, and how its processes start.
+"""What a backend tells about itself, and how its processes start.
 
-Everything in a `BackendSpec` is data: describing a backend imports no framework. `cluster` and `engine` name functions
+A `BackendSpec` is data only, so describing a backend imports no framework. `cluster`, `engine` and `server` name functions
 ("module:function") that are imported where they are used: `cluster` by the driver (it must not import the framework),
 `engine` by a rank (it returns a `unitp.engine.engine.Engine`), `server` by a process of another role (it serves until it
 is no longer needed).
@@ -16,9 +16,9 @@ from unitp.mesh import Mesh
 
 
 class Requirement(msgspec.Struct, frozen=True):
-    """A distribution that must be installed; `version` is a specifier as in `==2.13.0`. `multi`: needed for two ranks or more only.
+    """A distribution that must be installed. `version` is a specifier like `==2.13.0`. `multi`: only for two ranks or more.
 
-    `instead`: other distributions of the same thing (`tensorflow` for `tensorflow-cpu`).
+    `instead` lists other distributions that provide the same (`tensorflow` for `tensorflow-cpu`).
     """
 
     distribution: str
@@ -27,7 +27,7 @@ class Requirement(msgspec.Struct, frozen=True):
     instead: tuple[str, ...] = ()
 
     def unmet(self, versions: Mapping[str, str | None]) -> str:
-        """What is wanted and, where another version is there, which; nothing where one of `versions` will do."""
+        """What is required and which version was found instead, or an empty text if one of `versions` satisfies it."""
         from packaging.specifiers import SpecifierSet
 
         have = {name: there for name in (self.distribution, *self.instead) if (there := versions.get(name)) is not None}
@@ -38,16 +38,18 @@ class Requirement(msgspec.Struct, frozen=True):
 
 
 class BackendSpec(msgspec.Struct, frozen=True):
-    """`port_taken`: words by which its processes complain that somebody else took a port; the start is then tried again.
+    """The description of a backend.
 
-    `passes`: variables of the driver's environment that its processes get (`LC_*`: all that begin so). Beside them they get
-    what `cluster` sets, where the user and programs are found, and what the user's settings file adds; nothing else.
+    `port_taken`: words in a process's output that mean that its port was taken. The start is then tried again.
 
-    `exposed`: what can be reached, and by whom, of a session that is not isolated (`unitp.ranks.isolation`).
+    `passes`: variables of the driver's environment that its processes get (`LC_*` is a prefix). In addition they get what
+    `cluster` sets, the variables that locate the user and programs, and those of the user's settings file; nothing else.
 
-    `notice`: what somebody should know before relying on the framework, as that nobody mends it any more; `doctor` says it.
+    `exposed`: what can be reached, and by whom, if a session is not isolated (`unitp.ranks.isolation`).
 
-    `segments`: patterns of the names of files that its ranks make in `/dev/shm`, and may leave there where they are killed.
+    `notice`: what users should know before they rely on the framework, for example that it is unmaintained. `doctor` says it.
+
+    `segments`: name patterns of the files that its ranks make in `/dev/shm`, and may leave there if they are killed.
     """
 
     name: str
@@ -68,9 +70,9 @@ class BackendSpec(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process to start beside others. `argv` comes before the interpreter of a worker; roles other than "worker" serve.
+    """A process to start. `argv` comes before the interpreter of a worker. Roles other than "worker" serve.
 
-    `ranks`: the ranks that live in or under this process (one; all of them under `mpiexec`; none for a server).
+    `ranks` are the ranks in or under this process (one; all of them under `mpiexec`; none for a server).
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""What follows from a program: what is constant, what every call runs, and which states are updated in place."""
+"""Facts that follow from a program: which values are constant, what every call runs, which states are updated in place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unitp.program.instructions import Instruction, Local, Program, reads, write
 
 
 def constants(program: Program) -> set[str]:
-    """The values that depend on parameters alone; what makes them runs once, at load."""
+    """The values that depend on parameters alone. The instructions that make them run once, at load."""
     found = set(program.parameters)
     for instruction in program.instructions:
         names = reads(instruction)
@@ -26,7 +26,7 @@ def per_call(program: Program) -> Iterator[tuple[int, Instruction]]:
 
 
 def in_place(program: Program) -> set[str]:
-    """The new states that are written into the old ones, which nobody else reads."""
+    """The new states that may overwrite the old ones, because nobody else reads these."""
     readers = Counter(name for instruction in program.instructions for name in reads(instruction))
     states = dict(program.states)
 

@@ -1,8 +1,8 @@
-"""From one layout of a tensor to another: the shortest list of slices and collectives that this order finds.
+"""Conversion of a tensor from one layout to another: the shortest list of slices and collectives in a fixed order.
 
-Slices that are free to be taken come first (they make all that follows smaller), then sums (reduce_scatter where the
-target splits a dim over the very axis), then all_to_all, then gathers of minor axes until the target's interval lies within
-the held one, then the remaining slices, then masks. Unequal bounds on the same axes thus convert by gather + slice.
+First come slices that need no communication (they make everything after them smaller). Then come sums (reduce_scatter
+if the target splits a dim over the same axis), all_to_all, gathers of minor axes until the held interval covers the
+target's, the remaining slices, and masks. So unequal bounds on the same axes are converted by gather and slice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Step = tuple[Instruction, Layout]
 
 
 def hull(split: Split, mesh: Mesh) -> Split | None:
-    """The split that is left when pieces are joined over the minor axis; None when the whole dim is joined."""
+    """The split that is left after joining pieces over the minor axis, or None if the whole dim is joined."""
     *axes, minor = split.axes
     if not axes:
         return None
@@ -42,7 +42,7 @@ def hull(split: Split, mesh: Mesh) -> Split | None:
 
 
 def within(inner: Split | None, outer: Split | None, mesh: Mesh) -> bool:
-    """Whether every rank's interval of `inner` lies in its interval of `outer`, whose axes lead those of `inner`."""
+    """Whether every rank's interval of `inner` lies in its interval of `outer`. The axes of `outer` are the first of `inner`."""
     if outer is None:
         return True
     if inner is None or inner.axes[: len(outer.axes)] != outer.axes:
@@ -56,7 +56,7 @@ def within(inner: Split | None, outer: Split | None, mesh: Mesh) -> bool:
 
 @lru_cache(maxsize=65536)
 def steps(source: Layout, target: Layout, mesh: Mesh) -> tuple[Step, ...]:
-    """The steps from `source` to `target`, both bound layouts of the same tensor."""
+    """The instructions that convert a tensor from layout `source` to `target`. Both layouts are bound."""
     if source == target:
         return ()
     conversion = _Conversion(source, target, mesh)

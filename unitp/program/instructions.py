@@ -1,7 +1,7 @@
-"""What each rank does: one SPMD list of local operators and explicit collectives, over values whose layouts are written out.
+"""What each rank does: one SPMD list of local operators and explicit collectives, over values with explicit layouts.
 
-A collective names one axis and the dim it works on; the splits before and after stand in the layouts of its input and
-output and are stored nowhere else. A `Local` carries the splits of its operator's factors; all that differs between ranks (a
+A collective names one axis and the dim it works on. The splits before and after it are in the layouts of its input and
+output, and stored nowhere else. A `Local` has the splits of its operator's factors. All that differs between ranks (a
 vocabulary offset, a head map, local shapes) follows from these and the rank's coordinates (`unitp.program.rank`).
 
     AllReduce       partial over `axis`                          -> not partial over it
@@ -24,7 +24,7 @@ SCHEMA = 1
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
-    """dtype, global shape (numbers) and bound layout of a value."""
+    """The dtype, global shape (numbers) and bound layout of a value."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class Value(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Local(msgspec.Struct, frozen=True, tag="local"):
-    """An ONNX operator on local parts. Absent inputs are "". `splits`: factor name -> bound split."""
+    """An ONNX operator on local parts. Absent inputs are "". `splits` maps a factor to its bound split."""
 
     op: str
     inputs: tuple[str, ...]
@@ -92,10 +92,10 @@ def kind_of(instruction: Instruction) -> str:
 
 
 class Program(msgspec.Struct, frozen=True):
-    """Inputs arrive on every rank as its local part; outputs are left in their layouts; states are updated in place.
+    """The instructions for all ranks. Inputs and outputs are local parts in their layouts; states are updated in place.
 
-    `states` pairs the value read with the value that replaces it (same shape, dtype and layout). Instructions whose
-    inputs are parameters only run once, when parameters are loaded.
+    `states` pairs the value read with the value that replaces it (same shape, dtype and layout). Instructions whose inputs
+    depend on parameters alone run once, when parameters are loaded.
     """
 
     graph: str

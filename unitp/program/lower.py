@@ -1,8 +1,8 @@
-"""Plan to program: every operator with its splits, every conversion between layouts as explicit instructions.
+"""Lowering turns a plan into a program: operators with their splits, and conversions between layouts as instructions.
 
-For each node the rule and the plan's splits tell in which layouts it wants its inputs; a value is converted from where it is
-held to each wanted layout once, however many nodes want it. Nodes whose inner factor is split expand into ordinary
-nodes first. Sizes are bound here: one program serves one set of sizes, and all ranks.
+The rule of a node and the plan's splits give the required layouts of its inputs. A value is converted from its produced
+layout to each required layout once, however many nodes read it. Nodes whose inner factor is split expand into ordinary
+nodes first. Sizes are bound here: a program is for one set of sizes, and for all ranks.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def lower(
     outputs: tuple[str, ...] | None = None,
     dtype: str = "float32",
 ) -> Program:
-    """The program of `graph` under `plan` for these sizes (default: the phase's), computing `outputs` only (default: all).
+    """The program of `graph` under `plan` for these sizes (default: the phase's) and `outputs` (default: all).
 
-    `dtype="float64"` widens every float32 tensor. Raises PlanError where the plan is not of this graph.
+    `dtype="float64"` widens every float32 tensor. Raises PlanError if the plan is not for this graph.
     """
     if plan.graph != graph.hash:
         raise PlanError(
@@ -52,7 +52,7 @@ def lower(
 
 
 class _Lowering:
-    """One pass over the graph. `held`: where each graph value is; `values`: all values of the program."""
+    """One pass over the graph. `held` has the produced layout of each graph value, `values` all values of the program."""
 
     def __init__(self, graph: Graph, plan: Plan, phase: PhasePlan, sizes: dict[str, int], dtype: str) -> None:
         self.graph, self.plan, self.phase, self.sizes, self.dtype = graph, plan, phase, sizes, dtype
@@ -105,7 +105,7 @@ class _Lowering:
         self.held[name] = name
 
     def want(self, name: str, layout: Layout) -> str:
-        """The name of value `name` in `layout`, converting it where nobody did before."""
+        """The name of value `name` in `layout`. The conversion is added if no node needed it before."""
         source = self.held[name]
         if self.values[source].layout == layout:
             return source
@@ -126,7 +126,7 @@ class _Lowering:
         return source
 
     def whole(self, name: str) -> Layout:
-        """The layout in which an output is left: as it is, but not partial."""
+        """The layout of an output: as it is produced, but not partial."""
         layout = self.values[self.held[name]].layout
         return Layout(layout.dims) if layout.partial else layout
 
@@ -168,7 +168,7 @@ class _Lowering:
                 self.held[name] = self.want(name, layout.bind(self.shape(name), self.mesh))
 
     def emit(self, node: Node, splits: Splits, shapes: tuple[tuple[int, ...], ...] | None = None) -> None:
-        """Append a local operator, after the conversions that its inputs need. `shapes`: of outputs that cannot be inferred."""
+        """Append a local operator, after the conversions of its inputs. `shapes` are those of outputs that cannot be inferred."""
         rule = rule_of(node.op, node.attrs, [self.shape(n) if n else None for n in node.inputs], shapes)
         own = {f: s for f, s in splits.items() if f in rule.factors and _splits(s, int(rule.factors[f].size))}
         wanted, left = layouts(rule, own)
@@ -181,7 +181,7 @@ class _Lowering:
         self.instructions.append(Local(node.op, inputs, node.outputs, node.attrs, own))
 
     def pick(self, node: Node, splits: Splits) -> Splits:
-        """Append the choice of candidates, each rank's from its own part; the splits of what follows, which has all of them."""
+        """Append the selection of candidates, each rank's from its own part. Returns the splits of the operators that follow."""
         shape, rows = self.shape(node.inputs[0]), splits["v"]
         counts = [min(whole(node.attrs, "k"), b - a) for a, b in rows.intervals]
         edges = [sum(counts[:i]) for i in range(len(counts) + 1)]
@@ -192,5 +192,5 @@ class _Lowering:
 
 
 def _splits(split: Split, rows: int) -> bool:
-    """Whether a split is of so many rows: a part of an expanded operator may have a single one along the dim that is reduced."""
+    """Whether a split divides this number of rows. Part of an expanded operator may have a single row along the reduced dim."""
     return max(stop for _, stop in split.intervals) == rows

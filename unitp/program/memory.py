@@ -1,10 +1,9 @@
-"""Bytes that a rank needs, by liveness: what it holds between calls, and the most that is alive at once during one.
+"""The bytes that a rank needs, by liveness: those it holds between calls, and the most alive at once during a call.
 
-Held are parameters, states, and what follows from parameters alone where a call reads it and it is a copy (a slice, a
-gather), not a view. Other values live from the instruction that makes them to the last that reads them; views count as
-copies there, since some frameworks make them so. An instruction's own working space (attention's scores, what a
-collective sends) counts while it runs. A state that is updated in place is counted once; any other new state lives beside the
-old.
+Between calls a rank holds parameters, states, and copies (slices, gathers, not views) made of parameters alone that a
+call reads. Other values live from the instruction that makes them to the last that reads them. Views count as copies
+there, because some frameworks copy. The workspace of an instruction (attention's scores, what a collective sends) counts
+while it runs. A state that is updated in place counts once; any other new state lives beside the old one.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ Row = npt.NDArray[np.int64]
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Bytes: parameters (and copies made of them), states, the most activations alive at once, and the sum.
+    """Bytes that one rank needs: parameters (with copies made of them), states, and the most activations alive at once.
 
-    `at` is the number of the instruction at which most is alive, in the program of `phase`; -1 where none is.
+    `at` is the number of the instruction at which most is alive, in the program of `phase`; -1 if there is none.
     """
 
     parameters: int
@@ -44,12 +43,12 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 def peak(program: Program, rank: int) -> Memory:
-    """What `rank` needs to run `program`."""
+    """The bytes that `rank` needs to run `program`."""
     return _together([program], [rank])[0]
 
 
 def peaks(programs: Sequence[Program]) -> list[Memory]:
-    """What each rank needs to run these programs of one plan in turn: what one of them holds, all of them hold."""
+    """The bytes that each rank needs to run these programs of one plan in turn. What one program holds stays for all."""
     return _together(programs, range(programs[0].mesh.size))
 
 
@@ -72,7 +71,7 @@ def _together(programs: Sequence[Program], ranks: Sequence[int]) -> list[Memory]
 
 
 def _activations(sizes: Sizes) -> tuple[Row, Row]:
-    """The most that is alive at once beside what is held, and the instruction at which it is, by rank."""
+    """By rank, the most bytes alive at once beside those held between calls, and the instruction at which they are."""
     program = sizes.program
     kept = constants(program) | {old for old, _ in program.states} | in_place(program)
     last = _last_reads(program)
@@ -89,14 +88,14 @@ def _activations(sizes: Sizes) -> tuple[Row, Row]:
 
 
 def held(program: Program, rank: int) -> tuple[int, int]:
-    """Bytes that `rank` holds between calls: parameters with the copies made of them, and states."""
+    """The bytes that `rank` holds between calls: parameters with the copies made of them, and states."""
     sizes = Sizes(program, [rank])
     states = sizes.total(old for old, _ in program.states)
     return sum(int(row[0]) for row in _stored(sizes).values()), int(states[0])
 
 
 def _stored(sizes: Sizes) -> dict[tuple[str, Layout], Row]:
-    """What is held of parameters between calls: each, and each copy that a call reads, by what it is a copy of and layout."""
+    """The parameters and the copies of them that are held between calls, by origin and layout."""
     program = sizes.program
     fixed = constants(program)
     made = {name: i for i in program.instructions for name in writes(i) if name in fixed}
@@ -111,7 +110,7 @@ def _stored(sizes: Sizes) -> dict[tuple[str, Layout], Row]:
 
 
 class Sizes:
-    """Bytes of the parts of a program's values, a row of ranks each."""
+    """The bytes of the parts of a program's values: for each value an int64 array with one number per rank."""
 
     def __init__(self, program: Program, ranks: Sequence[int]) -> None:
         self.program, self.ranks = program, ranks
@@ -128,7 +127,7 @@ class Sizes:
         return self._rows[value]
 
     def shape(self, name: str) -> list[Row | int]:
-        """The local shape: a row for every dim that is split."""
+        """The local shape of a value: an array with one number per rank for each dim that is split, a number for the others."""
         value = self.program.values[name]
         return [self._length(s) if s else n for s, n in zip(value.layout.dims, value.shape, strict=True)]
 
@@ -139,7 +138,7 @@ class Sizes:
         return found
 
     def total(self, names: Iterable[str]) -> Row:
-        """The sum over values; none is 0."""
+        """The sum over values. Without values it is 0."""
         total = np.zeros(len(self.ranks), np.int64)
         for name in names:
             total = total + self[name]
@@ -147,12 +146,12 @@ class Sizes:
 
 
 def local_bytes(program: Program, name: str, rank: int) -> int:
-    """Bytes of a rank's part of a value."""
+    """The bytes of a rank's part of a value."""
     return prod(local_shape(program, name, rank)) * np.dtype(program.values[name].dtype).itemsize
 
 
 def _last_reads(program: Program) -> dict[str, int]:
-    """The number of the last instruction that touches a value; outputs and new states are kept to the end."""
+    """The number of the last instruction that uses each value. Outputs and new states live to the end."""
     last: dict[str, int] = {}
     for number, instruction in enumerate(program.instructions):
         last |= dict.fromkeys((*reads(instruction), *writes(instruction)), number)
@@ -161,7 +160,7 @@ def _last_reads(program: Program) -> dict[str, int]:
 
 
 def _workspace(sizes: Sizes, instruction: Instruction) -> Row | int:
-    """Bytes that an instruction needs beside its inputs and outputs."""
+    """The bytes that an instruction needs beside its inputs and outputs."""
     if isinstance(instruction, Collective):
         # what is sent, padded, or what arrives, before it is joined
         return sizes[instruction.output if isinstance(instruction, AllGather) else instruction.input]

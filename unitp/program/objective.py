@@ -1,13 +1,13 @@
-"""What a program should cost on a machine, from its instructions alone: by other code than the planner's accounting.
+"""The cost of a program on a machine, from its instructions alone. It shares no code with the planner's accounting.
 
     seconds     sum over instructions of   max over ranks r of max(flops_r / F_r, bytes_r / B_r) + overhead_r,
-                or the collective's, and what each call of a program costs
+                or the collective's, and the fixed cost of a call of the program
     objective   sum over phases of weight * seconds
     held        mean over ranks of the bytes of parameters, copies of them and states
 
-What follows from parameters alone runs once, at load: it costs no time, and the bytes of the copies it makes. A copy that
-any phase reads is held in all of them, once. A plan whose objective differs from this was priced wrongly or lowered to
-something else.
+Instructions that depend on parameters alone run once, at load: they cost no time, but the bytes of their copies. A copy
+that any phase reads is held in all phases, once. If a plan's objective differs from this one, it was priced wrongly or
+lowered to something else.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Conversion = Collective | Slice | Mask
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """Seconds of one call by what they go to, and the number of collectives in it. `call_s`: whatever it does.
+    """The seconds of one call by cause, and its number of collectives. `call_s` is the fixed cost of a call.
 
-    `instructions`: the seconds of each, by its number.
+    `instructions` maps the number of an instruction to its seconds.
     """
 
     compute_s: float
@@ -46,7 +46,7 @@ class Prediction(msgspec.Struct, frozen=True):
 
 
 def predict(program: Program, machine: Machine) -> Prediction:
-    """What one call of `program` should take."""
+    """The predicted cost of one call of `program`."""
     pricing = _Pricing(program, machine)
     found = [(number, isinstance(i, Collective), pricing.seconds(i)) for number, i in per_call(program)]
     return Prediction(
@@ -59,23 +59,23 @@ def predict(program: Program, machine: Machine) -> Prediction:
 
 
 def predicted_seconds(program: Program, machine: Machine) -> float:
-    """Seconds of one call of `program`."""
+    """The predicted seconds of one call of `program`."""
     return predict(program, machine).seconds
 
 
 def objective(programs: Sequence[tuple[float, Program]], machine: Machine) -> float:
-    """The objective of a plan, from the program of each of its phases and that phase's weight."""
+    """The objective of a plan, from the programs of its phases and their weights."""
     return sum(weight * predicted_seconds(program, machine) for weight, program in programs)
 
 
 def held_bytes(programs: Sequence[Program]) -> float:
-    """What a rank holds between calls of the programs of a plan, the mean over ranks."""
+    """The bytes that a rank holds between calls of a plan's programs, as the mean over ranks."""
     held = [memory.parameters + memory.states for memory in peaks(programs)]
     return sum(held) / len(held)
 
 
 class _Pricing:
-    """Prices of a program's instructions; equal instructions are priced once."""
+    """The costs of a program's instructions. Equal instructions are priced once."""
 
     def __init__(self, program: Program, machine: Machine) -> None:
         self.program, self.machine = program, machine
@@ -97,7 +97,7 @@ class _Pricing:
         return self._memo[key]
 
     def moved(self, instruction: Conversion) -> float:
-        """Seconds of a conversion on the rank that moves most: of a copy where nothing is sent."""
+        """The seconds of a conversion on the rank that moves most. If nothing is sent, it is a copy."""
         if not isinstance(instruction, Collective):
             made = ((rank, local_bytes(self.program, instruction.output, rank)) for rank in self.ranks)
             return max(copy_seconds(self.device(rank), size) for rank, size in made)
@@ -115,14 +115,14 @@ class _Pricing:
         return self._links[axis]
 
     def device(self, rank: int) -> Device:
-        """The device of a rank, at the speed that it has while all ranks of its host work."""
+        """The device of a rank, at its speed while all ranks of its host work."""
         return self.machine.working(rank, self.program.mesh)
 
     def most(self, name: str) -> int:
         return max(local_bytes(self.program, name, rank) for rank in self.ranks)
 
     def local(self, local: Local, rank: int) -> float:
-        """Seconds of a local operator on one rank."""
+        """The seconds of a local operator on one rank."""
         known = operator(local.op)
         if known.traffic == "none":
             return view_seconds(self.device(rank), local.op)

@@ -1,4 +1,4 @@
-"""A rank's view of a program: local shapes and intervals, all derived from layouts, factor splits and coordinates."""
+"""A rank's view of a program: local shapes and intervals, derived from layouts, factor splits and coordinates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from unitp.program.instructions import Local, Program
 
 
 class Context(NamedTuple):
-    """What an operator's implementation needs beside its arrays.
+    """What the implementation of an operator needs beside its tensors.
 
-    `inputs` and `outputs` are local shapes (None where an input is absent), `whole` the inputs' global shapes;
-    `intervals` maps a split factor to what this rank computes of it (an unsplit factor is not listed: the rank has
-    all of it); `dtype` is that of the first output.
+    `inputs` and `outputs` are local shapes (None for an absent input), `whole` the inputs' global shapes. `intervals` maps a
+    split factor to the part that this rank computes; an unsplit factor is not listed. `dtype` is that of the first output.
     """
 
     op: str
@@ -26,7 +25,7 @@ class Context(NamedTuple):
     whole: tuple[tuple[int, ...] | None, ...] = ()
 
     def start(self, factor: str) -> int:
-        """Where this rank's part of `factor` starts in the whole."""
+        """The first row of this rank's part of `factor`."""
         return self.intervals.get(factor, (0, 0))[0]
 
 
@@ -36,7 +35,7 @@ def local_shape(program: Program, name: str, rank: int) -> tuple[int, ...]:
 
 
 def intervals(program: Program, name: str, rank: int) -> tuple[Interval, ...]:
-    """The part of value `name` that `rank` holds."""
+    """The interval of each dim of value `name` that `rank` holds."""
     value = program.values[name]
     return value.layout.intervals(value.shape, rank, program.mesh)
 

@@ -1,12 +1,12 @@
-"""The processes of a session, from the driver's side: started, joined, asked in step, and ended without a trace.
+"""The processes of a session, from the driver's side: it starts and connects them, sends requests, and ends them all.
 
-Once the ranks are ready, the courier alone talks to them. Requests go to all ranks that they concern before any reply is
-awaited, and replies are read as they come. Whatever goes wrong (a broken connection, an exception in a rank, a word of
-the watchdog) comes out of `exchange` as one error, after every process is ended; a request that ranks refuse in step
-(`Refused`) leaves them ready for the next.
+Once the ranks are ready, only the courier talks to them. Requests go to all ranks concerned before any reply is awaited,
+and replies are read as they come. Whatever fails (a broken connection, an exception in a rank, a report of the watchdog),
+`exchange` raises as one error, after every process has ended. If ranks refuse a request in step (`Refused`), they stay
+ready for the next one.
 
-What a fork of the driver inherits of a session it closes at once (`abandon`): a connection ends with the driver, however
-long its children live, and a child that ends does not end the session of its parent.
+A fork of the driver closes at once what it inherited of a session (`abandon`). So a connection ends with the driver,
+however long its children live, and a child that ends does not end the session of its parent.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ Made = TypeVar("Made")
 
 
 class Cluster:
-    """All processes of one session. `start` them, have things `done` with the ranks, `close`. `place(name)` says in words
-    what a process is doing.
-    """
+    """All processes of one session: `start` them, send requests, `close`. `place(name)` says in words what a process is doing."""
 
     def __init__(
         self,
@@ -97,7 +95,7 @@ class Cluster:
     # start
 
     def start(self, processes: Iterable[Process], isolation: Isolation, threads: int) -> None:
-        """Start the processes, isolated if that can be, and return when every rank has joined its group."""
+        """Start the processes, isolated where possible, and return when every rank has joined its group."""
         self.isolated = isolation.on
         key = new_key(self.folder)
         with no_forks:
@@ -121,8 +119,10 @@ class Cluster:
         self._courier = Courier()
 
     def _launch(self, process: Process, number: int, isolation: Isolation, threads: int) -> None:
-        """Start one process with its pages and logs, in the session's folder: files in the driver's current folder that
-        libraries look for (ucx.conf) are not meant for it.
+        """Start one process with its pages and logs.
+
+        Its current folder is the session's, because libraries look for files in the current folder (ucx.conf), and those in the
+        driver's folder are not meant for it.
         """
         alone = not process.argv
         if process.role == "worker":
@@ -159,7 +159,7 @@ class Cluster:
         self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
 
     def _accept(self, listener: socket.socket, key: bytes) -> None:
-        """Let in the processes of this session, and nobody else, until all are there."""
+        """Accept connections until all processes of this session are connected. Strangers are refused."""
         start = Start(self.spec.name, self.mesh)
         self._poller.register(listener, select.POLLIN)
         self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
@@ -186,7 +186,7 @@ class Cluster:
         self._guests.pop(fd).channel.close()
 
     def _introduce(self, fd: int, missing: set[str]) -> str | None:
-        """Read from a new connection; its name once it has proven who it is. A stranger is shown the door."""
+        """Read from a new connection. Returns its name once it has proven who it is. A stranger's connection is closed."""
         guest = self._guests[fd]
         try:
             if (hello := guest.listen()) is None:
@@ -205,14 +205,14 @@ class Cluster:
 
     @property
     def courier(self) -> Courier:
-        """The thread that talks to the ranks. Raises RankError where they are gone, InputError in a fork of the driver."""
+        """The thread that talks to the ranks. Raises RankError if they are gone, InputError in a fork of the driver."""
         if self._courier is None or self._closing:
             raise RankError("the session was closed", hint="Launch it again.")
         self._courier.require_own_process()
         return self._courier
 
     def do(self, work: Callable[[Errand[Made]], Made]) -> Made:
-        """Have the courier do something, and wait for it."""
+        """Run a function on the courier's thread and return its result."""
         return self.courier.do(work)
 
     def ask_all(self, message: object) -> list[Reply]:
@@ -221,8 +221,9 @@ class Cluster:
         return self.do(lambda _: list(self.exchange(dict.fromkeys(range(self.mesh.size), frame)).values()))
 
     def exchange(self, messages: Mapping[int, object]) -> dict[int, Reply]:
-        """By the courier: send each rank its message (or frame) and return the replies by rank. Raises InputError where ranks
-        refuse; they are ready for other requests then.
+        """Send each rank its message (or frame) and return the replies by rank. Only the courier may call it.
+
+        Raises InputError if ranks refuse the request; they are then ready for the next one.
         """
         if self.watchdog.error is not None:
             raise copy(self.watchdog.error)
@@ -246,7 +247,7 @@ class Cluster:
             raise RankError("the session was closed", hint="Launch it again.")
 
     def _collect(self) -> dict[str, Reply]:
-        """The replies of all that are waited for."""
+        """The replies of all ranks that owe one."""
         while self._waiting:
             for fd in self._ready():
                 self._read(self._names[fd])
@@ -255,7 +256,7 @@ class Cluster:
         return replies
 
     def _ready(self) -> list[int]:
-        """Wait until a connection has something to read. Raises the watchdog's error when there is one."""
+        """Wait until a connection has something to read. Raises the watchdog's error if there is one."""
         while not (ready := self._poller.poll(TICK_MS)):
             if self.watchdog.failed.is_set() and self.watchdog.error is not None:
                 raise copy(self.watchdog.error)
@@ -263,7 +264,7 @@ class Cluster:
         return [fd for fd, _ in ready]
 
     def _read(self, name: str) -> None:
-        """Read from a known process. Raises where its connection broke, or it sent an exception."""
+        """Read from a known process. Raises if its connection broke or it sent an exception."""
         channel = self._channels[name]
         try:
             channel.read()
@@ -280,15 +281,15 @@ class Cluster:
     # end
 
     def collided(self, words: Sequence[str]) -> bool:
-        """Whether a process complained, in one of these words, that its port was taken."""
+        """Whether the output of a process has one of these words, which mean that its port was taken."""
         texts = [log.read_text(errors="replace") for member in self.members for log in member.logs if log.exists()]
         notes = getattr(self.watchdog.error, "__notes__", [])
         return any(word in text for word in words for text in (*texts, *notes, str(self.watchdog.error)))
 
     def close(self) -> None:
-        """Let the ranks leave in order if they can, then end whatever is left of the session. May be called twice.
+        """Let the ranks leave in order if they can, then end all processes of the session. It may be called twice.
 
-        However it is interrupted, no process is left. A fork of the driver does not end the session of its parent.
+        No process is left, even if this is interrupted. A fork of the driver does not end the session of its parent.
         """
         if self._closed or os.getpid() != self._driver:
             return
@@ -309,7 +310,7 @@ class Cluster:
                     self.supervisor.let_go()  # had that been interrupted, the supervisor would do the rest
 
     def _end(self) -> None:
-        """Close the connections, wait a little for processes to leave, and clear what is left."""
+        """Close the connections, give processes a moment to end, and remove what is left."""
         self._close_channels()
         deadline = time.monotonic() + LEAVE_S
         while any(m.process.poll() is None for m in self.members) and time.monotonic() < deadline:
@@ -325,7 +326,7 @@ class Cluster:
             channel.close()
 
     def abandon(self) -> None:
-        """Close what a fork of the driver inherited. The session is its parent's."""
+        """Close what a fork of the driver inherited. The session belongs to its parent."""
         if self._listener is not None:
             self._listener.close()
         self._close_channels()
@@ -336,7 +337,7 @@ class Cluster:
         self.watchdog.abandon()
 
     def _say_goodbye(self) -> None:
-        """Ask the ranks to leave their group; those that do not within `CLOSE_S` are ended."""
+        """Ask the ranks to leave their group. Those that need more than `CLOSE_S` are killed."""
         waiting = {f"rank {rank}" for rank in range(self.mesh.size)} & set(self._channels)
         deadline = time.monotonic() + CLOSE_S
         try:

@@ -1,11 +1,11 @@
-"""One thread of the driver that does everything with the ranks, errand by errand; whoever wants something done waits for it.
+"""The courier is one thread of the driver that does everything with the ranks, one errand after the other.
 
-Python runs signal handlers in the main thread, so an exception of one (Ctrl-C, a time limit) meets the waiting, never the
-work: no message is cut, no state is half updated. Errands of several threads are done in the order in which they came.
+Python runs signal handlers in the main thread. So an exception from one (Ctrl-C, a time limit) hits a thread that waits,
+never the work: no message is cut, no state is half updated. Errands of several threads run in order of arrival.
 
-    interrupted    the errand goes on without its owner; `Errand.abandoned` tells it, so that long work can stop between two
-                   calls of the ranks. Who waits for it again gets its result.
-    forked         the child has no such thread, and the connections are its parent's: it is refused.
+    interrupted    the errand continues without its owner; `Errand.abandoned` says so, so that long work can stop between
+                   two calls of the ranks. Whoever waits for the errand again gets its result.
+    forked         the child has no such thread, and the connections are its parent's: its requests are refused.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Made = TypeVar("Made")
 
 
 class Abandoned(Exception):  # noqa: N818  (no error: it ends work that nobody waits for)
-    """Whoever waited for an errand was interrupted, so its work stopped between two calls of the ranks."""
+    """The owner of an errand was interrupted, so the work stopped between two calls of the ranks."""
 
 
 class Errand(Generic[Made]):
-    """Something to do, once. `abandoned`: whoever waited for it was interrupted.
+    """Work that runs once. `abandoned` says that its owner was interrupted.
 
-    The gate is a plain lock, which no interruption can leave in between: those of Python's Event and Condition can.
+    The gate is a plain lock, because an interruption can leave Python's Event and Condition in an inconsistent state.
     """
 
     def __init__(self, work: Callable[[Errand[Made]], Made]) -> None:
@@ -44,7 +44,7 @@ class Errand(Generic[Made]):
         self._error: BaseException | None = None
 
     def do(self) -> None:
-        """Do it, unless it is done: an errand may be given to the courier again."""
+        """Run the work, unless it has run: an errand may be given to the courier again."""
         if self._work is not None:
             self._try()
             self._done = True
@@ -60,16 +60,16 @@ class Errand(Generic[Made]):
             self._error, self._failed = error, True
 
     def require_owner(self) -> None:
-        """By the work: raise Abandoned where nobody waits for it any more."""
+        """Raise Abandoned if nobody waits for the errand any more. The work calls this."""
         if self.abandoned:
             raise Abandoned
 
     def wait(self, limit_s: float) -> bool:
-        """Wait until it is done, or for so long; returns whether it is."""
+        """Wait until the work is done, or for at most this many seconds. Returns whether it is done."""
         return self._done or self._gate.acquire(timeout=limit_s)
 
     def result(self) -> Made:
-        """What was made, or raise what the work raised: the second time (its owner was interrupted), Abandoned."""
+        """The result of the work, or its exception. The second time an exception would be raised, it is Abandoned instead."""
         if self._failed:
             error, self._error = self._error or Abandoned(), None
             try:
@@ -80,7 +80,7 @@ class Errand(Generic[Made]):
 
 
 class Courier:
-    """`do` an errand and return its result; `close` when nobody comes any more."""
+    """The thread: `do` runs a function on it and returns the result; `close` ends it."""
 
     def __init__(self) -> None:
         self._errands: SimpleQueue[Errand[object] | None] = SimpleQueue()
@@ -90,7 +90,7 @@ class Courier:
 
     @property
     def here(self) -> bool:
-        """Whether this thread is the courier's."""
+        """Whether the calling thread is the courier's."""
         return threading.current_thread() is self._thread
 
     def require_own_process(self) -> None:
@@ -102,19 +102,19 @@ class Courier:
             )
 
     def do(self, work: Callable[[Errand[Made]], Made]) -> Made:
-        """Have something done, and wait for it."""
+        """Run a function on the courier's thread, and return its result."""
         errand = Errand(work)
         self.wait(errand)
         return errand.result()
 
     def post(self, work: Callable[[Errand[Made]], Made]) -> None:
-        """Have something done after what is being done, without waiting for it."""
+        """Queue a function on the courier's thread without waiting for it."""
         self._errands.put(Errand(work))  # type: ignore[arg-type]
 
     def wait(self, errand: Errand[Made]) -> None:
         """Give the courier an errand (or give it again, after an interruption), and wait until it is done.
 
-        Raises RankError where the session is closed before.
+        Raises RankError if the session is closed first.
         """
         self.require_own_process()
         if self.here:
@@ -131,14 +131,14 @@ class Courier:
             raise
 
     def close(self, limit_s: float) -> None:
-        """End the thread, once it has done what it was given before. It may be called by an errand."""
+        """End the thread after the errands that it already has. An errand may call this."""
         self._errands.put(None)
         if not self.here:
             self._thread.join(limit_s)
 
 
 def _run(errands: SimpleQueue[Errand[object] | None]) -> None:
-    """The thread: it holds neither the courier nor what errands hold, so that a forgotten session can go."""
+    """The loop of the thread. It refers neither to the courier nor to finished errands, so a dropped session can be collected."""
     while (errand := errands.get()) is not None:
         errand.do()
         del errand

@@ -1,4 +1,4 @@
-"""What an interpreter can run: `unitp.worker describe` answers in JSON, `ask_interpreter` asks another."""
+"""What an interpreter can run. `unitp.worker describe` prints it as JSON; `ask_interpreter` asks another interpreter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 
 
 class BackendDescription(msgspec.Struct, frozen=True):
-    """`versions`: what is installed of what the backend requires, by distribution; None where it is missing."""
+    """A backend of an interpreter. `versions` are those of the distributions it requires, None for a missing one."""
 
     name: str
     distribution: str
@@ -31,7 +31,7 @@ class BackendDescription(msgspec.Struct, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """An interpreter, and the backends that are installed in it. `broken`: plug-ins that do not load, and why."""
+    """An interpreter and the backends that are installed in it. `broken` maps plug-ins that do not load to the reason."""
 
     executable: str
     python: str
@@ -42,7 +42,7 @@ class Description(msgspec.Struct, frozen=True):
 
 
 def describe() -> Description:
-    """This interpreter. Imports no framework."""
+    """A description of this interpreter. No framework is imported."""
     found = discover.registry()
     backends = tuple(
         BackendDescription(
@@ -66,8 +66,9 @@ def describe() -> Description:
 
 
 def versions_in(python: str, spec: BackendSpec) -> dict[str, str | None]:
-    """What another interpreter has of what a backend requires. Raises BackendError where it cannot be asked, has another
-    version of unitp, or does not know the backend.
+    """The versions that another interpreter has of what a backend requires, by distribution.
+
+    Raises BackendError if it cannot be asked, has an incompatible version of unitp, or lacks the backend.
     """
     answer = ask_interpreter(python)
     if (here := discover.installed("unitp")) and answer.unitp and _series(here) != _series(answer.unitp):
@@ -87,14 +88,14 @@ def versions_in(python: str, spec: BackendSpec) -> dict[str, str | None]:
 
 
 def _series(version: str) -> tuple[int, ...]:
-    """Versions of one series understand each other."""
+    """The part of a version that must be equal for two versions to understand each other."""
     from packaging.version import Version
 
     return Version(version).release[:2]
 
 
 def ask_interpreter(python: str) -> Description:
-    """What another interpreter says of itself. Raises BackendError where it cannot be run or has no unitp."""
+    """The description that another interpreter gives. Raises BackendError if it cannot be run or has no unitp."""
     try:
         done = subprocess.run(
             command(python, "describe"),

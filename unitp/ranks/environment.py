@@ -1,9 +1,9 @@
-"""The environment variables of a session's processes: the mark by which they are found, who they are, how many
-threads they use.
+"""The environment variables of a session's processes: the mark that identifies them, their number, and their threads.
 
-A process gets what is listed here and nothing else of the driver's environment: `KEPT`, what its backend lets through
-(`BackendSpec.passes`) or sets (`Process.env`), and what the user's own settings file adds. Schedulers, launchers, OpenMP
-and the frameworks read hundreds of variables, which were meant for another program or for the driver alone.
+A process gets only these variables of the driver's environment: `KEPT`, and those that its backend passes on
+(`BackendSpec.passes`). In addition the backend sets some (`Process.env`), and the user's settings file adds others.
+Schedulers, launchers, OpenMP and the frameworks read hundreds of variables, which were meant for another program or for
+the driver alone.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ SEARCH_PATHS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
 def chosen(base: Mapping[str, str], patterns: Sequence[str]) -> dict[str, str]:
-    """The variables of `base` with names like these (`LC_*`: all that begin so). Search paths lose the current folder."""
+    """The variables of `base` with these names (`LC_*` means a prefix). The current folder is removed from search paths."""
     found = {name: base[name] for name in base if any(fnmatchcase(name, pattern) for pattern in patterns)}
     return found | {name: without_current_folder(found[name]) for name in SEARCH_PATHS if name in found}
 
 
 def without_current_folder(path: str) -> str:
-    """The folders of a search path by their full names. An entry that is empty, or `.`, means the current folder."""
+    """A search path with full names, without the current folder (which an empty entry or `.` means)."""
     here = os.readlink("/proc/self/cwd")  # os.getcwd() fails where it is deleted
     given = [(entry, os.path.normpath(os.path.join(here, entry))) for entry in path.split(os.pathsep)]
     return os.pathsep.join(full for entry, full in given if os.path.isabs(entry) or full != here)
 
 
 def number_of(environment: Mapping[str, str]) -> int | None:
-    """The number of the process with this environment among those of its role (its rank), or None."""
+    """The number of a process within its role (for a worker its rank), from its environment, or None if it has none."""
     for name in LAUNCHERS:
         if environment.get(name, "").isdigit():
             return int(environment[name])
@@ -79,8 +79,9 @@ def for_process(
     folder: str,
     threads: int,
 ) -> dict[str, str]:
-    """Of `base` what every process keeps, the threads, what the backend and the user want (`own`), and the mark of the
-    session.
+    """The environment of a process: what is kept of `base`, the threads, `own` variables and the session's mark.
+
+    `own` are those of the backend and the user.
     """
     kept = chosen(base, KEPT) | {name: str(threads) for name in THREADS}
     kept["MALLOC_ARENA_MAX"] = "1"  # freed memory of one thread serves another: 6 to 10 MB a rank (glibc)

@@ -1,7 +1,7 @@
 """The folder of a session, and how much room there is where its processes map files.
 
-It is private, and its path is short: a socket's is at most 107 bytes. TMPDIR names where it is made; unlike Python's
-`tempfile`, a TMPDIR that cannot serve is told, and nothing goes elsewhere in silence.
+The folder is private, and its path is short, because a socket's path has at most 107 bytes. TMPDIR names its parent.
+Unlike Python's `tempfile`, an unusable TMPDIR is an error, and there is no silent alternative.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def new_folder() -> Path:
-    """A new, empty folder that only this user can enter, where TMPDIR says; in /tmp where that path is too long for a
-    socket. Raises HostError where none can be made.
+    """A new, empty folder in TMPDIR (in /tmp if that path is too long for a socket) that only this user can enter.
+
+    Raises HostError if none can be made.
     """
     name = next((name for name in NAMES if os.environ.get(name)), "")
     wanted = os.path.abspath(os.environ[name] if name else tempfile.gettempdir())
@@ -44,7 +45,7 @@ def new_folder() -> Path:
 
 
 def room(folders: Sequence[Path]) -> str:
-    """How much room there is in each of these folders, in words."""
+    """The free space in each of these folders, in words."""
     known = [folder for folder in folders if folder.is_dir()]
     return ", ".join(
         f"{folder} has {usage.free >> 20} MiB free of {usage.total >> 20}"

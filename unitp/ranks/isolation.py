@@ -1,8 +1,8 @@
-"""Whether the processes of a session can be reached from outside it.
+"""Network isolation of a session's processes, so that nothing outside can reach them.
 
-Servers of frameworks listen on every interface, and let in whoever comes. So all processes of a session are started in a
-network namespace of their own (`unitp.namespace`). The driver stays outside; it talks to the ranks over a Unix socket in the
-session's folder, which crosses namespaces.
+Servers of frameworks listen on every interface and accept everybody. So all processes of a session are started in a
+network namespace of their own (`unitp.namespace`). The driver stays outside. It talks to the ranks over a Unix socket in
+the session's folder, which crosses namespaces.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _open: weakref.WeakSet[Isolation] = weakref.WeakSet()
 
 
 class Isolation:
-    """A network namespace that processes can be started in, or `why` there is none."""
+    """A network namespace in which processes can be started, or the reason `why` there is none."""
 
     def __init__(self, python: str, descriptors: Sequence[int] = (), why: str = "") -> None:
         self.python, self.descriptors, self.why = python, tuple(descriptors), why
@@ -41,13 +41,13 @@ class Isolation:
         return not self.why
 
     def inside(self, command: Sequence[str]) -> list[str]:
-        """A command that runs this one in the namespace. Whoever starts it passes `descriptors` on."""
+        """A command that runs this one in the namespace. The caller must pass `descriptors` on to it."""
         if not self.on:
             return list(command)
         return [full_path(self.python), "-I", "-S", NAMESPACE, ",".join(map(str, self.descriptors)), *command]
 
     def close(self) -> None:
-        """No further process will be started. The namespace lasts as long as there are processes in it."""
+        """Start no further processes. The namespace lasts as long as it has processes."""
         descriptors, self.descriptors = self.descriptors, ()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -60,8 +60,9 @@ def require_mode(mode: str) -> None:
 
 
 def isolate(mode: str, python: str) -> Isolation:
-    """A new namespace, made by the interpreter `python`; none for "off", or where the host has none and the mode is "auto".
-    Raises HostError where one is required and cannot be had.
+    """A new namespace, made by the interpreter `python`; none for "off", or for "auto" if the host cannot make one.
+
+    Raises HostError if the mode is "require" and the host cannot make one.
     """
     if mode == "off":
         return Isolation(python, why="it is switched off")
@@ -101,7 +102,7 @@ def _made(python: str) -> Isolation:
 
 
 def _descriptors(pid: int) -> list[int]:
-    """Of the namespaces of a process that are not this one's, in the order in which they are entered."""
+    """Descriptors of the namespaces in which a process differs from this one, in the order in which they are entered."""
     found = []
     for kind in KINDS:
         if os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}"):

@@ -1,14 +1,14 @@
 """What a session may leave on its host, and how it is removed: processes, its folder, segments of shared memory.
 
-The driver clears at the end of a session. A process of its own (`outlive`) does it where the driver cannot: it waits for
-the driver's end, by whatever cause, on the driver's pidfd, and on a pipe that an `exec` closes. It depends on no thread of
-a rank and on no socket, and what it kills may be stopped, or hold Python's lock for ever. This module is all that process
-imports, so it needs the standard library only.
+The driver cleans up at the end of a session. Where the driver cannot, a separate process (`outlive`) does. It notices the
+driver's end, whatever the cause, by the driver's pidfd and by a pipe that an `exec` closes. It depends on no thread of a
+rank and on no socket, and what it kills may be stopped or hold Python's lock forever. That process imports only this
+module, so the module needs the standard library alone.
 
-A segment of `/dev/shm` that a framework makes while its ranks join has a name that nobody tells us, and those who know it
-may be dead. One of this session is recognised by its maker (the patterns of the backend, this user, since the session
-began) and by being abandoned: no process maps it or holds it open. Segments of another session that starts at the same
-time are in use.
+A segment of `/dev/shm` that a framework makes while its ranks join has a name that the framework does not tell, and the
+processes that know it may be dead. A segment of this session is recognised by its maker (the backend's patterns, this
+user, since the session began) and because no process maps it or holds it open. Segments of another session that starts
+at the same time are in use.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ CLOCK_S = 1.0
 
 
 class Leftovers(NamedTuple):
-    """What belongs to a session: processes with its `mark`, its `folder`, and what was made in `/dev/shm` since
-    it `began` (seconds since the epoch) under a name like one of the patterns in `segments`.
+    """What belongs to a session: processes with its `mark`, its `folder`, and its shared memory.
+
+    Its shared memory are files in `/dev/shm` that match a pattern of `segments` and were made since it `began` (seconds
+    since the epoch).
     """
 
     mark: str
@@ -45,7 +47,7 @@ class Leftovers(NamedTuple):
     segments: tuple[str, ...] = ()
 
     def clear(self) -> list[Seen]:
-        """End and remove everything; returns the processes that could not be ended."""
+        """End all processes and remove all files. Returns the processes that could not be ended."""
         left = end_all(self.mark)
         shutil.rmtree(self.folder, ignore_errors=True)
         for path in abandoned(self.segments, self.began):
@@ -53,11 +55,12 @@ class Leftovers(NamedTuple):
         return left
 
     def words(self) -> list[str]:
+        """The command-line arguments from which `outlive` makes an equal value."""
         return [self.mark, self.folder, repr(self.began), *self.segments]
 
 
 def abandoned(patterns: Iterable[str], began: float, folder: Path = SHARED) -> list[Path]:
-    """Files of this user, made since `began` under such a name, that no process maps or holds open."""
+    """This user's files that match the patterns, were made since `began`, and that no process maps or holds open."""
     wanted = tuple(patterns)
     made = [path for path in _files(folder) if any(fnmatch(path.name, p) for p in wanted) and _recent(path, began)]
     used = set(_in_use(folder)) if made else set()
@@ -80,8 +83,9 @@ def _recent(path: Path, began: float) -> bool:
 
 
 def _in_use(folder: Path) -> Iterator[str]:
-    """The files of a folder that processes hold open or map. Whoever makes one maps it before it closes it: in this order
-    none is missed.
+    """The files of a folder that processes hold open or map.
+
+    A process maps a file before it closes it. Descriptors are read before maps, so no file is missed.
     """
     for process in filter(str.isdigit, os.listdir("/proc")):
         for link in _files(Path("/proc", process, "fd")):
@@ -97,10 +101,10 @@ def _in_use(folder: Path) -> Iterator[str]:
 
 
 def outlive() -> None:
-    """`sys.argv` is a pidfd of the driver, and the words of `Leftovers`; standard input is a pipe from the driver.
+    """Wait for the end of the driver, then remove everything.
 
-    Returns when the driver is gone and everything is cleared. Processes that were being started then carry no mark yet, so
-    it looks again.
+    `sys.argv` has a pidfd of the driver and the words of `Leftovers`; standard input is a pipe from the driver. Processes
+    that were just being started may not carry the mark yet, so it looks a second time.
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)

@@ -1,5 +1,6 @@
-"""What ranks print, brought to the driver's standard error line by line, each line with the name of its process
-before it. What would command a terminal is written out.
+"""The output of ranks, copied line by line to the driver's standard error, each line with the name of its process.
+
+Characters that would control a terminal are escaped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ PERIOD_S = 0.2
 
 
 class Forwarder:
-    """Follows log files by a thread from `start` to `stop`."""
+    """A thread that follows log files from `start` to `stop`."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -27,7 +28,7 @@ class Forwarder:
         self._thread.start()
 
     def stop(self) -> None:
-        """Bring what is left, and end."""
+        """Copy the rest, and end the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -42,7 +43,7 @@ class Forwarder:
 
 
 def _forward(name: str, path: Path, place: int, last: bool) -> int:
-    """Write the whole lines from `place` on (and the unfinished one if it is the last time); returns where to go on."""
+    """Copy the whole lines from offset `place` on (the last time also an unfinished one). Returns the offset to continue from."""
     if not path.exists():
         return place
     with path.open("rb") as file:

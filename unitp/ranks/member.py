@@ -1,8 +1,8 @@
 """A process that the driver started itself: a rank, a server, or a launcher such as mpiexec with ranks under it.
 
-Where another thread of the driver forks while one is started, the fork inherits the pipe by which `Popen` learns that the
-program runs, and `Popen` returns when the fork ends. So forks wait: `no_forks` is held while something is made that they
-should not inherit unseen.
+If another thread forks while `Popen` starts a program, the fork inherits the pipe by which `Popen` learns that the
+program runs, and `Popen` returns only when the fork ends. So forks wait: the lock `no_forks` is held while something is
+made that a fork should not inherit unnoticed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ os.register_at_fork(before=no_forks.acquire, after_in_parent=no_forks.release, a
 
 
 class Member:
-    """`name` is what errors call it; `role` is that of the process, or "launcher"; `logs`: what it and its ranks
-    print.
-    """
+    """A process of the session. `name` identifies it in errors, `role` is its role or "launcher", `logs` are its and its ranks'."""
 
     def __init__(
         self, name: str, role: str, process: subprocess.Popen[bytes], logs: Sequence[Path], ranks: tuple[int, ...]
@@ -32,18 +30,18 @@ class Member:
         self.name, self.role, self.process, self.logs, self.ranks = name, role, process, tuple(logs), ranks
 
     def exit_code(self) -> int | None:
-        """The exit code (minus the signal's number), waiting for it as the process is known to be dead."""
+        """The exit code, or minus the number of the signal that ended it. It waits, as the process is known to be dead."""
         try:
             return self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             return None
 
     def reap(self) -> None:
-        """Leave no zombie; the process has been killed."""
+        """Wait for the killed process, so that no zombie is left."""
         self.exit_code()
 
     def tail(self) -> str:
-        """The first and the last lines of each log, indented, or nothing: a cause comes first, its effects follow."""
+        """The first and last lines of each log, indented. The cause is at the beginning, its effects follow."""
         texts = [log.read_text(errors="replace") for log in self.logs if log.exists()]
         return "".join(f"\n  | {line}" for text in texts for line in _ends(text.splitlines()))
 

@@ -1,9 +1,8 @@
-"""The processes of a session as /proc shows them: who carries its mark, in which state they are, and how all of them
-are ended.
+"""The processes of a session, read from /proc: which carry its mark, which state they are in, and how to end them all.
 
-A mark is an environment variable that names the session; it is no secret; children inherit it, so launchers' proxies and helpers of
-a framework are found too, however they were started. A process is known by number and start time: numbers are used
-again.
+A mark is an environment variable that names the session. It is no secret. Children inherit it, so the proxies of
+launchers and helpers of frameworks are found too, however they were started. A process is identified by its number and
+start time, because numbers are reused.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Seen(NamedTuple):
-    """A line of /proc/<pid>/stat: `state` is R, S, D, T (stopped), Z (ended); `status` is that of wait."""
+    """A process from /proc/<pid>/stat: `state` is R, S, D, T (stopped) or Z (ended); `status` is that of wait."""
 
     pid: int
     parent: int
@@ -41,7 +40,7 @@ class Seen(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """A process with the mark: its role, and its number where it has one (a rank; None for mpiexec and its proxies)."""
+    """A process with the mark, its role, and its number within the role (None for mpiexec and its proxies)."""
 
     seen: Seen
     role: str
@@ -50,7 +49,7 @@ class Marked(NamedTuple):
 
 
 def look(pid: int) -> Seen | None:
-    """The process as it is now, or None where there is none."""
+    """The state of a process now, or None if it does not exist."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -62,7 +61,7 @@ def look(pid: int) -> Seen | None:
 
 
 def marked(mark: str) -> dict[int, Marked]:
-    """All live processes that carry the mark of this session."""
+    """All live processes with the mark of this session."""
     wanted = f"{MARK}={mark}".encode()
     found = {}
     for entry in os.listdir("/proc"):
@@ -84,7 +83,7 @@ def marked(mark: str) -> dict[int, Marked]:
 
 
 def kill(seen: Seen) -> None:
-    """SIGKILL, unless the number belongs to another process by now."""
+    """Send SIGKILL, unless the number now belongs to another process."""
     now = look(seen.pid)
     if now is not None and now.started == seen.started:
         try:
@@ -94,7 +93,7 @@ def kill(seen: Seen) -> None:
 
 
 def end_all(mark: str, limit_s: float = 10.0) -> list[Seen]:
-    """Kill every process with the mark, until none is found; returns what was left after `limit_s`."""
+    """Kill the processes with the mark until none is found. Returns those that are left after `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     while left := [found.seen for found in marked(mark).values()]:
         if time.monotonic() > deadline:

@@ -1,9 +1,7 @@
-"""Each process maps a page of eight numbers in which it says what it is doing; the driver's watchdog reads it at any
-time.
+"""Progress pages: each process maps a page of eight numbers that says what it is doing, and the watchdog reads it.
 
-The worker's own loop writes the activity and its subject, the engine writes the instruction (`PageProgress.at`, some
-50 ns: an item assignment in shared memory), and a thread writes a heartbeat, which therefore stops only when the
-whole process does.
+The worker's loop writes the activity and its subject. The engine writes the instruction (`PageProgress.at`, some 50 ns:
+an item assignment in shared memory). A thread writes a heartbeat, which therefore stops only if the whole process does.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ BEAT_S = 0.5
 
 
 class Activity(enum.IntEnum):
-    """What a process is at; the subject is the number of a parameter (LOADING) or program (COMPILING, RUNNING)."""
+    """What a process is doing. Its subject is the number of a parameter (LOADING) or a program (COMPILING, RUNNING)."""
 
     STARTING = 0
     IMPORTING = 1
@@ -40,9 +38,9 @@ class Activity(enum.IntEnum):
 
 
 class Page:
-    """The page at `path`: eight signed 64-bit numbers. `create` makes the file (the driver), else it must exist.
+    """The progress page at `path`: eight signed 64-bit numbers. With `create` the file is made, else it must exist.
 
-    Raises HostError where there is no room for it.
+    Raises HostError if there is no room for it.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -54,12 +52,12 @@ class Page:
         self.numbers = memoryview(self._map).cast("q")
 
     def close(self) -> None:
-        """Map it no longer."""
+        """Unmap the page."""
         self.numbers.release()
         self._map.close()
 
     def enter(self, activity: Activity, subject: int = 0) -> None:
-        """Say what comes now."""
+        """Record the activity that begins."""
         numbers = self.numbers
         numbers[INSTRUCTION] = -1
         numbers[SUBJECT] = subject
@@ -76,24 +74,24 @@ class Page:
 
     @property
     def instruction(self) -> int:
-        """The instruction that runs, or -1 where the engine has not told."""
+        """The number of the running instruction, or -1 if the engine has not recorded any."""
         return self.numbers[INSTRUCTION]
 
     @property
     def place(self) -> tuple[int, int]:
-        """How far the process is: compares between ranks, and changes as long as there is progress."""
+        """How far the process is: comparable between ranks, and changing as long as there is progress."""
         return self.numbers[TURNS], self.numbers[INSTRUCTION]
 
     @property
     def heartbeat(self) -> int:
-        """When the process gave its last sign of life: another number each time."""
+        """A number that changes with each sign of life."""
         return self.numbers[HEARTBEAT]
 
     def beat(self) -> None:
         self.numbers[HEARTBEAT] = time.monotonic_ns()
 
     def keep_beating(self, period_s: float = BEAT_S) -> None:
-        """Start the thread of the heartbeat."""
+        """Start the heartbeat thread."""
 
         def run() -> None:
             while True:
@@ -104,9 +102,9 @@ class Page:
 
 
 class PageProgress:
-    """What an engine is given to say which instruction it is at (`unitp.engine.engine.Progress`).
+    """The object by which an engine records its current instruction (`unitp.engine.engine.Progress`).
 
-    While it is recording, `at` is a function that notes the time, too; else nothing is spent on that.
+    While recording, `at` is a function that also records the time; otherwise nothing is spent on that.
     """
 
     __slots__ = ("_marks", "_numbers", "at")
@@ -117,7 +115,7 @@ class PageProgress:
         self.at: Callable[[int], None] = self._say
 
     def record(self) -> None:
-        """From here on, note when each instruction begins."""
+        """Begin to record when each instruction begins."""
         numbers, now, marks = self._numbers, time.monotonic_ns, self._marks
 
         def at(instruction: int) -> None:
@@ -127,8 +125,9 @@ class PageProgress:
         self.at = at
 
     def recorded(self) -> list[tuple[int, int]]:
-        """Stop; the instructions (or the first ones of segments) in the order in which they ran, and when each began, in
-        nanoseconds of a clock that all processes of a host share.
+        """End the recording. Returns the instructions (or the first one of each segment) in order, and when each began.
+
+        Times are nanoseconds of a clock that all processes of a host share.
         """
         marks, self._marks, self.at = self._marks, [], self._say
         return marks

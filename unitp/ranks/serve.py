@@ -1,7 +1,7 @@
-"""The loop of a worker: requests of the driver, carried out by the engine of its backend, one at a time.
+"""The loop of a worker: its engine carries out the driver's requests, one at a time.
 
-A worker that raises tells the driver (`Failed`) and then waits to be ended, so that the ranks beside it are not
-disturbed by a broken connection before the driver has understood who was first.
+A worker that raises reports it to the driver (`Failed`) and then waits to be ended. So no broken connection disturbs the
+other ranks before the driver has understood which rank was first.
 """
 
 from __future__ import annotations
@@ -64,13 +64,12 @@ LONG_S = 0.1
 
 
 def rank_arrays(rank: int) -> str:
-    """The name of the file of large arrays that a rank sends."""
+    """The name of the file in which a rank sends large arrays."""
     return f"rank{rank}.arrays"
 
 
 class Worker:
-    """One rank at work: `channel` to the driver, `page` of its progress, `engine` that carries out programs
-    and says so to `progress`."""
+    """One rank at work: its `channel` to the driver, its progress `page`, and the `engine` that runs programs."""
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class Worker:
         self.wanted: dict[str, tuple[str, ...]] = {}
 
     def work(self) -> None:
-        """Serve requests until the driver says Close."""
+        """Serve requests until the driver sends Close."""
         while True:
             self.page.enter(Activity.IDLE)
             request = self.channel.receive()
@@ -157,7 +156,7 @@ class Worker:
         return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]}, trace)
 
     def traced(self, key: str, inputs: dict[str, Array], bank: int) -> tuple[dict[str, Array], Trace]:
-        """A run, and when its instructions began."""
+        """Run a program, and return when its instructions began."""
         self.progress.record()
         begun = time.monotonic_ns()
         try:
@@ -168,9 +167,9 @@ class Worker:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system, in some milliseconds. glibc only.
+    """Return freed memory to the system. It takes some milliseconds, and works with glibc only.
 
-    Repacking weights leaves more of it than a rank holds; and what a long prompt leaves in pieces, the next cannot use.
+    Repacking weights frees more memory than a rank holds, and a long prompt leaves fragments that the next cannot use.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -186,7 +185,7 @@ def slice_of(part: ParameterPart) -> Array:
 
 
 class Reserve:
-    """Address space (no memory, as it is never touched) that is given back to tell what happened where none is left."""
+    """Address space (no memory, as it is never touched) that is released so that a rank out of memory can still report."""
 
     def __init__(self) -> None:
         self._map = mmap.mmap(-1, RESERVE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -196,8 +195,9 @@ class Reserve:
 
 
 def report(channel: Channel[Request], error: BaseException, reserve: Reserve) -> NoReturn:
-    """Tell the driver, which then ends this process. Where that cannot be told either, end at once: Python's own end may
-    wait for other ranks.
+    """Send an exception to the driver, which then ends this process.
+
+    If that fails, the process ends at once, because Python's normal exit may wait for other ranks.
     """
     code = 1
     try:
@@ -213,7 +213,7 @@ def report(channel: Channel[Request], error: BaseException, reserve: Reserve) ->
 
 
 def failure(error: BaseException) -> Failed:
-    """What the driver is told of an exception."""
+    """The message that describes an exception to the driver."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, UnitpError):
         return Failed(type(error).__name__, error.message, error.hint, trace)
@@ -221,7 +221,7 @@ def failure(error: BaseException) -> Failed:
 
 
 def resident_bytes() -> dict[str, int]:
-    """VmRSS (now) and VmHWM (at most) of this process, in bytes."""
+    """The resident bytes of this process now (VmRSS) and at its peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return {
         name: int(rest.split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""What a process is doing, in words, from its progress page: for errors that name rank and instruction."""
+"""What a process is doing, in words, from its progress page. Errors use it to name rank and instruction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS = {
 
 
 class Places:
-    """`places(name)` for the processes whose `pages` it was given; `programs` by number, as pages name them."""
+    """A function `places(name)` for the processes with these `pages`. `programs` are numbered as in the pages."""
 
     def __init__(self, programs: Mapping[int, Program], graph: Graph) -> None:
         self.programs, self.graph = programs, graph

@@ -1,7 +1,7 @@
-"""The driver's handle on the process that outlives it, and ends its session then (`unitp.ranks.leftovers`).
+"""The driver's handle on the process that outlives it and then ends its session (`unitp.ranks.leftovers`).
 
-It is started before the ranks, in a session of its own, where signals to the driver's group do not reach it. It does not
-carry the session's mark, so that ending the session does not end it; the driver dismisses it last.
+It is started before the ranks, in a session of its own, which signals to the driver's group do not reach. It does not
+carry the session's mark, so ending the session does not end it. The driver dismisses it last.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ CODE = "import sys; sys.path.append(sys.argv.pop(1)); from unitp.ranks.leftovers
 
 
 class Supervisor:
-    """Runs from here on until `dismiss`. `python` needs nothing but its standard library. Raises OSError where it cannot be
-    started.
+    """The supervising process, which runs until `dismiss`. The interpreter `python` needs only its standard library.
+
+    Raises OSError if it cannot be started.
     """
 
     def __init__(self, python: str, leftovers: Leftovers) -> None:
@@ -50,12 +51,12 @@ class Supervisor:
         self.member = Member(NAME, NAME, process, [log], ())
 
     def dismiss(self) -> None:
-        """End it; nothing of the session is left that it would have to see to."""
+        """End the process. By now nothing of the session is left for it to remove."""
         self.member.process.kill()
         self.member.reap()
 
     def let_go(self) -> None:
-        """Close this process's end of the pipe: for the supervisor the driver is gone, unless a fork holds its copy."""
+        """Close this process's end of the pipe. To the supervisor the driver is then gone, unless a fork holds a copy."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1

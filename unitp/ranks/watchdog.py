@@ -1,23 +1,22 @@
-"""A thread of the driver that turns a dead, stopped, stuck or failed process of a session into one error, and ends
-the others.
+"""A thread of the driver that turns a dead, stopped, stuck or failed process of a session into one error, and ends the rest.
 
     dead      a watched process is gone or a zombie in /proc                    0.1 s
     stopped   its state in /proc stays T                                        `STOPPED_S`
     failed    a rank sent its exception, and nobody died within a grace period  0.7 s
-    silent    the heartbeat thread of a rank that was ready is quiet            `Limits.heartbeat_s`
-    stuck     no rank gets any further, and one that is last uses no processor  `Limits.stall_s` (else tenfold)
+    silent    the heartbeat thread of a ready rank has stopped                  `Limits.heartbeat_s`
+    stuck     no rank makes progress, and a last one uses no processor time     `Limits.stall_s` (else tenfold)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
-One death makes others: a launcher takes its ranks along, and ends them all when one dies. Of those within `SETTLE_S` the
-first is named that did not end by itself: epoll gives deaths in the order in which they happened, however late this
-thread looks. Connections break a moment before a death is told, so a launcher that was killed comes first at any rate.
-A death counts before an exception, since peers raise when a connection breaks.
+One death causes others: a launcher takes its ranks along, and ends them all when one dies. Of the deaths within
+`SETTLE_S`, the error names the first process that did not end by itself: epoll reports deaths in order, however late this
+thread looks. Connections break a moment before a death is reported, so a killed launcher always comes first. A death
+counts before an exception, because peers raise when a connection breaks.
 
-Everything may be frozen and thawed (a laptop's lid, a cgroup's freezer, SIGSTOP), or this thread be kept from the processor.
-So patience is measured by a clock of its own, `_clock`, which goes on by no more than `STEP_S` from one look to the next:
-what nobody watched does not count against anyone. After a step of more than `GAP_S` others have `THAW_S` to be thawed, too.
-Importing a framework on a busy machine silences a heartbeat for many seconds: before all ranks are ready only the start
-limit counts.
+Everything may be frozen and resumed (a laptop's lid, a cgroup's freezer, SIGSTOP), and this thread may get no processor.
+So time limits use a clock of their own, `_clock`, which advances by at most `STEP_S` from one look to the next: time that
+nobody watched does not count. After a step of more than `GAP_S` the others get `THAW_S` to resume, too. Importing a
+framework on a busy machine silences a heartbeat for many seconds, so until all ranks are ready only the start limit
+counts.
 """
 
 from __future__ import annotations
@@ -55,7 +54,8 @@ PATIENCE = 10
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Patience, in seconds. `start_s`: until all ranks are ready (None: what the backend asks for, see `of_group`).
+    """Time limits in seconds. `start_s`: until all ranks are ready (None: the backend's, see `of_group`).
+
     `missing_s`: until a launcher must have started its ranks.
     """
 
@@ -65,8 +65,9 @@ class Limits(msgspec.Struct, frozen=True):
     missing_s: float = 10.0
 
     def of_group(self, start_s: float, ranks: int) -> Limits:
-        """The same, for so many ranks of a backend whose start takes at most `start_s` where each has a core of its own:
-        ranks that share a core start one after the other.
+        """These limits for a number of ranks of a backend whose start takes at most `start_s` on a core of its own.
+
+        Ranks that share a core start one after the other.
         """
         if self.start_s is not None:
             return self
@@ -75,7 +76,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Watched(NamedTuple):
-    """A process under watch; `member` if the driver started it itself."""
+    """A process under watch. `member` is set if the driver started it itself."""
 
     name: str
     seen: Seen
@@ -84,7 +85,7 @@ class Watched(NamedTuple):
 
 
 class Watchdog:
-    """Watches from `start` to `stop`. `pages` by process name; `place(name)` says in words what a process is doing."""
+    """A thread that watches from `start` to `stop`. `pages` are by process name; `place(name)` says what a process is doing."""
 
     def __init__(
         self,
@@ -127,16 +128,19 @@ class Watchdog:
         self._thread.start()
 
     def started(self) -> None:
-        """All ranks are ready: from here on nobody new is looked for, and start-up is no longer timed."""
+        """All ranks are ready: from now on no new processes are looked for, and start-up is no longer timed."""
         self._starting = False
 
     def working(self, busy: bool) -> None:
-        """Whether requests are under way, which the ranks should get on with."""
+        """Set whether requests are under way, on which the ranks should make progress."""
         self._moved = self._clock
         self.busy = busy
 
     def report(self, name: str, failed: Failed | None) -> UnitpError:
-        """The connection of a process broke (None), or it sent its exception: returns the error, once all are ended."""
+        """Report that the connection of a process broke (None) or that it sent an exception.
+
+        Returns the error, after all processes have ended.
+        """
         self._reports.append((self._clock, name, failed))
         if not self._stopping:
             os.eventfd_write(self._wake, 1)
@@ -144,7 +148,7 @@ class Watchdog:
         return self.error or RankError("the session was closed", hint="Launch it again.")
 
     def stop(self) -> None:
-        """Watch no longer. Waits for an error that is just being made."""
+        """Stop watching. It waits for an error that is being made."""
         self._stopping = True
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
@@ -154,7 +158,7 @@ class Watchdog:
         self._close_handles()
 
     def abandon(self) -> None:
-        """In a fork of the driver, where the thread does not run: close what was inherited."""
+        """Close what a fork of the driver inherited. The thread does not run there."""
         self._close_handles()
 
     def _close_handles(self) -> None:
@@ -182,7 +186,7 @@ class Watchdog:
             raise
 
     def _look(self) -> UnitpError | None:
-        """What is wrong now, if anything is."""
+        """The error of what is wrong now, or None."""
         now = self._time()
         step, self._looked = now - self._looked, now
         self._clock += min(step, STEP_S)
@@ -193,11 +197,11 @@ class Watchdog:
         return self._gone() or self._told() or self._silent() or self._stuck() or self._late()
 
     def _wait(self) -> None:
-        """Until something ends, the driver reports something, or a tick has passed."""
+        """Wait until a process ends, the driver reports something, or a tick has passed."""
         self._note(STARTING_TICK_S if self._starting else TICK_S)
 
     def _note(self, limit_s: float) -> None:
-        """Wait for events, and note who has ended, first to last."""
+        """Wait for events, and record which processes have ended, in order."""
         pids = {handle: pid for pid, handle in self._handles.items()}
         for fd, _ in self._poller.poll(limit_s):
             if fd == self._wake:
@@ -216,7 +220,7 @@ class Watchdog:
         self.failed.set()
 
     def _look_around(self) -> None:
-        """Take all workers and the launchers above them under watch; a fork may have become another program."""
+        """Put all workers and the launchers above them under watch. A fork may have become another program."""
         found = marked(self.mark)
         direct = {member.process.pid: member for member in self.members}
         for member in (*self.members, *filter(None, [self.supervisor])):
@@ -244,7 +248,7 @@ class Watchdog:
     # what can be wrong
 
     def _gone(self) -> RankError | None:
-        """A process that is dead or stopped."""
+        """The error of a process that is dead or stopped, or None."""
         dead: dict[int, tuple[Watched, int | None]] = {}
         stopped = self._look_at_all(dead)
         if dead:
@@ -260,7 +264,7 @@ class Watchdog:
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
-        """Add who is dead, with the exit code while a zombie still tells it; returns one that stays stopped."""
+        """Record dead processes, with the exit code while the zombie still has it. Returns one that stays stopped."""
         stopped, limit = None, STOPPED_S + (THAW_S if self._clock - self._thawed < THAW_S else 0.0)
         for pid, one in self._watched.items():
             if pid in dead:
@@ -276,8 +280,9 @@ class Watchdog:
         return stopped
 
     def _told(self) -> UnitpError | None:
-        """A rank that sent its exception, or whose connection broke though it lives; deaths within the grace period
-        come first.
+        """The error of a rank that sent an exception, or whose connection broke though it lives.
+
+        Deaths within the grace period come first.
         """
         if not self._reports or self._clock - self._reports[0][0] < GRACE_S:
             return None
@@ -308,7 +313,7 @@ class Watchdog:
         return None
 
     def _stuck(self) -> RankError | None:
-        """No rank got any further. Of those that are least far, one that does not compute keeps the others waiting."""
+        """The error if no rank makes progress. Of the ranks furthest behind, one that does not compute blocks the others."""
         places = {name: page.place for name, page in self.pages.items() if name in self.expected}
         if places != self._places or not self.busy:
             self._places, self._moved, self._then = places, self._clock, dict(self._now)
@@ -326,7 +331,7 @@ class Watchdog:
         )
 
     def _used(self, name: str) -> float:
-        """Seconds of processor time since there was progress."""
+        """The seconds of processor time since the last progress."""
         return self._now[name].cpu_s - self._then[name].cpu_s if name in self._then else 0.0
 
     def _late(self) -> RankError | None:
@@ -354,8 +359,9 @@ class Watchdog:
         return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}", hint=hint)
 
     def _lacking(self, code: int | None) -> str:
-        """What the host may have lacked, and what to do: room for a page of a mapped file that was written (a bus error), or
-        what the logs say.
+        """What the host may have lacked and how to mend it.
+
+        That is room for a page of a mapped file (a bus error), or what the logs say.
         """
         logs = self._logs()
         if code == -signal.SIGBUS or "Bus error" in logs:  # the latter is how MPICH tells it
@@ -364,7 +370,7 @@ class Watchdog:
         return remedy(logs)
 
     def _unseen(self, one: Watched) -> str:
-        """Who may have ended before, so soon after it was born that it never came under watch."""
+        """Processes that may have ended so soon after their start that they never came under watch."""
         watched = self._watched.values()
         absent = sorted(self.expected - {other.name for other in watched})
         if one.member is None and one.seen.parent not in self._watched:
@@ -374,7 +380,7 @@ class Watchdog:
         return f"; never seen alive, so it may have ended before: {', '.join(absent)}" if absent else ""
 
     def _doing(self, one: Watched) -> str:
-        """What a process is at; for a launcher, what its ranks are at."""
+        """What a process is doing, in words; for a launcher, what its ranks are doing."""
         if one.member is not None and one.member is self.supervisor:
             return "watching over the driver"
         if not one.launcher:
@@ -386,7 +392,7 @@ class Watchdog:
 
 
 def _exit_code(one: Watched, now: Seen | None) -> int | None:
-    """The exit code (minus the signal) of a dead process, as far as it can be known of somebody else's child."""
+    """The exit code (or minus the signal) of a dead process, as far as it is known for another process's child."""
     if one.member is not None:
         return one.member.exit_code()
     if now is None or now.started != one.seen.started:
@@ -395,9 +401,9 @@ def _exit_code(one: Watched, now: Seen | None) -> int | None:
 
 
 def _consequence(death: tuple[Watched, int | None]) -> int:
-    """Sorts deaths (of equal ones the first stays first) by how likely another made them.
+    """A sort key of deaths by how likely another death caused them. Of equal ones the first stays first.
 
-    Nobody in a session kills the launcher that the driver started; and who is killed does not end by itself.
+    Nobody in a session kills the launcher that the driver started, and a killed process does not end by itself.
     """
     one, code = death
     if one.launcher and one.member is not None and code is not None and code < 0:

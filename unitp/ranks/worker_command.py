@@ -1,4 +1,4 @@
-"""How an interpreter is asked to run a worker: `python -P .../unitp/entry.py ...`, with what it imports from where."""
+"""The command that runs a worker: `python -P .../unitp/entry.py ...`, with the packages that it imports and from where."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ENTRY = fspath(Path(__file__).absolute().parents[1] / "entry.py")
 
 
 def command(python: str, *arguments: str, plugin: str = "") -> list[str]:
-    """What starts a worker of `unitp.worker` with these arguments in any current folder, on the CPUs that are allowed.
+    """The command that starts `unitp.worker` with these arguments in any current folder, on the allowed CPUs.
 
-    Every interpreter uses the driver's `unitp`; the driver's own interpreter, the driver's `plugin` (a module) as well.
+    Every interpreter uses the driver's `unitp`. The driver's own interpreter also uses the driver's `plugin` (a module).
     """
     cpus = ",".join(map(str, sorted(allowed())))
     line = [full_path(python), "-P", ENTRY, "--cpus", cpus]
@@ -30,15 +30,16 @@ def command(python: str, *arguments: str, plugin: str = "") -> list[str]:
 
 
 def full_path(program: str) -> str:
-    """The full name of a program, links kept: a link decides which virtual environment an interpreter belongs to. A name
-    without a folder is looked for on PATH, and not in the current folder.
+    """The full name of a program, with links kept, because a link decides to which virtual environment an interpreter belongs.
+
+    A name without a folder is looked for on PATH, but not in the current folder.
     """
     folders = without_current_folder(environ.get("PATH", defpath))
     return fspath(Path(which(program, path=folders) or program).absolute())
 
 
 def package_of(module: str) -> str:
-    """NAME=FOLDER: the package of a module, and the folder where this process finds it, if it does."""
+    """NAME=FOLDER: the package of a module and the folder where this process finds it, if it does."""
     name = module.partition(".")[0]
     found = find_spec(name)
     places = [] if found is None else [*(found.submodule_search_locations or ()), found.origin]

@@ -1,7 +1,7 @@
-"""Arrays from `.npy` and `.npz` files of strangers: nothing is unpickled, and no more memory is asked for than a file has bytes.
+"""Arrays from untrusted `.npy` and `.npz` files: nothing is unpickled, and no array is larger than its file.
 
-A header may claim any size, and an archive may be a few kilobytes that expand to terabytes. So sizes are compared with the
-file before an array is made, and compressed arrays expand to at most `MOST_EXPANDED` bytes in all.
+A header may claim any size, and an archive of a few kilobytes may expand to terabytes. So sizes are compared with the
+file before an array is allocated, and compressed arrays expand to at most `MOST_EXPANDED` bytes in all.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Who owns which rows of the caches. A session has so many rows, one for each sequence that is open at a time.
+"""Banks: who owns which rows of the caches. A session has a fixed number of rows, one for each open sequence.
 
-A *bank* is one set of all states, with a row for each of the sequences that are fed together. It is leased: whoever holds the
-lease alone runs programs on it, and its rows are free again when the lease is closed or forgotten. What a bank held stays
-until its rows are needed, so that the next conversation that begins alike finds it. Ranks are told by the session: a bank
-that is not `made` is allocated, one that is `dirty` is zeroed, and the `doomed` are let go.
+A *bank* is one set of all states, with a row for each of the sequences that are fed together. A bank is leased: only the
+holder of the lease runs programs on it, and its rows are free again when the lease is closed or garbage-collected. A bank
+keeps its contents until its rows are needed, so that the next conversation with the same beginning can reuse them. The
+session tells the ranks: it allocates a bank that is not `made`, zeroes one that is `dirty`, and frees the `doomed`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ Tokens = list[int]
 
 
 class Bank:
-    """`number` is how ranks know it, 0 is none. `sizes`: of the symbolic dims of states. `held`: the tokens of each row.
+    """One set of all states. `number` is its id in the ranks (0 means no bank), `held` the tokens of each row.
 
-    `dirty`: there is something in it that nobody may see, so it is zeroed before it is used.
+    `sizes` are those of the symbolic dims of the states. A `dirty` bank has contents that nobody may see, so it is zeroed
+    before its next use.
     """
 
     def __init__(self, number: int, sizes: Mapping[str, int], rows: int, *, made: bool) -> None:
@@ -29,40 +30,40 @@ class Bank:
         self.made = self.dirty = made
 
     def spoil(self) -> None:
-        """Whatever it holds is of no use."""
+        """Forget the contents, which are of no use."""
         self.held = [[] for _ in range(self.rows)]
         self.dirty = self.made
 
     def shared(self, prompts: Sequence[Tokens]) -> int:
-        """How many tokens need not be computed again, since rows begin as these prompts do."""
+        """How many tokens of `prompts` need not be computed again, because the rows begin with them."""
         return sum(_alike(held, prompt) for held, prompt in zip(self.held, prompts, strict=True))
 
     def keep(self, prompts: Sequence[Tokens]) -> None:
-        """Hold no more than what these prompts begin with."""
+        """Forget all tokens after the common beginnings of rows and prompts."""
         for held, prompt in zip(self.held, prompts, strict=True):
             del held[_alike(held, prompt) :]
 
 
 def _alike(held: Tokens, prompt: Tokens) -> int:
-    """How many tokens are the same from the start; the last of a prompt is always fed, for what follows it."""
+    """The length of the common beginning. The last token of a prompt is always fed, because its outputs are needed."""
     most = min(len(held), len(prompt) - 1)
     return next((i for i in range(most) if held[i] != prompt[i]), most)
 
 
 class Lease:
-    """The right to a bank, until it is closed or forgotten; the rows are taken back when others are needed."""
+    """The right to use a bank, until the lease is closed or garbage-collected."""
 
     def __init__(self, bank: Bank) -> None:
         self.bank = bank
         self.closed = False
 
     def close(self) -> None:
-        """Give the rows back. It may be called twice, and from any thread."""
+        """Give the rows back. Any thread may call it, also twice."""
         self.closed = True
 
 
 class Banks:
-    """The rows of a session. `spared` is a bank that others take last."""
+    """The rows of a session. `spared` is the bank whose rows are taken last."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -73,9 +74,9 @@ class Banks:
         self._number = 0
 
     def lease(self, sizes: Mapping[str, int], rows: int, prompts: Sequence[Tokens] = ()) -> Lease:
-        """A bank for so many sequences; of those that are idle one that begins as `prompts` do, if they are given.
+        """A lease of a bank for `rows` sequences; if `prompts` are given, of the idle bank that shares most tokens with them.
 
-        Raises InputError where there are not enough free rows.
+        Raises InputError if there are not enough free rows.
         """
         self._take_back()
         self._require(rows)
@@ -88,7 +89,7 @@ class Banks:
         return self._opened(self._vacant(sizes, rows))
 
     def again(self, bank: Bank) -> Lease | None:
-        """The same bank with what it holds, or None where its rows are somebody else's by now."""
+        """A new lease of the same bank with its contents, or None if its rows have been given to others."""
         self._take_back()
         if bank not in self._idle:
             return None
@@ -101,7 +102,7 @@ class Banks:
         return lease
 
     def _take_back(self) -> None:
-        """Banks whose leases have ended are idle."""
+        """Move banks whose leases have ended to the idle ones."""
         opened, self._open = self._open, []
         for lease, bank in opened:
             held = lease()
@@ -123,7 +124,7 @@ class Banks:
         )
 
     def _vacant(self, sizes: Mapping[str, int], rows: int) -> Bank:
-        """An empty bank: an idle one of the same sizes, else a new one, for which idle ones go until it has room."""
+        """An empty bank: an idle one of the same sizes, else a new one. Idle banks are freed until there is room for it."""
         idle = sorted(self._idle, key=lambda bank: bank is self.spared)
         reused = next((bank for bank in idle if bank.sizes == sizes and bank is not self.spared), None)
         taken = sum(bank.rows for _, bank in self._open)
@@ -142,7 +143,7 @@ class Banks:
 
 
 class LastRun:
-    """What `run` leaves for a run that keeps it; generations leave it alone."""
+    """The states that the last `run` left, for a run with `keep`. Generations do not touch them."""
 
     def __init__(self, banks: Banks) -> None:
         self._banks = banks
@@ -155,17 +156,17 @@ class LastRun:
         return max(map(len, self._bank.held), default=0) if self._bank is not None else 0
 
     def forget(self, problem: str = "") -> None:
-        """The next run finds zeros; one that would keep something finds the `problem`, if there is one."""
+        """Let the next run start from zeros. If there is a `problem`, a run with `keep` fails with it."""
         if self._bank is not None:
             self._bank.spoil()  # nobody has looked whether it holds finite numbers
         self._bank, self._problem, self._banks.spared = None, problem, None
 
     @contextmanager
     def states(self, sizes: Mapping[str, int], rows: int, keep: bool, *, by_tokens: bool = False) -> Iterator[Bank]:
-        """The bank of a run: what the last one left, or (without `keep`, or where none was) zeros.
+        """A context with the bank of a run: with `keep` what the last run left, otherwise (or if there was none) zeros.
 
-        `by_tokens`: the run knows what its rows hold. Raises InputError where nothing is left to keep. A run that fails
-        leaves nothing.
+        With `by_tokens` the run records the tokens of its rows. Raises InputError if nothing is left to keep. After a run that
+        fails, nothing is left.
         """
         lease = self._kept(sizes, by_tokens) if keep and (self._bank or self._problem) else None
         if lease is None:

@@ -1,4 +1,4 @@
-"""How many sequences a session has rows for, within the memory limit of its plan.
+"""How many sequences fit into a session, within the memory limit of its plan.
 
 parameters + activations of the plan's phases + caches(context, sequences)  <=  limit        on every rank
 """
@@ -23,9 +23,9 @@ MOST_SEQUENCES = 1 << 20
 
 
 def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
-    """The rows of a language model's session: `wanted`, or by default as many as the limit allows, at most 16.
+    """The number of rows of a language model's session: `wanted`, by default as many as the limit allows, at most 16.
 
-    Raises InputError for a number that the mesh or the plan's memory limit does not allow.
+    Raises InputError if the mesh or the plan's memory limit does not allow `wanted` rows.
     """
     least = plan.mesh.sizes.get("dp", 1)
     if wanted is not None and wanted < least:
@@ -40,7 +40,7 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
     others = [m.parameters + m.activations for m in peaks([lower(graph, plan, p.phase.name) for p in plan.phases])]
 
     def needs_most(rows: int) -> tuple[int, int]:
-        """The rank that needs most, and its bytes."""
+        """The rank that needs the most memory with `rows` sequences, and its bytes."""
         need, rank = max((bytes_ + caches(graph, plan, context, rows, r), r) for r, bytes_ in enumerate(others))
         return rank, need
 
@@ -57,12 +57,12 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
 
 
 def enough_for(sequences: int) -> int | None:
-    """What to ask for, to run so many sequences at once: more than by default, or that."""
+    """The `sequences` to launch with, to run this many at once: None if the default is enough."""
     return sequences if sequences > DEFAULT_SEQUENCES else None
 
 
 def caches(graph: Graph, plan: Plan, context: int, rows: int, rank: int) -> int:
-    """Bytes of the states of `rows` sequences on a rank."""
+    """The bytes that the states of `rows` sequences take on a rank."""
     total = 0
     for state in graph.states:
         shape = state.type.sized({"batch": rows, "cache": cache_rows(context)})

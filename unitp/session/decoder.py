@@ -1,9 +1,8 @@
-"""Feeding a decoder: tokens in chunks padded to powers of two, positions, cache places, and the live part of the
-caches.
+"""Feeding a decoder: tokens in chunks padded to powers of two, positions, cache places and live rows of the caches.
 
-A call of S tokens at past lengths p writes positions p:p+S; what padding writes there is overwritten by the next call
-and hidden by the causal mask until then. S is 1, or a power of two from 16 to 512 that fits into the cache; `live` is
-a power of two from 128 on. So the number of different programs is bounded, however long prompts are.
+A call of S tokens at past lengths p writes positions p:p+S. The next call overwrites what padding writes there, and the
+causal mask hides it until then. S is 1, or a power of two from 16 to 512 that fits into the cache. `live` is a power of
+two of at least 128. So the number of different programs is bounded, however long prompts are.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Tokens = npt.NDArray[np.int64]
 
 
 class Head(NamedTuple):
-    """What a call gives back: outputs of the graph, for `last` or all positions, with so many `candidates`."""
+    """What a call returns: these outputs of the graph, for the `last` or for all positions, with this many `candidates`."""
 
     outputs: tuple[str, ...]
     last: bool
@@ -42,12 +41,12 @@ LAST_LOGITS = Head(("logits",), last=True, candidates=1)
 
 
 def is_decoder(graph: Graph) -> bool:
-    """Whether a graph keeps to the convention that language models here follow."""
+    """Whether a graph follows the input and output convention of language models here."""
     return bool(graph.states) and all(name in graph.inputs for name in INPUTS) and "logits" in graph.types
 
 
 def positions(graph: Graph) -> int | None:
-    """How many positions the graph's rotary tables can have rows for; None where it has none."""
+    """The number of positions that the graph's rotary tables have rows for, or None if it has no such tables."""
     tables = {node.inputs[1] for node in graph.nodes if operator(node.op).kind == "rotary"}
     rows = [graph.types[name].shape[0] for name in tables]
     rows += [p.source.length for p in graph.parameters if p.name in tables and isinstance(p.source, RopeSource)]
@@ -60,8 +59,9 @@ def power_of_two(n: int) -> int:
 
 
 def chunk_width(remaining: int, past: int, cache: int) -> int:
-    """How wide the next call is, for `remaining` tokens after `past` of them: always at least 1 fits while past <
-    cache.
+    """The number of tokens of the next call, for `remaining` tokens after `past` ones.
+
+    At least one token fits while past < cache.
     """
     width = 1 if remaining == 1 else min(max(power_of_two(remaining), SMALLEST_CHUNK), CHUNK)
     while past + width > cache:
@@ -70,7 +70,7 @@ def chunk_width(remaining: int, past: int, cache: int) -> int:
 
 
 def live_rows(needed: int, cache: int) -> int:
-    """How many rows of the cache a call reads that needs `needed`."""
+    """The number of cache rows that a call reads if it needs `needed`: a power of two, at most all."""
     return min(max(power_of_two(needed), SMALLEST_LIVE), cache)
 
 
@@ -79,12 +79,12 @@ Execute = Callable[[dict[str, int], tuple[str, ...], dict[str, Array]], dict[str
 
 
 def cache_rows(context: int) -> int:
-    """How many rows a cache has for a sequence of so many tokens."""
+    """The number of rows of a cache for a sequence of `context` tokens."""
     return -(-context // SMALLEST_LIVE) * SMALLEST_LIVE
 
 
 class Decoder:
-    """The sizes of a language model's caches, and how tokens become calls."""
+    """The sizes of a language model's caches, and the way from tokens to calls."""
 
     def __init__(self, graph: Graph, context: int) -> None:
         self.context = context
@@ -95,11 +95,10 @@ class Decoder:
     def feed(
         self, execute: Execute, held: Sequence[list[int]], tokens: Sequence[Sequence[int]], head: Head
     ) -> list[dict[str, Array]]:
-        """Add tokens to each sequence (unlike numbers of them; some may get none), chunk by chunk, and to `held`, which says
-        what the caches that `execute` works on hold.
+        """Add tokens to each sequence, chunk by chunk, and to `held`, the tokens in the caches that `execute` works on.
 
-        Returns, per sequence, its outputs [positions, ...]: of the last position or of all; none for a sequence that
-        got no token.
+        Sequences may get different numbers of tokens, some none. Returns the outputs [positions, ...] of each sequence, of the
+        last position or of all; an empty dict for a sequence that got no token.
         """
         left = [list(new) for new in tokens]
         found: list[list[dict[str, Array]]] = [[] for _ in left]
@@ -118,8 +117,9 @@ class Decoder:
     def _call(
         self, execute: Execute, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int, head: Head
     ) -> dict[str, Array]:
-        """One call of `width` tokens; a sequence with fewer is padded on the right, by a token of its own: one whose numbers are
-        not finite would spoil the sums of all queries, though its weight is zero.
+        """One call of `width` tokens. A sequence with fewer is padded on the right with a token of its own.
+
+        A token whose values are not finite would spoil the sums of all queries, even with weight zero.
         """
         self._make_room(held, now, width)
         ids = np.zeros((len(held), width), np.int64)
@@ -151,18 +151,18 @@ class Decoder:
         return outputs
 
     def _make_room(self, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int) -> None:
-        """Padding of a sequence that gets nothing and is near the end of its cache costs it the last rows."""
+        """Drop the last rows of a sequence that gets no token near the end of its cache: padding overwrites them."""
         for row, new in zip(held, now, strict=True):
             if not new:
                 del row[self.cache - width :]
 
     def require(self, prompts: Sequence[Sequence[int]], past: int = 0) -> None:
-        """Raise InputError with everything that is wrong with token ids: none, out of range, too many."""
+        """Check token ids. Raises InputError that names every sequence that is empty, too long or has ids out of range."""
         require_tokens(prompts, self.vocab, self.context, past)
 
 
 def require_tokens(prompts: Sequence[Sequence[int]], vocab: int, context: int, past: int = 0) -> None:
-    """Raise InputError with everything that is wrong with token ids: none, out of range, too many after `past` of them."""
+    """Check token ids after `past` others. Raises InputError that names every empty, too long or out-of-range sequence."""
     found = []
     hint = ""
     for number, prompt in enumerate(prompts):
@@ -179,7 +179,7 @@ def require_tokens(prompts: Sequence[Sequence[int]], vocab: int, context: int, p
 
 
 def require_prompts(count: int, mesh: Mesh) -> None:
-    """Raise InputError where there are fewer prompts than axis dp has coordinates."""
+    """Check the number of prompts. Raises InputError if there are fewer than axis dp has coordinates."""
     needed = mesh.sizes.get("dp", 1)
     if count < needed:
         raise InputError(
@@ -189,7 +189,7 @@ def require_prompts(count: int, mesh: Mesh) -> None:
 
 
 def _joined(rows: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """The outputs of several chunks as one."""
+    """The outputs of several chunks, concatenated."""
     if len(rows) < 2:
         return rows[0] if rows else {}
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -1,7 +1,7 @@
-"""Programs and banks of states in the ranks, from the driver's side. Only the courier calls what stands here.
+"""The driver's side of the programs and banks in the ranks. Only the courier calls what is here.
 
-Programs are lowered, checked and sent when their sizes first occur (their bucket). The ranks keep the `PROGRAMS` that were
-used last; one that was let go is made again when it is needed.
+A program is lowered, checked and sent when its sizes (its bucket) first occur. The ranks keep the `PROGRAMS` that were
+used last. A program that was dropped is made again when it is needed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PROGRAMS = 64
 
 
 class TracedCall(NamedTuple):
-    """A call of a program: when the driver asked and had all answers (nanoseconds, as in `traces`), and a trace per rank."""
+    """A traced call of a program: when the driver sent it and when all ranks had replied (ns, as in `traces`), and their traces."""
 
     program: Program
     begun: int
@@ -55,7 +55,7 @@ class TracedCall(NamedTuple):
 
 
 class Executor:
-    """Runs programs of `graph` under `plan` on the ranks of `cluster`. `programs` by number: those that the ranks have."""
+    """Runs programs of `graph` under `plan` on the ranks of `cluster`. `programs` are those that the ranks have, by number."""
 
     def __init__(
         self, graph: Graph, plan: Plan, dtype: str, cluster: Cluster, programs: dict[int, Program], banks: Banks
@@ -69,7 +69,7 @@ class Executor:
         self._calls: list[TracedCall] | None = None
 
     def load(self, sizes: Mapping[str, int]) -> None:
-        """Have every rank read its slices of the parameters. `sizes`: of their symbolic dims."""
+        """Have every rank read its slices of the parameters, whose symbolic dims have these sizes."""
         mesh = self.plan.mesh
         messages = {}
         for rank in range(mesh.size):
@@ -84,7 +84,10 @@ class Executor:
     def execute(
         self, sizes: Mapping[str, int], outputs: tuple[str, ...], inputs: Mapping[str, Array], bank: Bank | None = None
     ) -> dict[str, Array]:
-        """Run the program for these sizes on whole arrays and a bank's states, making it first where it is new."""
+        """Run the program for these sizes on whole arrays and a bank's states, and return whole outputs by name.
+
+        A new program is prepared first.
+        """
         if bank is not None:
             self._ready(bank)
         parts, calls = self.prepare(sizes, outputs), self._calls
@@ -99,7 +102,7 @@ class Executor:
     def first_not_finite(
         self, sizes: Mapping[str, int], outputs: tuple[str, ...], inputs: Mapping[str, Array], bank: Bank | None = None
     ) -> NotFinite | None:
-        """As `execute`, instruction by instruction: the first whose output is not finite on any rank."""
+        """Run like `execute`, but check each instruction: the first whose output is not finite on any rank, or None."""
         if bank is not None:
             self._ready(bank)
         replies = self.cluster.exchange(self._frames(self.prepare(sizes, outputs), inputs, bank, Check))
@@ -109,7 +112,7 @@ class Executor:
     def _frames(
         self, parts: Parts, inputs: Mapping[str, Array], bank: Bank | None, request: Callable[..., Run | Check]
     ) -> dict[int, object]:
-        """The request to each rank, with its slices of the inputs."""
+        """The encoded request to each rank, with its slices of the inputs."""
         program, outbox, number = parts.program, self.cluster.outbox, bank.number if bank is not None else 0
         outbox.clear()
         frames: dict[int, object] = {}
@@ -128,7 +131,7 @@ class Executor:
 
     @contextmanager
     def tracing(self) -> Iterator[list[TracedCall]]:
-        """Inside, every call of a program is noted with the times of its instructions on every rank."""
+        """A context that records every call of a program, with the times of its instructions on every rank."""
         calls: list[TracedCall] = []
         self._calls = calls
         try:
@@ -139,7 +142,7 @@ class Executor:
     # programs
 
     def prepare(self, sizes: Mapping[str, int], outputs: tuple[str, ...]) -> Parts:
-        """The program for these sizes and outputs, lowered, checked and compiled in every rank when it is new."""
+        """The program for these sizes and outputs. A new one is lowered, checked and compiled in every rank."""
         bucket = (*sizes.items(), *outputs)
         parts = self._parts.pop(bucket, None)
         if parts is None:
@@ -164,7 +167,7 @@ class Executor:
         return parts
 
     def _make_room(self) -> None:
-        """Let the program go that was not used for longest, where there are too many."""
+        """Drop the least recently used programs while there are too many."""
         while len(self._parts) >= PROGRAMS:
             parts = self._parts.pop(next(iter(self._parts)))
             self._tell(Forget(parts.key))
@@ -173,7 +176,7 @@ class Executor:
     # banks
 
     def _ready(self, bank: Bank) -> None:
-        """Let the ranks know what became of banks, so that this one is there and holds what it says."""
+        """Tell the ranks which banks to free, allocate or zero, so that this one is ready for use."""
         if self.banks.doomed:
             doomed, self.banks.doomed = tuple(self.banks.doomed), []
             self._tell(Free(doomed))

@@ -1,10 +1,10 @@
-"""Token by token: an iterator that asks the ranks for candidates, decides in the driver, and feeds the decision back.
+"""Token by token: an iterator that gets candidates from the ranks, chooses in the driver, and feeds the choice back.
 
-Several may be open on one session: each has a lease of its own rows. What a step has to feed follows from what its rows hold,
+Several generations may be open on one session: each leases rows of its own. What a step feeds follows from its rows,
 
     feed(sequence) = (prompt + tokens made)[held:]
 
-so a step that was interrupted is simply taken up again, and no token is lost. Programs are prepared outside of what is timed.
+so a step that was interrupted is simply repeated, and no token is lost. The timing leaves out the making of programs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unitp.session.decoder import LAST_LOGITS, Decoder, Head
 
 
 class Timing(msgspec.Struct):
-    """Tokens fed or made, and the seconds that the ranks and the decision took (lowering and compiling left out)."""
+    """Tokens fed or made, and the seconds that ranks and choices took, without lowering and compiling."""
 
     prefill_tokens: int = 0
     prefill_s: float = 0.0
@@ -43,14 +43,14 @@ class Timing(msgspec.Struct):
 
 
 class Step(NamedTuple):
-    """A token per sequence (None for one that has ended), or the end."""
+    """One token per sequence (None for one that has ended), or the end of the generation."""
 
     tokens: list[int | None]
     ended: bool
 
 
 class Feeder(Protocol):
-    """What a generation needs of its session."""
+    """The part of a session that a generation uses."""
 
     @property
     def courier(self) -> Courier: ...
@@ -62,17 +62,17 @@ class Feeder(Protocol):
     def feed(
         self, errand: Errand[Step], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
     ) -> list[dict[str, Array]]:
-        """By the courier: feed tokens to a bank's rows. Raises Abandoned between two calls where nobody waits any more."""
+        """Feed tokens to a bank's rows, on the courier's thread. Raises Abandoned between two calls if nobody waits any more."""
 
     def not_finite(self, bank: Bank, tokens: Sequence[Sequence[int]], head: Head, where: str) -> Exception:
-        """By the courier: the error that names the first operator whose output is not finite when these tokens are fed."""
+        """The error that names the first operator whose output is not finite for these tokens. Runs on the courier's thread."""
 
 
 class Generation:
-    """Iterates over steps; each gives a token per sequence, or None for a sequence that has ended.
+    """An iterator over steps: each is a list with a token per sequence, or None for a sequence that has ended.
 
-    `tokens`: what was made so far, the stop token included; `finish_reasons`: "stop", "length", or None while it goes
-    on. Its rows of the caches are free again when it has ended, is closed or dropped. It may be used from several threads.
+    `tokens` are those made so far, with the stop token. `finish_reasons` are "stop", "length", or None while a sequence goes
+    on. The rows are free again when the generation has ended, is closed or dropped. Several threads may use it.
     """
 
     def __init__(
@@ -108,8 +108,9 @@ class Generation:
         return self
 
     def __next__(self) -> list[int | None]:
-        """The next step. Whoever is interrupted (Ctrl-C) finds its tokens at the next call: once they are taken there is no
-        call any more after which Python would look for signals.
+        """The next step. After an interruption (Ctrl-C) the next call returns the tokens of the interrupted step.
+
+        After the tokens are taken, nothing is called, so Python cannot raise for a signal before they are returned.
         """
         courier, made = self._session.courier, None
         try:
@@ -131,20 +132,18 @@ class Generation:
         self.close()
 
     def stop(self, sequence: int) -> None:
-        """End a sequence from outside, as a stop string does: it counts as stopped, even if it was just cut by
-        length.
-        """
+        """End a sequence from outside, as a stop string does. Its reason is then "stop", even if it was just cut by length."""
         self.finish_reasons[sequence] = "stop"
         if None not in self.finish_reasons:
             self._lease.close()
 
     def close(self) -> None:
-        """Give the rows back. Iterating any further raises InputError, unless all sequences have ended."""
+        """Give the rows back. Further iteration raises InputError, unless all sequences have ended."""
         self._closed = True
         self._lease.close()
 
     def _settle(self, courier: Courier) -> None:
-        """Have the next step ready: the one that was under way when somebody was interrupted, or a new one."""
+        """Make the next step ready: finish the step that was interrupted, or run a new one."""
         while not self._ready:
             if self._closed and (self._step is not None or None in self.finish_reasons):
                 raise _closed()
@@ -164,7 +163,7 @@ class Generation:
     # by the courier
 
     def _advance(self, errand: Errand[Step]) -> Step:
-        """Feed what is missing, and decide on the next token of each sequence that goes on."""
+        """Feed the missing tokens, and choose the next token of each sequence that goes on."""
         if None not in self.finish_reasons:
             self._lease.close()
             return Step([], ended=True)
@@ -194,7 +193,7 @@ class Generation:
         return Step(chosen, ended=False)
 
     def _missing(self, bank: Bank) -> list[list[int]]:
-        """The tokens that the rows do not hold yet; of each sequence that goes on the last one at least."""
+        """The tokens that the rows do not hold yet: at least the last one of each sequence that goes on."""
         feed: list[list[int]] = []
         for prompt, made, held, end in zip(self.prompts, self.tokens, bank.held, self.finish_reasons, strict=True):
             if end:
@@ -226,13 +225,13 @@ def _closed() -> InputError:
 
 
 def _head(sampling: Sampling, vocab: int) -> Head:
-    """What has to come back. Where all tokens are candidates, plain logits are cheaper than sorted ones."""
+    """The outputs that a step needs. If all tokens are candidates, plain logits are cheaper than sorted ones."""
     count = sampling.candidates(vocab)
     return LAST_LOGITS if count == vocab else Head(("top_values", "top_ids"), last=True, candidates=count)
 
 
 class Tokens:
-    """A generation of one prompt, seen as an iterator of plain token ids. What it knows more is in `generation`."""
+    """An iterator over the token ids of a generation with one prompt. `generation` is that generation."""
 
     def __init__(self, generation: Generation) -> None:
         self.generation = generation
@@ -253,5 +252,5 @@ class Tokens:
         self.close()
 
     def close(self) -> None:
-        """Give the row back; see `Generation.close`."""
+        """Give the row back, as `Generation.close` does."""
         self.generation.close()

@@ -1,9 +1,9 @@
-"""Inputs that hold places (indices, positions, lengths) are checked whole, before any rank is asked.
+"""Inputs that hold places (indices, positions, lengths) are checked as a whole, before the ranks run.
 
-What ranks hold of an index is a part of it, and a rank that finds a mistake can only say so when all have run. The driver has
-the whole input; so it follows every integer input through operators that only move elements (`unitp.graph.ops.places`) to
-the operators that take it as a place. It follows where each element comes from, so that an error names the input and the
-element. What it cannot follow (an index that is computed) is for the ranks: `unitp.engine.guards`, which knows the same records.
+A rank holds only a part of an index, and could report a mistake only after all ranks have run. The driver has the whole
+input. So it follows every integer input through operators that only move elements (`unitp.graph.ops.places`) to the
+operators that use it as a place, and tracks where each element comes from, so that an error names the input and the
+element. The ranks check what cannot be followed (computed indices): `unitp.engine.guards`, with the same records.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Origins = npt.NDArray[np.int64]
 def require_places(
     graph: Graph, outputs: tuple[str, ...], arrays: Mapping[str, Array], sizes: Mapping[str, int]
 ) -> None:
-    """Raise InputError with every integer input that an operator takes as a place and that has a number which is none.
+    """Check integer inputs that operators use as places. Raises InputError that names every input with an illegal number.
 
-    `outputs`: those that are computed; `sizes`: of all symbols.
+    `outputs` are the outputs to compute, `sizes` the sizes of all symbolic dims.
     """
     given = _Given({name: array for name, array in arrays.items() if array.dtype.kind == "i"})
     seen: dict[tuple[str, str, Place], str] = {}
@@ -46,7 +46,7 @@ def require_places(
 
 
 def _places(graph: Graph, node: Node, sizes: Mapping[str, int]) -> list[tuple[str, Place]]:
-    """The operands of a node that are places, by name."""
+    """The operands of a node that are places, with the names of their values."""
     declared = operator(node.op).places
     if declared is None:
         return []
@@ -55,7 +55,7 @@ def _places(graph: Graph, node: Node, sizes: Mapping[str, int]) -> list[tuple[st
 
 
 class _Given:
-    """The integer inputs; `held` are the values that have nothing but their elements."""
+    """The integer inputs. `held` are the values that consist of their elements only."""
 
     def __init__(self, inputs: Mapping[str, Array]) -> None:
         self.inputs = inputs
@@ -70,7 +70,7 @@ class _Given:
         self._elements: npt.NDArray[Any] = np.concatenate(flat) if flat else np.empty(0, np.int64)
 
     def follow(self, graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
-        """Note what a node makes of what is held, where it only moves elements."""
+        """If a node only moves elements of known values, record where the elements of its outputs come from."""
         moved = operator(node.op).moved
         if moved is None or not all(name in self.held for name in node.inputs):
             return
@@ -81,7 +81,7 @@ class _Given:
             self.held |= dict(zip(node.outputs, made, strict=True))
 
     def problem(self, name: str, node: Node, place: Place) -> str:
-        """What is wrong with a value that a node takes as a place, or nothing."""
+        """What is wrong with a value that a node uses as a place, or an empty text."""
         origins = self.held[name].reshape(-1)
         strange = place.strange(self._elements[origins])
         if not strange.any():

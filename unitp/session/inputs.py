@@ -1,4 +1,4 @@
-"""What a user gives to `run`, checked against the graph: names, shapes, symbols and dtypes, all mistakes at once."""
+"""The arrays that a user gives to `run`, checked against the graph: names, shapes, symbols, dtypes, all mistakes at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_ID = 1 << 62
 
 
 def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Array], dict[str, int]]:
-    """The inputs as arrays of the graph's dtypes, and the sizes of the symbolic dims that follow from them."""
+    """The inputs as arrays of the graph's dtypes, and the sizes of the symbolic dims. Raises InputError with all mistakes."""
     problems = [
         f'there is no input "{name}" ({did_you_mean(name, graph.inputs)})' for name in given if name not in graph.inputs
     ]
@@ -48,9 +48,7 @@ def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Ar
 
 
 def _dtype_problem(array: Array, wanted: TensorType) -> str:
-    """Why an array cannot be taken as the wanted dtype: kinds must agree, widths need not (integers may be given for
-    floats).
-    """
+    """Why an array cannot be used as the wanted dtype. Kinds must agree, but integers may be given for floats."""
     kinds = {"float32": "fiu", "float64": "fiu", "int64": "iu", "int32": "iu", "bool": "b"}[wanted.dtype]
     return "" if array.dtype.kind in kinds else f"is {array.dtype}, wanted is {wanted.dtype}"
 
@@ -64,7 +62,7 @@ def _range_problem(array: Array, wanted: TensorType) -> str:
 
 
 def _shape_problem(array: Array, wanted: TensorType, sizes: dict[str, int]) -> str:
-    """Why an array's shape does not fit; binds symbols on the way."""
+    """Why an array's shape does not fit. Sizes of symbolic dims are recorded on the way."""
     if array.ndim != len(wanted.shape):
         return f"has {array.ndim} dims {list(array.shape)}, wanted are {len(wanted.shape)}: {wanted}"
     for dim, (size, want) in enumerate(zip(array.shape, wanted.shape, strict=True)):
@@ -78,8 +76,9 @@ def _shape_problem(array: Array, wanted: TensorType, sizes: dict[str, int]) -> s
 
 
 def token_lists(ids: object) -> tuple[list[list[int]], bool]:
-    """Prompts from a list of ids, a list of such lists, or an integer array [seq] or [batch, seq]; and whether it was
-    one prompt.
+    """Prompts as lists of ids, and whether one prompt was given.
+
+    Takes a list of ids, a list of such lists, or an integer array [seq] or [batch, seq]. Raises InputError for others.
     """
     if isinstance(ids, np.ndarray):
         if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
@@ -99,7 +98,7 @@ def token_lists(ids: object) -> tuple[list[list[int]], bool]:
 
 
 def _is_whole(value: object) -> bool:
-    """Whether a value is a whole number that an array can hold."""
+    """Whether a value is an integer that an int64 array can hold."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and -MOST_ID <= int(value) <= MOST_ID
 
 

@@ -1,8 +1,7 @@
-"""Start a session: check everything that can be checked first, then start the processes, and load the parameters.
+"""Start a session: check everything that can be checked first, then start the processes and load the parameters.
 
-Nothing is started for a bad request. Ports are picked by the operating system; should another process take one before
-the framework does, the start is tried again with others. A port that the user named is the first of those used, and
-must be free.
+A bad request starts nothing. The operating system picks the ports. If another process takes one before the framework
+does, the start is tried again with others. A port that the user named is the first one used, and must be free.
 """
 
 from __future__ import annotations
@@ -64,17 +63,22 @@ def launch(
     verbose: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Session:
-    """A session of `backend` that holds `model` as `plan` says. Use it in a `with` statement.
+    """Start a session of `backend` that runs `model` as `plan` says. Use it in a `with` statement.
 
-    `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048).
-    `sequences`: how many sequences may be open at once (default: 16, or fewer where the plan's memory limit wants that);
-    caches are made as they are needed.
-    `python`: the interpreter of the ranks (default: what the settings name, else this one). `port`: the first port that
-    is used (default: free ones are picked). `threads`: per rank. `isolation`: whether ranks run in a network namespace of
-    their own, where nothing from outside reaches them: "auto" (where the host can make one, else an IsolationWarning says
-    what stays open), "require" (else HostError) or "off". `limits`: the watchdog's patience (by default a start may take
-    what the backend says, and longer where ranks share cores). `verbose`: what ranks print goes to standard error, each line
-    with the name of its rank. `say`: is told what is being done, once everything that can be checked before is checked.
+    * `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048)
+    * `sequences`: how many sequences may be open at once (default: 16, or as many as the plan's memory limit allows).
+      Caches are allocated when they are needed.
+    * `python`: the interpreter of the ranks (default: that of the settings, else this one)
+    * `port`: the first port to use (default: free ones are picked)
+    * `threads`: per rank
+    * `isolation`: whether ranks run in a network namespace of their own, which nothing outside can reach: "auto" (if the
+      host can make one, else an IsolationWarning says what is reachable), "require" (else HostError) or "off"
+    * `limits`: the watchdog's time limits (default: the backend's, and longer where ranks share cores)
+    * `verbose`: print the output of ranks on standard error, each line with the name of its rank
+    * `say`: is called with a text for each stage, once all checks have passed
+
+    Raises InputError or BackendError for a bad request, HostError for what this host cannot do, and RankError if a rank
+    does not start.
     """
     require_mode(isolation)
     graph = model if isinstance(model, Graph) else model.graph
@@ -112,7 +116,10 @@ def check(
     python: str | None = None,
     threads: int = 1,
 ) -> tuple[int, str]:
-    """Raise what `launch` would raise before it starts anything. Returns the context, and the interpreter of the ranks."""
+    """Check a request without starting anything. Returns the context and the interpreter of the ranks.
+
+    Raises what `launch` would raise before it starts anything.
+    """
     require_weights(graph)
     plans.require(plan, graph)
     if dtype not in spec.dtypes:
@@ -126,19 +133,22 @@ def check(
 
 
 def _warn(spec: BackendSpec, isolation: Isolation) -> None:
-    """Say what of a session of this backend can be reached from outside it."""
+    """Warn about what of a session of this backend can be reached from outside it."""
     if spec.exposed:
         text = f"sessions of {spec.name} are not isolated: {isolation.why}. {spec.exposed}."
         warnings.warn(text, IsolationWarning, stacklevel=3)
 
 
 def count(number: int, what: str) -> str:
-    """`1 rank`, `2 ranks`."""
+    """A number with its noun: `1 rank`, `2 ranks`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def context_of(graph: Graph, context: int | None) -> int:
-    """How many positions the caches hold (default: the model's, at most 2048). Raises InputError for more than the model was made for."""
+    """The number of positions that the caches hold: `context`, by default the model's, at most 2048.
+
+    Raises InputError for more positions than the model was made for.
+    """
     known = positions(graph) if is_decoder(graph) else None
     if context is None:
         return min(known or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
@@ -149,7 +159,7 @@ def context_of(graph: Graph, context: int | None) -> int:
 
 
 def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
-    """Raise BackendError where the interpreter of the ranks lacks the framework."""
+    """Raise BackendError if the interpreter of the ranks lacks the framework."""
     if python == sys.executable:
         discover.require(spec, ranks)
         return
@@ -163,8 +173,9 @@ def _start(
     mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, isolation: Isolation, port: int, threads: int,
     verbose: bool, variables: Mapping[str, str],
 ) -> Cluster:  # fmt: skip
-    """The processes, started; tried again where somebody took one of the ports in between. What the user's settings say
-    (`variables`) counts more than what the backend sets, and that more than what it lets through.
+    """Start the processes. If another process took one of the ports in the meantime, try again.
+
+    The user's settings (`variables`) override what the backend sets, which overrides what is inherited.
     """
     processes: Callable[[Mesh, Callable[[], int]], list[Process]] = discover.resolve(spec.cluster)
     passed = chosen(os.environ, spec.passes)
@@ -190,9 +201,7 @@ def _start(
 
 
 class Ports:
-    """Free loopback ports: any, or (where the user named one) that and those after it. `alone`: in a namespace where nobody
-    else has any.
-    """
+    """Free loopback ports: any, or if the user named one, that and the following. `alone` means a namespace without other users."""
 
     def __init__(self, first: int = 0, *, alone: bool = False) -> None:
         if not 0 <= first < 1 << 16:
@@ -202,7 +211,7 @@ class Ports:
         self._given: set[int] = set()
 
     def next(self) -> int:
-        """A port that is free now and was not given before. Raises InputError where a named one is in use."""
+        """A free port that was not given before. Raises InputError if a named port is in use."""
         if self._named:
             port, self._named = self._named, self._named + 1
             if port >= 1 << 16:

@@ -1,4 +1,4 @@
-"""Which phase of a plan serves a call: the one whose sizes are nearest; a call of one token is never a prefill."""
+"""The phase of a plan that serves a call is the one with the nearest sizes. A call of one token is never a prefill."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from unitp.plans import Plan
 
 
 def choose_phase(plan: Plan, sizes: Mapping[str, int]) -> str:
-    """The name of the phase: first by whether it has one token per sequence, then by the distance of all sizes in
-    octaves.
-    """
+    """The name of the nearest phase: first by whether it has one token per sequence, then by distance of all sizes in octaves."""
 
     def distance(planned: Mapping[str, int]) -> tuple[bool, float]:
         shared = [(n, planned[symbol]) for symbol, n in sizes.items() if symbol in planned]

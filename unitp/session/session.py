@@ -1,8 +1,8 @@
-"""A session: ranks that hold their shards of a model and carry out programs, seen as one object that runs whole arrays.
+"""A session: ranks that hold their shards of a model and run programs, as one object that runs whole arrays.
 
-What calls and generations do with the ranks is done by one thread, the courier, one thing after the other. So a session may
-be used from several threads, and an interruption (Ctrl-C, a time limit) leaves it and all open generations as they were. Each
-generation has rows of the caches of its own, and so has what the last `run` left.
+One thread, the courier, does everything with the ranks, one thing after the other. So several threads may use a session,
+and an interruption (Ctrl-C, a time limit) leaves it and all open generations intact. Each generation has cache rows of
+its own, and so has the last `run`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ Made = TypeVar("Made")
 
 
 class Session:
-    """Made by `unitp.launch`; a context manager. `decoder` has the sizes of a language model's caches (None for other
-    graphs); `sequences` is how many of them can be open at once.
+    """The handle on running ranks, made by `unitp.launch`. Use it as a context manager.
+
+    `decoder` has the sizes of a language model's caches (None for other graphs). `sequences` is how many may be open at once.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End all processes of the session. A session that is forgotten is closed at once, or at exit."""
+        """End all processes of the session. If the session is garbage-collected, or at exit, this happens by itself."""
         self.cluster.close()
         self._finalizer.detach()
 
@@ -98,12 +99,11 @@ class Session:
         last: bool = False,
         **named: npt.ArrayLike,
     ) -> dict[str, Array]:
-        """Run the graph on whole arrays, given by input name; returns whole outputs by name.
+        """Run the graph on whole arrays by input name, and return whole outputs by name.
 
         A decoder that is given `input_ids` [batch, seq] alone fills in the rest, runs in chunks, and returns
-        `{"logits": [batch, seq, vocab]}` (with `last`: [batch, 1, vocab]). States are zero at first; with `keep` they are
-        what the last `run` left (not what generations leave, which have their own). Raises InputError for arrays that do
-        not fit, and where nothing is left to keep.
+        `{"logits": [batch, seq, vocab]}` (with `last`: [batch, 1, vocab]). States start at zero. With `keep` they start as the
+        last `run` (not a generation) left them. Raises InputError for arrays that do not fit, and if nothing is left to keep.
         """
         given = {**(inputs or {}), **named}
         if self.decoder is not None and set(given) == {"input_ids"}:
@@ -143,7 +143,7 @@ class Session:
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _do_run(self, work: Callable[[Errand[Made]], Made]) -> Made:
-        """Have a run done. One that was interrupted may come to its end all the same, of which nobody will know."""
+        """Run on the courier's thread. A run that was interrupted may still finish, but nobody sees its result."""
         try:
             return self.cluster.do(work)
         except UnitpError:
@@ -154,7 +154,7 @@ class Session:
             raise
 
     def reset(self) -> None:
-        """Forget what the last run left: states are zero."""
+        """Forget the states that the last run left, so that the next one starts at zero."""
         self.cluster.do(lambda _: self._last.forget())
 
     def generate(
@@ -167,12 +167,11 @@ class Session:
         ignore_eos: bool = False,
         keep: bool = False,
     ) -> Tokens | Any:
-        """Iterate over new tokens of a prompt (ids), or over lists of them for several prompts (None: that one has
-        ended). Several generations may be open at once.
+        """Iterate over new tokens of a prompt (ids), or over lists of them for several prompts (None for one that has ended).
 
-        `stop_ids` replaces the model's stop tokens; `ignore_eos` means none. With `keep`, what the caches still hold of
-        the prompts' beginnings, from a generation that has ended, is not computed again. The result knows more: see
-        `Generation`. Raises InputError for bad prompts, and where more sequences would be open than the session has rows.
+        `stop_ids` replaces the model's stop tokens; `ignore_eos` means none. With `keep`, beginnings of the prompts that are
+        still in the caches from an ended generation are not computed again. Several generations may be open at once. The result
+        has more information: see `Generation`. Raises InputError for bad prompts, and if the session has too few free rows.
         """
         prompts, single = token_lists(ids)
         generation = self.generation(
@@ -190,7 +189,7 @@ class Session:
         ignore_eos: bool = False,
         keep: bool = False,
     ) -> Generation:
-        """As `generate`, for a list of prompts. It has its rows when this returns; nothing has run."""
+        """A generation like that of `generate`, for a list of prompts. It has its rows when this returns; nothing has run."""
         if self.decoder is None:
             raise InputError(
                 f"graph {self.graph.name} does not generate tokens", hint="Language models come from unitp.load."
@@ -213,13 +212,11 @@ class Session:
     def execute(
         self, sizes: Mapping[str, int], outputs: tuple[str, ...], inputs: Mapping[str, Array]
     ) -> dict[str, Array]:
-        """Run the program of a graph without states for these sizes on whole arrays, as they are."""
+        """Run the program of a graph without states for these sizes, on whole arrays without conversion."""
         return self.cluster.do(lambda _: self.executor.execute(sizes, outputs, inputs))
 
     def _all_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Sizes for all symbols: those of the inputs, the decoder's cache, and for the rest those of the nearest
-        phase.
-        """
+        """Sizes of all symbols: from the inputs, the decoder's cache, and otherwise from the nearest phase."""
         known = self.plan.phase(choose_phase(self.plan, sizes)).phase.sizes
         caches = {"cache": self.decoder.cache, "live": self.decoder.cache} if self.decoder else {}
         return {symbol: {**known, **caches, **sizes}[symbol] for symbol in self.graph.symbols}
@@ -228,7 +225,7 @@ class Session:
 
     @property
     def courier(self) -> Courier:
-        """The thread that does everything with the ranks. Raises RankError where the session is closed."""
+        """The thread that does everything with the ranks. Raises RankError if the session is closed."""
         return self.cluster.courier
 
     @property
@@ -239,13 +236,14 @@ class Session:
     def feed(
         self, errand: Errand[Any], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
     ) -> list[dict[str, Array]]:
-        """By the courier: add tokens to a bank's rows, and return each sequence's outputs."""
+        """Add tokens to a bank's rows and return each sequence's outputs. Runs on the courier's thread."""
         assert self.decoder is not None  # it has generations
         return self.decoder.feed(self._on(bank, errand), bank.held, tokens, head)
 
     def not_finite(self, bank: Bank, tokens: Sequence[Sequence[int]], head: Head, where: str) -> RankError:
-        """By the courier: feed the tokens again, checked, and return the error that names the first operator whose output is
-        not finite.
+        """Feed the tokens again with checks, and return the error that names the first operator whose output is not finite.
+
+        Runs on the courier's thread.
         """
         found: list[NotFinite] = []
 
@@ -265,7 +263,7 @@ class Session:
         )
 
     def _on(self, bank: Bank, errand: Errand[Any]) -> Execute:
-        """Calls on a bank, as long as somebody waits for them."""
+        """A function that runs calls on a bank, as long as somebody waits for them."""
 
         def execute(sizes: dict[str, int], outputs: tuple[str, ...], inputs: dict[str, Array]) -> dict[str, Array]:
             errand.require_owner()
@@ -277,24 +275,24 @@ class Session:
 
     @property
     def programs(self) -> tuple[Program, ...]:
-        """The programs that the ranks have: one for each bucket of sizes that occurred, those used last."""
+        """The programs that the ranks have: one for each recent bucket of sizes."""
         return tuple(self.executor.programs.values())
 
     def tracing(self) -> AbstractContextManager[list[TracedCall]]:
-        """Inside, every call of a program is noted with the times of its instructions on every rank."""
+        """A context that records every call of a program, with the times of its instructions on every rank."""
         self.courier.require_own_process()
         return self.executor.tracing()
 
     def probe(self, value: float = 1.0) -> list[float]:
-        """The sum of `value` over all ranks, as each rank finds it by the backend's own collectives."""
+        """The sum of `value` over all ranks, as each rank computes it with the backend's own collectives."""
         return [reply.value for reply in self.cluster.ask_all(Probe(value)) if isinstance(reply, Answer)]
 
     def stats(self) -> list[EngineStats]:
-        """Time in collectives, how many, their bytes and the programs traced, per rank since the start."""
+        """Per rank since the start: seconds in collectives, their number and bytes, and the number of programs traced."""
         return [reply.stats for reply in self._measure()]
 
     def memory(self) -> list[Memory]:
-        """Resident bytes per rank: initialised but empty, now, at most."""
+        """Resident bytes per rank: after the start and before loading, now, and at the peak."""
         return [reply.memory for reply in self._measure()]
 
     def _measure(self) -> list[Measured]:

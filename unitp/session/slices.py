@@ -1,8 +1,7 @@
-"""A program as the driver sees it: which slice of each input goes to which rank, and which ranks' outputs make the
-whole.
+"""A program from the driver's view: which slice of each input each rank gets, and which ranks send which outputs.
 
-Ranks that hold the same slices of all inputs get the same frame, encoded once. Of ranks that hold the same part of an
-output only the first sends it; the parts are pasted by their intervals.
+Ranks that need the same slices of all inputs get the same frame, encoded once. Of the ranks that hold the same part of an
+output, only the first sends it. The driver joins the parts by their intervals.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ Slices = tuple[slice, ...]
 
 
 def slices(program: Program, name: str, rank: int) -> Slices:
-    """Where `rank`'s part of a value lies in the whole."""
+    """The position of `rank`'s part of a value within the whole."""
     return tuple(slice(a, b) for a, b in intervals(program, name, rank))
 
 
 class Parts:
-    """`key` names the program in the ranks; `outputs` are names of the graph, in the order of the program's outputs."""
+    """A program's slices and parts. `key` names it in the ranks; `outputs` are names of the graph, in the program's order."""
 
     def __init__(self, key: str, number: int, program: Program, outputs: Sequence[str]) -> None:
         self.key, self.number, self.program = key, number, program
@@ -41,7 +40,7 @@ class Parts:
         return {name: slices(self.program, name, rank) for name in self.program.inputs}
 
     def join(self, parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-        """Whole outputs, by the graph's names, from what each rank sent."""
+        """Whole outputs by the graph's names, from the parts that each rank sent."""
         return {name: self._paste(value, parts) for name, value in self.outputs.items()}
 
     def _paste(self, name: str, parts: Sequence[Mapping[str, Array]]) -> Array:
@@ -53,7 +52,7 @@ class Parts:
 
 
 def _holders(program: Program, name: str) -> list[int]:
-    """The ranks whose parts are needed: the first of those that hold the same, and none that hold nothing."""
+    """The ranks that send their parts: the first of those with the same part, without those that hold nothing."""
     seen: dict[tuple[tuple[int, int], ...], int] = {}
     for rank in range(program.mesh.size):
         held = intervals(program, name, rank)

@@ -1,7 +1,6 @@
-"""Text as it is made: tokens of a generation turned into text piece by piece, ended by stop strings.
+"""Text of a generation, piece by piece as tokens arrive, until a stop string.
 
-Text that could be the beginning of a stop string is held back until it is known not to be; a stop string itself is
-never shown.
+Text that may be the beginning of a stop string is held back until that is decided. A stop string is never shown.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from unitp.session.generation import Generation
 
 
 class TokenStream(Protocol):
-    """The text that each further token adds (`unitp.frontends.tokenizer.TextStream`)."""
+    """A decoder of tokens: it gives the text that each further token adds (`unitp.frontends.tokenizer.TextStream`)."""
 
     def add(self, token: int) -> str: ...
     def end(self) -> str: ...
@@ -26,7 +25,7 @@ class Tokenizer(Protocol):
 
 
 class Generated(msgspec.Struct, frozen=True):
-    """What was made of one prompt. `tokens` holds the stop token, `text` neither it nor a stop string."""
+    """The result for one prompt. `tokens` include the stop token; `text` includes neither it nor a stop string."""
 
     prompt_ids: list[int]
     tokens: list[int]
@@ -37,7 +36,7 @@ class Generated(msgspec.Struct, frozen=True):
 
 
 class StopStrings:
-    """Finds the first of `strings` in text that comes in pieces."""
+    """A filter that finds the first of `strings` in text that comes in pieces."""
 
     def __init__(self, strings: Sequence[str]) -> None:
         self.strings = [s for s in strings if s]
@@ -45,7 +44,7 @@ class StopStrings:
         self._held = ""
 
     def add(self, piece: str) -> str:
-        """The text that may be shown now."""
+        """The text that may be shown after this piece."""
         text = self._held + piece
         places = [(place, s) for s in self.strings if (place := text.find(s)) >= 0]
         if places:
@@ -56,18 +55,18 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def end(self) -> str:
-        """What was held back and turned out to be no stop string."""
+        """The text that was held back and is not the beginning of a stop string after all."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, string: str) -> int:
-    """How long the longest end of `text` is that is a true beginning of `string`."""
+    """The length of the longest end of `text` that is a proper beginning of `string`."""
     return next((n for n in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:n])), 0)
 
 
 class TextGeneration:
-    """Iterates over (sequence, piece of text) of a generation; `results()` when it is through."""
+    """An iterator over (sequence, piece of text) of a generation. Afterwards `results()` has the whole."""
 
     def __init__(self, generation: Generation, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.generation = generation
@@ -96,7 +95,7 @@ class TextGeneration:
         return piece
 
     def results(self) -> list[Generated]:
-        """What was made of each prompt so far."""
+        """The result for each prompt, as far as it has come."""
         generation, timing = self.generation, self.generation.timing
         return [
             Generated(prompt, tokens, text, reason or "length", timing.prefill_tokens_per_s, timing.decode_tokens_per_s)

@@ -1,7 +1,7 @@
 """Arrays that travel with a message: small ones inside it, large ones through a memory-mapped file of the sender.
 
-One side writes (`Outbox`), the other reads (`Inbox`). The places of a message's arrays are reused by the sender's
-next message, which is safe because requests and replies alternate; whoever wants to keep an array copies it.
+One side writes (`Outbox`), the other reads (`Inbox`). The sender's next message reuses the space of this one. That is
+safe because requests and replies alternate. A receiver that wants to keep an array copies it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALIGNMENT = 64
 
 
 class Outbox:
-    """Where a sender puts its arrays. `path` is the mapped file, made when the first large array comes."""
+    """The sender's side. `path` is the mapped file, which is made for the first large array."""
 
     def __init__(self, path: Path, inline: int = INLINE) -> None:
         self.path, self.inline = path, inline
@@ -34,11 +34,11 @@ class Outbox:
         self._next = 0
 
     def clear(self) -> None:
-        """Begin a new message: the places of the last one are free."""
+        """Begin a new message: the space of the last one is free."""
         self._next = 0
 
     def put(self, array: Array) -> ArrayPart:
-        """The array as a part of the message. Raises HostError where the file cannot grow."""
+        """Add an array and return its part of the message. Raises HostError if the file cannot grow."""
         name = array.dtype.name
         if array.nbytes <= self.inline:
             return ArrayPart(name, array.shape, bytearray(array.tobytes()))
@@ -57,16 +57,14 @@ class Outbox:
 
 
 class Inbox:
-    """Where a receiver finds the arrays of the sender whose file is `path`."""
+    """The receiver's side. `path` is the sender's mapped file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
 
     def get(self, part: ArrayPart) -> Array:
-        """The array, as a view that holds until the sender's next message. Raises WireError where the part is not
-        sound.
-        """
+        """The array, as a view that is valid until the sender's next message. Raises WireError if the part is not valid."""
         if part.dtype not in DTYPES or any(n < 0 for n in part.shape):
             raise WireError(f"an array of dtype {part.dtype} and shape {part.shape} cannot be")
         dtype, count = np.dtype(part.dtype), prod(part.shape)

@@ -1,8 +1,7 @@
-"""Frames over a local socket: four bytes of length, then a msgpack message of a declared type. Nothing else is let in.
+"""Frames over a local socket: four bytes of length, then a msgpack message of a declared type. Nothing else is accepted.
 
 A frame that is too long, cut short or not of the declared type ends the connection with a WireError; there is no
-resynchronising. A `Channel` keeps what it has read so far, so that an interrupted `receive` (Ctrl-C) can be taken up
-again.
+resynchronisation. A `Channel` keeps what it has read, so an interrupted `receive` (Ctrl-C) can be repeated.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ Received = TypeVar("Received")
 
 
 class WireError(RankError):
-    """The other end sent what is no message, or is gone."""
+    """The other end sent an invalid message, or is gone."""
 
 
 def encode(message: object) -> bytearray:
-    """The frame of a message."""
+    """The bytes of the frame of a message."""
     frame = bytearray(HEADER)
     _ENCODER.encode_into(message, frame, HEADER)
     size = len(frame) - HEADER
@@ -42,7 +41,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Channel(Generic[Received]):
-    """One end of a connection that receives messages of the type that `decoder` is for."""
+    """One end of a connection. It receives messages of the type of its `decoder`."""
 
     def __init__(self, sock: socket.socket, decoder: msgspec.msgpack.Decoder[Received], limit: int = LARGEST) -> None:
         self.socket, self.limit = sock, limit
@@ -62,13 +61,13 @@ class Channel(Generic[Received]):
             raise WireError(f"the connection is lost: {error.strerror}") from None
 
     def receive(self) -> Received:
-        """The next message, waiting for it. Raises WireError at the end of the connection."""
+        """Wait for the next message and return it. Raises WireError at the end of the connection."""
         while (message := self.take()) is None:
             self.read()
         return message
 
     def read(self) -> None:
-        """Read what has arrived (wait for at least one byte)."""
+        """Read what has arrived, waiting for at least one byte."""
         try:
             data = self.socket.recv(1 << 16)
         except OSError as error:
@@ -78,7 +77,7 @@ class Channel(Generic[Received]):
         self._buffer += data
 
     def take(self) -> Received | None:
-        """The next message if all of it has been read."""
+        """The next message if it has been read completely, else None."""
         if len(self._buffer) < HEADER:
             return None
         end = HEADER + int.from_bytes(self._buffer[:HEADER], "little")
@@ -94,7 +93,7 @@ class Channel(Generic[Received]):
             raise WireError(f"a frame of {len(body)} bytes is no message: {error}") from None
 
     def wait_for_end(self) -> None:
-        """Return when the other end has closed the connection; what is still unread stays so."""
+        """Return when the other end has closed the connection. Messages not yet read stay unread."""
         poller = select.poll()
         poller.register(self.socket, select.POLLRDHUP)
         poller.poll()
@@ -104,7 +103,7 @@ class Channel(Generic[Received]):
 
 
 def for_driver(sock: socket.socket) -> Channel[Reply]:
-    """The driver's end. Until the other end is known it takes only what is as short as a greeting."""
+    """The driver's end. Until the other end has proven itself, it accepts only frames as short as a greeting."""
     return Channel(sock, msgspec.msgpack.Decoder(Reply), LARGEST_GREETING)
 
 

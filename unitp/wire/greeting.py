@@ -1,11 +1,11 @@
-"""How driver and worker make sure of each other: each proves that it has the session's key, and neither tells it.
+"""The greeting between driver and worker: each proves that it has the session's key, and neither reveals it.
 
     worker   Hello       who it is, and random bytes
     driver   Challenge   random bytes, and HMAC-SHA256(key, "driver" and all of both)
     worker   Proof       HMAC-SHA256(key, "worker" and all of both)
 
-The key lies in the session's folder, which only this user can enter. It is not in the environment of processes, which they
-hand on to others. So whoever holds the address without the key learns nothing, and is told nothing.
+The key lies in the session's folder, which only this user can enter. It is not in the environment of processes, because
+they pass that on to others. So whoever has the address but not the key learns nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_key(folder: Path) -> bytes:
 
 
 class Guest:
-    """A process that has connected to the driver and is not yet known."""
+    """A process that has connected to the driver and has not yet proven who it is."""
 
     def __init__(self, channel: Channel[Reply], key: bytes) -> None:
         self.channel, self._key = channel, key
@@ -48,7 +48,10 @@ class Guest:
         self._nonce = secrets.token_bytes(BYTES)
 
     def listen(self) -> Hello | None:
-        """Read what has come; who it is, once that is proven: from then on its frames may be long. Raises WireError for a stranger."""
+        """Read what has arrived. Returns who it is once that is proven, and from then on its frames may be long.
+
+        Raises WireError for a stranger.
+        """
         self.channel.read()
         while (message := self.channel.take()) is not None:
             if self._hello is None:
@@ -66,7 +69,7 @@ class Guest:
 
 
 def introduce(channel: Channel[Request], key: bytes, role: str, number: int) -> None:
-    """Greet the driver. Raises WireError where the other end is not the driver of this session."""
+    """Greet the driver. Raises WireError if the other end is not the driver of this session."""
     hello = Hello(role, number, os.getpid(), secrets.token_bytes(BYTES))
     channel.send(hello)
     answer = channel.receive()
@@ -77,12 +80,12 @@ def introduce(channel: Channel[Request], key: bytes, role: str, number: int) -> 
 
 
 def proof(key: bytes, who: str, hello: Hello, nonce: bytes) -> bytes:
-    """What only those can say who have the key, for this greeting alone."""
+    """The bytes that only an owner of the key can compute, for this greeting alone."""
     return hmac.digest(key, msgspec.msgpack.encode((who, hello, nonce)), "sha256")
 
 
 def require(given: bytes, key: bytes, who: str, hello: Hello, nonce: bytes) -> None:
-    """Raise WireError for a wrong proof."""
+    """Raise WireError if a proof is wrong."""
     if not hmac.compare_digest(given, proof(key, who, hello, nonce)):
         raise WireError(f"the {who} at the other end of a connection does not have the key of this session")
 

@@ -1,10 +1,10 @@
-"""What driver and workers say to each other: every request gets one reply, in order.
+"""The messages between driver and workers. Every request gets one reply, in order.
 
     worker -> driver   Hello and Proof, once (`unitp.wire.greeting`); then a reply to each request: Done, Arrays,
                        Refused, Checked, Answer, Measured, or Failed, after which it waits for its end
     driver -> worker   Challenge and Start, once; then requests
 
-Processes that only serve (a KVStore server, a scheduler) are greeted, get Start and say nothing more; an open
+Processes that only serve (a KVStore server, a scheduler) are greeted, get Start and send nothing more. An open
 connection keeps them alive.
 """
 
@@ -19,7 +19,7 @@ from unitp.mesh import Mesh
 
 
 class ArrayPart(msgspec.Struct, frozen=True, array_like=True):
-    """An array in a message: its bytes, or (`offset` >= 0) where they lie in the sender's mapped file."""
+    """An array in a message: its bytes, or (`offset` >= 0) its offset in the sender's mapped file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -28,7 +28,7 @@ class ArrayPart(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """First words of a process: who it is, and random bytes. `number` counts the processes of a role (ranks, for workers)."""
+    """The first message of a process: who it is, and random bytes. `number` counts the processes of a role (for workers: rank)."""
 
     role: str
     number: int
@@ -50,7 +50,7 @@ class Proof(msgspec.Struct, frozen=True, tag="proof"):
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """Join the ranks of this mesh with the engine of a backend, which is named; its plug-in says where the engine is."""
+    """Join the ranks of this mesh with the engine of the named backend, whose plug-in says where the engine is."""
 
     backend: str
     mesh: Mesh
@@ -82,13 +82,13 @@ class Allocate(msgspec.Struct, frozen=True, tag="allocate"):
 
 
 class Free(msgspec.Struct, frozen=True, tag="free"):
-    """Let banks go."""
+    """Free banks."""
 
     banks: tuple[int, ...]
 
 
 class Compile(msgspec.Struct, frozen=True, tag="compile"):
-    """`number` is how the progress page names the program; `wanted` are the outputs that this rank sends back."""
+    """Compile a program. `number` names it in the progress page; `wanted` are the outputs that this rank sends back."""
 
     key: str
     number: int
@@ -97,13 +97,13 @@ class Compile(msgspec.Struct, frozen=True, tag="compile"):
 
 
 class Forget(msgspec.Struct, frozen=True, tag="forget"):
-    """Let a program go."""
+    """Drop a program."""
 
     key: str
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """Run a program on the states of a bank. `traced`: the reply tells when each instruction began."""
+    """Run a program on the states of a bank. If `traced`, the reply says when each instruction began."""
 
     key: str
     inputs: dict[str, ArrayPart]
@@ -112,7 +112,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
 
 
 class Check(msgspec.Struct, frozen=True, tag="check"):
-    """As Run, instruction by instruction, in search of numbers that are none. Outputs are not sent."""
+    """Like Run, but search instruction by instruction for values that are not finite. Outputs are not sent."""
 
     key: str
     inputs: dict[str, ArrayPart]
@@ -132,7 +132,7 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
 
 
 class Measure(msgspec.Struct, frozen=True, tag="measure"):
-    """Ask for statistics and memory."""
+    """Ask for statistics and memory use."""
 
 
 class Close(msgspec.Struct, frozen=True, tag="close"):
@@ -143,12 +143,14 @@ Request = Challenge | Start | Load | Allocate | Free | Compile | Forget | Run | 
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """Carried out; there is nothing to tell."""
+    """The request was carried out, and there is nothing to return."""
 
 
 class Trace(msgspec.Struct, frozen=True, array_like=True):
-    """When a call began and ended on a rank, and each instruction (where a framework runs several in one call: the first of
-    these) with when it began: nanoseconds of a clock that all processes of a host share.
+    """When a call began and ended on a rank, and when each instruction began.
+
+    Times are nanoseconds of a clock that all processes of a host share. If a framework runs several instructions in one call,
+    only the first of them is listed.
     """
 
     begun: int
@@ -162,9 +164,9 @@ class Arrays(msgspec.Struct, frozen=True, tag="arrays"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The call cannot be answered for what it was given (an InputError); the rank has carried it out and serves on.
+    """The request cannot be answered because of its inputs (an InputError). The rank has carried it out and serves on.
 
-    Other ranks may say the same of other elements: that with the smallest `order` tells of the first.
+    Other ranks may report other elements. The one with the smallest `order` is the first.
     """
 
     message: str
@@ -173,7 +175,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Checked(msgspec.Struct, frozen=True, tag="checked"):
-    """The first instruction of this rank whose output is not finite; None where all are."""
+    """The first instruction of this rank whose output is not finite, or None."""
 
     found: NotFinite | None
 
@@ -185,7 +187,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Resident bytes of a rank: initialised but empty, now, and at most."""
+    """The resident bytes of a rank: before loading, now, and at the peak."""
 
     idle: int
     now: int
@@ -198,7 +200,7 @@ class Measured(msgspec.Struct, frozen=True, tag="measured"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The worker raised `kind`: `message`; `trace` is the traceback's text."""
+    """The worker raised `kind` with `message`; `trace` is the text of the traceback."""
 
     kind: str
     message: str

@@ -16,7 +16,7 @@ FEWEST = 64
 
 
 def attention(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b h s e, b h/r t e, b h/r t f -> b h s f`, whole: s t e f. Query heads are split; the KV heads they touch follow as a cover."""
+    """`b h s e, b h/r t e, b h/r t f -> b h s f`, whole: s t e f. Query heads are split; KV heads get an overlapping split."""
     if any(s is None or len(s) != 4 for s in inputs[:3]):
         raise GraphError("Attention wants q, k and v with four dims: batch, heads, positions, head size")
     if any(s is not None for s in inputs[4:6]):
@@ -83,18 +83,18 @@ def _first_rows(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ..
 
 
 def _heads(inputs: Sequence[Shape | None]) -> Grain:
-    """Whole query heads, and whole groups of those that share a KV head."""
+    """The grain: whole query heads, and whole groups of those that share a KV head."""
     return Grain("h", int((inputs[0] or ())[1]), int((inputs[1] or ())[1]))
 
 
 def blocks(queries: int, row_bytes: int) -> list[tuple[int, int]]:
-    """Intervals of queries to take at a time, as equal as can be. `row_bytes`: of the scores of one query."""
+    """Intervals of queries to compute at a time, as equal as possible. `row_bytes` is the size of the scores of one query."""
     count = max(-(-queries // max(SCORES // max(row_bytes, 1), FEWEST)), 1)
     return [(i * queries // count, (i + 1) * queries // count) for i in range(count)]
 
 
 def _scores(inputs: Sequence[Sequence[int]], item: int) -> int:
-    """Bytes of the scores of a block of queries, and of a copy where a framework masks out of place."""
+    """The bytes of the scores of a block of queries, and of a copy for frameworks that mask out of place."""
     (batch, heads, queries, _), keys = inputs[0], inputs[1][2]
     row = batch * heads * keys * item
     return 2 * row * max(stop - start for start, stop in blocks(queries, row))

@@ -1,4 +1,4 @@
-"""Element by element, with NumPy's broadcasting: factor `d<i>` is dim i of the output."""
+"""Elementwise operators with NumPy's broadcasting: factor `d<i>` is dim i of the output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unitp.graph.values import DTYPES, Dim
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:
-    """The common shape of `shapes`. Symbols only match themselves and 1."""
+    """The common shape of `shapes`. A symbol matches only itself and 1. Raises GraphError if there is no common shape."""
     rank = max(len(s) for s in shapes)
     padded = [(1,) * (rank - len(s)) + s for s in shapes]
     out: list[Dim] = []
@@ -25,9 +25,9 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
 
 
 def aligned(shape: Shape, out: Shape) -> Operand:
-    """The terms of an operand of a broadcasting operator; a dim that is repeated has no factor.
+    """The terms of an operand of a broadcasting operator. A dim of size 1 that is broadcast has no factor.
 
-    One that is 1 on all sides has: it may be a symbol in the graph, split there, and 1 in the call at hand.
+    A dim that is 1 in all operands has one: it may be a symbol in the graph, where it is split, and 1 in this call.
     """
     shift = len(out) - len(shape)
     return tuple(Term((f"d{i + shift}",)) if size == out[i + shift] else Term() for i, size in enumerate(shape))

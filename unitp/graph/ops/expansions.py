@@ -1,7 +1,7 @@
-"""Expansions: the ordinary nodes that an operator becomes where a dim that it reduces but keeps (*inner*) is split.
+"""Expansions: the ordinary nodes that replace an operator if a dim that it reduces but keeps (*inner*) is split.
 
-Each does a local part, then come the collectives, then the finish. The factors of these nodes have the names of the operator's
-own (`d<i>`), so that its splits apply to each of them; their partial sums and maxima become collectives as everywhere. An
+They do a local part, then the collectives follow, then the finish. The factors of these nodes have the operator's names
+(`d<i>`), so that its splits apply to each of them. Their partial sums and maxima become collectives as everywhere else. An
 operator's record has its expansion.
 """
 
@@ -13,7 +13,7 @@ from unitp.graph.values import Node
 
 
 class Nodes:
-    """Collects nodes whose results are named after the expanded one; `end` gives the last its real name."""
+    """Collects nodes whose results are named after the expanded one. `end` gives the last one its real name."""
 
     def __init__(self, node: Node) -> None:
         self.name = node.name
@@ -25,7 +25,7 @@ class Nodes:
         return out
 
     def mean(self, x: str, dims: tuple[int, ...], count: int, epsilon: float = 0.0) -> str:
-        """The mean over dims that are kept, of `count` numbers, plus `epsilon`."""
+        """The mean of `count` numbers over dims that are kept, plus `epsilon`."""
         return self("Rescale", self("ReduceSum", x, axes=dims, keepdims=1), count=count, epsilon=epsilon)
 
     def end(self) -> list[Node]:
@@ -34,8 +34,9 @@ class Nodes:
 
 
 def expand(node: Node, shape: tuple[int, ...]) -> list[Node]:
-    """The nodes that do the work of `node`, whose first input has this shape, when an inner factor is split. Raises GraphError
-    where its operator has no expansion.
+    """The nodes that replace `node`, whose first input has this shape, if an inner factor is split.
+
+    Raises GraphError if its operator has no expansion.
     """
     expansion = operator(node.op).expansion
     if expansion is None:

@@ -1,4 +1,4 @@
-"""Contractions: MatMul with broadcast batch dims, Gemm with its bias taken once, and Einsum of two operands."""
+"""Contractions: MatMul with broadcast batch dims, Gemm with its bias added once, and Einsum of two operands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 
 def matmul(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b m k, b k n -> b m n`, sum: k; b stands for the broadcast batch dims d0, d1, ..."""
+    """`b m k, b k n -> b m n`, sum: k. Here b stands for the broadcast batch dims d0, d1, ..."""
     x, y = (tuple(s or ()) for s in inputs)
     if len(x) < 2 or len(y) < 2:
         raise GraphError(f"MatMul wants matrices, got shapes {x} and {y}")
@@ -41,7 +41,7 @@ def gemm(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] 
 
 
 def einsum_terms(attrs: Attrs) -> tuple[str, str, str]:
-    """The letters of both operands and of the output. Raises GraphError where it is no contraction of two operands."""
+    """The letters of both operands and of the output. Raises GraphError if this is not a contraction of two operands."""
     equation = str(attrs.get("equation", "")).replace(" ", "")
     left, arrow, out = equation.partition("->")
     x, comma, y = left.partition(",")
@@ -53,7 +53,7 @@ def einsum_terms(attrs: Attrs) -> tuple[str, str, str]:
 
 
 def einsum(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """Each letter is a factor; a letter of both operands that the output lacks is summed."""
+    """The rule of Einsum: each letter is a factor, and a letter of both operands that the output lacks is summed."""
     x, y, out = einsum_terms(attrs)
     line = f"{' '.join(x)}, {' '.join(y)} -> {' '.join(out)}"
     return parse(line, inputs, sum=" ".join(sorted((set(x) | set(y)) - set(out))))

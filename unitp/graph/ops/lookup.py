@@ -1,4 +1,4 @@
-"""Look-ups: rows by index. Where the looked-up dim is split, each rank gives what it holds and zeros else (*mask*)."""
+"""Look-ups of rows by index. If the looked-up dim is split, each rank gives the rows it holds and zeros elsewhere (*mask*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisations and softmax: the dims they reduce but keep are *inner*; split, they expand (`unitp.graph.ops.expansions`)."""
+"""Normalisations and softmax. The dims they reduce but keep are *inner*: if split, they expand (`unitp.graph.ops.expansions`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unitp.graph.values import Node
 
 
 def positive(axis: int, rank: int) -> int:
-    """A dim counted from the end, counted from the front."""
+    """The number of a dim from the front, from one that may be counted from the end."""
     if not -rank <= axis < rank:
         raise GraphError(f"dim {axis} of a tensor with {rank} dims")
     return axis % rank

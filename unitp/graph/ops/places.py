@@ -1,12 +1,12 @@
-"""Operands whose numbers are places in a dim (an index, a position, a length), and what happens to them on their way.
+"""Operands whose numbers are places in a dim (an index, a position, a length), and how they move through operators.
 
-One meaning for all operators, ONNX's: an index from -n to n - 1, where a negative one counts from the end once. A place that
-is written to, a position and a length cannot be counted from the end. What is not legal is an error, wherever ranks cut
-the dim. A record declares three things, each a function of attributes and (concrete) shapes:
+Their meaning is ONNX's for all operators. An index is from -n to n - 1; a negative one counts once from the end. A place
+that is written to, a position and a length cannot be counted from the end. An illegal number is an error, wherever ranks
+cut the dim. A record declares three things, each a function of attributes and (concrete) shapes:
 
     places     the operands that are places, and which numbers are legal there
-    moved      what an operator that only moves elements makes of arrays: a place stays a place on its way through it
-    selected   the outputs that are places by construction (of top-k), and from where to where
+    moved      how an operator that only moves elements moves arrays: a place stays a place on its way through it
+    selected   the outputs that are places by construction (of top-k), and their range
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Span = tuple[int, int]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """An operand of places: `low` to `high` are legal, both included. `what` they are called in errors."""
+    """An operand of places. The numbers from `low` to `high` are legal, both included. `what` is their name in errors."""
 
     operand: int
     what: str
@@ -41,11 +41,11 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def harmless(self) -> int:
-        """A legal number that stands in for one that is not."""
+        """A legal number that replaces an illegal one."""
         return max(self.low, 0)
 
     def strange(self, found: Array) -> Array:
-        """Where numbers are not legal."""
+        """A bool array that is true where numbers are illegal."""
         return np.asarray((found < self.low) | (found > self.high))
 
 
@@ -57,16 +57,16 @@ SelectedFunction = Callable[[Attrs, Sequence[Shape | None]], Mapping[int, Span]]
 
 
 def index(operand: int, size: Dim) -> Place:
-    """An index into `size` rows."""
+    """The place of an index into `size` rows."""
     return Place(operand, "index", -int(size), int(size) - 1)
 
 
 def refused(subject: str, number: object, at: Sequence[int], place: Place, op: str, name: str) -> str:
-    """What is said of a number of `subject` that is not legal where operator `op`, known as `name`, takes it as a place."""
+    """The message about an illegal number of `subject`, where operator `op`, known as `name`, uses it as a place."""
     where = f" at [{', '.join(map(str, at))}]" if at else ""
     return f'{subject} has {number}{where}, but as {place.what} of {op} "{name}" legal are {place.legal}'
 
 
 def reshaped(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    """What keeps its elements in their order (`MovedFunction`)."""
+    """The `MovedFunction` of operators that keep their elements in order."""
     return (inputs[0].reshape(outputs[0]),)

@@ -1,10 +1,10 @@
-"""The table of operators: one record for each, which holds all that the other rooms need to know of it.
+"""The table of operators: one record for each, with all facts that other parts of unitp need to know about it.
 
-An operator is its factor rule, from which its shapes, its legal splits and a first cost follow. The rest of a record are facts
-that a rule does not tell. Nobody outside this folder asks for an operator by its name: whoever needs a fact reads the record.
+An operator is its factor rule, from which its shapes, its legal splits and a first cost follow. The other fields of a record
+are facts that do not follow from the rule. Code outside this folder reads these records and names no operator.
 
-register(Operator("MatMul", matmul_rule))                        a function of attributes and input shapes
-register_line("MyScale", "b s d, d -> b s d")                    one line is enough: it is inferred, costed and sharded
+    register(Operator("MatMul", matmul_rule))                        a function of attributes and input shapes
+    register_line("MyScale", "b s d, d -> b s d")                    one line is enough: it is inferred, costed and sharded
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Kind = Literal[
 
 
 class Grain(NamedTuple):
-    """What an operator is cut by: a factor, how many units of it there are, and how many groups these form."""
+    """The units that an operator is cut by: a factor, its number of units, and the number of groups that these form."""
 
     factor: str
     units: int
@@ -105,7 +105,7 @@ _TABLE: dict[str, Operator] = {}
 
 
 def whole(attrs: Attrs, name: str, default: int = 0) -> int:
-    """An attribute that is a whole number (or a float that is one)."""
+    """An attribute that is a whole number (or a float with a whole value)."""
     value = attrs.get(name, default)
     if not isinstance(value, int | float):
         raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
@@ -145,7 +145,7 @@ def register(operator: Operator) -> None:
 
 
 def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> None:
-    """An operator by its factor line alone (see `unitp.graph.ops.rule`); its dtype is that of the first input."""
+    """Register an operator by its factor line alone (see `unitp.graph.ops.rule`). Its dtype is that of the first input."""
     count = line.partition("->")[0].count(",") + 1
     outputs = line.partition("->")[2].count(",") + 1
 
@@ -156,14 +156,14 @@ def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> 
 
 
 def unregister(name: str) -> None:
-    """Take an operator out again (a plug-in is unloaded, a test ends)."""
+    """Remove an operator from the table (a plug-in is unloaded, a test ends)."""
     del _TABLE[name]
     _rule.cache_clear()
     _inferred.cache_clear()
 
 
 def known_ops() -> set[str]:
-    """The operators that a graph may use."""
+    """The names of the operators that a graph may use."""
     return {name for name, op in _TABLE.items() if not op.internal}
 
 
@@ -174,7 +174,7 @@ def operator(name: str) -> Operator:
 
 
 def is_contraction(name: str) -> bool:
-    """Whether `name` is an operator whose cost a device's table of contractions tells: two operands, the second the weight."""
+    """Whether the cost of operator `name` is in a device's table of contractions: two operands, the second the weight."""
     return name in _TABLE and _TABLE[name].kind == "matmul"
 
 
@@ -205,7 +205,7 @@ def rule_of(op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequ
 
 
 def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]:
-    """The types of a node's outputs. Raises GraphError, naming the node, where its inputs do not fit."""
+    """The types of a node's outputs. Raises GraphError that names the node if its inputs do not fit."""
     types = tuple(known[name] if name else None for name in node.inputs)
     try:
         return _inferred(node.op, msgspec.msgpack.encode(node.attrs, order="deterministic"), types)
@@ -215,7 +215,7 @@ def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]
 
 @lru_cache(maxsize=4096)
 def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> tuple[TensorType, ...]:
-    """Layers are alike: most nodes of a graph have been inferred before."""
+    """The types of outputs, cached: layers are alike, so most nodes of a graph have been inferred before."""
     decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
     rule = rule_of(op, decoded, [t.shape if t else None for t in inputs])
     present = [t.dtype for t in inputs if t]
@@ -225,7 +225,7 @@ def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> t
 
 
 def flops(op: str, rule: Rule, local: Mapping[str, Any]) -> Any:
-    """FLOPs of an operator whose factors have these local sizes (a number each, or an array of them: one per rank)."""
+    """The FLOPs of an operator whose factors have these local sizes (numbers, or arrays with one number per rank)."""
     known = operator(op)
     if known.space:
         space = set(known.space)

@@ -1,4 +1,4 @@
-"""Sums, maxima and means over dims; top-k and arg-max along one."""
+"""Sums, maxima and means over dims, and top-k and arg-max along one dim."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unitp.graph.values import Dim, Node
 
 
 def dims_of(attrs: Attrs, rank: int, key: str = "axes") -> tuple[int, ...]:
-    """The dims that an attribute names, counted from the front."""
+    """The dims that an attribute names, numbered from the front."""
     return tuple(positive(axis, rank) for axis in wholes(attrs, key))
 
 
@@ -60,9 +60,9 @@ def argmax(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 
 
 def topk_part(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The candidates of each part of v, with indices in the whole: `b v -> b c, b c`; c has min(k, part) rows per part.
+    """The candidates of each part of v, with global indices: `b v -> b c, b c`. c has min(k, part) rows per part.
 
-    Internal: both v and c are split alike, so that each rank's candidates follow from its own part alone.
+    Internal: v and c are split alike, so that each rank's candidates follow from its own part alone.
     """
     shape = tuple(inputs[0] or ())
     dim = positive(whole(attrs, "axis", -1), len(shape))
@@ -81,7 +81,7 @@ def _value_and_index(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _selected(output: int) -> SelectedFunction:
-    """Output number `output` holds places along the dim of the input."""
+    """A `SelectedFunction` for output number `output`, which has places along the reduced dim of the input."""
 
     def selected(attrs: Attrs, inputs: Sequence[Shape | None]) -> dict[int, Span]:
         shape = inputs[0] or ()
@@ -99,9 +99,9 @@ def _reduce_mean(node: Node, shape: tuple[int, ...]) -> list[Node]:
 
 
 def _top_k(node: Node, shape: tuple[int, ...]) -> list[Node]:
-    """The candidates of each part, the best of them, and the places of these in the whole.
+    """The expansion of top-k: the candidates of each part, the best of them, and their places in the whole.
 
-    What is gathered in between has as many rows as there are candidates, which is known where the split is (`candidates`).
+    What is gathered in between has as many rows as there are candidates. Their number is known where the split is known.
     """
     k, dim = whole(node.attrs, "k", 1), positive(whole(node.attrs, "axis", -1), len(shape))
     values = node.outputs[0] if len(node.outputs) == 2 else f"{node.name}:best.0"

@@ -1,4 +1,4 @@
-"""Factor rules: one line per operator says which dims belong together, and from it follow all legal splits and layouts.
+"""Factor rules: one line per operator says which dims belong together. All legal splits and layouts follow from it.
 
     parse("b m k, b k n -> b m n", shapes, sum="k")        a contraction: splitting k leaves a partial sum
     parse("b h s e, b h/r t e -> b h s e", shapes, whole="t", ratio=3)
@@ -13,7 +13,7 @@ broadcast, or one that never splits). Kinds of factor:
     inner    reduced but kept: `expansions` gives local part, collective and finish
     whole    never split
 
-An operand marked *once* (a bias) is needed as a partial sum where a sum factor is split. After Shardy's `op_sharding_rule`.
+An operand marked *once* (a bias) must be a partial sum if a sum factor is split. After Shardy's `op_sharding_rule`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Operand = tuple[Term, ...]
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A line, solved for the shapes at hand. `inputs` has None where an optional input is absent."""
+    """A line solved for given shapes. `inputs` has None for an absent optional input."""
 
     factors: dict[str, Factor]
     inputs: tuple[Operand | None, ...]
@@ -105,9 +105,9 @@ def parse(
     once: tuple[int, ...] = (),
     **kinds: str,
 ) -> Rule:
-    """Solve `line` for the input `shapes`. `sizes` gives what they do not tell; `sum="k"`, `whole="t e"` name kinds.
+    """Solve `line` for the input `shapes`. `sizes` gives sizes that shapes do not; `sum="k"`, `whole="t e"` set kinds of factors.
 
-    Absent inputs (None) keep their place. Raises GraphError where shapes contradict the line.
+    Absent inputs (None) keep their position. Raises GraphError if shapes contradict the line.
     """
     left, _, right = line.partition("->")
     texts = [part.strip() for part in left.split(",")]
@@ -156,7 +156,7 @@ def _touched(interval: Interval, ratio: int) -> Interval:
 
 
 def factor_split(rule: Rule, term: Term, split: Split) -> Split | None:
-    """The split of a term's major factor that gives its dim this `split`; None where there is none."""
+    """The split of a term's major factor that gives its dim this `split`, or None if there is none."""
     if not term.factors:
         return None
     if split.open:
@@ -175,7 +175,7 @@ def factor_split(rule: Rule, term: Term, split: Split) -> Split | None:
 
 
 def layouts(rule: Rule, splits: Splits) -> tuple[tuple[Layout | None, ...], tuple[Layout, ...]]:
-    """The layouts in which an operator wants its inputs and leaves its outputs, when its factors are split so."""
+    """The required layouts of an operator's inputs and the produced layouts of its outputs, for these splits of its factors."""
 
     def dims(operand: Operand) -> tuple[Split | None, ...]:
         return tuple(term_split(rule, term, splits) for term in operand)

@@ -21,7 +21,7 @@ Group = tuple[list[int], list[int]]
 
 
 def reshape(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b (h e) -> b h e`: dims are matched from the left until their products agree, each such group refined to common factors."""
+    """`b (h e) -> b h e`: dims are matched from the left until products agree, and each group is refined to common factors."""
     source, target = tuple(inputs[0] or ()), dims(attrs, "shape")
     if any(isinstance(size, int) and size < 1 for size in (*source, *target)):
         raise GraphError(f"cannot reshape {source} to {target}")
@@ -93,7 +93,7 @@ def _refine(
 
 
 def _common(a: list[Dim], b: list[Dim]) -> list[int] | None:
-    """The common refinement of two factorisations of one number, major to minor; None where there is none."""
+    """The common refinement of two factorisations of one number, major to minor, or None if there is none."""
     if any(isinstance(s, str) for s in (*a, *b)):
         return None
     edges = sorted({*_suffixes(a), *_suffixes(b)})
@@ -119,7 +119,7 @@ def _assign(sizes: list[Dim], common: list[int]) -> list[list[int]]:
 
 
 def permutation(attrs: Attrs, dims: int) -> tuple[int, ...]:
-    """Which dim of the input each dim of a transpose is."""
+    """For each dim of a transpose's output, the dim of the input."""
     return wholes(attrs, "perm") if "perm" in attrs else tuple(reversed(range(dims)))
 
 
@@ -175,7 +175,7 @@ def split(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape]
 
 
 def slice_(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """Sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol."""
+    """The rule of Slice: sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol."""
     shape = tuple(inputs[0] or ())
     axes, starts, ends = dims_of(attrs, len(shape)), wholes(attrs, "starts"), dims(attrs, "ends")
     if not len(set(axes)) == len(axes) == len(starts) == len(ends):

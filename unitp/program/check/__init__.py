@@ -1,14 +1,14 @@
-"""Is a program right? Fields first, then every layout derived again, by code that shares none with lowering.
+"""Checks whether a program is right: first its fields, then every layout, by code that shares none with lowering.
 
     fields     types, names, dtypes, axes, dims, splits                                   unitp.program.check.form
-    layouts    each operator's inputs and outputs from rule and splits; what each         unitp.program.check.layouts
-               collective, slice and mask leaves; nothing partial is read as whole
+    layouts    each operator's inputs and outputs from rule and splits; the output of     unitp.program.check.layouts
+               each collective, slice and mask; nothing partial is read as whole
     graph      each operator is a node of the graph, on the values that it names          unitp.program.check.meaning
     memory     no rank exceeds a limit                                                    unitp.program.memory
 
-A program is one list for all ranks, so all ranks of a group meet in the same collectives in the same order, with shapes
-that follow from one layout; programs that come one per rank are compared (`check_ranks`). Deadlocks and mismatches of
-ranks are thus errors before anything runs.
+A program is one list for all ranks. So all ranks of a group meet in the same collectives in the same order, with shapes
+that follow from one layout. Programs that come one per rank are compared (`check_ranks`). So deadlocks and mismatches of
+ranks are errors before anything runs.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def check(
     outputs: tuple[str, ...] | None = None,
     memory_limit: int | None = None,
 ) -> None:
-    """Raise ProgramError, naming the instruction, where `program` is wrong.
+    """Check `program`. Raises ProgramError that names the first wrong instruction.
 
-    With a `graph`, also where it does not compute that graph; with its `outputs`, where it does not leave these, in this
-    order. `memory_limit`: bytes that no rank may exceed.
+    If a `graph` is given, the program must compute it, and leave the graph's `outputs`, if given, in this order. No rank may
+    need more than `memory_limit` bytes.
     """
     program = decoded(program)
     fields, layouts = Fields(program), Layouts(program)
@@ -62,9 +62,9 @@ def _check_memory(program: Program, limit: int) -> None:
 
 
 def check_ranks(programs: Sequence[Program]) -> None:
-    """Raise ProgramError where the programs of the ranks, by rank number, differ: their collectives would not meet.
+    """Check that the programs of the ranks, by rank number, are equal. Raises ProgramError if their collectives would not meet.
 
-    The message names a rank that differs from most (of as many, from one that is right by itself), and the first
+    The message names the rank that differs from most others (of as many, from one that is right by itself), and the first
     instruction in which it does.
     """
     programs = [decoded(program) for program in programs]
@@ -88,7 +88,7 @@ def _right(program: Program) -> bool:
 
 
 def _difference(program: Program, other: Program) -> str:
-    """What a rank does that another does not: first of all, where they would not meet."""
+    """The first difference between the programs of two ranks; differences at which collectives do not meet come first."""
     mine, theirs = list(program.instructions), list(other.instructions)
     number = next(
         (n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))

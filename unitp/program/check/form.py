@@ -1,6 +1,7 @@
-"""Is a program well formed? Types of fields, names, dtypes, axes, dims, splits: before anything is derived from them.
+"""Checks whether a program is well formed: types of fields, names, dtypes, axes, dims, splits.
 
-What is checked is what a worker would decode, so a field of a wrong type is found here and not by a crash further on.
+These checks come before anything is derived from a program. They check what a worker would decode, so a field of a wrong
+type is found here, and not by a crash later.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from unitp.program.text import at
 
 
 def decoded(program: Program) -> Program:
-    """The program as a worker sees it. Raises ProgramError, naming what has a field of a wrong type."""
+    """The program as a worker decodes it. Raises ProgramError that names a field of a wrong type."""
     if program.schema != SCHEMA:
         raise ProgramError(f"program schema {program.schema}, this unitp reads {SCHEMA}")
     try:
@@ -41,7 +42,7 @@ def decoded(program: Program) -> Program:
 
 
 def _malformed(program: Program) -> str:
-    """The instruction or value that does not survive the wire."""
+    """The instruction or value that cannot be encoded and decoded."""
     parts: list[tuple[str, Any, Any]] = [
         (f"instruction {number}, {instruction!r}", instruction, Instruction)
         for number, instruction in enumerate(program.instructions)
@@ -56,14 +57,14 @@ def _malformed(program: Program) -> str:
 
 
 class Fields:
-    """One pass over a program. `defined` holds the values that exist so far."""
+    """One pass over a program. `defined` has the values defined so far."""
 
     def __init__(self, program: Program) -> None:
         self.program, self.mesh = program, program.mesh
         self.defined: set[str] = set()
 
     def begin(self) -> None:
-        """Check mesh and values, and define what comes from outside."""
+        """Check mesh and values, and define the values that come from outside."""
         _check_mesh(self.mesh)
         legal: set[tuple[tuple[int, ...], Layout]] = set()
         for name, value in self.program.values.items():
@@ -84,7 +85,7 @@ class Fields:
         self.defined.add(name)
 
     def end(self) -> None:
-        """Check outputs and new states, and that every value was made."""
+        """Check outputs and new states, and that every value has been defined."""
         for name in self.program.outputs:
             if name not in self.defined:
                 raise ProgramError(f'output "{name}" is not defined')
@@ -101,7 +102,7 @@ class Fields:
             raise ProgramError(f'value "{never[0]}" is never defined')
 
     def maker(self, name: str) -> str:
-        """Where a value comes from (or, given from outside, first goes to), for messages."""
+        """The origin of a value for messages: its instruction, or, if it comes from outside, its first reader."""
         for uses, where in ((writes, "of"), (reads, "read by")):
             for number, instruction in enumerate(self.program.instructions):
                 if name in uses(instruction):
@@ -109,7 +110,7 @@ class Fields:
         return ""
 
     def problem(self, instruction: Instruction) -> str:
-        """What is malformed about the next instruction, or nothing; then what it writes is defined."""
+        """What is malformed about the next instruction, or an empty text. Its outputs are then defined."""
         found = next(self._problems(instruction), "")
         self.defined |= set(writes(instruction))
         return found

@@ -1,8 +1,8 @@
-"""Does a program compute what its graph says? Each operator is found again, on the same values, with its attributes.
+"""Checks whether a program computes its graph: each operator is looked up with the same inputs and attributes.
 
-A conversion changes where a value is, not what it is; so every value of a program stands for a value of the graph, and
-each local operator for a node, or for a part of one whose reduced dim is split (`unitp.graph.ops.expansions`; top-k and
-arg-max by the candidates of each part).
+A conversion changes where a value is, not what it is. So every value of a program stands for a value of the graph. Each
+local operator stands for a node, or for a part of a node whose reduced dim is split (`unitp.graph.ops.expansions`; top-k
+and arg-max by the candidates of each part).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from unitp.program.text import at
 
 
 def check_graph(program: Program, graph: Graph, outputs: tuple[str, ...] | None = None) -> None:
-    """Raise ProgramError, naming the instruction, where `program` (well formed) does not compute `graph`.
+    """Check that `program` (well formed) computes `graph`. Raises ProgramError that names the instruction.
 
-    `outputs`: the graph's outputs that it shall leave, in order (default: any).
+    `outputs` are the graph's outputs that the program must leave, in order (default: any).
     """
     if program.graph != graph.hash:
         raise ProgramError(f"the program is of graph {program.graph}, not {graph.hash}")
@@ -61,7 +61,7 @@ def _check_ends(program: Program, graph: Graph, outputs: tuple[str, ...] | None,
 
 
 def _check_given(program: Program, graph: Graph, floats: str) -> None:
-    """The types of all that comes from outside, and that it is an input, parameter or state as it is said to be."""
+    """Check the types of inputs, parameters and states against the graph, and that each is what the program says."""
     groups: tuple[tuple[str, tuple[str, ...], Mapping[str, TensorType]], ...] = (
         ("input", program.inputs, graph.inputs),
         ("parameter", program.parameters, {p.name: p.type for p in graph.parameters}),
@@ -80,12 +80,12 @@ def _check_given(program: Program, graph: Graph, floats: str) -> None:
 
 
 def _float(program: Program) -> str:
-    """What float32 has become: float64 where a program widens every float."""
+    """The dtype that float32 becomes: float64 if a program widens all floats."""
     return "float32" if any(value.dtype == "float32" for value in program.values.values()) else "float64"
 
 
 def _bound(node: Node, sizes: Mapping[str, int], floats: str) -> Node:
-    """A node with its symbols as numbers and, where floats are widened, its casts too."""
+    """A node with its symbols as numbers and, if floats are widened, with widened casts."""
 
     def bind(key: str, value: Attribute) -> Attribute:
         if isinstance(value, tuple):
