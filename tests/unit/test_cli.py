@@ -277,7 +277,7 @@ def test_an_axis_without_a_legal_use_names_the_way_out() -> None:
 def test_a_phase_with_fewer_prompts_than_dp_is_refused(unitp: Any, folder: str) -> None:
     said = unitp("plan", folder, "--mesh", "dp=2", "--phase", "decode:batch=1,seq=1,cache=64")
     assert said.code == 2
-    assert "phase decode has batch 1, axis dp splits it over 2" in said.err
+    assert "phase decode has batch=1, but axis dp splits it over 2" in said.err
 
 
 def test_a_message_is_printed_as_it_is(unitp: Any, tmp_path: Path) -> None:

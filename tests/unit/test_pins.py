@@ -175,7 +175,7 @@ def test_an_illegal_pin_is_refused_with_its_reason(pin: str, message: str) -> No
 
 
 def test_an_axis_of_one_coordinate_splits_nothing() -> None:
-    with pytest.raises(PlanError, match="axis dp has one coordinate"):
+    with pytest.raises(PlanError, match="axis dp has length 1"):
         planned("blk.0.ffn_down.weight: S(0)@dp", dp=1, tp=2)
     assert planned("blk.0.ffn_down.weight: R@dp", dp=1, tp=2).certificate.gap == 0
 

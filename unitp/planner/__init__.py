@@ -1,9 +1,9 @@
 """The planner: the split of every operator and the layout of every tensor that minimise predicted time within memory.
 
-`plan` builds the candidates (`candidates`), prices them (`price`, `problem`) and takes the fastest choice (`search`): exactly
-by variable elimination where that is narrow enough, else by descent with a bound. Of choices that are as fast within 0.1 %,
-it takes the one that holds the fewest bytes (`frugal`, `holding`). A memory limit is a side constraint (`limited`). Every plan
-says what it costs, what no plan can cost less than, and how it was found.
+`plan` builds the candidates (`choices`), prices them (`prices`, `problem`) and takes the fastest choice (`fastest`): exactly by
+variable elimination (`solve`) if the treewidth is low enough, else by descent with a lower bound. Among the choices whose time is
+within 0.1 % of the fastest, it takes the one that holds the fewest bytes (`tie_break`). A memory limit is a side constraint
+(`within_memory`). The certificate of a plan gives its cost, a lower bound on the cost of every plan, and how it was found.
 """
 
 from __future__ import annotations
@@ -56,13 +56,19 @@ def plan(
     objective: Objective = "time",
     time_limit: float | None = None,
 ) -> Plan:
-    """The fastest plan for `graph` on `mesh`, weighing `phases` (default: `default_phases`), that heeds `pins` and fits.
+    """Return the fastest plan for `graph` on `mesh` that satisfies `pins` and fits in memory.
 
-    Of plans within 0.1 % of its time, it is the one that holds the fewest bytes of parameters and states.
-    `roles` says which symbol an axis splits (`dp`: batch); other axes split every dim. An axis that nothing can be split
-    over is a MeshError, unless `allow_unused`. No rank needs more bytes than `memory_limit`, nor than its device of
-    `machine` has. `objective="memory"`: as few bytes as can be on the rank that needs most, then time. After `time_limit`
-    seconds the best plan known is returned, with its gap. Raises PlanError where nothing fits.
+    The time is the sum over `phases` (default: `default_phases`) of seconds times weight. Among the plans within 0.1 % of the
+    least time, the one that holds the fewest bytes of parameters and states is returned.
+
+    roles          the symbol that an axis splits (`dp`: batch); an axis without a role may split any dim
+    allow_unused   accept an axis over which nothing can be split
+    memory_limit   the most bytes that a rank may need; the memory of its device in `machine` is a limit as well
+    objective      "memory": minimise the bytes of the rank that needs most, and the time among equals
+    time_limit     seconds after which the best plan known is returned, with its gap
+
+    Raises MeshError if nothing can be split over an axis or the mesh does not fit `machine`, InputError if a pin cannot be
+    read, and PlanError if a pin cannot be satisfied, a phase is incomplete, or no plan fits in memory.
     """
     begun = time.perf_counter()
     deadline = begun + (np.inf if time_limit is None else time_limit)
@@ -79,7 +85,7 @@ def plan(
     try:
         found = _solve(problem, budgets, objective, deadline, several)
         worth = objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW)
-        if worth and time.perf_counter() < deadline:  # once more, with a choice of what is made for several readers
+        if worth and time.perf_counter() < deadline:  # once more, with variables for copies that readers share
             problem = _posed(chosen, candidates, prices, pins, problem.worth_copying())
             found = _solve(problem, budgets, objective, deadline, several)
     except NoFitError as error:
@@ -87,10 +93,10 @@ def plan(
 
         def fits(larger: Mesh) -> bool:
             if machine.ranks:
-                return False  # nobody knows what more ranks would be
+                return False  # the machine file does not describe further ranks
             try:
                 posed = _posed(chosen, Candidates(graph, larger, roles, [machine]), Prices(machine, larger), pins)
-            except PlanError:  # a pin that cannot be heeded there
+            except PlanError:  # a pin cannot be satisfied on the larger mesh
                 return False
             return _fits(posed, memory_limit)
 
@@ -125,7 +131,7 @@ def _posed(
     pins: Sequence[str],
     copies: Mapping[tuple[str, str, str], int] | None = None,
 ) -> Problem:
-    """The problem that heeds pins, with prices that no program is below."""
+    """Return the problem that satisfies the pins, with prices that are lower bounds (`Problem.relax`)."""
     problem = Problem(candidates.graph, candidates.mesh, phases, candidates, prices, copies=copies)
     apply_pins(problem, pins)
     problem.relax()
@@ -135,7 +141,7 @@ def _posed(
 def _solve(
     problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float, several: bool | None
 ) -> Found:
-    """The plan, with a memory limit or without. `several`: whether parameters may have several layouts, if that is known."""
+    """Return the best choice, with or without a memory limit. `several`: may parameters have several layouts; None: undecided."""
     shape = shape_of(problem)
     several = False if objective == "memory" else several
     search, fastest = _fastest(problem, deadline, several)
@@ -147,9 +153,9 @@ def _solve(
 
 
 def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Search, Found]:
-    """The fastest choice: of those with one layout of each parameter, or (`several`) of all; None: of all if these are worth it.
+    """Return the search and the fastest choice; afterwards `problem.pairs` forbids the choices that were not allowed.
 
-    `problem.pairs` then forbid the others.
+    several   True: a parameter may have several layouts. False: it has one. None: it may have several if that saves enough time.
     """
     free, problem.pairs = problem.pairs, one_layout(problem)
     search = Search(problem.unary, problem.pairs, shape_of(problem), problem.memo, deadline=deadline)
@@ -171,7 +177,7 @@ def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[S
 
 
 def _is_several(problem: Problem, deadline: float) -> bool:
-    """Whether parameters may have several layouts. Pins have no say in this: they would make plans faster else."""
+    """Say whether parameters may have several layouts. It is decided without pins, so that adding a pin cannot speed up a plan."""
     free = problem.pairs
     _fastest(problem, deadline, None)
     return problem.pairs is free
@@ -183,7 +189,7 @@ def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[flo
 
 
 def _fits(problem: Problem, memory_limit: int | None) -> bool:
-    """Whether a plan that is found quickly fits."""
+    """Say whether a quick search finds a plan that fits."""
     shape, budgets = shape_of(problem), _budgets(problem.mesh, problem.prices.machine, memory_limit)
     problem.pairs = one_layout(problem)
     search = Search(problem.unary, problem.pairs, shape, problem.memo, deadline=0.0)
@@ -193,13 +199,16 @@ def _fits(problem: Problem, memory_limit: int | None) -> bool:
 
 
 def memory_of(problem: Problem, choice: Sequence[int]) -> list[Memory]:
-    """What each rank needs under a choice: of the programs that it means."""
+    """Return the memory that each rank needs, measured on the programs lowered from a choice."""
     made = _read(problem, choice, Certificate(0.0, 0.0, 0.0, "", 0.0), "")
     return peaks([lower(problem.graph, made, phase.name) for phase in problem.phases])
 
 
 def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
-    """Prefill and decode for a graph with caches; else one phase, whose symbols must all be known (the batch is that of `dp`)."""
+    """Return the phases prefill and decode for a graph with states, else one phase `main`.
+
+    The batch is the length of axis `dp` (1 without it); the other symbols of `main` have size 1.
+    """
     batch = mesh.sizes.get("dp", 1)
     if not graph.states:
         return (Phase("main", {symbol: batch if symbol == "batch" else 1 for symbol in graph.symbols}),)
@@ -212,15 +221,18 @@ def _require_sizes(graph: Graph, mesh: Mesh, phases: Sequence[Phase], roles: Map
     for phase in phases:
         if not 0 < phase.weight < np.inf:
             raise PlanError(
-                f"phase {phase.name} has weight {phase.weight}, wanted is a number above 0",
-                hint="What counts for nothing cannot be planned: leave it out, or give it a small weight.",
+                f"phase {phase.name} has weight {phase.weight}; a weight must be a finite number above 0",
+                hint="Leave out a phase that should not count, or give it a small weight.",
             )
         if missing := [s for s in graph.symbols if s not in phase.sizes]:
-            raise PlanError(f"phase {phase.name} gives no size for {', '.join(missing)}")
+            raise PlanError(
+                f"phase {phase.name} gives no size for {', '.join(missing)}",
+                hint=f"Give it one, as in {missing[0]}=1.",
+            )
         for axis, symbol in roles.items():
             if phase.sizes.get(symbol, mesh.sizes.get(axis, 1)) < mesh.sizes.get(axis, 1):
                 raise PlanError(
-                    f"phase {phase.name} has {symbol} {phase.sizes[symbol]}, axis {axis} splits it over {mesh.sizes[axis]}",
+                    f"phase {phase.name} has {symbol}={phase.sizes[symbol]}, but axis {axis} splits it over {mesh.sizes[axis]}",
                     hint=f"Give it {symbol}={mesh.sizes[axis]} or more, or take a mesh with a smaller {axis}.",
                 )
 
@@ -231,12 +243,12 @@ def _require_use(candidates: Candidates, allow_unused: bool) -> None:
         reasons = [f"{a} (splits only {candidates.roles[a]})" if a in candidates.roles else a for a in unused]
         raise MeshError(
             f"nothing in {candidates.graph.name} can be split over {', '.join(reasons)}",
-            hint="Take the axis out of the mesh, or allow idle ranks with --allow-unused.",
+            hint="Remove the axis from the mesh, or allow idle ranks with --allow-unused.",
         )
 
 
 def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, model: str) -> Plan:
-    """The plan that a choice of every variable means."""
+    """Return the plan that a choice of every variable stands for."""
     parameters: dict[str, Layout] = {}
     states: dict[str, Layout] = {}
     nodes: dict[str, dict[str, dict[str, Split]]] = {p.name: {} for p in problem.phases}

@@ -1,4 +1,4 @@
-"""How a planning problem falls apart, by phases and by layers, and its best choice under other prices of single choices."""
+"""How a planning problem decomposes, by phases and by layers, and its best choice under other unary prices."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from unitp.planner.solve.descent import Shape
 from unitp.planner.solve.elimination import Table
 
 FEW = 500
-"""In a problem of no more variables it is looked for what is made once for several readers, though that is not narrow."""
+"""Up to this many variables, also search for conversions that several readers can share, even if the treewidth grows."""
 
 
 def shape_of(problem: Problem) -> Shape:
-    """Phases meet only in what all of them share."""
+    """Return the blocks of a problem: the variables that all phases share, and those of each phase, which meet only there."""
     shared = [i for i, v in enumerate(problem.variables) if v.phase == SHARED]
     return Shape(shared, [[i for i, v in enumerate(problem.variables) if v.phase == p.name] for p in problem.phases])
 
 
 def instead(problem: Problem) -> Callable[[Sequence[Table]], tuple[list[int], float]]:
-    """The best choice under other prices of single choices, whatever it needs, and what it costs."""
+    """Return a function from unary prices to the best choice under them, without memory limits, and its `problem.value`."""
 
     def best(unary: Sequence[Table]) -> tuple[list[int], float]:
         choice = Search(unary, problem.pairs, shape_of(problem), problem.memo).least(unary, problem.pairs).choice
@@ -31,7 +31,10 @@ def instead(problem: Problem) -> Callable[[Sequence[Table]], tuple[list[int], fl
 
 
 def layers(problem: Problem) -> list[list[int]]:
-    """What phases share, in the order in which it is read; a parameter and what follows from it alone stay together."""
+    """Return the variables that phases share, in groups, in the order of their first readers.
+
+    A group is a parameter with all that depends on it alone.
+    """
     order = {node.name: at for at, node in enumerate(problem.graph.nodes)}
     head = {i: i for i, v in enumerate(problem.variables) if v.phase == SHARED}
 

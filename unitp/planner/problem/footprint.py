@@ -1,10 +1,10 @@
-"""What choices need on a rank, in bytes: rows over the variables of a problem that no plan can be below.
+"""Lower bounds on the bytes that a rank needs, as tables by the choices of a planning problem.
 
-    held    parameters, caches and the copies that one phase makes of parameters, by the layouts chosen
-    need    of a node while it runs: its inputs as it wants them, its outputs as it leaves them, its working space
+    held    parameters, states and the copies that one phase makes of parameters, by the layouts chosen
+    need    of a node while it runs: its inputs in the required layouts, its outputs in the produced ones, its scratch space
 
-The peak of a rank is at least held + any need of that phase. What lives on beside (a residual, the old part of a conversion)
-is only known from the lowered program (`unitp.program.memory`), by which every plan is judged in the end.
+The peak of a rank is at least held + the need of any node of that phase. What else is alive meanwhile (a residual, the source of
+a conversion) is known only from the lowered program (`unitp.program.memory`), which decides in the end whether a plan fits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unitp.plans import Phase
 
 
 class Footprint:
-    """Rows for any rank; equal layers share the tables of a row."""
+    """Builds the tables of bytes for any rank; equal layers share tables."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -40,7 +40,7 @@ class Footprint:
         self._kept |= {name for n in self.graph.nodes if n.name in problem.static for name in n.outputs}
 
     def held(self, rank: int, phase: str) -> Row:
-        """Bytes that a rank holds between calls for a phase. A copy that several readers could share counts a part for each."""
+        """Return the bytes that a rank holds between calls for a phase; a copy that readers could share is divided among them."""
         if (rank, phase) not in self._held:
             unary: dict[int, Table] = {}
             for i, variable in enumerate(self.problem.variables):
@@ -58,7 +58,7 @@ class Footprint:
         return self._held[rank, phase]
 
     def needs(self, rank: int, phase: str) -> dict[int, Table]:
-        """Bytes that each node of a phase needs at least while it runs, by its assignments."""
+        """Return the bytes that each node of a phase needs at least while it runs: a table by assignment for each variable."""
         if (rank, phase) not in self._needs:
             sizes = next(p for p in self.phases if p.name == phase)
             nodes = [(i, v) for i, v in enumerate(self.problem.variables) if v.kind == "node" and v.phase == phase]
@@ -66,14 +66,14 @@ class Footprint:
         return self._needs[rank, phase]
 
     def least_need(self, rank: int, phase: str) -> float:
-        """What some node of a phase needs, whatever is chosen."""
+        """Return the bytes that some node of a phase needs under every choice."""
         return max((float(table.min()) for table in self.needs(rank, phase).values()), default=0.0)
 
     def _turned(self, table: Table) -> Table:
         return self._tables.setdefault(("turned", id(table)), table.T)
 
     def _most(self, name: str, layouts: tuple[Layout, ...], rank: int) -> Table:
-        """Bytes of a parameter or cache in each layout, in the phase in which it is largest."""
+        """Return the bytes of a parameter or state in each layout, in the phase in which it is largest."""
         type_ = self.graph.types[name]
         shapes = dict.fromkeys(type_.sized(phase.sizes) for phase in self.phases)
         key = ("most", tuple(shapes), type_.dtype, layouts, rank)
@@ -83,7 +83,7 @@ class Footprint:
         return self._tables[key]
 
     def _copy(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], share: int, rank: int) -> Table:
-        """Bytes of what a reader adds to what is held: nothing where it reads a parameter, or a view of it, as it is."""
+        """Return the bytes of the copy that a reader adds: none if it reads a parameter, or a view of one, as it is held."""
         type_ = self.graph.types[value]
         shape = type_.sized(self.phases[0].sizes)
         free = value in self._parameters or value in self._views
@@ -116,7 +116,10 @@ class Footprint:
         rank: int,
         parts: bool,
     ) -> float:
-        """`parts`: the node becomes several instructions; then what comes in or what goes out is there at least."""
+        """Return the bytes that a node needs under one assignment.
+
+        parts   the node becomes several instructions: then only its inputs, or only its outputs, are known to be alive at once
+        """
         read = {
             (name, layout): self._of(name, layout, phase, rank)
             for name, layout in zip(node.inputs, wanted, strict=True)

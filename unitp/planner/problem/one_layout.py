@@ -1,9 +1,9 @@
 """Forbid that a parameter is held in more than one layout.
 
-A conversion of a parameter runs once, at load, and takes no time of any call. If only time counted, each phase would have a copy
-of the whole model, cut as it likes best, for a percent of its time. So all that read a parameter want it as it is held, in every
-phase: one layout, beside which only a mask of it (a bias that one rank adds) is kept. A parameter has several layouts where that
-makes the plan faster by more than `WORTH`, and where pins leave it no layout that all its readers want.
+A conversion of a parameter runs once, at load, and costs no call any time. If only time counted, each phase would keep a copy of
+the whole model, split as suits it best, to save a percent of its time. So all readers of a parameter must take it in one layout,
+in every phase; only a mask of it (a bias that one rank adds) may be kept as well. A parameter has several layouts only if that
+makes the plan faster by more than `WORTH`, or if pins leave no layout that all its readers can take.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ Table = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 WORTH = 0.05
-"""Of the time: parameters are held in several layouts only where no plan without is as fast, but for this part."""
+"""The fraction of the time that a plan must save for parameters to be held in several layouts."""
 
 
 def one_layout(problem: Problem) -> dict[tuple[int, int], Table]:
-    """`problem.pairs` that forbid a second layout of a parameter, or of what follows from parameters, where pins allow that."""
+    """Return `problem.pairs` that forbid a second layout of a parameter, and of what depends on parameters alone.
+
+    A parameter that pins leave without a layout for all its readers is not restricted.
+    """
     memo, pairs = problem.memo, dict(problem.pairs)
     agree: dict[tuple[int, int], Table] = {}
     edges: dict[int, list[tuple[int, Table]]] = {}
@@ -35,7 +38,7 @@ def one_layout(problem: Problem) -> dict[tuple[int, int], Table]:
         edges.setdefault(copied.source, []).append((copied.reader, agree[key]))
 
     def able(number: int) -> Mask:
-        """The choices of a variable in which all that reads it, and what reads these, can have it as it is."""
+        """Return the choices of a variable that all its readers, and theirs in turn, can take without conversion."""
         found = np.isfinite(problem.unary[number])
         for reader, table in edges.get(number, ()):
             found = found & (np.isfinite(table) & able(reader)).any(axis=1)
@@ -55,5 +58,5 @@ def one_layout(problem: Problem) -> dict[tuple[int, int], Table]:
 
 
 def _alike(left: Sequence[Layout], wanted: Sequence[Layout]) -> Mask:
-    """Whether two layouts have the same part of every dim on each rank."""
+    """Say for each produced and required layout whether they split every dim alike."""
     return np.array([[a.dims == b.dims for b in wanted] for a in left])

@@ -3,14 +3,14 @@
     PIN     [PHASE/]PATTERN: ATOM, ATOM, ...
     ATOM    [WHERE=] S(DIM)@AXIS | P@AXIS | R@AXIS | R         dim split over an axis, partial, neither; R: over no axis
 
-Without WHERE the pattern (a glob) names tensors, and an atom says how they are held: parameters, caches, inputs, values. With
-WHERE it names operators, by themselves (a node's name) or by a parameter or cache that they read, and an atom says in which
-layout an operand is wanted or a result is left. WHERE is x, the first operand that does not follow from parameters alone; w,
-the first that does; y, the first result; or a number: x0, x1, ... of operands, y0, y1, ... of results. An atom without a WHERE
-has that of the atom before it. Without PHASE a pin holds in every phase.
+Without WHERE, the pattern (a glob) names tensors (parameters, states, inputs, values), and an atom says how they are held. With
+WHERE, it names operators, by a node's name or by a parameter or state that they read, and an atom says which layout an operand
+is required in or a result is produced in. WHERE is one of: x, the first operand that does not depend on parameters alone; w, the
+first that does; y, the first result; x0, x1, ..., an operand by its number; y0, y1, ..., a result by its number. An atom without
+WHERE takes it from the atom before it. A pin without PHASE holds in every phase.
 
-A pin forbids (prices at infinity) every choice of a variable that it does not allow, so what is left is planned as ever: the
-plan is the best one that heeds the pins.
+A pin sets the price of every choice that it does not allow to infinity. The rest is planned as usual, so the plan is the best one
+that satisfies the pins.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXAMPLE = (
     'A pin is written as in "blk.*.ffn_down.weight: S(1)@tp" or "decode/blk.*.ffn_down.weight: x=S(2)@tp, y=P@tp".'
 )
 MOST_NAMED = 6
-"""So many legal choices, or matched names, are told."""
+"""A message lists at most this many legal choices."""
 
 _ATOM = re.compile(
     r"(?:(?P<where>[wxy][0-9]{0,4})\s*=\s*)?(?P<kind>[SRP])(?:\((?P<dim>-?[0-9]{1,4})\))?(?:@(?P<axis>\w+))?"
@@ -45,7 +45,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Atom(msgspec.Struct, frozen=True):
-    """What one axis does to one operand ("": to the tensor itself). `axis` "" (of R): every axis."""
+    """A condition on the layout of one operand (`where`; "": of the tensor itself) over one axis ("", only for R: every axis)."""
 
     where: str
     kind: Literal["S", "R", "P"]
@@ -63,7 +63,7 @@ class Atom(msgspec.Struct, frozen=True):
 
 
 class Pin(msgspec.Struct, frozen=True):
-    """A pin, read but not yet applied to a graph. `phase` "": all of them."""
+    """A pin that was read but not yet applied to a problem. `phase` "": every phase."""
 
     text: str
     phase: str
@@ -84,7 +84,10 @@ class _Place(msgspec.Struct, frozen=True):
 
 
 def parse(text: str, phases: Sequence[str] = ()) -> Pin:
-    """A pin from its text; a first part `NAME/` is a phase where one has this name. Raises InputError with what is wrong."""
+    """Return the pin that a text describes; a first part `NAME/` is a phase if `phases` has that name.
+
+    Raises InputError if the text cannot be read.
+    """
     pattern, colon, tail = text.rpartition(":")
     pattern = pattern.strip()
     if not colon or not pattern:
@@ -112,12 +115,12 @@ def parse(text: str, phases: Sequence[str] = ()) -> Pin:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a name, or its part before some dot, is the pattern or matches it as a glob (`*` any text, `[ab]` one of these)."""
+    """Say whether a name, or its part before some dot, equals the pattern or matches it as a glob (`*`: any text; `[ab]`: a or b)."""
     return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def readers(graph: Graph, static: set[str]) -> Iterator[tuple[str, Node]]:
-    """(parameter or cache, node) for every node that reads it: itself, or through nodes that run once, when it is loaded."""
+    """Yield (parameter or state, node) for every node that reads it, directly or through nodes that run once, at load."""
     roots: dict[str, tuple[str, ...]] = {p.name: (p.name,) for p in graph.parameters}
     roots |= {s.input: (s.input,) for s in graph.states}
     for node in graph.nodes:
@@ -129,10 +132,10 @@ def readers(graph: Graph, static: set[str]) -> Iterator[tuple[str, Node]]:
 
 
 def apply(problem: Problem, pins: Sequence[str]) -> None:
-    """Forbid in `problem` what `pins` do not allow.
+    """Forbid in `problem` every choice that `pins` do not allow.
 
-    Raises InputError for pins that cannot be read, PlanError for pins that match nothing, that no candidate satisfies, or that
-    contradict each other; all of them at once.
+    Raises InputError for a pin that cannot be read. Raises one PlanError for all pins that match nothing, that no candidate
+    satisfies, or that contradict each other.
     """
     names = [p.name for p in problem.phases]
     allowed: dict[int, list[tuple[Pin, Mask]]] = {}
@@ -173,7 +176,7 @@ class _Matcher:
             self.by_parameter.setdefault(name, []).append(node)
 
     def places(self, pin: Pin, wrong: list[str]) -> list[_Place]:
-        """What a pin matches; what keeps it from being applied is added to `wrong`."""
+        """Return the variables that a pin matches, and add what keeps it from being applied to `wrong`."""
         phases = [p.name for p in self.problem.phases if pin.phase in ("", p.name)]
         found = self.operators(pin, phases, wrong) if pin.of_operators else self.tensors(pin, phases, wrong)
         if not found and not wrong:
@@ -197,7 +200,7 @@ class _Matcher:
         return list(made.values())
 
     def decider(self, name: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
-        """The variable that decides how a tensor is held, and the layout that each of its choices means."""
+        """Return the variable that decides how a tensor is held, and the layout for each of its choices."""
         last = self.problem.index.get(("output", name, phase))
         if last is not None and ("value", name, phase) not in self.problem.index:
             return last, self.problem.variables[last].layouts
@@ -231,19 +234,19 @@ class _Matcher:
         return made
 
     def slot(self, node: Node, where: str) -> tuple[bool, int] | None:
-        """(is a result, position) of an operand by its name in a pin; None where the operator has none."""
+        """Return (is a result, position) of an operand by its name in a pin, or None if the operator has no such operand."""
         return operands(self.problem, node).get(where)
 
     @staticmethod
     def resolve(atoms: Sequence[Atom], rank: int, what: str, wrong: list[str]) -> bool:
-        """Whether all dims that atoms name exist."""
+        """Say whether all dims that the atoms name exist, and add those that do not to `wrong`."""
         bad = sorted({atom.dim for atom in atoms if atom.kind == "S" and not -rank <= atom.dim < rank})
         wrong += [f"{what} has {rank} dims, there is no dim {dim}" for dim in bad]
         return not bad
 
 
 def operands(problem: Problem, node: Node) -> dict[str, tuple[bool, int]]:
-    """The operands and results of a node by their names in pins: (is a result, position)."""
+    """Return (is a result, position) of each operand and result of a node, by its names in pins."""
     fixed = {p.name for p in problem.graph.parameters}
     fixed |= {out for n in problem.graph.nodes if n.name in problem.static for out in n.outputs}
     found: dict[str, tuple[bool, int]] = {}
@@ -268,18 +271,18 @@ def _axis_problems(pin: Pin, problem: Problem) -> list[str]:
         if axis not in sizes:
             found.append(f'axis "{axis}" is not on the mesh {problem.mesh}. {did_you_mean(axis, sizes)}')
         elif sizes[axis] == 1 and any(a.kind != "R" for a in pin.atoms if a.axis == axis):
-            found.append(f"axis {axis} has one coordinate, nothing is split over it")
+            found.append(f"axis {axis} has length 1, so nothing is split over it")
     return found
 
 
 def written(layout: Layout) -> str:
-    """A layout as the atoms of a pin: `S(1)@tp`, `S(0)@dp S(2)@tp`, `P@tp`; `R` where it is replicated."""
+    """Return a layout as the atoms of a pin: `S(1)@tp`, `S(0)@dp S(2)@tp`, `P@tp`, or `R` for a replicated one."""
     atoms = [f"S({dim})@{axis}" for dim, split in enumerate(layout.dims) if split for axis in split.axes]
     return " ".join([*atoms, *(f"P@{axis}" for axis in layout.partial)]) or "R"
 
 
 def _legal(pin: Pin, place: _Place) -> str:
-    """The choices of a place, in the grammar of pins, those nearest to the pin first."""
+    """Return the choices of a place in the grammar of pins, those that break the fewest atoms first."""
     wheres = [atom.where for atom in pin.atoms]
 
     def text(choice: tuple[Layout, ...]) -> str:
@@ -308,5 +311,6 @@ def _contradictions(problem: Problem, allowed: Mapping[int, Sequence[tuple[Pin, 
             pins = " and ".join(f'"{pin.text}"' for pin, _ in masks)
             found.setdefault(pins, []).append(problem.variables[number].name)
     return [
-        f"pins {pins} leave no choice for {_few(names)}: each can be had, not together" for pins, names in found.items()
+        f"pins {pins} leave no choice for {_few(names)}: each can be satisfied, but not together"
+        for pins, names in found.items()
     ]

@@ -1,13 +1,13 @@
-"""The planning problem: one variable per choice, its own price, and a price for every pair of neighbours.
+"""The planning problem: variables, a price for each choice of a variable, and a price for each pair of neighbours.
 
     minimise   sum_p weight_p * ( sum_n work(n, a_n) + sum_(u -> v) convert(out(u, a_u), in(v, a_v)) )
 
-Beside these seconds, `holding` counts the bytes that a choice has all ranks hold: parameters, states, and copies of parameters.
+Besides these seconds, `holding` counts the bytes that all ranks hold: parameters, states, and copies of parameters.
 
-A variable is a node's assignment `a_n`, the layout of a value that several nodes read (so that a conversion they share is
-paid once), of an input, of an output (never partial), of a parameter or of a state. Parameters, states and nodes that
-depend on parameters alone have one variable for all phases; everything else one per phase. Equal tables are built once:
-thirty equal layers cost as much as one.
+A variable is the assignment `a_n` of a node, or the layout of a parameter, a state, an input, an output (never partial), or a
+value that several nodes read (so that a conversion they share is paid once). Parameters, states and nodes that depend on
+parameters alone have one variable for all phases; everything else has one per phase. Equal tables are built once: thirty
+equal layers cost as much as one.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from unitp.plans import Phase
 
 Table = npt.NDArray[np.float64]
 Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
-"""The layouts in which a node wants its inputs and leaves its outputs."""
+"""The layouts that a node requires of its inputs (`wanted`) and produces for its outputs (`left`)."""
 
 MOST_CHOICES = 400
-"""A value whose copies would give its variable more choices is left without."""
+"""A variable that would have more choices with copies gets none."""
 
 
 class Problem:
-    """Variables with `unary` prices and `pairs` of tables, ready for `unitp.planner.solve.elimination`.
+    """Variables with `unary` prices (seconds by choice) and `pairs` (seconds by two choices), as `unitp.planner.solve` takes them.
 
-    A conversion that several readers share, from a layout in which nobody else wants the value, is made once. `pairs`
-    count it for each of them, once `relax` was called in part; `value` as it is. In `copies` (how many, by variable) are those that
-    choose themselves what is made once for several readers.
+    A program makes a conversion once even if several readers share it. `pairs` charges it to each reader in full, and after
+    `relax` in part; `value` charges it once. `copies` maps a variable (kind, name, phase) to the number of converted copies
+    that it may itself decide to make, for all readers that require them.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class Problem:
         self._build()
 
     def relax(self) -> None:
-        """Make `unary` and `pairs` prices that no program is below: of what others may pay too, each reader pays a part.
+        """Turn `unary`, `pairs` and `holding` into lower bounds: a cost that several readers may share is divided among them.
 
-        Pins must be heeded before. `value` and `seconds` stay as they are.
+        Apply pins first. `value`, `held` and `seconds` do not change.
         """
         self._full = self.unary, self.pairs, self.holding
         self.unary, self.pairs = list(self.unary), dict(self.pairs)
@@ -100,9 +100,9 @@ class Problem:
                 add(shared.source, shared.reader, self.memo.times(shared.table, part - 1.0))
 
     def worth_copying(self, *, forced: bool = False) -> dict[tuple[str, str, str], int]:
-        """The variables whose readers might share conversions, with the most copies that two or more could share.
+        """Return the variables whose readers might share conversions, with the most copies that two or more could share.
 
-        `forced`: whatever layout a parameter is held in; else it is held in the one that most share.
+        A parameter is assumed to be held in the layout that most readers share; `forced`: it may be held in any.
         """
         found = {}
         for number, value in dict.fromkeys((shared.source, shared.value) for shared in self._shared):
@@ -114,11 +114,11 @@ class Problem:
         return found
 
     def _least_part(self, number: int, value: str) -> float:
-        """The least part of a value's conversions from a variable that a reader pays, others paying as much.
+        """Return the smallest fraction of a shared conversion that one reader pays when all who share it pay alike.
 
-        Of k readers at most k - 1 share one: all would have the value held so. A parameter is held as most want it, at no
-        more than any other, so that at most half share a copy. Neither holds where the layout is pinned, nor for states,
-        which all phases hold alike.
+        At most k - 1 of k readers share a conversion: if all did, the value would be held in that layout. A parameter is held
+        in the layout that most readers require, so at most half of them share a copy. Neither is true of a pinned layout, nor
+        of a state, whose layout is the same in all phases.
         """
         variable = self.variables[number]
         readers = self._readers(value, number)
@@ -132,9 +132,9 @@ class Problem:
         return not np.isfinite(self.unary[number]).all()
 
     def value(self, choice: Sequence[int], lifted: Mapping[int, Table] | None = None) -> float:
-        """The seconds of a choice, as its programs will take: conversions that readers share are made once.
+        """Return the seconds that the programs of a choice take: a shared conversion counts once.
 
-        `lifted`: other prices of single choices, where a pin forbids what is asked about.
+        lifted   prices that replace `unary` of some variables, to ask about a choice that a pin forbids
         """
         unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
         if lifted:
@@ -142,12 +142,12 @@ class Problem:
         return evaluate(unary, pairs, choice) - sum(s for _, home, s in self.repeated(choice) if home != SHARED)
 
     def held(self, choice: Sequence[int]) -> float:
-        """The bytes that a choice has all ranks together hold, as its programs will: what readers share is held once."""
+        """Return the bytes that all ranks together hold under a choice: a shared copy counts once."""
         _, _, holding = self._full or (self.unary, self.pairs, self.holding)
         return holding.value(choice) - sum(held for _, home, held in self.repeated(choice) if home == SHARED)
 
     def seconds(self, choice: Sequence[int]) -> dict[str, float]:
-        """What one call of each phase costs under a choice of every variable."""
+        """Return the seconds that one call of each phase takes under a choice of every variable."""
         weight = {p.name: p.weight for p in self.phases}
         total = dict.fromkeys(weight, 0.0)
         unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
@@ -164,23 +164,23 @@ class Problem:
         return {name: total[name] / weight[name] for name in weight}
 
     def is_fixed(self, number: int) -> bool:
-        """Whether a variable decides on what follows from parameters alone: that is converted at load, in no phase."""
+        """Say whether a variable is about a value that depends on parameters alone, which is converted at load, in no phase."""
         return self.variables[number].phase == SHARED and self.variables[number].kind != "state"
 
     def repeated(self, choice: Sequence[int]) -> list[tuple[int, str, float]]:
-        """What is counted once more than programs do it: the reader, its phase and the seconds; of copies held, SHARED and bytes."""
+        """Return what is charged more often than programs do it: (reader, phase, seconds), or (reader, SHARED, bytes) for a copy."""
         key = tuple(choice)
         if self._repeated[0] != key:
             self._repeated = key, list(repeated(self, self._shared, choice))
         return self._repeated[1]
 
     def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
-        """The node that makes a value in a phase, and the layouts in which it leaves it."""
+        """Return the variable of the node that produces a value in a phase, and the layout that each of its choices produces."""
         producer, place = self._producers[value]
         return self.index["node", producer, phase], self._left(producer, place, phase)
 
     def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
-        """The assignments of a node in a phase, and the layouts that each means."""
+        """Return the assignments of a node in a phase, and the layouts that each implies."""
         return self._assignments[node, phase], self._sides[node, phase]
 
     # building
@@ -202,7 +202,7 @@ class Problem:
             self.unary[-1] = self.unary[-1] + phase.weight * self.prices.program_s  # whatever is chosen
 
     def _prepare(self, node: Node, phase: str, sizes: Mapping[str, int]) -> None:
-        """The assignments of a node, with the layouts that each means."""
+        """Collect the assignments of a node, with the layouts that each implies."""
         rule = self.candidates.rules[node.name]
         splits = tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors)
         bools = self.graph.types[node.name].dtype == "bool"
@@ -228,7 +228,7 @@ class Problem:
         return self._tables.setdefault(("zeros", count), np.zeros(count))
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
-        """A parameter or state: any layout that a reader wants, and the bytes held."""
+        """Add the variable of a parameter or state: every layout that a reader requires, with the bytes held."""
         phase = max(self.phases, key=lambda p: prod(type_.sized(p.sizes)))
         homes = self._layouts_of(name, type_, [p.name for p in self.phases])
         made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
@@ -242,7 +242,7 @@ class Problem:
         self.holding.unary[number] = self._tables[key]
 
     def _with_copies(self, made: Variable, value: str) -> Variable:
-        """The variable of a value, with the copies that it may be worth making once for several readers."""
+        """Return the variable extended by the sets of copies that several readers could share, or unchanged if there are none."""
         most = self.copies.get((made.kind, made.name, made.phase), 0)
         if not 0 < most <= 2:
             return made
@@ -260,9 +260,9 @@ class Problem:
         return Variable(made.kind, made.name, made.phase, (), tuple(h for h, _ in both), tuple(c for _, c in both))
 
     def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
-        """The layouts in which the readers of a value in these phases want it, and the replicated one.
+        """Return the layouts that the readers of a value require in these phases, and the replicated one.
 
-        What comes from outside is never partial: who wants a bias so (added once, not on every rank) masks it.
+        A value that no node produces is never partial: a reader that requires it so (a bias that is added once) masks it.
         """
         wishes: dict[int, tuple[Layout, ...]] = {}
         for node, operand in self.consumers.get(name, ()):
@@ -278,19 +278,19 @@ class Problem:
         return self._once(("layouts", len(type_.shape), made, *wishes), union)
 
     def _once(self, key: Hashable, make: Callable[[], tuple[Layout, ...]]) -> tuple[Layout, ...]:
-        """Layouts made once, for telling them apart takes long: what is equal is mostly the same object."""
+        """Return the layouts known by this key, made on first use: equal tuples are one object, compared by identity."""
         if key not in self._tuples:
             self._tuples[key] = make()
         return self._tuples[key]
 
     def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
-        """The layouts in which a node wants an input, by its assignments."""
+        """Return the layout that each assignment of a node requires of an input."""
         sides = self._sides[node.name, phase]
         key = ("wanted", id(sides), operand)
         return self._once(key, lambda: tuple(lay for wanted, _ in sides if (lay := wanted[operand]) is not None))
 
     def _left(self, node: str, place: int, phase: str) -> tuple[Layout, ...]:
-        """The layouts in which a node leaves an output, by its assignments."""
+        """Return the layout that each assignment of a node produces for an output."""
         sides = self._sides[node, phase]
         return self._once(("left", id(sides), place), lambda: tuple(left[place] for _, left in sides))
 
@@ -308,7 +308,7 @@ class Problem:
                     self._fan_out(node, place, value, number, phase)
 
     def _readers(self, value: str, source: int | None = None) -> int:
-        """How many want a value: nodes, the caller, states that it replaces; of what is fixed, in all phases together."""
+        """Count the readers of a value: nodes, the caller, states that it replaces; for a fixed variable, over all phases."""
         nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
         if source is None or not self.is_fixed(source):
             return len(nodes) + self._ends_of(value)
@@ -318,7 +318,7 @@ class Problem:
         return (value in self.graph.outputs) + sum(s.output == value for s in self.graph.states)
 
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
-        """The layout in which a value with several readers is held: a variable of its own."""
+        """Add a variable for the layout in which a value with several readers is held."""
         left = self._left(node.name, place, phase.name)
         read = self._layouts_of(value, self.graph.types[value], [phase.name])
         states = [s.input for s in self.graph.states if s.output == value]
@@ -326,7 +326,7 @@ class Problem:
         ends = value in self.graph.outputs
 
         def union() -> tuple[Layout, ...]:
-            # sums taken are shared by readers that want different parts of them
+            # readers that require different parts of a sum can share the all-reduced value
             whole = [Layout(lay.dims) for lay in left] if ends or len(self.candidates.axes) > 1 else []
             return tuple(dict.fromkeys([*left, *read, *whole, *(lay for layouts in held for lay in layouts)]))
 
@@ -337,7 +337,7 @@ class Problem:
         self._make_copies(value, number, phase)
 
     def _make_copies(self, value: str, number: int, phase: Phase) -> None:
-        """Add what the copies of each choice of a value's variable cost."""
+        """Add to each choice of a value's variable the seconds that its copies take."""
         if self.variables[number].copies:
             both = _choices(self.variables[number])
             prices = [
@@ -346,14 +346,14 @@ class Problem:
             self.unary[number] = self.unary[number] + phase.weight * np.array(prices)
 
     def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
-        """The price of a value to a node that reads it, once where two operands want it in the same layout."""
+        """Add the price of converting a value for a node that reads it, once if two operands require the same layout."""
         source, left = self.source(value, phase.name)
         fixed = self.is_fixed(source)
         if fixed and home == SHARED and not (is_view(node) and self.kept.intersection(node.outputs)):
-            return  # a copy that is let go once the node has run, at load
+            return  # a temporary copy, freed at load once the node has run
         before: list[
             tuple[Layout, ...]
-        ] = []  # a fixed value is converted at load: that takes no time, but a second copy
+        ] = []  # a fixed value is converted at load: that costs no time, but the memory of a copy
         for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
             if fixed:
                 self.copied.append(Copied(source, number, value, left, wanted))
@@ -364,7 +364,7 @@ class Problem:
             before.append(wanted)
 
     def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
-        """Add what a reader's conversions from a variable cost, in seconds or in bytes held; nothing where a copy is there."""
+        """Add the price of a reader's conversions, in seconds or in bytes held; a conversion to a copy that exists is free."""
         variable, fixed = self.variables[source], self.is_fixed(source)
         table = table if fixed else self.memo.times(table, phase.weight)
         if variable.copies:
@@ -378,7 +378,7 @@ class Problem:
         self._shared.append(Shared(value, source, number, SHARED if fixed else phase.name, table, tuple(wanted)))
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
-        """The variable that decides in which layout `value` is found, and that layout for each of its choices."""
+        """Return the variable that decides the layout of `value`, and the layout for each of its choices."""
         homes = ("value", phase), ("value", SHARED), ("input", phase), ("parameter", SHARED), ("state", SHARED)
         for kind, name in homes:
             if (number := self.index.get((kind, value, name))) is not None:
@@ -388,9 +388,9 @@ class Problem:
         return self.index["node", producer, shared], self._left(producer, place, shared)
 
     def _ends(self, phase: Phase) -> None:
-        """Outputs are left in any layout that is not partial; states in the layout in which they are read.
+        """Price the conversions of outputs, to any layout that is not partial, and of new states, to the layout they are held in.
 
-        An output that has a layout of its own already, since others read it too, is left in that one, its sums taken.
+        An output that already has a variable, since nodes read it too, keeps that layout without its partial sums.
         """
         for value in self.graph.outputs:
             source, left = self.source(value, phase.name)
@@ -423,11 +423,11 @@ class Problem:
         return TensorType(self.graph.types[name].dtype, self.graph.types[name].sized(phase.sizes))
 
     def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
-        """Seconds from each layout to each."""
+        """Return the seconds of converting a value from each produced to each required layout."""
         return self._between("convert", value, left, wanted, phase, self.prices.conversions)
 
     def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
-        """Bytes of a second copy, for each layout in which it is held and each that is wanted."""
+        """Return the bytes of a second copy, for each layout that is held and each that is required."""
         return self._between("copy", value, left, wanted, self.phases[0], self.prices.copies)
 
     def _between(
@@ -439,7 +439,7 @@ class Problem:
         phase: Phase,
         make: Callable[[Shape, str, tuple[Layout, ...], tuple[Layout, ...]], Table],
     ) -> Table:
-        """What `make` says of two rows of layouts, made once."""
+        """Return the table that `make` builds for two tuples of layouts; equal tables are built once."""
         type_ = self.graph.types[value]
         shape = type_.sized(phase.sizes)
         near = (kind, shape, type_.dtype, id(left), id(wanted))
@@ -452,7 +452,7 @@ class Problem:
         return self._tables[near]
 
     def pair(self, a: int, b: int, table: Table, weight: float = 1.0) -> None:
-        """Add seconds by the choices of two variables (or twice the same)."""
+        """Add a table of seconds by the choices of two variables; if they are the same, its diagonal counts."""
         table = self.memo.times(table, weight)
         if a > b:
             a, b, table = b, a, self.memo.turned(table)
@@ -463,12 +463,12 @@ class Problem:
         self.pairs[a, b] = table if have is None else self.memo.add(have, table)
 
     def _hold(self, a: int, b: int, table: Table) -> None:
-        """Add bytes held by the choices of two variables."""
+        """Add a table of bytes held by the choices of two variables."""
         self.holding.add(a, b, table)
         if a != b:
             self.pair(a, b, self._tables.setdefault(("none", table.shape), np.zeros(table.shape)))
 
 
 def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
-    """The layout of each choice, and its copies."""
+    """Yield the layout of each choice, and its copies."""
     return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)

@@ -1,7 +1,7 @@
-"""Conversions that several readers of a value share: what a planning problem counts for each, and programs make once.
+"""Conversions that several readers share: a planning problem charges them to each reader, a program makes them once.
 
-A conversion is a path of steps. Lowering makes each layout on the way once, however many paths lead through it: those from
-where the value is made to where it is held, and from there to each reader.
+A conversion is a path of steps. Lowering makes each layout on the way once, however many paths lead through it: the path from
+the produced layout to the one that is held, and the paths from there to the readers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Table = npt.NDArray[np.float64]
 
 
 class Problem(Protocol):
-    """What is asked of a planning problem (`unitp.planner.problem.problem`)."""
+    """The part of a planning problem (`unitp.planner.problem.problem`) that `repeated` uses."""
 
     graph: Graph
     mesh: Mesh
@@ -39,9 +39,12 @@ class Problem(Protocol):
 
 
 class Shared(NamedTuple):
-    """What a reader pays for conversions of a value from `source`, which others may want too: `wanted`, by its choices.
+    """What a reader is charged for converting a value, where other readers may require the same conversion.
 
-    `table`: seconds; bytes, where a copy is held of what follows from parameters.
+    source, reader   the variable that decides how the value is held, and the one of the reader
+    home             the phase; SHARED for a copy of a value that depends on parameters alone
+    table            seconds (bytes for such a copy) by the choices of both
+    wanted           the layout that each choice of the reader requires
     """
 
     value: str
@@ -53,7 +56,7 @@ class Shared(NamedTuple):
 
 
 def repeated(problem: Problem, paid: Sequence[Shared], choice: Sequence[int]) -> Iterator[tuple[int, str, float]]:
-    """What is paid again though it is made once: the reader, its phase and the seconds; of copies held, "" and bytes."""
+    """Yield what is charged again although it is made once: (reader, phase, seconds), or (reader, SHARED, bytes) for a copy."""
     phases = {phase.name: phase for phase in problem.phases}
     seen: set[tuple[str, str, Layout]] = set()
     homes: set[tuple[str, str]] = set()
@@ -62,7 +65,7 @@ def repeated(problem: Problem, paid: Sequence[Shared], choice: Sequence[int]) ->
         wanted = shared.wanted[choice[shared.reader]]
         if price == 0.0:
             continue
-        if problem.is_fixed(shared.source):  # copies that are held; what leads to them is not
+        if problem.is_fixed(shared.source):  # only the copy at the end of the path is held
             if (shared.value, shared.home, wanted) in seen:
                 yield shared.reader, shared.home, price
             seen.add((shared.value, shared.home, wanted))
@@ -84,7 +87,7 @@ def repeated(problem: Problem, paid: Sequence[Shared], choice: Sequence[int]) ->
 
 
 class _Path:
-    """Steps between layouts of a value, which may be open, in a phase."""
+    """The conversion steps between layouts of a value in a phase; the layouts need not be bound."""
 
     def __init__(self, problem: Problem, value: str, phase: Phase) -> None:
         type_ = problem.graph.types[value]

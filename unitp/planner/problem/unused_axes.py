@@ -1,8 +1,8 @@
 """Axes that a plan leaves unused because that is faster, and what using them would cost.
 
-A phase leaves an axis unused where none of its operators is split over it: then every rank along it does the same work. The
-other plan is the best one in which such phases split every product (`PRODUCTS`) over the axis that can be: planned anew,
-with all else forbidden. A plan that split some trifle over it would not tell anybody what the axis is worth.
+A phase leaves an axis unused if none of its operators is split over it: then every rank along it does the same work. The
+plan to compare with is the best one in which such phases split over the axis every product (`PRODUCTS`) that can be split over
+it. A plan that split only some small operator would not show what the axis is worth.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from unitp.plans import Plan, Unused
 
 Mask = npt.NDArray[np.bool_]
 PRODUCTS = ("matmul", "attention")
-"""The kinds of operators that an axis is worth using for."""
+"""The kinds of operators that do most of the work."""
 
 Solve = Callable[[Sequence[Table]], tuple[Sequence[int], float]]
-"""The best choice under these prices of single choices, and its value."""
+"""A function from unary prices to the best choice and its value; raises PlanError if every choice is forbidden."""
 
 
 def unused(problem: Problem, choice: Sequence[int], solve: Solve, *, partly: bool = False) -> tuple[Unused, ...]:
-    """What a choice leaves unused, axis by axis; an axis that pins or the graph keep from being used is left out.
+    """Return the axes that a choice leaves unused, without those that pins or the graph keep from being used.
 
-    `partly`: an axis is also told of where a phase splits some products over it, but not all that it could.
+    partly   also return an axis over which a phase splits some products, but not all that it could
     """
     found = []
     for axis in problem.candidates.axes:
@@ -49,19 +49,19 @@ def unused(problem: Problem, choice: Sequence[int], solve: Solve, *, partly: boo
 
 
 def whole(plan: Plan, graph: Graph, axis: str, phase: str) -> tuple[list[str], int]:
-    """The products that a phase does not split over an axis, and how many products there are."""
+    """Return the names of the products that a phase does not split over an axis, and the number of all products."""
     products = [node.name for node in graph.nodes if operator(node.op).kind in PRODUCTS]
     splits = plan.phase(phase).nodes
     return [n for n in products if all(axis not in s.axes for s in splits.get(n, {}).values())], len(products)
 
 
 def uses(variable: Variable, axis: str) -> list[bool]:
-    """Which assignments of an operator split it over an axis."""
+    """Say for each assignment of a node whether it splits the node over an axis."""
     return [any(axis in split.axes for _, split in assignment) for assignment in variable.assignments]
 
 
 def _idle(problem: Problem, choice: Sequence[int], axis: str, phase: str, products: Mapping[int, Mask]) -> bool:
-    """Whether a phase splits nothing over an axis; given products, whether it leaves any of them whole over it."""
+    """Say whether a phase splits nothing over an axis; if products are given, whether any of them is not split over it."""
     inside = [n for n, v in enumerate(problem.variables) if v.kind == "node" and v.phase == phase]
     if products:
         return any(not products[n][choice[n]] for n in inside if n in products)
@@ -69,7 +69,7 @@ def _idle(problem: Problem, choice: Sequence[int], axis: str, phase: str, produc
 
 
 def _able(problem: Problem, axis: str) -> dict[int, Mask]:
-    """The products (all operators, where none is a product) that may be split over an axis, and by which assignments."""
+    """Return the assignments that split over an axis, for each product that has one (for each node, if no product has one)."""
     ops = {node.name: node.op for node in problem.graph.nodes}
     inside = [n for n, v in enumerate(problem.variables) if v.kind == "node" and v.phase != SHARED]
     masks = {number: np.array(uses(problem.variables[number], axis)) for number in inside}
@@ -78,7 +78,7 @@ def _able(problem: Problem, axis: str) -> dict[int, Mask]:
 
 
 def _without(unary: Sequence[Table], allowed: Mapping[int, Mask]) -> list[Table]:
-    """Prices that forbid what is not allowed. Equal tables stay one object: equal layers are solved once."""
+    """Return prices that forbid what is not allowed. Equal tables stay one object, so that equal layers are solved once."""
     tables: dict[tuple[int, bytes], Table] = {}
     found = list(unary)
     for number, mask in allowed.items():

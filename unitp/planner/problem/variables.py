@@ -1,4 +1,4 @@
-"""The choices of a planning problem: what a variable decides on, and which layouts a conversion leads between."""
+"""The variables of a planning problem, and the conversions of values that depend on parameters alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from unitp.layout import Layout
 from unitp.planner.choices.candidates import Assignment
 
 SHARED = ""
-"""The phase name of variables that all phases share."""
+"""The phase name of a variable that all phases share."""
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """`kind`: node, value, input, output, parameter or state. A node chooses among assignments, all else among layouts."""
+    """One decision of a plan. A variable of kind "node" chooses among assignments, any other among layouts.
+
+    kind     "node", "value", "input", "output", "parameter" or "state"
+    copies   for each choice, further layouts in which the value is made, for all readers that require them; () without copies
+    """
 
     kind: str
     name: str
@@ -20,11 +24,14 @@ class Variable(msgspec.Struct, frozen=True):
     assignments: tuple[Assignment, ...] = ()
     layouts: tuple[Layout, ...] = ()
     copies: tuple[tuple[Layout, ...], ...] = ()
-    """Beside the layout of each choice, others in which it is made too, for all readers that want them."""
 
 
 class Copied(msgspec.Struct, frozen=True):
-    """A value that follows from parameters alone, from how it is held to how a node wants it: variables and layouts."""
+    """A value that depends on parameters alone, and a node that reads it.
+
+    source, left      the variable that decides how the value is held, and the layout of each of its choices
+    reader, wanted    the variable of the node, and the layout that each of its assignments requires
+    """
 
     source: int
     reader: int
