@@ -1,4 +1,4 @@
-"""The least choice of a planning problem without side constraints: exact where that is narrow enough, else by descent."""
+"""The fastest choice of a planning problem without memory limits: exact if the treewidth is low enough, else by descent."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from unitp.planner.solve.elimination import Elimination, Pairs, Solution, Table,
 from unitp.planner.solve.identity_cache import Memo
 
 EXACT = 4_000_000
-"""Entries of the largest table that is worth it: about a second for a model of 32 layers."""
+"""The most entries of a table for exact elimination: about a second for a model of 32 layers."""
 
 AGAIN = 1
-"""Steps of the multipliers where prices are near those of an earlier search."""
+"""Steps of the multipliers if prices are close to those of the last search."""
 
 ROUNDING = 1e-12
-"""Of a value: what separates a choice from a bound that it meets."""
+"""The relative gap within which a choice counts as meeting its bound."""
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A choice, its value, a lower bound on any choice's, and how they were found.
+    """A choice, its value in seconds, a lower bound on the value of every choice, and how they were found.
 
-    `fastest`: the value of the best choice that was found, where this one holds less and is nearly as good. `least_held`: no
-    choice as good as that holds fewer bytes (0: not known). Where memory was minimised: the bytes of the rank that needs most,
-    and a lower bound on these.
+    peak_bytes    if memory was minimised, the bytes of the rank that needs most; else 0
+    bound_bytes   a lower bound on `peak_bytes` of every choice
+    fastest       the least value found, if this choice is slightly slower and holds fewer bytes
+    least_held    a lower bound on the bytes held by every choice that is as fast (0: unknown)
+    any_bound     a lower bound on the value even if parameters may have several layouts
     """
 
     choice: list[int]
@@ -43,28 +45,28 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def gap(self) -> float:
-        """Of the bound; 0 where the choice is proven to be the best."""
+        """The gap to the bound as a fraction of the bound; 0 if the choice is proven to be the best."""
         if self.bound_bytes:
             return max(self.peak_bytes - self.bound_bytes, 0) / self.bound_bytes
         return max(self.value - self.bound, 0.0) / (abs(self.bound) or abs(self.value) or 1.0)
 
     @property
     def best(self) -> float:
-        """The least value that was found."""
+        """The least value found, in seconds."""
         return min(self.value, self.fastest)
 
     @property
     def proven(self) -> bool:
-        """Whether nothing is better than the best that was found, but for rounding."""
+        """Whether no choice is better than the best one found, up to rounding."""
         return self.best - self.bound <= ROUNDING * abs(self.best)
 
     @property
     def narrow(self) -> bool:
-        """Whether `bound` is the least there is of the prices that were minimised."""
+        """Whether elimination was exact: `bound` is then the minimum of the prices that were minimised."""
         return self.solver.startswith("elimination")
 
     def judged(self, value: float) -> Found:
-        """With the value that its programs have, which may be above that of the prices that were minimised."""
+        """Return this with the value of its programs, which may be above that of the prices that were minimised."""
         if value - self.bound <= ROUNDING * abs(value):
             return msgspec.structs.replace(self, value=value, bound=value)
         solver = "elimination, shared conversions bounded" if self.narrow else "descent over phases"
@@ -72,9 +74,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Search:
-    """Searches among the same choices at several prices: what depends on sizes and pairs alone is worked out once.
+    """Searches the same choices at several prices; the elimination order and the blocks are computed once.
 
-    Tables of up to `exact` entries are eliminated exactly, smaller ones where `deadline` (of `time.perf_counter`) is near.
+    exact      the most entries of a table for exact elimination; fewer if the deadline is near
+    deadline   a time of `time.perf_counter`
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class Search:
         return Apart(*self._first, self.shape, LIMIT)
 
     def _exactly(self, unary: Sequence[Table], pairs: Pairs) -> Solution | None:
-        """The least choice; None where that is too wide."""
+        """Return the best choice by exact elimination, or None if a table would be too large."""
         if self._is_wide:
             return None
         try:
@@ -109,15 +112,15 @@ class Search:
         return found
 
     def bound(self, unary: Sequence[Table], pairs: Pairs) -> float:
-        """What no choice is below, as far as that is found quickly."""
+        """Return a lower bound on every choice that is found quickly: the minimum, or one step of the descent."""
         if (solution := self._exactly(unary, pairs)) is not None:
             return solution.value
         return self._apart.wishes(unary, pairs, Memo())[1]
 
     def least(self, unary: Sequence[Table], pairs: Pairs, *, again: bool = False) -> Found:
-        """The least choice with its bound; `again`: prices are near those of the last search.
+        """Return the best choice with its bound. `again`: prices are close to those of the last search.
 
-        Raises InfeasibleError where every choice is forbidden.
+        Raises InfeasibleError if every choice is forbidden.
         """
         if (solution := self._exactly(unary, pairs)) is not None:
             return Found(solution.choice, solution.value, solution.value, "elimination, exact")

@@ -1,4 +1,4 @@
-"""What to say where no plan fits: which rank, by how much, the least memory that would do, and a mesh that would."""
+"""The error for a plan that does not fit: which rank, by how much, the least limit that would do, and a mesh that would."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from unitp.mesh import Mesh
 from unitp.planner.within_memory import NoFitError
 
 TIMES = (1, 1.25, 1.5, 1.75, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Of the fewest ranks that could hold the weights."""
+"""The lengths of an axis to try, as multiples of the least one that could hold the weights."""
 
 MOST_RANKS = 1024
+"""No larger mesh is tried."""
 
 
 def no_room(
@@ -25,8 +26,12 @@ def no_room(
     weights: float,
     fits: Callable[[Mesh], bool],
 ) -> PlanError:
-    """The error that a user sees. `free`: axes that may be longer; `weights`: bytes of all parameters; `fits`: whether some
-    plan fits on such a mesh.
+    """Return the error that a user sees.
+
+    budgets   the limit of each rank, in bytes
+    free      axes of the mesh that may be made longer
+    weights   bytes of all parameters
+    fits      whether a plan is found that fits on a larger mesh
     """
     need, rank = error.least[error.rank], error.rank
     over = need.peak - budgets[rank]
@@ -49,8 +54,9 @@ def no_room(
 
 
 def larger_mesh(mesh: Mesh, free: Sequence[str], ranks: float, fits: Callable[[Mesh], bool]) -> Mesh | None:
-    """The mesh with the longest free axis (or an axis `tp` where there is none) as long as it must be: longer and longer ones
-    are tried, of at least so many ranks, and from the first that fits halfway back to the last that does not.
+    """Return a mesh whose longest free axis (or a new axis `tp`) is long enough for a plan to fit, or None.
+
+    Longer and longer axes are tried, from `ranks` ranks on; then bisection shortens the first that fits.
     """
     sizes = mesh.sizes
     axis = max(free, key=sizes.__getitem__, default="tp")

@@ -1,11 +1,11 @@
-"""Of the choices that are about as fast as the fastest, find the one that holds the fewest bytes.
+"""Find, among the choices that are about as fast as the fastest, the one that holds the fewest bytes.
 
-    minimise   held    so that   seconds <= (1 + TOLERANCE) * the least seconds
+    minimise   held    subject to   seconds <= (1 + TOLERANCE) * the least seconds
 
 For a price b of a byte, min (seconds + b * held) is an ordinary planning problem. Its choice holds the fewest bytes of all choices
 that are as fast. At b = slack / (held - the least possible) the choice is within the slack in any case. From somewhat above that
 value, the price is raised until a choice is too slow. Then the price is set to what a byte costs between the two choices on either
-side of the limit, until no new choice is found: these are the corners of the convex hull of seconds and bytes. Where there are few
+side of the limit, until no new choice is found: these are the corners of the convex hull of seconds and bytes. If there are few
 choices, an integer program also finds those inside the hull (`unitp.planner.solve.integer_programs`). Each b gives a bound that
 holds for every choice within the tolerance:   held >= (min (seconds + b * held) - most seconds) / b.
 """
@@ -25,22 +25,22 @@ from unitp.planner.solve.elimination import Table
 from unitp.planner.solve.integer_programs import Program, Row, entries
 
 TOLERANCE = 1e-3
-"""Of the time: what is slower by no more is as fast."""
+"""A choice counts as equally fast if it is slower by at most this fraction."""
 
 STEPS = 8
-"""Prices at most."""
+"""The most prices that are tried."""
 
 STEEPER = 16.0
-"""Times the price that is low enough in any case, and again until a choice is too slow."""
+"""The factor by which the price is raised until a choice is too slow."""
 
 CLOSE = 5e-3
-"""Of the bytes: less is not worth another price."""
+"""Stop at this relative gap between the bytes held and their bound."""
 
 SMALL = 500
-"""Columns of a program over all choices that is worth solving."""
+"""The most columns of an integer program over all choices that is solved."""
 
 TRIES = 20
-"""Solutions of such a program that may turn out to be slower than it says."""
+"""The most solutions of the integer program that may turn out slower than its prices say."""
 
 
 class Point(msgspec.Struct, frozen=True, order=True):
@@ -52,7 +52,7 @@ class Point(msgspec.Struct, frozen=True, order=True):
 
 
 class Frugal:
-    """The choices next to the fastest, and how little any can hold that are as fast. `deadline`: of `time.perf_counter`."""
+    """Searches the choices that are as fast as `fastest` for the one that holds least. `deadline`: a time of `time.perf_counter`."""
 
     def __init__(self, problem: Problem, search: Search, fastest: Found, deadline: float = inf) -> None:
         self.problem, self.search, self.deadline = problem, search, deadline
@@ -62,7 +62,7 @@ class Frugal:
         self.least = sum(float(own.min()) for own in problem.holding.unary.values())
 
     def found(self) -> Found:
-        """The choice that holds least, with its value, and a lower bound on what any as fast holds."""
+        """Return the choice that holds least, with its value, and a lower bound on the bytes of every choice as fast."""
         if not self._done():
             self._corners()
         if not self._done(0.0) and entries(self.problem.unary, self.problem.pairs) <= SMALL:
@@ -82,18 +82,18 @@ class Frugal:
         return self.best.held <= self.least * (1 + close)
 
     def _met(self, point: Point) -> bool:
-        """Whether a choice is fast enough; the best of these is kept."""
+        """Say whether a choice is fast enough, and keep the best of those."""
         if point.seconds > self.most * (1 + ROUNDING):
             return False
         self.best = min(self.best, point)
         return True
 
     def _bounded(self, total: float, price: float) -> None:
-        """Take into account that no choice has fewer seconds and bytes than so many at this price."""
+        """Raise the bound on bytes: at this price of a byte, every choice costs at least `total`."""
         self.least = max(self.least, ceil((total - self.most) / price * (1 - 1e-9)))
 
     def _corners(self) -> None:
-        """Raise the price of a byte as far as the choice is fast enough."""
+        """Search the corners of the convex hull, by raising the price of a byte while the choice is fast enough."""
         quick, slow = self.best, None
         price = STEEPER * ((self.most - quick.seconds) or 1.0) / (quick.held - self.least)
         for _ in range(STEPS):
@@ -116,7 +116,7 @@ class Frugal:
                 price = (slow.seconds - quick.seconds) / (quick.held - slow.held)
 
     def _inside(self) -> None:
-        """Look at all choices: bytes first, a byte being worth more than all seconds that may be lost, then seconds."""
+        """Search all choices by an integer program: bytes first (a byte outweighs all seconds of the slack), then seconds."""
         problem = self.problem
         price = 2 * ((self.most - self.fastest.value) or 1.0)
         unary, pairs = problem.holding.priced(problem.unary, problem.pairs, price)

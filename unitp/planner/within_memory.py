@@ -1,15 +1,15 @@
 """Find the fastest choice whose peak memory fits every rank: a Lagrangian gives the bound, mixed plans give the choice.
 
     bound    max over l >= 0 of  min over choices of  cost + sum_r l_r (held_r - budget_r + least need_r)
-    value    the best choice that was lowered and fits; those that the Lagrangian meets, and mixtures of them
+    value    the best choice that was lowered and fits: choices found at some l, and mixtures of them
 
-Of the choices that fit and are as fast as the best of them (`unitp.planner.tie_break`), the one that holds the fewest bytes is taken.
+Among the choices that fit and are as fast as the best of them (`unitp.planner.tie_break`), the one that holds fewest bytes is taken.
 
-For given l, the inner minimum is an ordinary planning problem, which is taken apart by phases (`unitp.planner.solve.descent`). Its
-multipliers and l, of the few ranks and phases whose budget binds, move together; where all phases are one block, l moves alone, by
-cutting planes. Choices on either side of a budget are mixed: bytes are cheap in some layers and dear in others, and bisection finds
-how many layers to take from which. A small problem is solved exactly over all choices (`unitp.planner.solve.integer_programs`): a
-choice that turns out not to fit is forbidden, and the problem is solved again.
+For given l, the inner minimum is an ordinary planning problem, decomposed by phases (`unitp.planner.solve.descent`). Only the few
+ranks and phases whose budget binds have an l. It moves together with the multipliers of the phases; if all phases are one block, it
+moves alone, by cutting planes. Choices on either side of a budget are mixed: bytes are cheap in some layers and expensive in others,
+and bisection finds how many layers to take from which. A small problem is solved exactly over all choices
+(`unitp.planner.solve.integer_programs`): a choice that turns out not to fit is forbidden, and the problem is solved again.
 """
 
 from __future__ import annotations
@@ -33,29 +33,33 @@ from unitp.planner.tie_break import TOLERANCE
 from unitp.program.memory import Memory
 
 NARROW = 2_000_000
-"""Entries of the largest table of all phases together that is worth its time in every step."""
+"""The most entries of a table for eliminating all phases as one block."""
 
 WIDE = 50_000_000
-"""Entries of the largest table of a phase alone."""
+"""The most entries of a table for eliminating one phase."""
 
 SMALL = 20_000
-"""Columns of a program over all choices that is worth solving."""
+"""The most columns of an integer program over all choices that is solved."""
 
 MIXED = (2, 1, 1, 1)
-"""So many choices that do not fit are mixed with the best that does, again while that helps or meets others."""
+"""In each round, mix this many choices that do not fit with the best that does, while that finds new choices."""
 
 APART = (0.98, 1.02)
-"""Times the price at which two choices cost the same: what makes the one better, and what the other."""
+"""Factors of the multiplier at which two choices cost the same: below it the first is better, above it the second."""
 
 CLOSE = 1e-4
-"""A gap that is not worth more work."""
+"""Stop at this relative gap."""
 
 Judge = Callable[[Sequence[int]], list[Memory]]
-"""What each rank needs under a choice, from the lowered programs."""
+"""A function from a choice to the memory that each rank needs, measured on the lowered programs."""
 
 
 class NoFitError(Exception):
-    """No choice fits (`proven`), or none was found. `least`: what each rank needs where `rank` needs least."""
+    """No choice fits (`proven`), or none that fits was found.
+
+    least   the memory that each rank needs under the choice that is closest to its budgets
+    rank    the rank that exceeds its budget most under that choice
+    """
 
     def __init__(self, proven: bool, least: Sequence[Memory], rank: int) -> None:
         super().__init__(f"rank {rank} needs {least[rank].peak} bytes")
@@ -63,7 +67,7 @@ class NoFitError(Exception):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """A choice that was met: its cost, the bytes that all ranks hold, and what each rank needs by its programs."""
+    """A choice that was judged: its seconds, the bytes that all ranks hold, and the memory that each rank needs."""
 
     choice: tuple[int, ...]
     cost: float
@@ -72,12 +76,12 @@ class Point(msgspec.Struct, frozen=True):
 
     @property
     def peaks(self) -> list[float]:
-        """Bytes, rank by rank."""
+        """The peak bytes of each rank."""
         return [float(need.peak) for need in self.needs]
 
 
 class Watch(msgspec.Struct, frozen=True):
-    """A row that counts what a rank needs in a phase, and how much it may count."""
+    """A lower bound on the bytes of a rank in a phase, by choices, and the most (`room`) that it may be."""
 
     rank: int
     phase: str
@@ -86,7 +90,7 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 class Limited:
-    """A problem under budgets, in bytes, one for each rank. `deadline`: of `time.perf_counter`."""
+    """A problem with a budget in bytes for each rank. `deadline`: a time of `time.perf_counter`."""
 
     def __init__(
         self, problem: Problem, shape: Shape, budgets: Sequence[float], judge: Judge, deadline: float = np.inf
@@ -101,7 +105,7 @@ class Limited:
         self.unary: list[Table] = list(problem.unary)
         self._held: dict[tuple[int, str], float] = {}
 
-    # made where some budget binds
+    # made only if some budget binds
 
     @cached_property
     def footprint(self) -> Footprint:
@@ -109,7 +113,7 @@ class Limited:
 
     @cached_property
     def shape(self) -> Shape:
-        """All phases as one block where that is narrow: then there is nothing to agree on."""
+        """All phases as one block if the treewidth is low, else one block for each phase."""
         try:
             Elimination([len(u) for u in self.problem.unary], self.problem.pairs, NARROW)
         except TooWideError:
@@ -124,10 +128,13 @@ class Limited:
     def _layers(self) -> list[list[int]]:
         return layers(self.problem)
 
-    # what is asked for
+    # the three questions
 
     def solve(self, free: Found, fastest: Found) -> Found:
-        """The best choice that fits, beginning from the best ones without limits. Raises NoFitError."""
+        """Return the best choice that fits. Raises NoFitError if none was found.
+
+        free, fastest   the best choices without limits: with the tie-break by bytes held, and without it
+        """
         self.bound = free.bound
         first = self._meet(free.choice)
         if self._fits(first):
@@ -148,7 +155,7 @@ class Limited:
         return self._chosen(found, found.cost if self._proves(found) else self.bound, "Lagrange bound, layers mixed")
 
     def smallest(self, free: Found) -> Point:
-        """A choice whose worst rank needs as little as can be found."""
+        """Return the choice, of those found, whose highest peak over all ranks is lowest."""
         self.bound = free.bound
         best = self._meet(free.choice)
         while self._add(int(np.argmax(best.peaks)), best):
@@ -156,7 +163,7 @@ class Limited:
         return best
 
     def least(self, free: Found) -> Found:
-        """Of the choices whose worst rank needs least, as far as can be found, the fastest that fits."""
+        """Return the fastest choice found whose highest peak is as low as that of `smallest`. Raises NoFitError if that does not fit."""
         best = self.smallest(free)
         if not self._fits(best):
             raise self._nothing(False)
@@ -173,7 +180,7 @@ class Limited:
         return Found(list(found.choice), found.cost, bound, solver, fastest=fastest.cost)
 
     def _frugal_of(self, fastest: Point) -> Point:
-        """Of what was met, fits and is as fast, what holds least."""
+        """Return the choice that holds least among those that were judged, fit and are as fast."""
         near = (p for p in self.points.values() if self._fits(p) and p.cost <= fastest.cost * (1 + TOLERANCE))
         return min(near, key=lambda p: (p.held, p.cost), default=fastest)
 
@@ -187,7 +194,7 @@ class Limited:
         return bool((np.array(point.peaks) <= self.budgets).all())
 
     def _meet(self, choice: Sequence[int]) -> Point:
-        """Judge a choice, and remember it."""
+        """Return a choice with its cost and memory, judged once."""
         key = tuple(choice)
         if key not in self.points:
             value, held = self.problem.value(choice), self.problem.held(choice)
@@ -195,15 +202,15 @@ class Limited:
         return self.points[key]
 
     def _watch(self, point: Point) -> bool:
-        """Take into account what is most over its budget: False where that is known already, or nothing is."""
+        """Watch the rank that exceeds its budget most at this point. False: no rank does, or its rows are watched already."""
         over = np.array(point.peaks) - self.budgets
         worst = int(over.argmax())
         return bool(over[worst] > 0) and self._add(worst, point)
 
     def _add(self, rank: int, point: Point) -> bool:
-        """Rows of a rank for each phase: what it holds, and beside that what the nodes need that need most at this point.
+        """Watch two rows of a rank in each phase: the bytes held, and those plus the need of the nodes that need most here.
 
-        Each of equal nodes alone must fit, so their mean must: one row for all layers.
+        Each of several equal nodes must fit by itself, so their mean must: one row serves all layers. False: nothing new.
         """
         known = len(self.watched)
         for phase in (p.name for p in self.problem.phases):
@@ -217,10 +224,10 @@ class Limited:
                 self.watched.setdefault((rank, phase, id(table)), Watch(rank, phase, row, float(self.budgets[rank])))
         return len(self.watched) > known
 
-    # what cannot be
+    # what cannot fit
 
     def _least_held(self, rank: int, phase: str) -> float:
-        """The fewest bytes that a rank can hold."""
+        """Return a lower bound on the bytes that a rank holds under any choice."""
         if (rank, phase) not in self._held:
             row, memo = self.footprint.held(rank, phase), Memo()
             unary = [
@@ -235,18 +242,18 @@ class Limited:
         return self._held[rank, phase]
 
     def _least_peak(self, rank: int, phase: str) -> float:
-        """Bytes that no plan can be below."""
+        """Return a lower bound on the peak bytes of a rank in a phase under any choice."""
         return self._least_held(rank, phase) + self.footprint.least_need(rank, phase)
 
     def _require_room(self) -> None:
-        """Raise NoFitError where what must be held is too much already."""
+        """Raise NoFitError if even the lower bound on the peak exceeds a budget."""
         for rank, phase, _ in self.watched:
             if self._least_peak(rank, phase) > self.budgets[rank] * (1 + ROUNDING):
                 self._frugal()
                 raise self._nothing(True)
 
     def _narrow(self) -> None:
-        """Forbid what could not fit even where as little as can be is held."""
+        """Forbid assignments that exceed a budget even if the fewest possible bytes are held."""
         for rank, phase in dict.fromkeys((rank, phase) for rank, phase, _ in self.watched):
             most = float(self.budgets[rank]) - self._least_held(rank, phase)
             for i, need in self.footprint.needs(rank, phase).items():
@@ -254,7 +261,7 @@ class Limited:
                     self.unary[i] = np.where(need > most, np.inf, self.unary[i])
 
     def _nothing(self, proven: bool) -> NoFitError:
-        """The error, with the choice whose worst rank is least over its budget."""
+        """Return the error, with the choice that is closest to its budgets."""
         best = min(self.points.values(), key=lambda p: max(np.array(p.peaks) / self.budgets))
         rank = int((np.array(best.peaks) / self.budgets).argmax())
         return NoFitError(proven, best.needs, rank)
@@ -264,8 +271,8 @@ class Limited:
     def _priced(
         self, prices: Iterable[float], memo: Memo, cheap: Collection[int] = ()
     ) -> tuple[list[Table], dict[tuple[int, int], Table]]:
-        """The problem where each byte held on a rank that is watched has a price: a lower one of `cheap` variables' bytes,
-        a higher one of all others where there are some.
+        """Return the problem in which every byte of a watched row has a price (`APART`: lower for the variables in `cheap`,
+        higher for the others).
         """
         unary, pairs = list(self.unary), dict(self.problem.pairs)
         for watch, price in zip(self.watched.values(), prices, strict=False):
@@ -279,7 +286,7 @@ class Limited:
         return unary, pairs
 
     def _frugal(self, careful: bool = False) -> Point:
-        """A choice that holds about as little as can be, and of those a cheap one, or (`careful`) one whose nodes need little."""
+        """Return a choice that holds about as few bytes as possible; `careful`: and whose nodes need little memory."""
         scale = 1e4 * abs(self.bound) / max(max(max(p.peaks) for p in self.points.values()), 1.0)
         memo = Memo()
         unary, pairs = self._priced([scale] * len(self.watched), memo)
@@ -291,7 +298,7 @@ class Limited:
         return self._meet(min(found, key=lambda f: f[1])[0])
 
     def _climb(self) -> None:
-        """Raise the bound by steps of all multipliers; what is met on the way are points."""
+        """Raise the bound by steps of all multipliers, and judge the choices found on the way."""
         frugal = self._frugal()
         while self._watch(frugal):
             frugal = self._frugal()
@@ -339,7 +346,7 @@ class Limited:
             prices = np.maximum(prices + length * over / units**2, 0.0)
 
     def _highest(self, cuts: Sequence[tuple[int, ...]], rows: Sequence[Row], rooms: Table, frugal: Point) -> Table:
-        """The prices at which the bound could be highest, as far as choices tell that were best at other prices."""
+        """Return the multipliers that maximise the bound given by the cutting planes of the choices found so far."""
         costs = [evaluate(self.unary, self.problem.pairs, choice) for choice in (*cuts, frugal.choice)]
         over = [[row.value(choice) for row in rows] - rooms for choice in (*cuts, frugal.choice)]
         slack = np.maximum(-over[-1], 1e-6 * rooms)
@@ -348,7 +355,7 @@ class Limited:
     # choices
 
     def _mix(self) -> None:
-        """Between a choice that fits and one that is cheaper and does not: some layers like the one, the others like the other."""
+        """Mix the best choice that fits with faster ones that do not: some layers from the one, the rest from the other."""
         unary, pairs = self._priced(self.prices, Memo())
         for most in MIXED:
             best, known = self._best(), len(self.points)
@@ -364,7 +371,7 @@ class Limited:
                 return
 
     def _secant(self, over: Point, fits: Point) -> Table:
-        """The prices of bytes at which two choices cost the same, in the proportions of those of the bound."""
+        """Return the multipliers at which two choices cost the same, in the proportions of those of the bound."""
         rows = [watch.row for watch in self.watched.values()]
         saved = np.array([row.value(over.choice) - row.value(fits.choice) for row in rows])
         prices = np.append(self.prices, np.zeros(len(rows) - len(self.prices)))
@@ -373,9 +380,10 @@ class Limited:
         return prices * (fits.cost - over.cost) / max(float(prices @ saved), 1.0)
 
     def _bisect(self, over: Point, fits: Point, shared: Sequence[Sequence[int]], prices: Table, memo: Memo) -> None:
-        """Bytes are cheap in the first layers, whose parameters are as in `over`, and dear in the others, as in `fits`.
+        """Find by bisection how many of the first layers can be as in `over`, and the rest as in `fits`, so that all fits.
 
-        Phases are solved for that, and bisection finds how many layers just fit, as far as 64 of them can be told apart.
+        Bytes are cheap in those first layers and expensive in the rest, and phases are solved anew for each mixture. The
+        number of layers is found to within a 64th of them.
         """
         low, high = 0, len(shared)
         while high - low > max(len(shared) // 64, 1) and time.perf_counter() < self.deadline:
@@ -384,7 +392,7 @@ class Limited:
             start = {i: (over if i in cheap else fits).choice[i] for i in self.shape.shared}
             try:
                 met = self._meet(self.apart.given(*self._priced(prices, memo, cheap), memo, start))
-            except InfeasibleError:  # a node reads parameters of both, and has no choice for that
+            except InfeasibleError:  # a node reads parameters of both, and no assignment allows that
                 high = cut
                 continue
             if self._fits(met):
@@ -393,9 +401,9 @@ class Limited:
                 high = cut
 
     def _exhaust(self) -> bool:
-        """Solve over all choices, where there are few, until what is found fits.
+        """Solve a small problem by an integer program over all choices, until the solution fits.
 
-        True: what is best now is the best there is, or nothing fits.
+        True: the best point is now proven to be optimal, or it is proven that nothing fits.
         """
         if entries(self.unary, self.problem.pairs) > SMALL:
             return False
@@ -422,7 +430,7 @@ class Limited:
 
 
 def _mean(row: Row, wishes: Sequence[Mapping[int, int]]) -> float:
-    """What a row counts where each phase has its wish; of what phases share, the mean."""
+    """Return the value of a row if each block has what it wishes; wishes about a shared variable are averaged."""
     total = 0.0
     for i, table in row.unary.items():
         having = [wish for wish in wishes if i in wish]
@@ -434,11 +442,11 @@ def _mean(row: Row, wishes: Sequence[Mapping[int, int]]) -> float:
 
 
 def _unit(row: Row) -> float:
-    """Bytes that one choice may make a difference of: what a step of a price is measured by."""
+    """Return the mean span of a row's tables, in bytes: the scale of a step of its multiplier."""
     spans = [float(np.ptp(table)) for table in row.unary.values() if len(table)]
     return max(float(np.mean(spans)) if spans else 1.0, 1.0)
 
 
 def _finite(table: Table) -> Table:
-    """0 where a choice is allowed."""
+    """Return 0 for a choice that is allowed, and inf for one that is forbidden."""
     return np.where(np.isfinite(table), 0.0, np.inf)

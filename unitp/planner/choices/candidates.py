@@ -1,15 +1,16 @@
-"""What may be split, and where: cuts are seeded by operators with a grain and spread through the factor maps to a fixpoint.
+"""The candidate splits of every node: operators with a grain seed splits, which spread through the factor maps to a fixpoint.
 
-Attention seeds cuts of its heads (by single heads, by whole KV groups, and whole ranks per group where ranks outnumber groups);
-they reach the projections around it, the caches and the stored weights. Factors that nothing reached are seeded evenly,
-contractions first. A node's candidates are then all ways to give each axis of the mesh to one of its factors, or none.
+Attention seeds splits of its heads: by single heads, by whole KV groups, and by whole ranks per group if there are more ranks than
+groups. They reach the projections around it, the caches and the stored weights. Factors that no split reached are seeded evenly,
+contractions first. The candidates of a node are then all ways to give each axis of the mesh to one of its factors, or to none.
 
-Where the devices along axes are unlike, every seed is cut evenly and by each of their weights (`unitp.planner.choices.proportions`):
-bounds follow speed or memory in the grain of the operator, and the cost decides. The cuts of one assignment follow one
-measure (all evenly, all by memory, ...), whose bit they carry; else candidates would multiply.
+If the devices along axes are heterogeneous, every seed is split evenly and by each measure of the devices
+(`unitp.planner.choices.proportions`): intervals follow speed or memory in the grain of the operator, and the cost decides. All
+splits of one assignment follow the same measure (even, memory, ...), which a bit of each split records; otherwise there would be
+too many candidates.
 
-Roles: an axis with a role splits only dims of that symbol (`dp`: batch); any other axis may split every dim. Cuts of a dim
-whose size is only known when a program is lowered are open, and a phase considers those that leave no rank empty.
+Roles: an axis with a role splits only dims of that symbol (`dp`: batch); any other axis may split every dim. A split of a symbolic
+dim has no intervals until a program is lowered; a phase considers it if it leaves no rank empty.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ from unitp.mesh import Mesh
 from unitp.planner.choices.proportions import Weighing, Weights, weighted_cuts, weighted_groups
 
 Assignment = tuple[tuple[str, Split], ...]
-"""Factor and split, by factor name: one way to split a node's work."""
+"""(Factor, split) pairs in the order of factor names: one way to split a node's work."""
 
 ROLES: Mapping[str, str] = {"dp": "batch"}
 REDUCED = ("sum", "max", "mask", "inner")
 ANY = -1
-"""Every measure: what is cut evenly whatever the devices are."""
+"""The bits of all measures, for a split that is even under each of them."""
 
 
 def even_or_weighted(parts: int, size: int, unit: int = 1, weights: Weights | None = None) -> tuple[Interval, ...]:
-    """`parts` intervals over `size` rows in whole `unit`s: even without weights."""
+    """Return `parts` intervals over `size` rows in whole `unit`s: weighted, or even without weights."""
     return weighted_cuts(weights, size, unit) if weights else cuts(parts, size, unit)
 
 
 def head_cuts(
     parts: int, heads: int, groups: int, weights: Weights | None = None
 ) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Cuts of query heads: one by one, by whole KV groups, and whole ranks for each group where ranks outnumber groups."""
+    """Yield the intervals of query heads: by single heads, by whole KV groups, and by whole ranks if there are more than groups."""
     ratio = heads // groups
     yield even_or_weighted(parts, heads, weights=weights)
     yield even_or_weighted(parts, heads, ratio, weights)
@@ -60,10 +61,10 @@ def head_cuts(
 
 
 class Candidates:
-    """The candidates of every node of a graph on a mesh. `splits[node, factor]` are the cuts that reached a factor,
-    with the measures that they follow (bits).
+    """The candidates of every node of a graph on a mesh.
 
-    `machines`: by whose unlike devices bounds are weighted.
+    machines   their heterogeneous devices weight the splits
+    splits     by (node, factor), the splits that reached a factor, each with the bits of the measures that it follows
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Candidates:
 
     @cached_property
     def _uses(self) -> dict[tuple[str, int], list[tuple[str, Term]]]:
-        """Where the dims of a value appear: (node, term)."""
+        """The terms, as (node, term), in which each dim of a value appears."""
         uses: dict[tuple[str, int], list[tuple[str, Term]]] = {}
         for node in self.graph.nodes:
             for value, dim, term in _terms(node, self.rules[node.name]):
@@ -93,7 +94,7 @@ class Candidates:
 
     @cached_property
     def _places(self) -> dict[tuple[str, str], list[tuple[str, int, Term]]]:
-        """Where a factor of a node leads: (value, dim, term)."""
+        """The dims, as (value, dim, term), in which each factor of a node appears."""
         places: dict[tuple[str, str], list[tuple[str, int, Term]]] = {}
         for node in self.graph.nodes:
             for value, dim, term in _terms(node, self.rules[node.name]):
@@ -101,7 +102,7 @@ class Candidates:
         return places
 
     def _axis_sets(self, size: int | str) -> Iterator[tuple[str, ...]]:
-        """The sets of axes that may split a factor of this size together, in mesh order."""
+        """Yield the sets of axes that may together split a factor of this size, each in mesh order."""
         if isinstance(size, str):
             fitting = [a for a in self.axes if self.roles.get(a, size) == size]
         else:
@@ -133,7 +134,7 @@ class Candidates:
                             self._add(node.name, name, split, measures)
 
     def _cuts(self, axes: tuple[str, ...], size: int | str) -> Iterator[tuple[Split, int]]:
-        """The cuts of a factor that no grain reached: even, and by each weight. A size yet unknown is cut evenly."""
+        """Yield the splits of a factor that no grain reached, with their measures: even and weighted; a symbolic size only even."""
         if isinstance(size, str):
             yield Split(axes), ANY
             return
@@ -141,13 +142,13 @@ class Candidates:
             yield Split(axes, even_or_weighted(self.mesh.count(axes), size, weights=weights)), measures
 
     def _weights(self, axes: tuple[str, ...]) -> dict[Weights | None, int]:
-        """The ways to weigh coordinates over `axes`, with their measures; the first, None, is evenly."""
+        """Return the weights of the coordinates over `axes`, with the bits of their measures; the first, None, is even."""
         if axes not in self._families:
             self._families[axes] = self._weighing.families(axes) if self._weighing else {None: ANY}
         return self._families[axes]
 
     def _add(self, node: str, name: str, split: Split, measures: int) -> None:
-        """Give a factor a cut and spread it, until nothing is new."""
+        """Give a factor a split, and spread it through the graph until nothing is new."""
         work = [(node, name, split)]
         while work:
             at, factor, cut = work.pop()
@@ -169,11 +170,11 @@ class Candidates:
                         work.append((other, place.factors[0], back))
 
     def of(self, node: Node, sizes: Mapping[str, int]) -> list[Assignment]:
-        """All ways to split a node's work in a phase of these sizes; the first leaves it whole."""
+        """Return all ways to split a node's work in a phase of these sizes; the first does not split it."""
         return [a for a in self._enumerate(node.name) if self._legal(node, a) and self._fills(node, a, sizes)]
 
     def _fills(self, node: Node, assignment: Assignment, sizes: Mapping[str, int]) -> bool:
-        """Whether every rank has a row of each dim that is split by symbol."""
+        """Say whether every rank has a row of each symbolic dim that is split."""
         factors = self.rules[node.name].factors
         named = ((split, factors[f].size) for f, split in assignment)
         return all(self.mesh.count(s.axes) <= sizes[size] for s, size in named if isinstance(size, str))
@@ -192,7 +193,7 @@ class Candidates:
                     yield made
 
     def _legal(self, node: Node, assignment: Assignment) -> bool:
-        """Sums and maxima do not mix, and bools have neither."""
+        """Say whether the reductions agree: a value is not partial by sum and maximum at once, and a bool is never partial."""
         kinds = {self.rules[node.name].factors[f].kind for f, _ in assignment}
         if len(kinds & {"sum", "mask", "max"}) > 1 or ("inner" in kinds and kinds & {"sum", "mask", "max"}):
             return False
@@ -207,6 +208,6 @@ def _terms(node: Node, rule: Rule) -> Iterator[tuple[str, int, Term]]:
 
 
 def parameter_bytes(graph: Graph) -> int:
-    """Bytes of all parameters of a known size, once each."""
+    """Return the bytes of all parameters whose shapes have no symbols."""
     types = (p.type for p in graph.parameters if all(isinstance(dim, int) for dim in p.type.shape))
     return sum(prod(map(int, t.shape)) * np.dtype(t.dtype).itemsize for t in types)

@@ -1,16 +1,15 @@
-"""Cuts for unlike devices: the part of a coordinate follows its weight, which is the speed or the memory of its devices.
+"""Intervals for heterogeneous devices: the share of a coordinate follows its weight, the speed or the memory of its devices.
 
     edge i of u units    round( u * (w_0 + ... + w_(i-1)) / (w_0 + ... + w_(n-1)) ),    exactly, a half goes up
 
-An edge depends on the share before it alone. So cuts over two axes nest with those over the first wherever the weight of a
-coordinate is the sum of the weights below it; that is one way to weigh axes of which a split uses only some (`summed`). The
-other is by the slowest device that shares the coordinate (`slowest`), which is right where the other axes repeat the work.
-The two are the same unless devices are unlike along both axes.
+An edge depends only on the shares before it. So the intervals over two axes nest in those over the first if the weight of a
+coordinate is the sum of the weights below it. That is one way to weigh a split that uses only some axes (`_summed`). The other
+is the slowest device that shares the coordinate (`_slowest`), which is right if the ranks along the other axes repeat the work.
+Both are the same unless devices differ along both axes.
 
-What is measured: FLOP/s of products, bytes/s of memory (where products were measured by rows: FLOP/s at one row), and size
-of memory (a device without a limit counts as one that holds every parameter). A measure in which all devices are alike
-gives no cuts beside the even ones. On three axes and more, where candidates are many, FLOP/s stand for speed and sums for
-the other axes.
+The measures are the FLOP/s of products, the bytes/s of memory (if products were measured by rows: the FLOP/s at one row), and the
+size of memory (a device without a limit counts as one that holds every parameter). A measure in which all devices are alike
+gives only even intervals. On three or more axes, where candidates are many, FLOP/s alone measure speed, and only sums are used.
 """
 
 from __future__ import annotations
@@ -26,17 +25,20 @@ from unitp.layout import Interval
 from unitp.mesh import Mesh
 
 Weights = tuple[Fraction, ...]
-"""Shares of the coordinates of some axes, which add up to one."""
+"""The shares of the coordinates over some axes; they add up to one."""
 
 NEAR = Fraction(1, 200)
-"""Shares that differ by less are taken as equal: another cut would be worth nothing."""
+"""Shares that differ by less count as equal."""
 
 MANY_AXES = 3
+"""From this many axes on, fewer measures and weights are tried."""
+
 MANY_ROWS = 512
+"""The rows of a product that stand for prefill."""
 
 
 def weighted_cuts(weights: Sequence[Fraction], size: int, unit: int = 1) -> tuple[Interval, ...]:
-    """Intervals over `size` rows in whole `unit`s, as many as there are weights; parts may be empty."""
+    """Return one interval for each weight, over `size` rows in whole `unit`s; intervals may be empty."""
     units, total = -(-size // unit), sum(weights)
     before = accumulate(weights, initial=Fraction(0))
     edges = [min(floor(units * w / total + Fraction(1, 2)) * unit, size) for w in before]
@@ -44,7 +46,10 @@ def weighted_cuts(weights: Sequence[Fraction], size: int, unit: int = 1) -> tupl
 
 
 def weighted_groups(weights: Sequence[Fraction], groups: int) -> tuple[Interval, ...]:
-    """Whole ranks for each of fewer groups, at least one, so that the weights of groups are as equal as that allows."""
+    """Return an interval of ranks, at least one, for each group, so that the weights of groups are about equal.
+
+    There must be at least as many weights (one for each rank) as groups.
+    """
     sums = list(accumulate(weights, initial=Fraction(0)))
     edges = [0]
     for group in range(1, groups):
@@ -55,9 +60,10 @@ def weighted_groups(weights: Sequence[Fraction], groups: int) -> tuple[Interval,
 
 
 class Weighing:
-    """How the coordinates of a mesh weigh on some machines. `axes`: those whose cuts are weighted at all, in mesh order.
+    """The weights of the coordinates of a mesh on some machines.
 
-    `values` are of each rank, a tuple for every measure in which ranks are unlike.
+    axes     the axes whose splits may be weighted, in mesh order
+    values   a tuple with the value of each rank, for every measure in which ranks differ
     """
 
     def __init__(self, machines: Sequence[Machine], mesh: Mesh, axes: Sequence[str], everything: int) -> None:
@@ -73,9 +79,9 @@ class Weighing:
                         self.values.append(value)
 
     def families(self, axes: tuple[str, ...]) -> dict[Weights | None, int]:
-        """The weights of the coordinates over `axes` (None: even), and by which measures: bit 0 is even, bit i + 1 `values[i]`.
+        """Return the weights of the coordinates over `axes` (None: even), with the bits of the measures that they follow.
 
-        Weights that come to (nearly) the same are one.
+        Bit 0 is even, bit i + 1 is `values[i]`. Weights that are nearly the same are merged.
         """
         count = self.mesh.count(axes)
         even = (Fraction(1, count),) * count
@@ -88,7 +94,7 @@ class Weighing:
         return {None if shares == even else shares: bits for shares, bits in found.items()}
 
     def _slowest(self, value: Sequence[Fraction], axes: tuple[str, ...]) -> list[Fraction]:
-        """The least of the ranks at each coordinate."""
+        """Return the value of the slowest rank at each coordinate."""
         found: dict[int, Fraction] = {}
         for rank, own in enumerate(value):
             at = self.mesh.flat(rank, axes)
@@ -96,7 +102,7 @@ class Weighing:
         return [found[at] for at in range(self.mesh.count(axes))]
 
     def _summed(self, value: Sequence[Fraction], axes: tuple[str, ...]) -> list[Fraction]:
-        """At each coordinate the sum over all finer ones, each of which is as slow as its slowest rank."""
+        """Return the sum, at each coordinate, over the coordinates of all `self.axes` in it, each as slow as its slowest rank."""
         finest = self._slowest(value, self.axes)
         found = [Fraction(0)] * self.mesh.count(axes)
         done = set()
@@ -118,7 +124,7 @@ def _measures(devices: Sequence[Device], everything: int, few: bool) -> Iterator
 
 
 def _product_speed(device: Device, rows: int) -> Fraction:
-    """FLOP/s where these were measured by rows; else of few rows bytes/s, which is what they wait for."""
+    """Return the FLOP/s at this many rows if they were measured; else the device's FLOP/s, or for one row its memory's bytes/s."""
     if points := device.contractions("float32"):
         return Fraction(float(at_rows(points, rows)))
     return Fraction(device.flops("float32") if rows > 1 else device.memory_bytes_per_s)

@@ -1,8 +1,7 @@
-"""Seconds from each layout to each other, many at a time.
+"""Seconds of converting between layouts, as tables.
 
-Which steps lead from one layout to another depends on the axes of their dims alone where all cuts are even (they nest), so
-that is found out once for all sizes; what a step costs depends on the layout before or after it. Cuts of other kinds (heads,
-weights) are gone through one by one.
+Even splits nest, so the steps from one layout to another depend only on the axes of their dims: they are derived once for all
+sizes. The price of a step depends on the layout before it or after it. Other splits (of heads, or weighted) are priced one by one.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from unitp.program.instructions import AllGather, Collective, Instruction, Value
 
 Shape = tuple[int, ...]
 Signature = tuple[tuple[tuple[str, ...] | None, ...], tuple[str, ...], str]
-"""The axes of every dim, those of a sum still to be taken, and how."""
+"""The axes that split each dim, the axes over which the value is partial, and its reduction."""
 
 Path = tuple[tuple[Instruction, Signature, Signature], ...]
-"""Steps, with what is before and after each."""
+"""The steps of a conversion, each with the signatures before and after it."""
 
 Step = Callable[[Instruction, Value, Value], float]
-"""Seconds of one instruction, from the value before and after it."""
+"""A function from an instruction, and the values before and after it, to seconds."""
 
 
 class Conversions:
-    """Conversions on a mesh; `step` prices one instruction."""
+    """The prices of conversions on a mesh; `step` prices one instruction."""
 
     def __init__(self, mesh: Mesh, step: Step) -> None:
         self.mesh, self.step = mesh, step
@@ -39,13 +38,13 @@ class Conversions:
     def table(
         self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:
-        """Seconds from each layout in `left` to each in `wanted`; inf where no instruction leads there."""
+        """Return the seconds from each layout in `left` to each in `wanted`; inf for a conversion that does not exist."""
         known = self._known.setdefault((shape, dtype), _Known(self, shape, dtype))
         sources, targets = [known.number(lay) for lay in left], [known.number(lay) for lay in wanted]
         return np.array([[known.seconds(a, b) for b in targets] for a in sources])
 
     def path(self, source: Layout, target: Layout, keys: tuple[Signature, Signature]) -> Path:
-        """The steps between even cuts, by the axes before and after each."""
+        """Return the steps between two layouts with even splits; `keys` are their signatures."""
         if keys not in self._paths:
             found, before = [], keys[0]
             for instruction, after in steps(source, target, self.mesh):
@@ -56,7 +55,7 @@ class Conversions:
 
 
 class _Known:
-    """What is known of values of one shape and dtype. Layouts have numbers, since telling them apart takes long."""
+    """The prices for values of one shape and dtype. Layouts are numbered, since comparing them takes long."""
 
     def __init__(self, owner: Conversions, shape: Shape, dtype: str) -> None:
         self.owner, self.shape, self.dtype = owner, shape, dtype
@@ -68,7 +67,7 @@ class _Known:
         self._steps: dict[tuple[type, str, Signature], float] = {}
 
     def number(self, layout: Layout) -> int:
-        """Of a layout; equal ones, open or bound, have equal numbers."""
+        """Return the number of a layout; it is the same for a layout and its bound form."""
         if (found := self._numbers.get(layout)) is None:
             bound = layout.bind(self.shape, self.owner.mesh)
             if (found := self._numbers.get(bound)) is None:
@@ -88,7 +87,7 @@ class _Known:
     def _convert(self, source: int, target: int) -> float:
         a, b = self._bound[source], self._bound[target]
         if b.reduction == "max" and not (a.reduction == "max" and {*b.partial} <= {*a.partial}):
-            return float("inf")  # no instruction makes a maximum still to be taken
+            return float("inf")  # no instruction produces a partial maximum
         before, after = self._even[source], self._even[target]
         if before is not None and after is not None:
             path = self.owner.path(a, b, (before, after))
@@ -100,7 +99,7 @@ class _Known:
         return total
 
     def _step(self, instruction: Instruction, before: Signature, after: Signature) -> float:
-        """Seconds of a step between even cuts: they depend on what goes in, or on what comes out."""
+        """Return the seconds of a step between even splits, which depend on its result or (reductions) on its input alone."""
         gathers = not isinstance(instruction, Collective) or isinstance(instruction, AllGather)
         key = (type(instruction), getattr(instruction, "axis", ""), after if gathers else before)
         if (found := self._steps.get(key)) is None:
@@ -112,7 +111,7 @@ class _Known:
         return Value(self.dtype, self.shape, layout)
 
     def _layout(self, axes: Signature) -> Layout:
-        """The layout of even cuts over these axes."""
+        """Return the bound layout with even splits over these axes."""
         if axes not in self._layouts:
             dims, partial, reduction = axes
             opened = tuple(Split(names) if names else None for names in dims)
@@ -127,5 +126,5 @@ class _Known:
 
 
 def signature(layout: Layout) -> Signature:
-    """What of a layout decides the steps from it and to it, where its cuts are even."""
+    """Return what decides the steps from and to a layout whose splits are even."""
     return tuple(s.axes if s else None for s in layout.dims), layout.partial, layout.reduction

@@ -1,10 +1,10 @@
-"""What a choice costs: the work of a node under each assignment, and the conversion between each two layouts, in seconds.
+"""The prices of choices, in seconds: of a node under each assignment, and of a conversion between two layouts.
 
     work         max over ranks r of   max(flops_r / F_r, bytes_r / B_r) + overhead_r     (`unitp.cost.device`)
     conversion   sum of its steps: a slice is a copy (of the slowest rank), a collective has latency, bytes and a price per call
 
-Each rank does its own part at its own speed, so what is per rank is a row of numbers, one per rank (or one number where all
-hold the same). An inner split is priced by what it expands to, collectives included.
+Each rank does its own part at its own speed. A quantity per rank is a row with one number for each rank, or a single number if
+all ranks are alike. A split of an inner factor is priced by its expansion, collectives included.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = npt.NDArray[np.float64]
 
 
 class _Speeds:
-    """F, B and overhead of an operator in a dtype: a row over ranks, or one number where all ranks are alike."""
+    """F, B and overhead of an operator in a dtype: rows over ranks, or of length 1 if all ranks are alike."""
 
     def __init__(self, devices: Sequence[Device], op: str, dtype: str) -> None:
         speeds = [device.speed(op, dtype) for device in devices]
@@ -46,14 +46,18 @@ class _Speeds:
         self.view = max((rate.operator_s or 0.0) if rate else 0.0 for rate in listed)
 
     def seconds(self, work: float | Row, moved: float | Row, rows: float | Row) -> float:
-        """Of the slowest rank. `rows`: of a contraction."""
+        """Return the seconds of the slowest rank.
+
+        work, moved   FLOPs and bytes of each rank
+        rows          the rows of a contraction, for devices that were measured by rows
+        """
         local = np.maximum(work / self.flops, moved / self.bandwidth)
         if self.points:
             local = self._by_rows(local, work, rows)
         return float(np.max(local + self.overhead))
 
     def _by_rows(self, roofline: Row, work: float | Row, rows: float | Row) -> Row:
-        """Of ranks whose device has a table, by that."""
+        """Replace the roofline's seconds by those of the table, for ranks whose device has one."""
         if len(self.points) == 1:
             return np.asarray(work / at_rows(self.points[0], rows))
         works, many = np.broadcast_to(work, roofline.shape), np.broadcast_to(rows, roofline.shape)
@@ -62,7 +66,7 @@ class _Speeds:
 
 
 class Prices:
-    """Prices on one machine and mesh."""
+    """The prices of operators and conversions on one machine and mesh."""
 
     def __init__(self, machine: Machine, mesh: Mesh) -> None:
         self.machine, self.mesh = machine, mesh
@@ -76,25 +80,25 @@ class Prices:
         self.program_s = machine.program_s(mesh)
 
     def held(self, layout: Layout, shape: Shape, dtype: str) -> float:
-        """The bytes that all ranks together hold of a tensor."""
+        """Return the bytes that all ranks together hold of a tensor of this global shape."""
         of_ranks = np.broadcast_to(self.bytes(layout.bind(shape, self.mesh), shape, dtype), self.mesh.size)
         return float(np.sum(of_ranks))
 
     def copies(
         self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:
-        """Bytes that all ranks together hold of a copy in each layout of `wanted`, beside one in each of `left`."""
+        """Return the bytes, on all ranks together, of a copy in each layout of `wanted` in addition to one in each of `left`."""
         made = [self.held(layout, shape, dtype) for layout in wanted]
         return np.array([[0.0 if a == b else size for b, size in zip(wanted, made, strict=True)] for a in left])
 
     def conversions(
         self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:
-        """Seconds from each layout in `left` to each in `wanted`."""
+        """Return the seconds of converting from each layout in `left` to each in `wanted`; inf if that is impossible."""
         return self._conversions.table(shape, dtype, left, wanted)
 
     def step(self, instruction: Instruction, before: Value, after: Value) -> float:
-        """Seconds of one conversion instruction."""
+        """Return the seconds of one conversion instruction."""
         if not isinstance(instruction, Collective):
             made = self.bytes(after.layout, after.shape, after.dtype)
             return self._copies.seconds(0.0, 2 * made, 0.0)
@@ -110,7 +114,11 @@ class Prices:
         types: Sequence[TensorType | None],
         assignments: Sequence[Assignment],
     ) -> npt.NDArray[np.float64]:
-        """Seconds of a node under each assignment. `types`: of its inputs, with numbers for shapes."""
+        """Return the seconds of a node under each assignment.
+
+        sizes   the size of each symbol
+        types   of its inputs, with global shapes in numbers; None for an absent input
+        """
         bound = msgspec.structs.replace(node, attrs={k: _bound(v, sizes) for k, v in node.attrs.items()})
         rule = rule_of(bound.op, bound.attrs, [t.shape if t else None for t in types])
         outputs = infer(bound, {name: t for name, t in zip(bound.inputs, types, strict=True) if t})
@@ -132,7 +140,7 @@ class Prices:
         outputs: Sequence[TensorType],
         splits: Mapping[str, Split],
     ) -> float:
-        """Seconds of a local operator on the rank that takes longest."""
+        """Return the seconds of a local operator on the slowest rank. `types` and `outputs` have global shapes."""
         traffic = operator(op).traffic
         dtype = next(t.dtype for t in (*types, *outputs) if t)
         speeds = self.speeds(op, dtype)
@@ -150,12 +158,12 @@ class Prices:
             moved = sum(read) + sum(written) if traffic == "all" else 2 * sum(written)
         work = flops(op, rule, rows)
         reuse: float | Row = 0.0
-        if speeds.points:  # how often each element of the weight is multiplied
+        if speeds.points:  # the number of multiplications per element of the weight
             reuse = work / (2 * np.maximum(read[1] / np.dtype(dtype).itemsize, 1.0))
         return speeds.seconds(work, moved, reuse)
 
     def speeds(self, op: str, dtype: str) -> _Speeds:
-        """How fast the ranks are at an operator."""
+        """Return the speeds of the ranks for an operator in a dtype."""
         if (found := self._speeds.get((op, dtype))) is None:
             found = self._speeds[op, dtype] = _Speeds(self._devices, op, dtype)
         return found
@@ -164,12 +172,12 @@ class Prices:
         return self.bytes(layout, tuple(map(int, type_.shape)), type_.dtype)
 
     def bytes(self, layout: Layout, shape: Shape, dtype: str) -> float | Row:
-        """Bytes of each rank's part; one number where all hold the same. `layout` is bound."""
+        """Return the bytes of each rank's part (or one number if all are alike) of a global shape. `layout` must be bound."""
         sizes = [self.row(s, n) if s else float(n) for s, n in zip(layout.dims, shape, strict=True)]
         return prod(sizes, start=float(np.dtype(dtype).itemsize))
 
     def row(self, split: Split, size: int) -> Row:
-        """The length of each rank's interval."""
+        """Return the length of each rank's interval under a split of a dim."""
         if (found := self._rows.get((split, size))) is None:
             lengths = np.array([b - a for a, b in split.bind(size, self.mesh).intervals], np.float64)
             found = lengths[[self.mesh.flat(rank, split.axes) for rank in range(self.mesh.size)]]
@@ -177,7 +185,7 @@ class Prices:
         return found
 
     def _expanded(self, node: Node, types: Sequence[TensorType | None], splits: dict[str, Split]) -> float:
-        """Lower the node alone and add up what it became."""
+        """Return the seconds of the program that a graph with this node alone is lowered to."""
         names = tuple(f"x{i}" if t is not None else "" for i, t in enumerate(types))
         alone = Node(node.op, names, tuple(f"y{i}" for i in range(len(node.outputs))), node.attrs)
         given = {n: t for n, t in zip(names, types, strict=True) if t is not None}
@@ -191,7 +199,7 @@ class Prices:
         return sum(self.instruction(i, program.values) for i in program.instructions)
 
     def instruction(self, instruction: Instruction, values: Mapping[str, Value]) -> float:
-        """Seconds of one instruction of a program."""
+        """Return the seconds of one instruction of a program; `values` describes its operands and results."""
         if not isinstance(instruction, Local):
             return self.step(instruction, values[instruction.input], values[instruction.output])
         types = [_type(values[n]) if n else None for n in instruction.inputs]

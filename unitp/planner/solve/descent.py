@@ -1,12 +1,13 @@
-"""Where all variables together are too wide: blocks that meet only in shared variables, taken apart by multipliers.
+"""Lagrangian decomposition of a problem whose treewidth is too high: into blocks that meet only in shared variables.
 
     bound(d)    sum over blocks p of  min over choices of  block p + its part of the shared prices + d_p . shared,   sum_p d_p = 0
-    value       shared given blocks, blocks given shared, in turn until it stays; from what each block wants, for each d
+    value       blocks given shared variables, and shared variables given blocks, in turn until the value no longer falls
 
-The phases of a plan are such blocks, parameters and caches what they share. Where two blocks want different things of a
-shared variable, d makes the one cheaper and the other dearer (subgradients with Polyak's step), which raises the bound
-and brings their wishes together. Shared variables in equal places have equal multipliers, so that equal layers stay
-equal and are worked out once. A choice is as good as any where its value meets the bound, and never called so otherwise.
+The blocks of a plan are its phases; they share parameters and states. The optimum of a block by itself is its *wish*. If two
+blocks wish for different values of a shared variable, the multipliers d raise the price of a value for the block that wishes for it
+more often (subgradients with Polyak's step). That raises the bound and brings the wishes closer. Each wish is a start for `value`.
+Shared variables with equal tables have equal multipliers, so that equal layers stay equal and are solved once. A choice is called
+optimal only if its value meets the bound.
 """
 
 from __future__ import annotations
@@ -32,30 +33,30 @@ from unitp.planner.solve.elimination import (
 from unitp.planner.solve.identity_cache import Memo
 
 ROUNDS = 40
-"""Steps of the multipliers at most."""
+"""The most steps of the multipliers."""
 
 LIMIT = 1_000_000
-"""Entries of the largest table of a block alone."""
+"""The most entries of a table for eliminating one block exactly."""
 
 TRIED = (0, 2, 5, 9, 14, 20, 27, ROUNDS - 1)
-"""The steps after which what blocks want is a start."""
+"""The steps after which the wishes of blocks are tried as starts."""
 
 CLOSE = 3e-4
-"""A gap that is not worth a step."""
+"""Stop at this relative gap."""
 
 PATIENCE = 6
-"""So many steps must gain at least a twentieth of the gap."""
+"""Stop if this many steps close less than a twentieth of the gap."""
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """How a problem falls apart: `blocks` meet only in `shared` variables."""
+    """The decomposition of a problem: variables of different `blocks` meet only in `shared` variables."""
 
     shared: Sequence[int]
     blocks: Sequence[Sequence[int]]
 
 
 class Descent(msgspec.Struct, frozen=True):
-    """The best choice found, its value, and a lower bound on any choice's."""
+    """The best choice found, its value, and a lower bound on the value of every choice."""
 
     choice: list[int]
     value: float
@@ -73,10 +74,12 @@ def descend(
     deadline: float = inf,
     apart: Apart | None = None,
 ) -> Descent:
-    """The best of descents from what each block wants for itself, with up to `rounds` steps of the multipliers.
+    """Return the best choice of all descents, with its bound, after up to `rounds` steps of the multipliers.
 
-    Where a block alone would exceed `limit` entries, its part of the bound is bounded from below in turn. `apart`: what an
-    earlier call on a problem of the same sizes and pairs left, whose multipliers are near the best where prices are.
+    limit   the most entries of a table; a block that would exceed it contributes only a lower bound of its minimum
+    apart   the decomposition that an earlier call used, for sizes and pairs as here: its multipliers are a good start
+
+    Raises PlanError if every start meets forbidden choices, and InfeasibleError if a block has no choice at all.
     """
     memo = memo or Memo()
     apart = apart or Apart(unary, pairs, shape, limit)
@@ -109,12 +112,12 @@ def descend(
 
 
 def shortened(number: int) -> float:
-    """Of Polyak's step, in its round: shorter and shorter, for what it aims at is above the best bound."""
+    """Return the factor of Polyak's step in a round: it falls, since the step aims at a value above the best bound."""
     return float(0.9 ** (number / 4))
 
 
 class Apart:
-    """A problem taken apart. Tables are given anew to each method, for their numbers may change, not their sizes."""
+    """A decomposed problem with its multipliers. Each method takes the tables, since prices may change; their sizes may not."""
 
     def __init__(self, unary: Sequence[Table], pairs: Pairs, shape: Shape, limit: int) -> None:
         self.sizes, self.shape, self.limit = [len(u) for u in unary], shape, limit
@@ -125,9 +128,9 @@ class Apart:
         self._eliminations: dict[Hashable, Elimination] = {}
 
     def wishes(self, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> tuple[list[dict[int, int]], float]:
-        """What each block wants, of itself and of what is shared, and what all blocks together then cost.
+        """Return each block's wish, as values of its own and the shared variables, and the sum of their costs.
 
-        This is a lower bound on any choice.
+        The sum is a lower bound on the value of every choice. Raises InfeasibleError if a block has no choice.
         """
         part = 1 / len(self.shape.blocks)
         halves = {i: memo.times(unary[i], part) for i in self.shape.shared}
@@ -145,7 +148,7 @@ class Apart:
         return found, total
 
     def slopes(self, wishes: Sequence[Mapping[int, int]]) -> list[dict[int, Table]]:
-        """How far each block wants more of a shared choice than the others do."""
+        """Return the subgradient of each block: how much more often it wishes for a shared value than blocks do on average."""
         counts = [{number: np.zeros(len(d)) for number, d in self.multipliers[0].items()} for _ in wishes]
         for count, wish in zip(counts, wishes, strict=True):
             for i in self.shape.shared:
@@ -154,7 +157,7 @@ class Apart:
         return [{number: row - mean[number] for number, row in count.items()} for count in counts]
 
     def move(self, slopes: Sequence[Mapping[int, Table]], length: float) -> None:
-        """Make dearer to a block what it wants more of than others."""
+        """Step the multipliers along the subgradients: raise a block's price of what it wishes for more often than others."""
         for own, slope in zip(self.multipliers, slopes, strict=True):
             for number, row in slope.items():
                 if row.any():
@@ -163,7 +166,10 @@ class Apart:
     def improve(
         self, unary: Sequence[Table], pairs: Pairs, memo: Memo, start: Mapping[int, int]
     ) -> tuple[list[int], float] | None:
-        """Blocks given shared, shared given blocks, until the value stays; None where a block has no choice."""
+        """Return the choice and value reached from a start by alternating blocks and shared variables.
+
+        None: a block has no choice under the start's shared values.
+        """
         fixed = {i: start[i] for i in self.shape.shared}
         best: tuple[list[int], float] | None = None
         while True:
@@ -179,7 +185,7 @@ class Apart:
             fixed = self._given("shared", self.shape.shared, rest, unary, pairs, memo)
 
     def given(self, unary: Sequence[Table], pairs: Pairs, memo: Memo, shared: Mapping[int, int]) -> list[int]:
-        """The best choice with these shared ones. Raises InfeasibleError where a block has none."""
+        """Return the best choice with these values of shared variables. Raises InfeasibleError if a block has none."""
         state = dict(shared)
         for number, block in enumerate(self.shape.blocks):
             state |= self._given(number, block, shared, unary, pairs, memo)
@@ -194,7 +200,7 @@ class Apart:
         pairs: Pairs,
         memo: Memo,
     ) -> dict[int, int]:
-        """The best `variables` when `fixed` are given; all others do not matter to them."""
+        """Return the best values of `variables` when those of `fixed` are given; they meet no others."""
         inside = set(variables)
         own = {i: unary[i] for i in variables}
         for (a, b), table in pairs.items():
@@ -206,9 +212,9 @@ class Apart:
         return dict(zip(variables, choice, strict=True))
 
     def _least(self, key: Hashable, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> tuple[list[int], float]:
-        """As `minimise`; what is to be done in which order is found out once for each `key`.
+        """Minimise as `minimise` does, with one elimination order for each `key`.
 
-        Where that is too wide, the value is a lower bound, and the choice one that need not meet it.
+        If a table would be too large, the value is a lower bound, which the choice need not meet.
         """
         if key not in self._eliminations:
             sizes = [len(u) for u in unary]
@@ -223,7 +229,7 @@ class Apart:
 
 
 def _alike(unary: Sequence[Table], pairs: Pairs, shared: Sequence[int]) -> dict[int, int]:
-    """A number for each shared variable, equal where all its tables are the same objects."""
+    """Return a number for each shared variable; it is equal for variables whose tables are all the same objects."""
     around: dict[int, list[tuple[int, bool]]] = {i: [] for i in shared}
     for (a, b), table in pairs.items():
         if a in around:

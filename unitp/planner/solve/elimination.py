@@ -2,13 +2,13 @@
 
     minimise  sum_i unary_i(x_i) + sum_(i,j) pairs_ij(x_i, x_j)          x_i in 0 .. len(unary_i) - 1, inf forbids
 
-`minimise` removes one variable after the other (bucket elimination, Dechter 1999): all tables that mention x_i are
-added up and minimised over x_i, which leaves one table over its neighbours N_i; choices are read back in reverse, ties
-go to the lowest. `elimination_order` decides first, without a number being added, which goes next: the one with the
-least prod_(j in N_i) |x_j| / |x_i|. On planning problems that needs smaller tables (by up to a thousand times with
-roles) than taking the smallest table, the fewest neighbours or the fewest new edges first. Of equals the one goes next
-around which least was eliminated: equal layers then do equal things at the same time, a chain of them is halved again
-and again, and what was done once to the same tables (the same objects) is not done again (`unitp.planner.solve.identity_cache`).
+`minimise` removes one variable after the other (bucket elimination, Dechter 1999): it adds all tables that mention x_i and
+minimises over x_i, which leaves one table over the neighbours N_i. Choices are read back in reverse; ties go to the lowest.
+`elimination_order` fixes the order beforehand: next is the variable with the least prod_(j in N_i) |x_j| / |x_i|. On planning
+problems that needs smaller tables (by up to a thousand times with roles) than taking the smallest table, the fewest neighbours
+or the fewest new edges first. Of equals, the variable is next around which least was eliminated. So equal layers are at the
+same stage at the same time, a chain of them is halved again and again, and an operation on the same tables (the same objects)
+is done once (`unitp.planner.solve.identity_cache`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,16 @@ from unitp.planner.solve.identity_cache import Memo
 Table = npt.NDArray[np.float64]
 Pairs = Mapping[tuple[int, int], Table]
 Order = tuple[list[tuple[int, tuple[int, ...]]], int, int]
-"""Each variable in turn with the neighbours it then has; the most neighbours; the entries of the largest table."""
+"""The variables in order, each with its neighbours at that time; the most neighbours; the entries of the largest table."""
 
 
 class Solution(msgspec.Struct, frozen=True):
-    """`width`: most neighbours of an eliminated variable; `largest`: entries of the largest table; `elimination`: in which order."""
+    """The best choice, its value, and how it was found.
+
+    width         the most neighbours that a variable had when it was eliminated
+    largest       entries of the largest table
+    elimination   the order, for further calls
+    """
 
     choice: list[int]
     value: float
@@ -42,7 +47,7 @@ class Solution(msgspec.Struct, frozen=True):
 
 
 class TooWideError(Exception):
-    """Eliminating exactly would need a table of `size` entries over `width` variables."""
+    """Exact elimination would need a table of `size` entries over `width` variables."""
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__(f"a table of {size} entries over {width} variables")
@@ -50,7 +55,7 @@ class TooWideError(Exception):
 
 
 class InfeasibleError(PlanError):
-    """Every choice is forbidden; `variables` have no choice together, and any fewer of them would."""
+    """Every choice is forbidden. `variables` have no choice together, but would have one without any single one of them."""
 
     def __init__(self, variables: Sequence[int]) -> None:
         self.variables = tuple(variables)
@@ -66,10 +71,13 @@ def minimise(
     memo: Memo | None = None,
     elimination: Elimination | None = None,
 ) -> Solution:
-    """The least choice, exactly. `memo`: what earlier calls left, of use where tables are the same objects.
+    """Return the best choice, exactly.
 
-    `elimination`: the order of an earlier call, where sizes and pairs are the same. Raises TooWideError, before any work is done,
-    where a table would exceed `limit` entries, and InfeasibleError where every choice is forbidden.
+    memo          results of earlier calls, used if tables are the same objects
+    elimination   the order of an earlier call with the same sizes and pairs
+
+    Raises TooWideError, before any work is done, if a table would exceed `limit` entries, and InfeasibleError if every choice
+    is forbidden.
     """
     elimination = elimination or Elimination([len(u) for u in unary], pairs, limit)
     choice, value = elimination.run(unary, pairs, memo or Memo())
@@ -79,7 +87,7 @@ def minimise(
 
 
 def elimination_order(sizes: Sequence[int], neighbours: Sequence[set[int]], limit: int) -> Order:
-    """Each variable in turn with the neighbours it then has; the most neighbours; the entries of the largest table."""
+    """Return an `Order` for variables of these sizes. Raises TooWideError if a table would exceed `limit` entries."""
     near = [set(n) for n in neighbours]
     logs = [round(log(max(size, 1)), 9) for size in sizes]
 
@@ -114,8 +122,12 @@ def elimination_order(sizes: Sequence[int], neighbours: Sequence[set[int]], limi
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One variable goes: `scope` is it and the neighbours it then has, in order of going; `sources` number the slots that
-    are added up, `places` tell which dims of the scope each of them has."""
+    """The elimination of one variable.
+
+    scope     the variable and its neighbours at that time, in elimination order
+    places    for each source, the dims of the scope that its own dims are
+    sources   the numbers of the slots that are added
+    """
 
     scope: tuple[int, ...]
     places: tuple[tuple[int, ...], ...]
@@ -123,19 +135,19 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Elimination:
-    """What is to be done in which order, from sizes and pairs alone; then `run` on tables, again and again.
+    """The steps of an elimination, which depend on sizes and pairs alone; `run` takes them on tables, any number of times.
 
-    A slot is a table: first those of variables, then those of pairs, then what each step leaves. What a variable with one
-    choice costs belongs to its neighbour, and a table of a pair has the dim of whichever goes first as dim 0.
+    A slot holds a table: first those of variables, then those of pairs, then the result of each step. The costs of a pair in
+    which one variable has a single choice are added to the other. Dim 0 of a pair's table is of the variable eliminated first.
     """
 
     def __init__(
         self, sizes: Sequence[int], pairs: Iterable[tuple[int, int]], limit: int, *, split: bool = False
     ) -> None:
-        """Raises TooWideError where a table would exceed `limit` entries.
+        """Plan the steps. Raises TooWideError if a table would exceed `limit` entries.
 
-        With `split`, the tables of such a variable are added up in several groups instead, each minimised for itself (mini
-        buckets; Dechter and Rish 2003): the value is then a lower bound, and the choice one that need not meet it.
+        With `split`, the tables of such a variable are divided into groups instead, and each group is minimised by itself (mini
+        buckets; Dechter and Rish 2003): the value is then a lower bound, which the choice need not meet.
         """
         self.sizes, self.pairs, self.limit, self.split = list(sizes), list(pairs), limit, split
         near: list[set[int]] = [set() for _ in sizes]
@@ -149,7 +161,7 @@ class Elimination:
         self.steps = list(self._steps(order))
 
     def _steps(self, order: Sequence[tuple[int, tuple[int, ...]]]) -> Iterator[Step]:
-        """A table waits in the bucket of whichever of its variables goes first."""
+        """Yield the steps; a table waits in the bucket of that variable of it which is eliminated first."""
         buckets: list[list[tuple[tuple[int, ...], int]]] = [[((i,), i)] for i in self.order]
         slot = len(self.sizes)
         for a, b in self.pairs:
@@ -170,7 +182,7 @@ class Elimination:
                 slot += 1
 
     def _groups(self, bucket: list[tuple[tuple[int, ...], int]]) -> list[list[tuple[tuple[int, ...], int]]]:
-        """All of a bucket where that is allowed, else as few groups of it as a greedy choice finds, large tables first."""
+        """Divide a bucket into as few groups as a greedy choice finds, large tables first; one group if that is not too large."""
         if not self.split or self.entries({j for over, _ in bucket for j in over}) <= self.limit:
             return [bucket]
         groups: list[tuple[set[int], list[tuple[tuple[int, ...], int]]]] = []
@@ -185,11 +197,11 @@ class Elimination:
         return [group for _, group in groups]
 
     def entries(self, scope: Iterable[int]) -> int:
-        """Of a table over these variables."""
+        """Return the entries of a table over these variables."""
         return prod(self.sizes[i] for i in scope)
 
     def slots(self, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> list[Table]:
-        """The tables that are given, in their slots."""
+        """Return the given tables in the order of their slots. `pairs` are in the order given at first."""
         own, tables = list(unary), []
         for (a, b), table in zip(self.pairs, pairs.values(), strict=True):
             if a == b:
@@ -204,7 +216,7 @@ class Elimination:
         return own + tables
 
     def run(self, unary: Sequence[Table], pairs: Pairs, memo: Memo) -> tuple[list[int], float]:
-        """The least choice and its value (inf: there is none). `pairs` are in the order that was given."""
+        """Return the best choice and its value (inf if every choice is forbidden). `pairs` are in the order given at first."""
         if 0 in self.sizes:
             return [], np.inf
         slots, value, used = self.slots(unary, pairs, memo), 0.0, []
@@ -231,7 +243,7 @@ class Elimination:
 
 
 def added(places: Sequence[tuple[int, ...]], tables: Sequence[Table]) -> Table:
-    """Tables added up over all dims. `places`: which dims a table's own are."""
+    """Return the sum of tables, broadcast over all dims. `places`: for each table, the dims of the sum that its own dims are."""
     count = 1 + max(max(over) for over in places)
     size = dict(zip((p for over in places for p in over), (n for t in tables for n in t.shape), strict=True))
     spread = [
@@ -246,12 +258,12 @@ def _least(places: Sequence[tuple[int, ...]], tables: Sequence[Table]) -> Table:
 
 
 def _pick(places: Sequence[tuple[int, ...]], tables: Sequence[Table], at: tuple[int, ...]) -> int:
-    """The least of the first dim where the others are `at`."""
+    """Return the index of the least sum over the first dim, with the others at `at`."""
     return int(_row(places, tables, at).argmin())
 
 
 def _row(places: Sequence[tuple[int, ...]], tables: Sequence[Table], at: tuple[int, ...]) -> Table:
-    """The sums over the first dim where the others are `at`; added as in `added`, so that rounding prefers no other."""
+    """Return the sums over the first dim, with the others at `at`; added in the order of `added`, so that they round alike."""
     rows: list[Table] = []
     for over, table in zip(places, tables, strict=True):
         where: tuple[slice | int, ...] = (slice(None), *(at[p - 1] for p in over[1:]))
@@ -260,7 +272,7 @@ def _row(places: Sequence[tuple[int, ...]], tables: Sequence[Table], at: tuple[i
 
 
 def conflict(unary: Sequence[Table], pairs: Pairs, limit: int) -> list[int]:
-    """Variables that allow no choice together, none of which could be left out."""
+    """Return variables that allow no choice together, and of which none could be left out."""
     left = list(range(len(unary)))
     for step in reversed([2**k for k in range(len(left).bit_length())]):
         start = 0
@@ -274,7 +286,7 @@ def conflict(unary: Sequence[Table], pairs: Pairs, limit: int) -> list[int]:
 
 
 def _feasible(unary: Sequence[Table], pairs: Pairs, variables: Sequence[int], limit: int) -> bool:
-    """Whether some choice of `variables` is allowed; taken for granted where finding out is too wide."""
+    """Say whether some choice of `variables` is allowed; if a table would be too large to find out, assume so."""
     own, among = [unary[i] for i in variables], renamed(pairs, variables)
     try:
         elimination = Elimination([len(u) for u in own], among, limit)
@@ -284,12 +296,12 @@ def _feasible(unary: Sequence[Table], pairs: Pairs, variables: Sequence[int], li
 
 
 def evaluate(unary: Sequence[Table], pairs: Pairs, choice: Sequence[int]) -> float:
-    """The value of a choice, straight from the definition."""
+    """Return the value of a choice, by the definition."""
     own = sum(table[x] for table, x in zip(unary, choice, strict=True))
     return float(own + sum(table[choice[a], choice[b]] for (a, b), table in pairs.items()))
 
 
 def renamed(pairs: Pairs, variables: Sequence[int]) -> dict[tuple[int, int], Table]:
-    """The pairs among `variables`, which are numbered as they come."""
+    """Return the pairs among `variables`, numbered by their position there."""
     place = {i: n for n, i in enumerate(variables)}
     return {(place[a], place[b]): table for (a, b), table in pairs.items() if a in place and b in place}

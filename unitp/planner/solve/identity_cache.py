@@ -1,7 +1,7 @@
-"""What was made of tables, remembered by what was done and to which objects: equal layers are worked out once.
+"""A cache of operations on tables, by the identity of the operands: equal layers are computed once.
 
-Tables are told apart by identity, not by value, so a look-up costs the same whatever their size. It pays where equal
-things are the same object, which `unitp.planner.problem.problem` sees to.
+Tables are compared by identity, not by value, so a look-up costs the same whatever their size. It is of use because
+`unitp.planner.problem.problem` makes equal tables one object.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Table = npt.NDArray[np.float64]
 
 
 class Memo:
-    """Results by operation and operands. Operands are kept, so that none takes another's identity."""
+    """Results by operation and operands. Operands are kept alive, so that no other object gets their identity."""
 
     def __init__(self) -> None:
         self._tables: dict[Hashable, Table] = {}
@@ -23,7 +23,7 @@ class Memo:
         self._kept: dict[int, Table] = {}
 
     def make(self, what: Hashable, operands: Sequence[Table], function: Callable[[], Table]) -> Table:
-        """The result of `function`, which depends on `what` and `operands` alone."""
+        """Return the table that `function` computes, which may depend on `what` and `operands` alone."""
         key = (what, *map(id, operands))
         if (found := self._tables.get(key)) is None:
             found = self._tables[key] = function()
@@ -31,7 +31,7 @@ class Memo:
         return found
 
     def pick(self, what: Hashable, operands: Sequence[Table], function: Callable[[], int]) -> int:
-        """A number that depends on `what` and `operands` alone."""
+        """Return the number that `function` computes, which may depend on `what` and `operands` alone."""
         key = (what, *map(id, operands))
         if (found := self._picks.get(key)) is None:
             found = self._picks[key] = function()

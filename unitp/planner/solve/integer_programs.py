@@ -1,10 +1,10 @@
-"""The same choice as a mixed-integer program, with linear rows beside: for side constraints and to close a gap.
+"""The planning problem as a mixed-integer program with linear side constraints (rows).
 
-    minimise   sum_i u_i . x_i  +  sum_(i,j) T_ij . y_ij
-    so that    sum_a x_ia = 1,   sum_b y_ij,ab = x_ia,   sum_a y_ij,ab = x_jb,   every row at most its limit
-               x binary, y >= 0
+    minimise     sum_i u_i . x_i  +  sum_(i,j) T_ij . y_ij
+    subject to   sum_a x_ia = 1,   sum_b y_ij,ab = x_ia,   sum_a y_ij,ab = x_jb,   every row at most its limit
+                 x binary, y >= 0
 
-Only x is integer: y follows from it. Coupling by equalities is what makes it fast (18 s with Alpa's inequalities, 0.95 s so).
+Only x is integer: y follows from it. Coupling x and y by equalities makes it fast (0.95 s; 18 s with Alpa's inequalities).
 Solved by HiGHS (Huangfu and Hall, "Parallelizing the dual revised simplex method", 2018).
 """
 
@@ -20,7 +20,7 @@ from unitp.planner.solve.elimination import Pairs, Table
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A sum over choices, in the shape of the objective; variables that it does not name count nothing."""
+    """A sum over choices, in the form of the objective; variables and pairs without a table count nothing."""
 
     unary: Mapping[int, Table]
     pairs: Mapping[tuple[int, int], Table] = {}
@@ -31,7 +31,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The best choice found (None: none), its value, a proven bound (inf: there is none), and whether it is the best."""
+    """The best choice found (or None), its value, a lower bound (inf: no choice is allowed), and whether it is proven optimal."""
 
     choice: list[int] | None
     value: float
@@ -40,7 +40,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def quiet(highspy: Any) -> Any:
-    """A solver that prints nothing: the base, for the class above it prints a banner as soon as it is made."""
+    """Return a solver that prints nothing: its base class, since `Highs` itself prints a banner when it is made."""
     solver = highspy.Highs.__base__()
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
@@ -48,12 +48,12 @@ def quiet(highspy: Any) -> Any:
 
 
 def entries(unary: Sequence[Table], pairs: Pairs) -> int:
-    """How many columns the program would have."""
+    """Return the number of columns that the program would have."""
     return sum(len(u) for u in unary if len(u) > 1) + sum(t.size for t in pairs.values() if min(t.shape) > 1)
 
 
 class Program:
-    """The program of `unary` and `pairs` where variable i may only choose among `domains[i]`."""
+    """The program of `unary` and `pairs`, in which variable i may only choose among `domains[i]`."""
 
     def __init__(self, unary: Sequence[Table], pairs: Pairs, domains: Sequence[Sequence[int]] | None = None) -> None:
         self.domains = [list(d) for d in domains] if domains else [list(range(len(u))) for u in unary]
@@ -82,7 +82,7 @@ class Program:
         return at
 
     def _fold(self, own: dict[int, Table], a: int, b: int, table: Table) -> None:
-        """Costs of a pair of which at most one is free belong to that one."""
+        """Add the costs of a pair with at most one free variable to that variable, or to the constant."""
         part = table[np.ix_(self.domains[a], self.domains[b])]
         if a == b:
             own[a] = own[a] + np.diagonal(part)
@@ -112,7 +112,7 @@ class Program:
         self.rows.append((np.append(columns, owner), values, 0.0, 0.0))
 
     def at_most(self, row: Row, limit: float) -> None:
-        """Add a row. It is scaled by its limit, so that bytes and seconds can stand in one program."""
+        """Require that a row is at most its limit. It is scaled by the limit, so that one program can have bytes and seconds."""
         values = np.zeros(self.count)
         fixed = 0.0
         for i, own in row.unary.items():
@@ -136,12 +136,12 @@ class Program:
         self.rows.append((used, values[used] / scale, -np.inf, (limit - fixed) / scale))
 
     def forbid(self, choice: Mapping[int, int]) -> None:
-        """Add the row that these variables do not all choose so."""
+        """Forbid that these variables all choose so."""
         places = [self.first[i] + self.domains[i].index(x) for i, x in choice.items() if i in self.first]
         self.rows.append((np.array(sorted(places), int), np.ones(len(places)), -np.inf, len(places) - 1.0))
 
     def solve(self, seconds: float = np.inf) -> Outcome:
-        """The best choice, or the best found within a time limit."""
+        """Return the best choice, or the best one found within a limit of seconds."""
         import highspy
 
         solver = quiet(highspy)
@@ -190,7 +190,7 @@ class Program:
 
 
 def highest(costs: Table, over: Table, most: Table) -> Table:
-    """Where the least of planes `costs_k + over_k . l` is highest, for l from 0 to `most`."""
+    """Return the l, from 0 to `most`, that maximises min over k of `costs_k + over_k . l`."""
     import highspy
 
     solver, model = quiet(highspy), highspy.HighsLp()

@@ -1,13 +1,13 @@
-"""Min-marginals: what the whole costs where one variable takes one value and all others are chosen best for it. Exact.
+"""Exact min-marginals: the least total if one variable takes a given value, and all others are chosen best for it.
 
     M_i(x) = min over choices c with c_i = x of  sum_j unary_j(c_j) + sum_(j,k) pairs_jk(c_j, c_k)
 
-One elimination leaves a tree of buckets: bucket i holds tables over S_i = {i} + N_i and sends m_i(N_i) = min_i B_i to
-the bucket of whichever of N_i goes next. A second pass sends back, from parent p to child i, what all else costs:
+One elimination leaves a tree of buckets. Bucket i holds tables over S_i = {i} + N_i and sends m_i(N_i) = min_i B_i to the
+bucket of that variable of N_i which is eliminated next. A second pass sends the cost of everything else from parent p to child i:
 
     d_i(N_i) = min over S_p - N_i of (B_p - m_i),     B_i = tables of i + sum of its children's m + d_i
 
-after which M_i = min over N_i of B_i for every variable at once (Shenoy and Shafer, 1990): thirty layers with all their
+Then M_i = min over N_i of B_i for every variable at once (Shenoy and Shafer, 1990): thirty layers with all their
 alternatives cost three eliminations, instead of one for each alternative.
 """
 
@@ -31,14 +31,17 @@ from unitp.planner.solve.elimination import (
 from unitp.planner.solve.identity_cache import Memo
 
 MOST_GIVEN = 20_000_000
-"""Entries of one table where shared variables are given (as in `descend`)."""
+"""The most entries of a table of one block whose shared variables are given."""
 
 MOST_ENTRIES = 100_000_000
-"""Buckets together may have so many entries (8 bytes each, a few at a time are doubled)."""
+"""The most entries of all buckets together (8 bytes each; a few are held twice at a time)."""
 
 
 class Marginals:
-    """Both passes over a problem. Raises TooWideError, before any work is done, where a table or all together are too large."""
+    """The min-marginals of a problem.
+
+    Raises TooWideError, before any work is done, if a table would exceed `limit` entries or all together `MOST_ENTRIES`.
+    """
 
     def __init__(self, unary: Sequence[Table], pairs: Pairs, limit: int = 1_000_000) -> None:
         elimination = Elimination([len(u) for u in unary], pairs, limit)
@@ -52,17 +55,17 @@ class Marginals:
         self._down()
 
     def __getitem__(self, variable: int) -> Table:
-        """The total for each value of a variable; inf where that is forbidden."""
+        """Return the total for each value of a variable; inf for a forbidden one."""
         at = self.turn[variable]
         belief = self._beliefs[at]
         least: Table = belief.reshape(len(belief), -1).min(axis=1)
         return least + (self.value - self._part[self._root_of(at)])
 
     def best(self, variable: int, value: int) -> list[int]:
-        """A best choice of all variables where one takes this value (which must not be forbidden)."""
+        """Return a best choice of all variables in which one takes this value (which must not be forbidden)."""
         chosen = {variable: value}
         at = self.turn[variable]
-        while True:  # up to the root; what lies above is settled by beliefs, which know everything outside too
+        while True:  # up to the root: beliefs above include all that is outside
             self._settle(at, chosen)
             if len(self.scopes[at]) == 1:
                 break
@@ -72,12 +75,12 @@ class Marginals:
         return [chosen[i] for i in range(len(self.order))]
 
     def least(self) -> list[int]:
-        """A best choice of all variables."""
+        """Return a best choice of all variables."""
         first = self.order[0]
         return self.best(first, int(self[first].argmin()))
 
     def _settle(self, at: int, chosen: dict[int, int]) -> None:
-        """Choose best what of a bucket's variables is not chosen yet."""
+        """Choose the best values for the variables of a bucket that are not chosen yet."""
         scope = self.scopes[at]
         free = [i for i in scope if i not in chosen]
         if free:
@@ -114,21 +117,22 @@ class Marginals:
             belief = _least(self._beliefs[above], others)
             with np.errstate(invalid="ignore"):
                 rest = belief - self._messages[at]
-            rest[np.isnan(rest)] = np.inf  # forbidden below: forbidden
+            rest[np.isnan(rest)] = np.inf  # inf - inf: the value is forbidden
             self._beliefs[at] = self._beliefs[at] + rest
 
 
 def _least(table: Table, dims: Sequence[int]) -> Table:
-    """`table.min(axis=dims)`, major dims first and a slice at a time: many times as fast where dims are short."""
+    """Return `table.min(axis=dims)`, computed a slice at a time: many times as fast if dims are short."""
     for gone, dim in enumerate(dims):
         table = reduce(np.minimum, np.moveaxis(table, dim - gone, 0))
     return table
 
 
 class MarginalsGiven:
-    """Where exact marginals are too wide: variables that all blocks share stay as in `choice`, each block is re-optimised exactly.
+    """Upper bounds on the min-marginals of a problem whose treewidth is too high.
 
-    What is told is then what can be reached, not the least: forcing a shared variable keeps all other shared ones.
+    The shared variables stay as in `choice`, and each block is minimised exactly. Forcing one shared variable keeps all others,
+    so the totals can be reached, but need not be the least.
     """
 
     def __init__(
@@ -142,7 +146,7 @@ class MarginalsGiven:
         self._solved: dict[int, Marginals] = {}
 
     def __getitem__(self, variable: int) -> Table:
-        """The total for each value of a variable; inf where that is forbidden."""
+        """Return the total for each value of a variable; inf for a forbidden one."""
         if variable not in self._home:
             return np.array([self._total(variable, x) for x in range(len(self.unary[variable]))])
         number, at = self._home[variable]
@@ -151,7 +155,7 @@ class MarginalsGiven:
         return block[at] + (self.value - float(block[at][now[at]]))
 
     def best(self, variable: int, value: int) -> list[int]:
-        """A good choice of all variables where one takes this value (which must not be forbidden)."""
+        """Return a good choice of all variables in which one takes this value (which must not be forbidden)."""
         forced = [*self.choice[:variable], value, *self.choice[variable + 1 :]]
         if variable in self._home:
             number, at = self._home[variable]
@@ -159,11 +163,11 @@ class MarginalsGiven:
         return self._filled(forced)
 
     def least(self) -> list[int]:
-        """A best choice of all variables, shared ones staying as they are."""
+        """Return a best choice of all variables with the shared ones unchanged."""
         return list(self.choice)
 
     def _filled(self, choice: Sequence[int]) -> list[int]:
-        """The best choice of every block with these shared ones."""
+        """Return the best choice of every block with these values of shared variables."""
         parts = [minimise(*self._given(n, choice), MOST_GIVEN).choice for n in range(len(self.blocks))]
         found = list(choice)
         for number, part in enumerate(parts):
@@ -188,7 +192,7 @@ class MarginalsGiven:
         return self._solved[number]
 
     def _given(self, number: int, choice: Sequence[int]) -> tuple[list[Table], dict[tuple[int, int], Table]]:
-        """A block with all that is outside it fixed, as a problem of its own."""
+        """Return the problem of one block with everything outside it fixed."""
         block = self.blocks[number]
         place = {i: at for at, i in enumerate(block)}
         unary = [self.unary[i] for i in block]
