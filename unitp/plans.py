@@ -1,8 +1,8 @@
-"""The plan: who holds what, phase by phase, and what it should cost. A small, stable JSON file.
+"""The plan: which rank holds what in each phase, and what that should cost, as a value and as a small, stable JSON file.
 
-Parameters, states and nodes that depend on parameters alone are laid out once; activations per phase. A node's entry is the
-split of its factors (nodes that are not split are not listed); `values` holds the layouts of inputs and of values that
-several nodes read. Splits of the batch are open: they are bound to the size at hand when a program is lowered.
+Parameters, states and nodes that depend on parameters alone have one layout; activations have one per phase. A node's entry is the
+split of its factors (a node that is not split has no entry). `values` holds the layouts of inputs and of values that several nodes
+read. Splits of the batch are open: lowering a program binds them to its size.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from unitp.mesh import Mesh
 
 SCHEMA = 2
 OLDER = {1: "in its objective, bound and gap, every byte held had a price"}
-"""Why plans of an older schema are not read."""
+"""Why plans of an older schema are refused, by schema."""
 ANEW = "Make it anew with `unitp plan`."
+"""The hint for a plan file that cannot be used."""
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """One set of sizes, by symbol, and its weight in the objective: a planned call costs `weight` times its seconds."""
+    """One set of sizes, by symbol, and the weight of its seconds in the objective."""
 
     name: str
     sizes: dict[str, int]
@@ -40,7 +41,7 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class PhasePlan(msgspec.Struct, frozen=True):
-    """The choice for a phase: node -> factor -> split, value -> layout; `seconds` predicted for one call."""
+    """The choices for a phase: node -> factor -> split, and value -> layout. `seconds` are predicted for one call."""
 
     phase: Phase
     nodes: dict[str, dict[str, Split]] = {}
@@ -49,9 +50,9 @@ class PhasePlan(msgspec.Struct, frozen=True):
 
 
 class Unused(msgspec.Struct, frozen=True):
-    """An axis over which `phases` split nothing, and what the best plan costs in which they split all products over it.
+    """An axis over which `phases` split nothing, and the cost of the best plan in which they split all products over it.
 
-    `seconds`: of a call of each phase then.
+    objective_s, seconds   the objective, and the seconds of one call of each phase, under that plan
     """
 
     axis: str
@@ -61,17 +62,22 @@ class Unused(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
+    """How good a plan is among those that satisfy `pins` and in which no rank needs more than `memory_limit` bytes.
 
-    `fastest_s`: the least objective that was found; plans within 0.1 % of it count as equal, and the one that holds least is
-    taken. `held_bytes` is what a rank holds of parameters, copies of them and states, the mean over ranks, and
-    `held_bound_bytes` what no such plan is below (0: not known). Plans that hold a parameter in several layouts are considered
-    where they are worth it (`unitp.planner.problem.one_layout`); `any_bound_s` is what none of these is below either (0: not known).
-
-    All are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit` bytes.
-    `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,
-    `bound_bytes` what no plan can be below, and the gap is theirs. `machine` is the hash of the cost model, `priced_on` what
-    of its numbers is not as the defaults are (`unitp.cost.record`).
+    objective_s        the sum over phases of weight times seconds
+    lower_bound_s      a lower bound on the objective of plans with one layout per parameter (`unitp.planner.problem.one_layout`)
+    any_bound_s        a lower bound even if parameters may have several layouts (0: unknown)
+    fastest_s          the least objective found; of the plans within 0.1 % of it, the one that holds fewest bytes is taken
+    gap                the relative gap to the lower bound (of bytes, if memory was minimised)
+    solver, elapsed_s  how the plan was found, and the seconds that took
+    machine            the hash of the cost model
+    priced_on          its numbers that differ from the defaults (`unitp.cost.record`)
+    objective          what was minimised: "time" or "memory"
+    peak_bytes         if memory was minimised, the bytes of the rank that needs most; else 0
+    bound_bytes        a lower bound on `peak_bytes` of every plan
+    held_bytes         bytes of parameters, copies of them and states that a rank holds, the mean over ranks
+    held_bound_bytes   a lower bound on `held_bytes` of every plan that is as fast (0: unknown)
+    unused             axes that phases leave unused, with the cost of using them
     """
 
     objective_s: float
@@ -94,7 +100,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`graph` is the hash of the graph that it was made for; other graphs are refused."""
+    """The layouts and splits of a model's graph on a mesh. `graph` is the hash of that graph; others are refused (`require`)."""
 
     graph: str
     mesh: Mesh
@@ -105,6 +111,7 @@ class Plan(msgspec.Struct, frozen=True):
     model: str = ""
 
     def phase(self, name: str) -> PhasePlan:
+        """Return the choices for a phase. Raises PlanError if the plan has no phase of this name."""
         for found in self.phases:
             if found.phase.name == name:
                 return found
@@ -136,7 +143,7 @@ class _PhaseFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Table:
-    """Names for splits (`tp[0:5 5:9]`), in order of appearance, and layouts written with them: `-,s1` or `-,-|sum:tp`."""
+    """Names the splits of a plan (`tp[0:5 5:9]`) in order of appearance, and writes layouts with them: `-,s1` or `-,-|sum:tp`."""
 
     def __init__(self) -> None:
         self.names: dict[Split, str] = {}
@@ -150,7 +157,7 @@ class _Table:
 
 
 def encode(plan: Plan) -> bytes:
-    """The plan as indented JSON."""
+    """Return the plan as indented JSON."""
     table = _Table()
     parameters = {name: table.layout(at) for name, at in plan.parameters.items()}
     states = {name: table.layout(at) for name, at in plan.states.items()}
@@ -182,25 +189,28 @@ def encode(plan: Plan) -> bytes:
 
 
 def save(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write the plan. Raises PlanError where that cannot be done, HostError where the disk is full."""
+    """Write a plan to a file. Raises PlanError if it cannot be written, and HostError if the disk is full."""
     with writing(path, "the plan", PlanError):
         Path(path).write_bytes(encode(plan))
 
 
 def load(path: str | os.PathLike[str]) -> Plan:
-    """Read a plan. Raises PlanError for a missing, truncated or foreign file, or another schema."""
+    """Return the plan in a file. Raises PlanError if it is missing, truncated, of another schema or no plan."""
     return decode(read_bytes(path, PlanError, what="the plan "), str(path))
 
 
 def decode(data: bytes, where: str = "plan") -> Plan:
-    """A plan from its file's bytes. What can be judged without the graph is judged: splits have no gap and fit the mesh."""
+    """Return the plan in a file's bytes; `where` names the file in errors.
+
+    Raises PlanError if it is no plan. All that can be checked without the graph is checked: splits leave no gap and fit the mesh.
+    """
     try:
         head: Any = msgspec.json.decode(data)
         if not isinstance(head, dict) or "schema" not in head:
             raise PlanError(f"{where} is not a plan", hint=ANEW)
         if (schema := head["schema"]) != SCHEMA:
             why = f": {OLDER[schema]}" if isinstance(schema, int) and schema in OLDER else ""
-            raise PlanError(f"{where} has plan schema {schema}, this unitp reads {SCHEMA}{why}", hint=ANEW)
+            raise PlanError(f"{where} has plan schema {schema}, but this unitp reads {SCHEMA}{why}", hint=ANEW)
         return _restore(msgspec.convert(head, _File), where)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise PlanError(f"{where} is not a plan: {error}", hint=ANEW) from None
@@ -215,7 +225,7 @@ def _restore(file: _File, where: str) -> Plan:
 
     def split(name: str) -> Split:
         if name not in splits:
-            raise PlanError(f'{where} names split "{name}", which its table does not have')
+            raise PlanError(f'{where} names split "{name}", which its table does not have', hint=ANEW)
         return splits[name]
 
     def layout(text: str) -> Layout:
@@ -226,7 +236,7 @@ def _restore(file: _File, where: str) -> Plan:
         sums = tuple(filter(None, axes.split("+")))
         used = [*(axis for s in found if s for axis in s.axes), *sums]
         if reduction not in ("", "sum", "max") or len(set(used)) < len(used) or set(sums) - set(mesh.sizes):
-            raise PlanError(f'{where}: "{text}" is not a layout on the mesh {mesh}')
+            raise PlanError(f'{where}: "{text}" is not a layout on the mesh {mesh}', hint=ANEW)
         how: Reduction = "max" if reduction == "max" else "sum"
         return Layout(found, sums, how)
 
@@ -240,7 +250,7 @@ def _restore(file: _File, where: str) -> Plan:
         for p in file.phases
     )
     if len({p.phase.name for p in phases}) < len(phases) or not phases:
-        raise PlanError(f"{where} has no phases, or two of one name")
+        raise PlanError(f"{where} has no phases, or two with the same name", hint=ANEW)
     return Plan(
         graph=file.graph,
         mesh=mesh,
@@ -254,15 +264,15 @@ def _restore(file: _File, where: str) -> Plan:
 
 def _phase(phase: _PhaseFile, where: str) -> Phase:
     if any(size < 1 for size in phase.sizes.values()) or phase.weight < 0:
-        raise PlanError(f"{where}: phase {phase.name} has a size below 1 or a negative weight")
+        raise PlanError(f"{where}: phase {phase.name} has a size below 1 or a negative weight", hint=ANEW)
     return Phase(phase.name, phase.sizes, phase.weight)
 
 
 def _split(text: str, mesh: Mesh, what: str) -> Split:
-    """A split from `tp[0:5 5:9]` or `dp[even]`. Raises PlanError where it is none, or none on this mesh."""
+    """Return the split that a text such as `tp[0:5 5:9]` or `dp[even]` describes. Raises PlanError if it is wrong on this mesh."""
     match = re.fullmatch(r"([^\[\]]+)\[(even|\d{1,15}:\d{1,15}(?: \d{1,15}:\d{1,15})*)\]", text)
     if match is None:
-        raise PlanError(f"{what} is no split; one is written AXIS[START:STOP ...]")
+        raise PlanError(f"{what} is not a split; write one as AXIS[START:STOP ...]")
     axes, inside = tuple(match[1].split("*")), match[2]
     pairs = [part.split(":") for part in inside.split()] if inside != "even" else []
     split = Split(axes, tuple((int(a), int(b)) for a, b in pairs))
@@ -275,7 +285,7 @@ def _split(text: str, mesh: Mesh, what: str) -> Split:
 
 
 def require(plan: Plan, graph: Graph) -> None:
-    """Raise PlanError where `plan` is not a plan for `graph`: made for another, or damaged. All problems at once."""
+    """Raise PlanError, with all problems at once, if `plan` was made for another graph than `graph`, or is damaged."""
     if plan.graph != graph.hash:
         raise PlanError(
             f"the plan was made for another graph ({plan.graph}{f', {plan.model}' if plan.model else ''}); "
@@ -295,7 +305,7 @@ def _problems(plan: Plan, graph: Graph) -> Iterator[str]:
         if name not in graph.types:
             yield f'there is no value "{name}"'
         elif len(layout.dims) != (dims := len(graph.types[name].shape)):
-            yield f"{name} has {dims} dims, its layout {len(layout.dims)}"
+            yield f"{name} has {dims} dims, but its layout has {len(layout.dims)}"
         else:
             pairs = zip(layout.dims, graph.types[name].shape, strict=True)
             yield from (f"{name}: {p}" for s, size in pairs if s for p in _size_problems(s, size))
@@ -308,7 +318,7 @@ def _problems(plan: Plan, graph: Graph) -> Iterator[str]:
 
 
 def _compare_names(what: str, planned: dict[str, Layout], known: list[str]) -> Iterator[str]:
-    yield from (f'it does not lay out {what} "{name}"' for name in known if name not in planned)
+    yield from (f'it has no layout for {what} "{name}"' for name in known if name not in planned)
     yield from (f'there is no {what} "{name}"' for name in planned if name not in known)
 
 
@@ -330,13 +340,13 @@ def _node_problems(name: str, node: Node | None, splits: dict[str, Split], graph
 
 
 def _size_problems(split: Split, size: int | str) -> Iterator[str]:
-    """What is wrong with a split of so many rows (a symbol: of any number)."""
+    """Yield what is wrong with a split of a dim of `size` rows (a symbol: any number)."""
     if isinstance(size, int) and not split.open and (stop := max(b for _, b in split.intervals)) != size:
-        yield f"{split} splits {stop} rows, there are {size}"
+        yield f"{split} splits {stop} rows, but there are {size}"
 
 
 def unsplit(graph: Graph, phases: Sequence[Phase]) -> Plan:
-    """The plan for one rank: nothing is split."""
+    """Return the plan for one rank, which splits nothing."""
     return Plan(
         graph=graph.hash,
         mesh=Mesh(),
