@@ -101,7 +101,7 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
     def problems(self, shape: Sequence[int], mesh: Mesh) -> list[str]:
         """Return everything that is wrong with this (bound) layout for a tensor of global `shape` on `mesh`; empty if nothing is."""
         if len(self.dims) != len(shape):
-            return [f"it has {len(self.dims)} dims, but the tensor has {len(shape)}"]
+            return [f"has {len(self.dims)} dims, but the tensor has {len(shape)}"]
         found = []
         used = [*self.axes, *self.partial]
         for axis in sorted(set(used)):
