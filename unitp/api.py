@@ -1,4 +1,4 @@
-"""`unitp.plan`: the planner, for a model or a graph."""
+"""`unitp.plan` plans a model or a graph: it checks the arguments, completes the phases and calls the planner."""
 
 from __future__ import annotations
 
@@ -30,30 +30,35 @@ def plan(
     objective: Objective = "time",
     time_limit: float | None = None,
 ) -> Plan:
-    """The best plan for a model on `mesh` (default: one rank), weighing `phases` (default: prefill and decode).
+    """Return the best plan for a model on `mesh` (default: one rank).
 
-    `machine` is what plans are priced for: a `unitp.cost.Machine`, the name of a profile, or a TOML file; the default is one
-    of ranks alike. Where its devices are unlike, bounds follow their speed and memory.
+    phases         sizes and weights to plan for; by default prefill and decode
+    allow_unused   accept an axis over which nothing can be split
+    pins           choices fixed beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.problem.pins` has the grammar)
+    machine        the machine to price for: a `unitp.cost.Machine`, the name of a profile, or a TOML file; by default all ranks
+                   are alike. If its devices are heterogeneous, intervals follow their speed and memory.
+    memory_limit   the most bytes that a rank may need (weights, caches and the largest live set); the memory of its device is a
+                   limit as well
+    objective      "time", or "memory": minimise the bytes of the rank that needs most, and the time among equals
+    time_limit     seconds after which the best plan known is returned; its certificate gives the gap to the bound
 
-    No rank needs more bytes than `memory_limit` (weights, caches and the largest live set), nor than its device has.
-    `objective`: `"time"`, or `"memory"`, as few bytes as can be on the rank that needs most, then time. After `time_limit`
-    seconds the best plan known is returned; its certificate says how far from the best it may be.
-
-    `pins` fix choices beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.problem.pins` has the grammar). Raises MeshError
-    where an axis has no legal use (unless `allow_unused`) or the machine does not fit the mesh, PlanError where a phase lacks
-    a size or gives one that the graph does not have, where a pin matches nothing or cannot be satisfied, or where no plan
-    fits, InputError for a machine that cannot be read.
+    Raises MeshError if nothing can be split over an axis or the machine does not fit the mesh; PlanError if a phase lacks a size
+    or gives one that the graph does not have, a pin matches nothing or cannot be satisfied, or no plan fits in memory; and
+    InputError if an argument, a pin or a machine file cannot be read.
     """
     if not isinstance(model, Model | Graph):
-        raise InputError(f"{model!r} is no model", hint="Models come from unitp.load, graphs from unitp.Builder.")
+        raise InputError(f"{model!r} is not a model", hint="Models come from unitp.load, graphs from unitp.Builder.")
     graph = model.graph if isinstance(model, Model) else model
     chosen = [complete(graph, phase) for phase in phases or ()]
     if len({phase.name for phase in chosen}) < len(chosen):
-        raise PlanError(f"two phases have one name: {', '.join(phase.name for phase in chosen)}")
+        raise PlanError(
+            f"two phases have the same name: {', '.join(phase.name for phase in chosen)}",
+            hint="Give each phase a name of its own.",
+        )
     if memory_limit is not None and memory_limit < 1:
-        raise InputError(f"memory_limit is {memory_limit}, wanted is a number of bytes from 1 on")
+        raise InputError(f"memory_limit is {memory_limit}; it must be a number of bytes of at least 1")
     if time_limit is not None and not time_limit > 0:
-        raise InputError(f"time_limit is {time_limit}, wanted is a number of seconds above 0")
+        raise InputError(f"time_limit is {time_limit}; it must be a number of seconds above 0")
     found = machine if machine is None or isinstance(machine, Machine) else load_machine(machine)
     return plan_graph(
         graph,
@@ -70,7 +75,7 @@ def plan(
 
 
 def complete(graph: Graph, phase: Phase) -> Phase:
-    """A phase with what follows from its other sizes: all of the cache is live, the last position is taken, one candidate.
+    """Return a phase with default sizes added: `live` is all of the cache, `take` and `candidates` are 1.
 
     Raises PlanError for a size that the graph does not have, or that no dim can have.
     """

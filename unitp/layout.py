@@ -1,12 +1,12 @@
 """Who holds which part of a tensor: for every dim the axes that split it and one interval per flat coordinate over them.
 
     Split(("tp",), ((0, 5), (5, 9)))          9 heads over 2 ranks
-    Layout((None, split), partial=("dp",))    dim 1 split over tp; the value is a sum still to be taken over dp
+    Layout((None, split), partial=("dp",))    dim 1 split over tp; each rank along dp holds one term of a sum
 
-Intervals are monotone and leave no gap; they may be unequal, empty, or overlap (a cover: KV heads under split query
-heads). An axis that is in no dim and not in `partial` is replicated. A split without intervals is *open*: even over a
-size that is only known when a program is lowered (the batch); `bind` closes it. An overlapped row belongs to its
-first holder in the group of the collective at hand (`owned`).
+Intervals are monotone and leave no gap; they may be unequal, empty, or overlap (KV heads under split query heads). The tensor is
+replicated over an axis that is in no dim and not in `partial`. A split without intervals is *open*: it is even over a size that is
+known only when a program is lowered (the batch), and `bind` gives it intervals. A row in several intervals belongs to its first
+holder in the group of a collective (`owned`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ Reduction = Literal["sum", "max"]
 
 
 def cuts(parts: int, size: int, unit: int = 1) -> tuple[Interval, ...]:
-    """`parts` intervals over `size` rows in whole `unit`s; cut i of u units is `ceil(i*u/parts)`, so that cuts over two axes nest."""
+    """Return `parts` even intervals over `size` rows in whole `unit`s.
+
+    Edge i of u units is `ceil(i*u/parts)`, so that the intervals over two axes nest in those over the first.
+    """
     units = -(-size // unit)
     edges = [min(-(-i * units // parts) * unit, size) for i in range(parts + 1)]
     return tuple(itertools.pairwise(edges))
 
 
 class Split(msgspec.Struct, frozen=True, array_like=True):
-    """How one dim is split: `axes` major to minor and an interval per flat coordinate over them (none: open)."""
+    """How one dim is split: `axes`, major to minor, and one interval per flat coordinate over them (no intervals: open)."""
 
     axes: tuple[str, ...]
     intervals: tuple[Interval, ...] = ()
@@ -42,16 +45,16 @@ class Split(msgspec.Struct, frozen=True, array_like=True):
         return not self.intervals
 
     def bind(self, size: int, mesh: Mesh) -> Split:
-        """The split with its intervals written out, for a dim of `size` rows."""
+        """Return the split with its intervals, for a dim of `size` rows."""
         return Split(self.axes, cuts(mesh.count(self.axes), size)) if self.open else self
 
     def at(self, rank: int, mesh: Mesh) -> Interval:
-        """The interval that `rank` holds."""
+        """Return the interval that `rank` holds. The split must be bound."""
         return self.intervals[mesh.flat(rank, self.axes)]
 
     @property
     def covers(self) -> bool:
-        """Whether two coordinates hold the same row."""
+        """Whether intervals overlap: two coordinates hold the same row."""
         stop = 0
         for a, b in self.intervals:
             if b > a and a < stop:
@@ -65,7 +68,7 @@ class Split(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True):
-    """The layout of a tensor: a split or None per dim, and the axes over which it is partial (and how these reduce)."""
+    """The layout of a tensor: a split or None per dim, the axes over which it is partial, and the reduction that they need."""
 
     dims: tuple[Split | None, ...]
     partial: tuple[str, ...] = ()
@@ -73,18 +76,21 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def replicated(cls, rank: int) -> Layout:
+        """Return the layout of a tensor with `rank` dims that every rank of the mesh holds whole."""
         return cls((None,) * rank)
 
     def bind(self, shape: Sequence[int], mesh: Mesh) -> Layout:
+        """Return the layout with intervals in every split, for a tensor of global `shape`."""
         return Layout(
             tuple(s and s.bind(n, mesh) for s, n in zip(self.dims, shape, strict=True)), self.partial, self.reduction
         )
 
     def intervals(self, shape: Sequence[int], rank: int, mesh: Mesh) -> tuple[Interval, ...]:
-        """The part of a tensor of global `shape` that `rank` holds: an interval per dim."""
+        """Return the part of a tensor of global `shape` that `rank` holds: one interval per dim."""
         return tuple(s.at(rank, mesh) if s else (0, n) for s, n in zip(self.dims, shape, strict=True))
 
     def local_shape(self, shape: Sequence[int], rank: int, mesh: Mesh) -> tuple[int, ...]:
+        """Return the shape of the part that `rank` holds of a tensor of global `shape`."""
         return tuple(b - a for a, b in self.intervals(shape, rank, mesh))
 
     @property
@@ -93,9 +99,9 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
         return tuple(axis for s in self.dims if s for axis in s.axes)
 
     def problems(self, shape: Sequence[int], mesh: Mesh) -> list[str]:
-        """Everything that makes this no (bound) layout of a tensor of `shape` on `mesh`; empty when it is one."""
+        """Return everything that is wrong with this (bound) layout for a tensor of global `shape` on `mesh`; empty if nothing is."""
         if len(self.dims) != len(shape):
-            return [f"has {len(self.dims)} dims, the tensor {len(shape)}"]
+            return [f"has {len(self.dims)} dims, but the tensor has {len(shape)}"]
         found = []
         used = [*self.axes, *self.partial]
         for axis in sorted(set(used)):
@@ -129,17 +135,17 @@ def _split_problems(split: Split, size: int, mesh: Mesh) -> list[str]:
             found.append(f"interval {a}:{b} is not within 0:{size}")
         elif a < b:
             if a > stop:
-                found.append(f"rows {stop}:{a} are held by nobody")
+                found.append(f"no rank holds rows {stop}:{a}")
             if a < start or b < stop:
                 found.append(f"interval {a}:{b} is out of order")
             start, stop = a, b
     if not found and stop != size:
-        found.append(f"rows {stop}:{size} are held by nobody")
+        found.append(f"no rank holds rows {stop}:{size}")
     return found
 
 
 def owned(intervals: Sequence[Interval]) -> tuple[Interval, ...]:
-    """Of overlapping intervals in order, the rows that belong to each holder: a row belongs to its first holder."""
+    """Return the rows that belong to each holder of overlapping intervals: a row belongs to its first holder."""
     out, stop = [], None
     for a, b in intervals:
         if a == b:
@@ -152,6 +158,6 @@ def owned(intervals: Sequence[Interval]) -> tuple[Interval, ...]:
 
 
 def require(layout: Layout, shape: Sequence[int], mesh: Mesh, what: str) -> None:
-    """Raise PlanError with all problems of `layout` at once, naming `what`."""
+    """Raise one PlanError with all problems of `layout` for a tensor of global `shape`; `what` names the tensor."""
     if found := layout.problems(shape, mesh):
         raise PlanError(f"layout {layout} of {what} is wrong: " + "; ".join(found))

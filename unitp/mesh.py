@@ -16,12 +16,15 @@ from unitp.texts import cut, shortened
 MOST_RANKS = 1024
 MOST_AXES = 8
 DIGITS = 9
-"""The longest size that is read."""
+"""The most digits of a size in a text."""
 
 
 @dataclass(frozen=True, init=False)
 class Mesh:
-    """Named axes with their sizes, major to minor: `Mesh(dp=2, tp=3)`, or `Mesh.parse("dp=2,tp=3")`. `Mesh()` is one rank."""
+    """Named axes with their sizes, major to minor: `Mesh(dp=2, tp=3)`, or `Mesh.parse("dp=2,tp=3")`. `Mesh()` is one rank.
+
+    Raises MeshError for a name that is no identifier, a size that is no whole number from 1 on, or more than `MOST_RANKS` ranks.
+    """
 
     axes: tuple[tuple[str, int], ...]
 
@@ -43,11 +46,11 @@ class Mesh:
                     f"mesh axis {cut(name)} has size {shortened(size)}", hint=f"A mesh has at most {MOST_RANKS} ranks."
                 )
         if prod(size for _, size in self.axes) > MOST_RANKS:
-            raise MeshError(f"mesh {self} has more than {MOST_RANKS} ranks")
+            raise MeshError(f"mesh {self} has more than {MOST_RANKS} ranks", hint="Make its axes shorter.")
 
     @classmethod
     def parse(cls, text: str) -> Mesh:
-        """From `"dp=1,tp=2"`. Raises MeshError with the part that is wrong."""
+        """Return the mesh that a text such as `"dp=1,tp=2"` describes. Raises MeshError with the part that is wrong."""
         axes: dict[str, int] = {}
         for part in filter(None, text.replace(" ", "").split(",")):
             name, _, size = part.partition("=")
@@ -66,38 +69,39 @@ class Mesh:
 
     @cached_property
     def size(self) -> int:
-        """How many ranks there are."""
+        """The number of ranks."""
         return prod(size for _, size in self.axes)
 
     def axis_size(self, axis: str) -> int:
         return self.sizes[axis]
 
     def coords(self, rank: int) -> dict[str, int]:
-        """The coordinate of `rank` on every axis."""
+        """Return the coordinate of `rank` on every axis."""
         out: dict[str, int] = {}
         for name, size in reversed(self.axes):
             rank, out[name] = divmod(rank, size)
         return out
 
     def rank(self, coords: dict[str, int]) -> int:
+        """Return the rank with these coordinates, one for every axis."""
         number = 0
         for name, size in self.axes:
             number = number * size + coords[name]
         return number
 
     def flat(self, rank: int, axes: tuple[str, ...]) -> int:
-        """The flat coordinate of `rank` over `axes` (major to minor); 0 over no axes."""
+        """Return the flat coordinate of `rank` over `axes` (major to minor); 0 over no axes."""
         coords, number = self.coords(rank), 0
         for axis in axes:
             number = number * self.sizes[axis] + coords[axis]
         return number
 
     def count(self, axes: tuple[str, ...]) -> int:
-        """How many flat coordinates there are over `axes`."""
+        """Return the number of flat coordinates over `axes`."""
         return prod(self.sizes[axis] for axis in axes)
 
     def groups(self, axis: str) -> list[tuple[int, ...]]:
-        """The groups of `axis`: ranks that differ in this coordinate only, in its order."""
+        """Return the groups of `axis`: ranks that differ only in this coordinate, in its order."""
         found: dict[tuple[tuple[str, int], ...], list[int]] = {}
         for rank in range(self.size):
             rest = tuple((name, at) for name, at in self.coords(rank).items() if name != axis)
@@ -105,6 +109,7 @@ class Mesh:
         return [tuple(ranks) for ranks in found.values()]
 
     def group_of(self, rank: int, axis: str) -> tuple[int, ...]:
+        """Return the group of `axis` that `rank` is in."""
         return next(group for group in self.groups(axis) if rank in group)
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""The plan: who holds what, phase by phase, and what it should cost. A small, stable JSON file.
+"""The plan: which rank holds what in each phase, and what that should cost, as a value and as a small, stable JSON file.
 
-Parameters, states and nodes that depend on parameters alone are laid out once; activations per phase. A node's entry is the
-split of its factors (nodes that are not split are not listed); `values` holds the layouts of inputs and of values that
-several nodes read. Splits of the batch are open: they are bound to the size at hand when a program is lowered.
+Parameters, states and nodes that depend on parameters alone have one layout; activations have one per phase. A node's entry is the
+split of its factors (a node that is not split has no entry). `values` holds the layouts of inputs and of values that several nodes
+read. Splits of the batch are open: lowering a program binds them to its size.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ MOST_SIZE = 1 << 32
 """Of a dim of a phase. The memory that a program needs is counted with 64 bits."""
 MOST_WEIGHT = 1e12
 ANEW = "Make it anew with `unitp plan`."
+"""The hint for a plan file that cannot be used."""
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """One set of sizes, by symbol, and its weight in the objective: a planned call costs `weight` times its seconds."""
+    """One set of sizes, by symbol, and the weight of its seconds in the objective."""
 
     name: str
     sizes: dict[str, int]
@@ -46,7 +47,7 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class PhasePlan(msgspec.Struct, frozen=True):
-    """The choice for a phase: node -> factor -> split, value -> layout; `seconds` predicted for one call."""
+    """The choices for a phase: node -> factor -> split, and value -> layout. `seconds` are predicted for one call."""
 
     phase: Phase
     nodes: dict[str, dict[str, Split]] = {}
@@ -55,9 +56,9 @@ class PhasePlan(msgspec.Struct, frozen=True):
 
 
 class Unused(msgspec.Struct, frozen=True):
-    """An axis over which `phases` split nothing, and what the best plan costs in which they split all products over it.
+    """An axis over which `phases` split nothing, and the cost of the best plan in which they split all products over it.
 
-    `seconds`: of a call of each phase then.
+    objective_s, seconds   the objective, and the seconds of one call of each phase, under that plan
     """
 
     axis: str
@@ -67,17 +68,22 @@ class Unused(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """How good the plan is: objective and lower bound in seconds, their relative gap, what found it and how long that took.
+    """How good a plan is among those that satisfy `pins` and in which no rank needs more than `memory_limit` bytes.
 
-    `fastest_s`: the least objective that was found; plans within 0.1 % of it count as equal, and the one that holds least is
-    taken. `held_bytes` is what a rank holds of parameters, copies of them and states, the mean over ranks, and
-    `held_bound_bytes` what no such plan is below (0: not known). Plans that hold a parameter in several layouts are considered
-    where they are worth it (`unitp.planner.problem.one_layout`); `any_bound_s` is what none of these is below either (0: not known).
-
-    All are of plans that heed `pins`, the choices that a user fixed, and in which no rank needs more than `memory_limit` bytes.
-    `objective`: what was minimised, time or memory; of memory, `peak_bytes` is what the rank needs that needs most,
-    `bound_bytes` what no plan can be below, and the gap is theirs. `machine` is the hash of the cost model, `priced_on` what
-    of its numbers is not as the defaults are (`unitp.cost.record`).
+    objective_s        the sum over phases of weight times seconds
+    lower_bound_s      a lower bound on the objective of plans with one layout per parameter (`unitp.planner.problem.one_layout`)
+    any_bound_s        a lower bound even if parameters may have several layouts (0: unknown)
+    fastest_s          the least objective found; of the plans within 0.1 % of it, the one that holds fewest bytes is taken
+    gap                the relative gap to the lower bound (of bytes, if memory was minimised)
+    solver, elapsed_s  how the plan was found, and the seconds that took
+    machine            the hash of the cost model
+    priced_on          its numbers that differ from the defaults (`unitp.cost.record`)
+    objective          what was minimised: "time" or "memory"
+    peak_bytes         if memory was minimised, the bytes of the rank that needs most; else 0
+    bound_bytes        a lower bound on `peak_bytes` of every plan
+    held_bytes         bytes of parameters, copies of them and states that a rank holds, the mean over ranks
+    held_bound_bytes   a lower bound on `held_bytes` of every plan that is as fast (0: unknown)
+    unused             axes that phases leave unused, with the cost of using them
     """
 
     objective_s: float
@@ -100,7 +106,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`graph` is the hash of the graph that it was made for; other graphs are refused."""
+    """The layouts and splits of a model's graph on a mesh. `graph` is the hash of that graph; others are refused (`require`)."""
 
     graph: str
     mesh: Mesh
@@ -111,6 +117,7 @@ class Plan(msgspec.Struct, frozen=True):
     model: str = ""
 
     def phase(self, name: str) -> PhasePlan:
+        """Return the choices for a phase. Raises PlanError if the plan has no phase of this name."""
         for found in self.phases:
             if found.phase.name == name:
                 return found
@@ -142,7 +149,7 @@ class _PhaseFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Table:
-    """Names for splits (`tp[0:5 5:9]`), in order of appearance, and layouts written with them: `-,s1` or `-,-|sum:tp`."""
+    """Names the splits of a plan (`tp[0:5 5:9]`) in order of appearance, and writes layouts with them: `-,s1` or `-,-|sum:tp`."""
 
     def __init__(self) -> None:
         self.names: dict[Split, str] = {}
@@ -156,7 +163,7 @@ class _Table:
 
 
 def encode(plan: Plan) -> bytes:
-    """The plan as indented JSON."""
+    """Return the plan as indented JSON."""
     table = _Table()
     parameters = {name: table.layout(at) for name, at in plan.parameters.items()}
     states = {name: table.layout(at) for name, at in plan.states.items()}
@@ -188,7 +195,7 @@ def encode(plan: Plan) -> bytes:
 
 
 def save(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write the plan. Raises PlanError where that cannot be done, HostError where the disk is full."""
+    """Write a plan to a file. Raises PlanError if it cannot be written, and HostError if the disk is full."""
     with writing(path, "the plan", PlanError):
         Path(path).write_bytes(encode(plan))
 
@@ -247,7 +254,7 @@ def _restore(file: _File, where: str) -> Plan:
         for p in file.phases
     )
     if len({p.phase.name for p in phases}) < len(phases) or not phases:
-        raise PlanError(f"{where} has no phases, or two of one name")
+        raise PlanError(f"{where} has no phases, or two with the same name", hint=ANEW)
     return Plan(
         graph=file.graph,
         mesh=mesh,
@@ -277,10 +284,10 @@ def phase_problem(phase: Phase) -> str:
 
 
 def _split(text: str, mesh: Mesh, what: str) -> Split:
-    """A split from `tp[0:5 5:9]` or `dp[even]`. Raises PlanError where it is none, or none on this mesh."""
+    """Return the split that a text such as `tp[0:5 5:9]` or `dp[even]` describes. Raises PlanError if it is wrong on this mesh."""
     match = re.fullmatch(r"([^\[\]]+)\[(even|\d{1,15}:\d{1,15}(?: \d{1,15}:\d{1,15})*)\]", text)
     if match is None:
-        raise PlanError(f"{what} is no split; one is written AXIS[START:STOP ...]")
+        raise PlanError(f"{what} is not a split; write one as AXIS[START:STOP ...]")
     axes, inside = tuple(match[1].split("*")), match[2]
     pairs = [part.split(":") for part in inside.split()] if inside != "even" else []
     split = Split(axes, tuple((int(a), int(b)) for a, b in pairs))
@@ -293,7 +300,7 @@ def _split(text: str, mesh: Mesh, what: str) -> Split:
 
 
 def require(plan: Plan, graph: Graph) -> None:
-    """Raise PlanError where `plan` is not a plan for `graph`: made for another, or damaged. All problems at once."""
+    """Raise PlanError, with all problems at once, if `plan` was made for another graph than `graph`, or is damaged."""
     if plan.graph != graph.hash:
         raise PlanError(
             f"the plan was made for another graph ({plan.graph}{f', {plan.model}' if plan.model else ''}); "
@@ -313,7 +320,7 @@ def _problems(plan: Plan, graph: Graph) -> Iterator[str]:
         if name not in graph.types:
             yield f'there is no value "{name}"'
         elif len(layout.dims) != (dims := len(graph.types[name].shape)):
-            yield f"{name} has {dims} dims, its layout {len(layout.dims)}"
+            yield f"{name} has {dims} dims, but its layout has {len(layout.dims)}"
         else:
             pairs = zip(layout.dims, graph.types[name].shape, strict=True)
             yield from (f"{name}: {p}" for s, size in pairs if s for p in _size_problems(s, size))
@@ -326,7 +333,7 @@ def _problems(plan: Plan, graph: Graph) -> Iterator[str]:
 
 
 def _compare_names(what: str, planned: dict[str, Layout], known: list[str]) -> Iterator[str]:
-    yield from (f'it does not lay out {what} "{name}"' for name in known if name not in planned)
+    yield from (f'it has no layout for {what} "{name}"' for name in known if name not in planned)
     yield from (f'there is no {what} "{name}"' for name in planned if name not in known)
 
 
@@ -348,13 +355,13 @@ def _node_problems(name: str, node: Node | None, splits: dict[str, Split], graph
 
 
 def _size_problems(split: Split, size: int | str) -> Iterator[str]:
-    """What is wrong with a split of so many rows (a symbol: of any number)."""
+    """Yield what is wrong with a split of a dim of `size` rows (a symbol: any number)."""
     if isinstance(size, int) and not split.open and (stop := max(b for _, b in split.intervals)) != size:
-        yield f"{split} splits {stop} rows, there are {size}"
+        yield f"{split} splits {stop} rows, but there are {size}"
 
 
 def unsplit(graph: Graph, phases: Sequence[Phase]) -> Plan:
-    """The plan for one rank: nothing is split."""
+    """Return the plan for one rank, which splits nothing."""
     return Plan(
         graph=graph.hash,
         mesh=Mesh(),

@@ -129,7 +129,7 @@ def test_prices_of_another_machine_are_said() -> None:
 
 
 def test_an_unknown_name_is_an_error_with_what_is_near() -> None:
-    with pytest.raises(PlanError, match="is no tensor or operator of tiny") as caught:
+    with pytest.raises(PlanError, match="is not a tensor or operator of tiny") as caught:
         found().at("blk.0.fn_down.weight")
     assert 'Did you mean "blk.0' in caught.value.hint
 

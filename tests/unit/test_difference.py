@@ -76,29 +76,29 @@ def test_without_the_graph_layouts_and_seconds_are_compared() -> None:
     assert difference(planned(), planned()).same
 
 
-def test_unlike_meshes_machines_and_phases_are_said() -> None:
+def test_different_meshes_machines_and_phases_are_noted() -> None:
     a, b = planned(), planned(tp=3)
     found = difference(a, b, model().graph, model().graph)
-    assert any("unlike meshes (tp=2; tp=3)" in note for note in found.notes)
+    assert any("different meshes (tp=2; tp=3)" in note for note in found.notes)
     other = msgspec.structs.replace(b, certificate=msgspec.structs.replace(b.certificate, machine="other"))
-    assert any("unlike machines" in note for note in difference(a, other).notes)
+    assert any("different machines" in note for note in difference(a, other).notes)
     longer = unitp.plan(
         model(),
         Mesh(tp=2),
         [Phase("decode", {"batch": 1, "seq": 1, "cache": 64}), Phase("late", {"batch": 1, "seq": 1, "cache": 9})],
     )
     notes = " ".join(difference(a, longer, model().graph, model().graph).notes)
-    assert "phase decode has unlike sizes" in notes
+    assert "phase decode has different sizes" in notes
     assert "only the first has phase prefill" in notes
     assert "only the second has phase late" in notes
 
 
-def test_plans_of_unlike_graphs_are_compared_by_tensors_of_one_name() -> None:
+def test_plans_for_different_graphs_are_compared_by_tensor_names() -> None:
     deeper = tiny(msgspec.structs.replace(TINY, layers=3))
     b = unitp.plan(deeper, Mesh(tp=3))
     found = difference(planned(), b, model().graph, deeper.graph)
     assert {c.kind for c in found.changes} <= {"parameter", "state"}
-    assert any("unlike graphs" in note for note in found.notes)
+    assert any("different graphs" in note for note in found.notes)
     assert any(note.startswith("only in the second: blk.*") for note in found.notes)
     assert found.moves
 

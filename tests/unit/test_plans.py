@@ -150,18 +150,18 @@ def edited(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"schema": 3}, r"has plan schema 3, this unitp reads 2\n"),
+        ({"schema": 3}, r"has plan schema 3, but this unitp reads 2\n"),
         (
             {"schema": 1},
-            "has plan schema 1, this unitp reads 2: in its objective, bound and gap, every byte held had a price",
+            "has plan schema 1, but this unitp reads 2: in its objective, bound and gap, every byte held had a price",
         ),
         ({"more": 1}, "unknown field `more`"),
         ({"mesh": {"tp": 0}}, "mesh axis tp has size 0"),
         ({"mesh": {"self": 2}}, "names an axis that is not on the mesh"),
         ({"splits": {}}, r'names split "s\d", which its table does not have'),
-        ({"splits": {"s1": "tp[0:5 6:9]"}}, r'split s1, "tp\[0:5 6:9\]", is wrong .* rows 5:6 are held by nobody'),
+        ({"splits": {"s1": "tp[0:5 6:9]"}}, r'split s1, "tp\[0:5 6:9\]", is wrong .* no rank holds rows 5:6'),
         ({"splits": {"s1": "tp[0:5]"}}, "1 intervals for 2 coordinates"),
-        ({"splits": {"s1": "tp 0:5"}}, "is no split"),
+        ({"splits": {"s1": "tp 0:5"}}, "is not a split"),
         ({"states": {"past_key_0": "-,-,-,-|sum:pp"}}, "is not a layout on the mesh"),
         ({"states": {"past_key_0": "-,-,-,-|mean:tp"}}, "is not a layout on the mesh"),
         ({"phases": []}, "has no phases"),
@@ -195,9 +195,9 @@ def test_all_damage_is_told_at_once() -> None:
     with pytest.raises(PlanError) as caught:
         plans.require(damaged, graph)
     text = str(caught.value)
-    assert 'it does not lay out parameter "output_norm.weight"' in text
-    assert "blk.0.attn_q.weight: tp[0:5 5:9] splits 9 rows, there are 72" in text
-    assert "logits has 3 dims, its layout 0" in text
+    assert 'it has no layout for parameter "output_norm.weight"' in text
+    assert "blk.0.attn_q.weight: tp[0:5 5:9] splits 9 rows, but there are 72" in text
+    assert "logits has 3 dims, but its layout has 0" in text
     assert f'node {node} has no factor "q"' in text
     assert 'there is no node "nowhere"' in text
 
@@ -220,7 +220,7 @@ def test_phases_are_completed_and_checked() -> None:
         unitp.plan(model, phases=[Phase("decode", {"batch": 1, "seq": 1, "cache": 64, "weigth": 2})])
     with pytest.raises(PlanError, match="phase decode gives no size for seq"):
         unitp.plan(model, phases=[Phase("decode", {"batch": 1, "cache": 64})])
-    with pytest.raises(PlanError, match="two phases have one name"):
+    with pytest.raises(PlanError, match="two phases have the same name"):
         unitp.plan(model, phases=[Phase("a", {"batch": 1, "seq": 1, "cache": 64})] * 2)
 
 

@@ -1,15 +1,15 @@
-"""What a plan could have done instead: at every place all choices, what they cost there, and what they would cost in the end.
+"""What a plan could have chosen instead: all choices of every operator and tensor, with their local cost and their total cost.
 
-    own      the operator's work
-    in, out  converting what it reads, and what it makes, its neighbours being as the plan has them
-    total    the objective if this choice were forced and all else planned fastest for it (`unitp.planner.solve.marginals`)
-    regret   total - that of the fastest plan: what the choice would cost downstream too
-    held     bytes that a rank then holds, the mean over ranks; of plans as fast, those of the one that holds least
+    own      seconds of the operator's work
+    in, out  seconds of converting what it reads, and what it produces, with its neighbours as in the plan
+    total    the objective if this choice is forced and everything else is planned fastest for it (`unitp.planner.solve.marginals`)
+    regret   total - the objective of the fastest plan: what the choice costs everywhere
+    held     bytes that a rank holds under that plan, the mean over ranks; of equally fast plans, the one that holds fewest
 
-All but the last are pure time. The plan may be up to 0.1 % slower than the fastest one, where it holds less: what it chose has
-a regret then, too. Totals are exact where the plan could be found exactly, but for conversions that several readers share: these
-are counted once in a total, and not looked for. Else parameters and caches stay as they are (`exact` is False).
-Pins hold for the rest of the plan; at the place asked about they are lifted, so that their price is seen.
+The plan may be up to 0.1 % slower than the fastest one if it holds fewer bytes; then its own choices have a regret, too. Totals are
+exact if the plan could be found exactly, except that the search does not look for conversions that several readers share (a total
+counts them once). Otherwise the layouts of parameters and states stay as in the plan (`exact` is False). Pins hold for the rest of
+the plan; at the place asked about they are lifted, which shows what they cost.
 """
 
 from __future__ import annotations
@@ -41,18 +41,22 @@ from unitp.planner.solve.marginals import Marginals, MarginalsGiven
 from unitp.plans import Plan, Unused, require
 
 ROUNDING = 1e-9
-"""Of the objective: differences below are none."""
+"""Differences below this fraction of the objective count as zero."""
 
 TIE = 1e-10
-"""Of the objective: what all bytes that the plan holds cost together, so that of plans as fast the one that holds least is told."""
+"""The price of all bytes that the plan holds, as a fraction of the objective: of equally fast plans, the one that holds least wins."""
 
 
 class Alternative(msgspec.Struct, frozen=True):
-    """One choice at a place. Seconds own, in and out are of one call; total and regret are of the objective (inf: impossible).
+    """One choice at a place.
 
-    `held_bytes`: what a rank holds if it were forced, the mean over ranks.
-    `pin` is the choice in the grammar of pins; `phases` the seconds of a call of each phase if it were forced; `others` how
-    many choices elsewhere the best plan with it makes otherwise.
+    pin                    the choice in the grammar of pins
+    pinned_out             a pin of the plan forbids it
+    own_s, in_s, out_s     seconds of one call
+    total_s, regret_s      parts of the objective, in weighted seconds (inf: impossible)
+    held_bytes             bytes that a rank holds if the choice is forced, the mean over ranks
+    phases                 seconds of a call of each phase if it is forced
+    others                 the number of choices elsewhere that the best plan with it makes differently
     """
 
     choice: str
@@ -70,7 +74,7 @@ class Alternative(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A choice of the plan, and how many like it there are (`names`). `phase` "": one choice for all phases."""
+    """A variable of the plan with its alternatives; `names` are all tensors or operators with the same. `phase` "": all phases."""
 
     what: str
     kind: str
@@ -80,7 +84,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What places of one label cost in one call of a phase: their work and the conversions of what they read."""
+    """The seconds of places with one label in one call of a phase: their work, and the conversions of what they read."""
 
     what: str
     phase: str
@@ -90,7 +94,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Contested(msgspec.Struct, frozen=True):
-    """A choice that another comes near: what the nearest one would cost the objective."""
+    """A choice, its best alternative (`instead`), and what that would add to the objective (`regret_s`)."""
 
     what: str
     kind: str
@@ -103,10 +107,12 @@ class Contested(msgspec.Struct, frozen=True):
 
 
 class Alternatives:
-    """The planning problem of a plan, with the plan's own choice in it.
+    """The planning problem of a plan, with the plan's own choices.
 
-    `machine`: whose prices are told, and whose cuts are alternatives too; default: the one that the plan was priced on.
-    Raises PlanError where the plan is not of this graph, or chose what this planner would not consider.
+    machine   the machine to price on, by default that of the plan; its weighted splits are alternatives as well
+
+    Raises PlanError if the plan is not for this graph or has a choice that this planner does not consider, and MeshError if the
+    machine does not fit the plan's mesh.
     """
 
     def __init__(self, plan: Plan, graph: Graph, machine: Machine | None = None) -> None:
@@ -139,7 +145,7 @@ class Alternatives:
 
     @property
     def same_prices(self) -> bool:
-        """Whether the plan was priced on the same machine."""
+        """Whether the plan was priced on this machine."""
         return self.plan.certificate.machine in ("", self.machine.hash)
 
     @cached_property
@@ -148,7 +154,7 @@ class Alternatives:
 
     @cached_property
     def fastest(self) -> float:
-        """The objective of the fastest plan."""
+        """The objective of the fastest plan known, in weighted seconds."""
         return min(self.objective, self.problem.value(self.marginals.least()))
 
     @property
@@ -156,9 +162,9 @@ class Alternatives:
         return isinstance(self.marginals, Marginals)
 
     def at(self, name: str) -> list[Place]:
-        """The places that a name or pattern means: tensors, operators, and operators that read such a parameter or cache.
+        """Return the places that match a name or pattern: tensors, operators, and operators that read a matching parameter or state.
 
-        Raises PlanError where there is none.
+        Raises PlanError if nothing matches.
         """
         wanted = {node.name for root, node in readers(self.graph, self.problem.static) if matches(name, root)}
         numbers = [
@@ -170,7 +176,7 @@ class Alternatives:
             known = [*self.graph.types, *(n.name for n in self.graph.nodes)]
             near = did_you_mean(name, known)
             hint = near if near.startswith("Did") else "`unitp program` lists the operators, `unitp show` the weights."
-            raise PlanError(f'"{name}" is no tensor or operator of {self.graph.name}', hint=hint)
+            raise PlanError(f'"{name}" is not a tensor or operator of {self.graph.name}', hint=hint)
         alike: dict[object, list[int]] = {}
         for i in numbers:
             regrets = np.round(self.marginals[i] / self.objective, 9)
@@ -179,7 +185,7 @@ class Alternatives:
         return [self._place(found) for found in alike.values()]
 
     def expensive(self, most: int = 10) -> list[Cost]:
-        """The places where a call of a phase spends most, by phase."""
+        """Return the places in which a call spends the most time, at most `most` for each phase."""
         sums: dict[tuple[str, str], list[float]] = {}
         weights = {p.name: p.weight or 1.0 for p in self.problem.phases}
         for i, variable in enumerate(self.problem.variables):
@@ -195,7 +201,7 @@ class Alternatives:
         return [c for phase in weights for c in [f for f in found if f.phase == phase][:most]]
 
     def contested(self, most: int = 10) -> list[Contested]:
-        """The choices that another comes nearest to, free ones (no regret at all) left out."""
+        """Return the choices whose best alternative has the least regret, without those whose alternative costs nothing."""
         alike: dict[tuple[str, str, str, str, str, float], list[int]] = {}
         tiny = ROUNDING * self.objective
         given = isinstance(self.marginals, MarginalsGiven)
@@ -224,7 +230,7 @@ class Alternatives:
         return sorted(made, key=lambda c: c.regret_s)
 
     def left_whole(self) -> tuple[Unused, ...]:
-        """What the best plans cost in which every product is split over an axis, where this one does not split all of them."""
+        """Return, for each axis over which a phase does not split all products, the cost of the best plan that does."""
         return unused(self.problem, self.choice, instead(self.problem), partly=True)
 
     def label(self, number: int) -> str:
@@ -236,11 +242,11 @@ class Alternatives:
         return pattern(variable.name)
 
     def _total(self, number: int, choice: Sequence[int]) -> float:
-        """What a choice of all variables costs in which a pin of this one does not count."""
+        """Return the objective of a choice of all variables, with the pins of variable `number` lifted."""
         return self.problem.value(choice, {number: self.free[number]})
 
     def _regret(self, total: float) -> float:
-        """What a total is above that of the fastest plan; nothing where that is a matter of rounding."""
+        """Return the difference of a total to the objective of the fastest plan; 0 if it is only rounding."""
         regret = total - self.fastest
         return 0.0 if abs(regret) < ROUNDING * self.objective else regret
 
@@ -255,7 +261,7 @@ class Alternatives:
             return MarginalsGiven(unary, pairs, blocks, self.choice)
 
     def _costs(self, number: int, *, called: bool = False) -> tuple[Table, Table, Table]:
-        """Own, in and out of every choice of a variable, as parts of the objective; `called`: without what is done at load."""
+        """Return own, in and out of every choice of a variable, in weighted seconds; `called`: without what is done at load."""
         into, out = np.zeros_like(self.free[number]), np.zeros_like(self.free[number])
         for other, reads, table in self.edges[number]:
             if called and self.problem.is_fixed(other):
@@ -265,7 +271,7 @@ class Alternatives:
         return self.free[number], into, out
 
     def _place(self, numbers: Sequence[int]) -> Place:
-        """The alternatives of the first of equal places."""
+        """Return the alternatives of equal places, computed for the first of them."""
         number = numbers[0]
         variable, problem = self.problem.variables[number], self.problem
         pinned = np.isinf(problem.unary[number]) & np.isfinite(self.free[number])
@@ -307,7 +313,7 @@ class Alternatives:
 
 
 def choice_of(problem: Problem, plan: Plan) -> list[int]:
-    """The choice of every variable that a plan means. Raises PlanError naming what the planner has no candidate for."""
+    """Return the choice of every variable that a plan stands for. Raises PlanError if the planner has no such candidate."""
     phases = {p.phase.name: p for p in plan.phases}
     choice: list[int] = []
     strange = []
@@ -334,7 +340,7 @@ def choice_of(problem: Problem, plan: Plan) -> list[int]:
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise PlanError(
             f"the plan splits {', '.join(strange[:3])}{more} in a way that this planner does not consider",
-            hint="It was edited, or made by another version or with other roles: plan anew with `unitp plan`.",
+            hint="The plan was edited, or made by another version or with other roles: plan anew with `unitp plan`.",
         )
     for number, variable in enumerate(problem.variables):
         if (
@@ -346,7 +352,7 @@ def choice_of(problem: Problem, plan: Plan) -> list[int]:
 
 
 def _best_copies(problem: Problem, choice: Sequence[int], number: int) -> int:
-    """The choice of the same layout whose copies cost least, its neighbours being as they are."""
+    """Return the choice with the same layout whose copies cost least, with neighbours as in the plan."""
     variable, own = problem.variables[number], problem.unary[number].copy()
     for (a, b), table in problem.pairs.items():
         if number in (a, b):
@@ -357,7 +363,7 @@ def _best_copies(problem: Problem, choice: Sequence[int], number: int) -> int:
 
 
 def choice_text(variable: Variable, number: int) -> str:
-    """A choice in few words: `k over tp[0:768 768:1536]`, `dim 1 over tp[0:2 1:3]`, `whole`, `replicated`."""
+    """Return a choice in a few words: `k over tp[0:768 768:1536]`, `dim 1 over tp[0:2 1:3]`, `whole`, `replicated`."""
     if variable.assignments:
         return ", ".join(f"{factor} over {split}" for factor, split in variable.assignments[number]) or "whole"
     layout = variable.layouts[number]
@@ -367,7 +373,7 @@ def choice_text(variable: Variable, number: int) -> str:
 
 
 def pin_text(problem: Problem, variable: Variable, number: int) -> str:
-    """The layouts that a choice means, as pins write them."""
+    """Return the layouts of a choice, in the grammar of pins."""
     if not variable.assignments:
         return written(variable.layouts[number])
     node = next(n for n in problem.graph.nodes if n.name == variable.name)
@@ -384,7 +390,7 @@ def pin_text(problem: Problem, variable: Variable, number: int) -> str:
 
 
 def _edges(problem: Problem) -> list[list[tuple[int, bool, Table]]]:
-    """For every variable its neighbours: (number, whether it reads from that one, table with its own choices first)."""
+    """Return the neighbours of every variable: (number, whether it reads from that one, table with its own choices as dim 0)."""
     order = {node.name: at for at, node in enumerate(problem.graph.nodes)}
     made = {value: order[n.name] for n in problem.graph.nodes for value in n.outputs}
 
@@ -404,10 +410,10 @@ def _edges(problem: Problem) -> list[list[tuple[int, bool, Table]]]:
 
 
 def machine_note(found: Alternatives) -> str:
-    """What a reader must know where prices are not those of the plan; empty where they are."""
+    """Return a note for the reader if prices are of another machine than the plan's; empty if they are not."""
     if found.same_prices:
         return ""
     return (
-        f"The plan was priced on machine {found.plan.certificate.machine}, these prices are of {found.machine.hash}: "
+        f"The plan was priced on machine {found.plan.certificate.machine}, but these prices are of machine {found.machine.hash}: "
         "costs are compared on the latter."
     )

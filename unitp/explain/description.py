@@ -1,4 +1,4 @@
-"""A plan in words and numbers: what is split how, over which ranks, what moves in each phase, and what it should cost."""
+"""A plan in words and numbers: how tensors are split, over which ranks, what each phase communicates, and the predicted cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unitp.program.objective import objective, predicted_seconds
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """Tensors of one layout: a name (numbers replaced by *), how many they are, and the layout in words."""
+    """Tensors with one layout: their name with numbers replaced by `*`, how many they are, and the layout in words."""
 
     what: str
     count: int
@@ -33,7 +33,7 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Collectives of one kind in one call of a phase. `bytes`: given by the rank that gives most."""
+    """Collectives of one kind over one axis in one call of a phase. `bytes`: the input of the rank whose input is largest."""
 
     phase: str
     kind: str
@@ -43,7 +43,7 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Whole(msgspec.Struct, frozen=True):
-    """Products of a phase, of `of` in all, that are not split over an axis although the phase splits others over it."""
+    """Products (`count` of `of`) that a phase does not split over an axis, although it splits others over it."""
 
     phase: str
     axis: str
@@ -53,10 +53,13 @@ class Whole(msgspec.Struct, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """`machine`: that objective and seconds are of, "" for the default one; `repriced`: it is not the one that was planned for.
+    """What a plan decides and costs.
 
-    `devices`: its classes and their ranks, where it has several. `memory`: what each rank needs to run all phases with all
-    outputs.
+    machine    the machine that objective and seconds are of; "" for the default one
+    repriced   it is not the machine that was planned for
+    devices    the ranks of each device class, if there are several classes
+    groups     by axis, the ranks that communicate
+    memory     what each rank needs to run all phases with all outputs
     """
 
     mesh: str
@@ -75,7 +78,10 @@ class Description(msgspec.Struct, frozen=True):
 
 
 def describe(plan: Plan, graph: Graph | None = None, machine: Machine | None = None) -> Description:
-    """What a plan decides; with its graph, also what moves in each phase; with both, priced on another machine."""
+    """Return what a plan decides; given its graph, also what each phase communicates, and the prices of another machine.
+
+    Raises MeshError if the machine does not fit the plan's mesh.
+    """
     priced_on = machine or planned_machine(plan)
     another = graph is not None and priced_on.hash != plan.certificate.machine and machine is not None
     if graph and another:
@@ -113,7 +119,10 @@ def _whole(plan: Plan, graph: Graph) -> list[Whole]:
 
 
 def repriced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
-    """The same plan with the costs of another machine, from the programs that it means. Its bound is not known there."""
+    """Return the same plan with the costs of its programs on another machine. The lower bound stays that of the old machine.
+
+    Raises MeshError if the machine does not fit the plan's mesh.
+    """
     machine.require_fits(plan.mesh)
     programs = [lower(graph, plan, p.phase.name) for p in plan.phases]
     seconds = [predicted_seconds(program, machine) for program in programs]
@@ -129,7 +138,7 @@ def repriced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
 
 
 def devices(machine: Machine, mesh: Mesh) -> dict[str, list[int]]:
-    """The device classes of a machine and which ranks of a mesh are of each; empty where all are of one."""
+    """Return the ranks of each device class of a machine; empty if all ranks are of one class."""
     found: dict[str, list[int]] = {}
     for rank in range(mesh.size):
         found.setdefault(machine.class_of(rank), []).append(rank)
@@ -137,7 +146,7 @@ def devices(machine: Machine, mesh: Mesh) -> dict[str, list[int]]:
 
 
 def devices_text(classes: Mapping[str, Sequence[int]]) -> str:
-    """`fast: ranks 0-3; slow: ranks 4-6, 8`."""
+    """Return device classes as text: `fast: ranks 0-3; slow: ranks 4-6, 8`."""
     parts = []
     for name, numbers in classes.items():
         runs: list[list[int]] = []
@@ -152,13 +161,13 @@ def devices_text(classes: Mapping[str, Sequence[int]]) -> str:
 
 
 def light_outputs(graph: Graph) -> tuple[str, ...]:
-    """What generation asks of a language model (candidates, not logits); all outputs of any other graph."""
+    """Return the outputs that generation asks of a language model (candidates, not logits), or all outputs of another graph."""
     candidates = tuple(name for name in graph.outputs if name.startswith("top_"))
     return candidates or graph.outputs
 
 
 def moved(program: Program) -> list[Moved]:
-    """The collectives of a call of a program (not what moves once, at load), counted by kind and axis."""
+    """Return the collectives of a call of a program, counted by kind and axis, without those that run once, at load."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
     largest: dict[Value, int] = {}  # layers are alike, and ranks are many
@@ -183,7 +192,7 @@ def _placed(layouts: Iterable[tuple[str, Layout]]) -> list[Placed]:
 
 
 def words(layout: Layout) -> str:
-    """`dim 1 over tp: 0:320 320:576`, or `replicated`."""
+    """Return a layout as text: `dim 1 over tp: 0:320 320:576`, or `replicated`."""
     splits = []
     for dim, split in enumerate(layout.dims):
         if split is not None:
@@ -195,7 +204,7 @@ def words(layout: Layout) -> str:
 
 
 def ranks(mesh: Mesh) -> str:
-    """Which ranks work together: `tp: (0 1) (2 3)`; of many, the first and the last."""
+    """Return the groups of each axis as text: `tp: (0 1) (2 3)`; of many, the first ones and the last."""
     parts = []
     for axis, size in mesh.axes:
         if size > 1:

@@ -1,7 +1,7 @@
-"""What differs between two plans: layouts, what moves, and what they should cost, with one line for all layers alike.
+"""How two plans differ: in layouts, communication and predicted cost, with one line for all equal layers.
 
-Plans of one graph are compared place by place; of unlike graphs, only tensors of one name, and what moves. Plans that have
-no tensor in common are refused.
+Plans for the same graph are compared in full. Plans for different graphs are compared by tensors with the same name and by
+communication. Plans that have no tensor name in common are refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """Places of one label that plan `a` lays out or splits otherwise than plan `b`. `phase` "": in all phases."""
+    """Tensors or operators of one label whose layout or split differs between plans `a` and `b`. `phase` "": all phases."""
 
     what: str
     kind: str
@@ -36,7 +36,7 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class MovedBoth(msgspec.Struct, frozen=True):
-    """Collectives of one kind over one axis, in one call of a phase of each plan, and their bytes."""
+    """The count and bytes of collectives of one kind over one axis, in one call of a phase, in each plan."""
 
     phase: str
     kind: str
@@ -48,7 +48,7 @@ class MovedBoth(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """A number of each plan."""
+    """One number of each plan."""
 
     what: str
     a: float
@@ -56,9 +56,11 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """`seconds`: of the objective and of one call of each phase; `memory`: bytes of the rank that needs most, by phase.
+    """How two plans differ.
 
-    `notes` say what could not be compared, and why.
+    seconds   of the objective, and of one call of each phase
+    memory    by phase, the bytes of the rank that needs most
+    notes     what could not be compared, and why
     """
 
     same: bool
@@ -72,21 +74,24 @@ class Difference(msgspec.Struct, frozen=True):
 def difference(
     a: Plan, b: Plan, graph_a: Graph | None = None, graph_b: Graph | None = None, machine: Machine | None = None
 ) -> Difference:
-    """What differs from `a` to `b`. What moves, and memory, is told where the graphs are given.
+    """Return how `a` and `b` differ; communication and memory only if both graphs are given.
 
-    With `machine` (and both graphs), both are priced on it. Raises PlanError where the plans have no tensor in common.
+    machine   price both plans on it, which takes both graphs
+
+    Raises PlanError if the plans have no tensor name in common or `machine` is given without graphs, and MeshError if the machine
+    does not fit a mesh.
     """
     if machine is not None:
         if graph_a is None or graph_b is None:
             raise PlanError(
-                "prices on another machine need the models", hint="Say where the model is with --model MODEL."
+                "pricing plans on another machine needs their models", hint="Say where the model is with --model MODEL."
             )
         a, b = repriced(a, graph_a, machine), repriced(b, graph_b, machine)
     one_graph = a.graph == b.graph
     if not one_graph and not {*a.parameters, *a.states} & {*b.parameters, *b.states}:
         raise PlanError(
             f"the plans cannot be compared: one is for {_model(a)}, the other for {_model(b)}, "
-            "and these have no weight or cache of one name",
+            "and these have no weight or cache with the same name",
             hint="Compare plans of one model, or of models whose weights have the same names.",
         )
     phases = [p.phase.name for p in a.phases if p.phase.name in {q.phase.name for q in b.phases}]
@@ -98,7 +103,7 @@ def difference(
     notes = list(_notes(a, b))
     same = not changes and not notes
     if graph_a is None or graph_b is None:
-        notes.append("what moves and memory are compared where the model is known (--model)")
+        notes.append("communication and memory are compared only if the model is given (--model)")
     return Difference(same, changes, moves, seconds, memory, notes)
 
 
@@ -108,7 +113,7 @@ def _changes(a: Plan, b: Plan, phases: list[str], places: Places | None) -> Iter
     yield from _unlike("state", "", a.states, b.states, words, label)
     for name in phases if a.graph == b.graph else ():
         one, other = a.phase(name), b.phase(name)
-        # what a plan does not list is not split: an operator is done whole, an input or value is as its operator leaves it
+        # a plan lists only what is split: another operator runs whole, another value has the layout that its operator produces
         yield from _unlike(
             "operator", name, _both(one.nodes, other.nodes, {}), _both(other.nodes, one.nodes, {}), _factors, label
         )
@@ -154,14 +159,14 @@ def _programs(
 
 def _notes(a: Plan, b: Plan) -> Iterator[str]:
     if a.graph != b.graph:
-        yield f"the plans are for unlike graphs ({_model(a)}, {_model(b)}): only tensors of one name are compared"
+        yield f"the plans are for different graphs ({_model(a)}, {_model(b)}): only tensors with the same name are compared"
         for one, other, which in ((a, b, "first"), (b, a, "second")):
             if alone := sorted(map(pattern, {*one.parameters, *one.states} - {*other.parameters, *other.states})):
                 yield f"only in the {which}: {', '.join(dict.fromkeys(alone))}"
     if a.mesh != b.mesh:
-        yield f"the plans are for unlike meshes ({a.mesh}; {b.mesh}): bounds differ where ranks do"
+        yield f"the plans are for different meshes ({a.mesh}; {b.mesh}): intervals differ if the number of ranks does"
     if a.certificate.machine != b.certificate.machine:
-        yield "the plans were priced on unlike machines: their seconds are not comparable"
+        yield "the plans were priced on different machines: their seconds are not comparable"
     if a.certificate.pins != b.certificate.pins:
         yield f"pins of the first: {_pins(a)}; of the second: {_pins(b)}"
     sizes = [{p.phase.name: p.phase for p in plan.phases} for plan in (a, b)]
@@ -169,7 +174,7 @@ def _notes(a: Plan, b: Plan) -> Iterator[str]:
         if name not in sizes[0] or name not in sizes[1]:
             yield f"only the {'first' if name in sizes[0] else 'second'} has phase {name}"
         elif sizes[0][name] != sizes[1][name]:
-            yield f"phase {name} has unlike sizes or weights: its seconds are not comparable"
+            yield f"phase {name} has different sizes or weights: its seconds are not comparable"
 
 
 def _pins(plan: Plan) -> str:

@@ -1,8 +1,8 @@
-"""Names for places of a graph that thirty equal layers share, so that reports have one line for all of them.
+"""Labels that equal places of all layers share, so that a report has one line for thirty layers.
 
 blk.7.ffn_down.weight      -> blk.*.ffn_down.weight
-matmul_279                 -> MatMul blk.*.ffn_down.weight        an operator is known by the parameter that it alone reads,
-swish_274                  -> Swish after blk.*.ffn_gate.weight   else by the one before it
+matmul_279                 -> MatMul blk.*.ffn_down.weight        an operator is labelled by the parameter that it alone reads,
+swish_274                  -> Swish after blk.*.ffn_gate.weight   else by that of the latest operator before it
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from unitp.graph.values import Node
 
 
 def pattern(name: str) -> str:
-    """A name with its numbers replaced by `*`."""
+    """Return a name with its numbers replaced by `*`."""
     return re.sub(r"\d+", "*", name)
 
 
 def layer_of(name: str) -> int | None:
-    """The first number in a parameter's dotted name, which counts layers; None where there is none."""
+    """Return the first number in a parameter's dotted name, which is that of its layer; None if it has no number."""
     match = re.search(r"(?:^|\.)(\d+)\.", name)
     return int(match[1]) if match else None
 
 
 class Places:
-    """What stands where in a graph."""
+    """The labels and layers of a graph's operators and tensors."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -35,21 +35,21 @@ class Places:
         self._order = {node.name: number for number, node in enumerate(graph.nodes)}
 
     def label(self, name: str) -> str:
-        """The label of a value or of the operator that makes it; parameters, inputs and caches keep their pattern."""
+        """Return the label of a tensor: that of the operator that produces it, or its own pattern if none does."""
         return self.of(self.producer[name]) if name in self.producer else pattern(name)
 
     def of(self, node: Node) -> str:
-        """The label of an operator."""
+        """Return the label of an operator."""
         return self._labels[node.name]
 
     def layer(self, node: Node) -> int | None:
-        """The layer that an operator belongs to, by the parameter that labels it."""
+        """Return the layer of the parameter that labels an operator, or None."""
         home = self._homes[node.name]
         return layer_of(home) if home else None
 
     @cached_property
     def static(self) -> dict[str, str]:
-        """The values that follow from parameters alone, and the parameter that each follows from first."""
+        """The values that depend on parameters alone, each with the first of those parameters."""
         found = {p.name: p.name for p in self.graph.parameters}
         for node in self.graph.nodes:
             roots = [found.get(name) for name in node.inputs if name]
@@ -59,7 +59,7 @@ class Places:
 
     @cached_property
     def _own(self) -> dict[str, str]:
-        """The parameter that an operator alone (or one of two: a tied embedding) reads, by the operator's name."""
+        """By operator name, the parameter that only this operator reads (or this and one other: a tied embedding)."""
         read = {n.name: [self.static[i] for i in n.inputs if i in self.static] for n in self.graph.nodes}
         users = Counter(root for n in self.graph.nodes if n.name not in self.static for root in set(read[n.name]))
         return {
@@ -70,7 +70,7 @@ class Places:
 
     @cached_property
     def _homes(self) -> dict[str, str]:
-        """The parameter by which an operator is known: its own, or that of the latest operator before it."""
+        """By operator name, the parameter that labels it: its own, or that of the latest operator before it."""
         found: dict[str, str] = {}
         for node in self.graph.nodes:
             before = [self.producer[n].name for n in node.inputs if n in self.producer and n not in self.static]
