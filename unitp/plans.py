@@ -212,7 +212,7 @@ def decode(data: bytes, where: str = "plan") -> Plan:
         raise PlanError(f"{where} is not a plan", hint=ANEW)
     if (schema := head["schema"]) != SCHEMA:
         why = f": {OLDER[schema]}" if isinstance(schema, int) and schema in OLDER else ""
-        raise PlanError(f"{where} has plan schema {shortened(schema)}, this unitp reads {SCHEMA}{why}", hint=ANEW)
+        raise PlanError(f"{where} has plan schema {shortened(schema)}, but this unitp reads {SCHEMA}{why}", hint=ANEW)
     try:
         file = msgspec.convert(head, _File)
     except msgspec.ValidationError as error:
