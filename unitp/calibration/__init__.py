@@ -1,8 +1,8 @@
-"""Measuring a machine through unitp's own sessions, so that what engines add to their frameworks is in the numbers.
+"""Measuring a machine through unitp's own sessions, so that the numbers include the overhead of its engines.
 
-`calibrate` starts, for one rank and for `ranks` of them, a session on the graph of `parts`, times its outputs (`timing`), makes
-a device and a link of them (`assemble`, by the fits of `unitp.calibration.fits`), and then lets a small decoder run (`layers`).
-It lives here, and not in `unitp.cost`, because whatever starts sessions stands above the runtime.
+For one rank, and for `ranks` at once, `calibrate` starts a session on the graph of `probes`, times its outputs (`timing`), derives a
+device and a link from them (`assemble`, by the fits of `fits`), and then runs a small decoder (`layers`). This room is above
+`session`, since it starts sessions; `unitp.cost` is below.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ from unitp.errors import InputError
 from unitp.session.launch import launch
 
 Tell = Callable[[str, float], None]
-"""Is told what is being done, and how much of all is done (0 to 1)."""
+"""A function that receives what is being done and the fraction of the whole that is done (0 to 1)."""
 
 NAME = "cpu"
+"""The name of the device class in the machine."""
 BUDGET_S = {False: 16.0, True: 1.0}
-"""Seconds of measuring per session, without and with `quick`; twice as many with several ranks."""
+"""Seconds of measuring per session, without and with `quick`; twice that with several ranks."""
 LAYER_ROUNDS = {False: 6, True: 1}
+"""Rounds of the decoder, without and with `quick`."""
 
 
 class Calibrated(msgspec.Struct, frozen=True):
-    """A machine, and its file with a note on how each number was got."""
+    """A machine, and the text of its file with a comment on how each number was measured."""
 
     machine: Machine
     text: str
@@ -56,7 +58,11 @@ def calibrate(
 ) -> Calibrated:
     """Measure this host with a backend: one rank alone, and `ranks` that work at once.
 
-    `quick`: fewer shapes and rounds, for a first look. `launching`: options of `unitp.launch` (threads, limits, ...).
+    quick       measure fewer shapes and rounds, for a first look
+    tell        is called with the progress
+    launching   options of `unitp.launch` (threads, limits, ...)
+
+    Raises InputError for fewer than one rank, and whatever `unitp.launch` raises.
     """
     if ranks < 1:
         raise InputError(f"{ranks} ranks cannot be measured", hint="Give --ranks 1 or more.")
@@ -81,7 +87,7 @@ def calibrate(
 def _measure_parts(
     machine: Machine, backend: str, count: int, quick: bool, say: Tell, launching: dict[str, Any], alone: Samples
 ) -> Machine:
-    """The machine with a device (and link) for so many ranks. `alone` has what one rank takes; one rank fills it in."""
+    """Return the machine with the device (and link) of `count` ranks. `alone`: the samples of one rank, filled in if `count` is 1."""
     parts = Parts(count, quick)
     say("starting", 0.0)
     with launch(parts.graph, parts.plan, backend, **launching) as session:

@@ -1,4 +1,4 @@
-"""From the times of a calibration's programs to a device and a link, each number with a note on how it was got."""
+"""Deriving a device and a link from the times of a calibration's programs, with a note on how each number was measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unitp.cost.link import KINDS
 from unitp.graph.ops import is_contraction, known_ops, operator
 
 LEAST_S = 2e-7
-"""A difference of two measurements may come out at nothing, or less; so much it is at least."""
+"""The least seconds of an operator: the difference of two measurements may be zero or negative."""
 
 Notes = dict[str, str]
 Samples = dict[tuple[str, str, int, float], float]
@@ -20,14 +20,14 @@ Samples = dict[tuple[str, str, int, float], float]
 
 
 def seconds_of(times: Times, d: Difference) -> float:
-    """Seconds of one operator or collective, by its difference."""
+    """Return the seconds of one operator or collective, as the difference of two programs divided by the number of repeats."""
     seconds = times.together if d.what in KINDS else times.alone
     more, less = seconds(Program(d.more, d.rows)), seconds(Program(d.less, d.less_rows or d.rows))
     return max((more - less) / d.times, LEAST_S)
 
 
 def samples_of(parts: Parts, times: Times, alone: Samples | None = None) -> Samples:
-    """Seconds of every operator and shape; several ranks are never quicker than one `alone`."""
+    """Return the seconds of every operator and shape, at least those of one rank `alone`."""
     known = alone or {}
     return {
         _key(d): max(seconds_of(times, d), known.get(_key(d), 0.0)) for d in parts.differences if d.what not in KINDS
@@ -39,7 +39,7 @@ def _key(d: Difference) -> tuple[str, str, int, float]:
 
 
 def device_of(parts: Parts, times: Times, samples: Samples) -> Device:
-    """The device of a rank, while as many ranks work as there were."""
+    """Return the device of a rank while as many ranks work as in the measurement."""
     found: dict[tuple[str, str], list[tuple[Difference, Sample]]] = {}
     for d in parts.differences:
         if d.what not in KINDS:
@@ -82,7 +82,7 @@ def _products(found: Sequence[tuple[Difference, Sample]]) -> tuple[float, tuple[
 
 
 def _bandwidth(add: Rate, points: Sequence[tuple[float, float]]) -> float:
-    """Bytes per second of operators that nothing is known of; where an addition was too quick to tell, that of one row."""
+    """Return the bytes per second of other operators: those of an addition or, if it was too fast to tell, of a one-row product."""
     rate = add.bytes_per_s or FASTEST
     return rate if rate < FASTEST else 2 * points[0][1]
 
@@ -96,7 +96,7 @@ def _at(rate: Rate, size: float) -> float:
 
 
 def link_of(parts: Parts, times: Times) -> Link:
-    """The link between the ranks: every kind of collective by size; what holds for none in particular is all_reduce's."""
+    """Return the link between the ranks, with every kind of collective by size; its general numbers are those of all_reduce."""
     kinds: dict[str, tuple[Stretch, ...]] = {}
     for kind in KINDS:
         samples = [(d.bytes, seconds_of(times, d)) for d in parts.differences if d.what == kind]
@@ -106,11 +106,11 @@ def link_of(parts: Parts, times: Times) -> Link:
 
 
 def device_notes(place: str, ranks: int) -> Notes:
-    """How each number of a device was got."""
+    """Return comments on how the numbers of a device were measured. `place`: the device's table in the file."""
     about = "one rank alone" if ranks == 1 else f"{ranks} ranks that all work"
     few = f"{MANY} blocks of one row, {FEW} of {ROWS}"
     return {
-        place: f"{about}; an operator is what a chain of products takes longer with it than without it",
+        place: f"{about}; an operator takes the time by which a chain of products takes longer with it than without it",
         f"{place}.flops_per_s": "the most of any product, by dtype",
         f"{place}.memory_bytes_per_s": f"additions: {ROWS} rows of {WIDTH} against one",
         f"{place}.operator_s": "additions of one row",
@@ -121,17 +121,18 @@ def device_notes(place: str, ranks: int) -> Notes:
         ),
         f"{place}.operators": (
             f"overhead and rates of operators: {few}, with a cache of which {SEEN:.0%} is valid for Attention. Reshape and\n"
-            "views: a third of Reshape, Transpose, Reshape. Gather: with an addition, less that. TensorScatter: what whole\n"
-            "decoder layers take beyond all else"
+            "views: a third of Reshape, Transpose, Reshape. Gather: with an addition, minus the addition. TensorScatter: the\n"
+            "time of whole decoder layers minus that of everything else"
         ),
     }
 
 
 def link_notes(ranks: int) -> Notes:
+    """Return comments on how the numbers of the link were measured."""
     return {
         "link": (
-            f"between {ranks} ranks: chains of products and collectives, less the same products on each rank alone, then scaled\n"
-            "to what decoder layers leave for collectives. What does not depend on the size is given to latency and call half\n"
-            "each, since one number of ranks cannot tell them apart"
+            f"between {ranks} ranks: chains of products and collectives, minus the same products on each rank alone, then scaled\n"
+            "to the time that decoder layers leave for collectives. Time that does not depend on the size counts half as latency\n"
+            "and half as call, since one number of ranks cannot tell them apart"
         )
     }

@@ -1,8 +1,8 @@
-"""From measured seconds to the numbers of a machine: small least-squares fits, each error relative to what was measured.
+"""Fitting the numbers of a machine to measured seconds, by small least-squares problems with relative errors.
 
     operator      s_i ~ o + max(flops_i / F, bytes_i / B)     fit_rate       o, 1/F, 1/B >= 0
     contraction   s_i ~ o + flops_i / F(1)                    fit_rows       then F(r) = flops / (s - o) at other rows r
-    collective    s_i ~ c + bytes_i * m                       fit_stretches  by size, where one line does not hold
+    collective    s_i ~ c + bytes_i * m                       fit_stretches  two lines by size if one does not fit
 
 Nothing here starts a session: `unitp.calibration` measures.
 """
@@ -22,16 +22,16 @@ from unitp.cost.device import Points, Rate
 from unitp.cost.link import Stretch
 
 FASTEST = 1e13
-"""Bytes/s and FLOP/s of what did not show in the measurement at all."""
+"""The bytes/s or FLOP/s of work whose time was too short to measure."""
 
 BENT = 0.15
-"""A line that is off by more, somewhere, is two."""
+"""If a line misses some sample by more than this fraction, two lines are fitted."""
 
 Vector = npt.NDArray[np.float64]
 
 
 class Sample(NamedTuple):
-    """What an operator does, and the seconds that it took."""
+    """The FLOPs and bytes of one run of an operator, and the seconds that it took."""
 
     flops: float
     bytes: float
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
 
 def least_squares(columns: Sequence[Sequence[float]], seconds: Sequence[float]) -> Vector:
-    """Coefficients x >= 0 that minimise the sum of ((columns x)_i / s_i - 1)^2, tried subset by subset."""
+    """Return the coefficients x >= 0 that minimise the sum of ((columns x)_i / s_i - 1)^2, by trying every subset of columns."""
     target = np.maximum(np.array(seconds, np.float64), 1e-9)
     scaled = np.array(columns, np.float64).T / target[:, None]
     best, found = inf, np.zeros(len(columns))
@@ -55,7 +55,7 @@ def least_squares(columns: Sequence[Sequence[float]], seconds: Sequence[float]) 
 
 
 def fit_rate(samples: Sequence[Sample]) -> Rate:
-    """Overhead and rates of an operator. Which samples are bound by arithmetic and which by memory is tried out."""
+    """Return the overhead and rates of an operator, after trying which samples are bound by arithmetic and which by memory."""
     ordered = sorted(samples, key=lambda s: s.flops / max(s.bytes, 1.0))
     seconds = [s.seconds for s in ordered]
     best, found = inf, Rate(0.0, FASTEST, FASTEST)
@@ -71,14 +71,18 @@ def fit_rate(samples: Sequence[Sample]) -> Rate:
 
 
 def seconds_at(rate: Rate, sample: Sample) -> float:
-    """What a fitted rate says of a sample."""
+    """Return the seconds that a fitted rate predicts for a sample."""
     return max(sample.flops / (rate.flops_per_s or inf), sample.bytes / (rate.bytes_per_s or inf)) + (
         rate.operator_s or 0.0
     )
 
 
 def fit_rows(single: Sequence[Sample], many: Sequence[tuple[float, Sample]]) -> tuple[float, Points]:
-    """Overhead of a contraction and its FLOP/s by rows, from samples of one row and of more: (rows, sample)."""
+    """Return the overhead of a contraction in seconds, and its FLOP/s by rows.
+
+    single   samples of one row
+    many     (rows, sample) of more rows
+    """
     overhead, per_flop = least_squares([[1.0] * len(single), [s.flops for s in single]], [s.seconds for s in single])
     points = [(1.0, _rate(per_flop))]
     for rows, sample in sorted(many):
@@ -87,9 +91,10 @@ def fit_rows(single: Sequence[Sample], many: Sequence[tuple[float, Sample]]) -> 
 
 
 def fit_stretches(kind: str, ranks: int, samples: Sequence[tuple[float, float]]) -> tuple[Stretch, ...]:
-    """The numbers of a kind of collective from (bytes, seconds) among so many ranks.
+    """Return the numbers of a kind of collective from samples (bytes, seconds) among `ranks`.
 
-    What does not depend on bytes is given to the steps and to the call, half each: one number of ranks cannot tell them apart.
+    Time that does not depend on bytes counts half as latency of the steps and half as price of the call, since samples of one
+    number of ranks cannot tell them apart.
     """
     ordered = sorted((size, max(seconds, 1e-9)) for size, seconds in samples)
     best = [(ordered, _line(ordered))]

@@ -1,9 +1,9 @@
-"""Whole decoder layers, against the sum of their parts: what is left over is what chains of operators do not show.
+"""Correcting a machine by whole decoder layers: their time minus that of their parts is what chains of operators do not show.
 
-A small decoder runs a prompt and some tokens, as `unitp bench` has it. Caches are written in place only by a graph that has
-them, so the price of that is found here: by the clock of the ranks where they tell of single instructions; else what a decode
-step takes beyond everything else is the overhead of its TensorScatters, what a prefill takes beyond all else their bytes.
-Collectives wait longest between the operators of real layers: they are scaled to what these leave for them.
+A small decoder runs a prompt and some tokens, as `unitp bench` does. Only a graph with states writes caches in place, so the price
+of that is measured here: by the clock of the ranks, if they report single instructions. If not, the time of a decode step minus
+everything else is the overhead of its TensorScatters, and the time of a prefill minus everything else is that of their bytes.
+Collectives wait longest between the operators of real layers, so they are scaled to the time that the layers leave for them.
 """
 
 from __future__ import annotations
@@ -36,22 +36,24 @@ CONFIG = LlamaConfig(
 )
 PROMPT, TOKENS = 256, 12
 LEAST_SCALE, MOST_SCALE = 0.5, 3.0
-"""Of collectives between layers' operators, against those between products."""
+"""Limits of the factor between collectives in decoder layers and collectives in chains of products."""
 LARGE_BYTES = 4.0 * PROMPT * CONFIG.width
+"""Bytes of a collective in a prefill."""
 QUICK_SMALL = 0.5
 """The quantile that stands for one of many short instructions."""
 
 
 SCATTER = next(name for name in sorted(known_ops()) if operator(name).written is not None)
-"""What writes the rows of a call into a cache."""
+"""The operator that writes the rows of a call into a cache."""
 
 
 def is_scatter(instruction: Instruction) -> bool:
+    """Say whether an instruction writes into a cache."""
     return isinstance(instruction, Local) and instruction.op == SCATTER
 
 
 def small_decoder(config: LlamaConfig = CONFIG) -> Model:
-    """A language model of random weights."""
+    """Return a language model with random weights."""
     sources = {}
     for seed, (name, shape) in enumerate(weight_shapes(config)):
         norm = "norm" in name
@@ -61,7 +63,7 @@ def small_decoder(config: LlamaConfig = CONFIG) -> Model:
 
 
 def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
-    """The plan that would be made with what is known so far, all collectives for nothing: ranks are used."""
+    """Return a plan priced on the machine as known so far, but with collectives that cost nothing, so that all ranks are used."""
     free = msgspec.structs.replace(
         machine, call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e12, axes={}, link_kinds={}
     )
@@ -72,9 +74,9 @@ def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
 
 
 class Layers(NamedTuple):
-    """What one call of prefill and decode took, as the driver sees it, the programs, and one TensorScatter of each.
+    """Seconds of one call of prefill and decode, as the driver sees them, the programs, and the seconds of one TensorScatter.
 
-    The last two are None where ranks tell of segments only.
+    The last two are None if ranks report only segments.
     """
 
     prefill_s: float
@@ -86,6 +88,7 @@ class Layers(NamedTuple):
 
 
 def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) -> Layers:
+    """Time a session on the small decoder for so many rounds; `say` is called with the number of each round."""
     prompt = [(7 * i + 11) % CONFIG.vocab for i in range(PROMPT)]
     found: dict[str, list[TracedCall]] = {"prefill": [], "decode": []}
     for number in range(rounds + 1):
@@ -105,7 +108,7 @@ def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) ->
 
 
 def _scatter_seconds(calls: list[TracedCall]) -> float | None:
-    """Seconds of one TensorScatter, by the clock of the ranks; None where these tell of segments only."""
+    """Return the seconds of one TensorScatter, by the clock of the ranks; None if ranks report only segments."""
     program = calls[0].program
     if basis_of(calls[0], program) != INSTRUCTIONS:
         return None
@@ -114,13 +117,16 @@ def _scatter_seconds(calls: list[TracedCall]) -> float | None:
 
 
 def with_layers(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
-    """The machine with the price of writing caches and, of several ranks, of collectives between the operators of layers."""
+    """Return the machine with the price of writing caches and, for several ranks, of collectives between operators of layers."""
     made = _with_caches(machine, layers, name, ranks)
     return made if ranks == 1 else _with_waits(made, layers)
 
 
 def _with_caches(machine: Machine, layers: Layers, name: str, ranks: int) -> Machine:
-    """Where only segments are known, of several ranks what one alone has: the rest is their collectives'."""
+    """Return the machine with the price of writing caches.
+
+    If ranks report only segments, several ranks have the price of one rank alone, and the rest of the time is for collectives.
+    """
     device, solo = machine.devices[name].among(ranks), machine.devices[name].operators.get(SCATTER)
     scatters = _scatters(layers.decode)
     overhead = layers.decode_scatter_s
@@ -140,7 +146,7 @@ def _with_caches(machine: Machine, layers: Layers, name: str, ranks: int) -> Mac
 
 
 def _with_waits(machine: Machine, layers: Layers) -> Machine:
-    """Collectives scaled to what layers leave for them: small ones by a decode step, large ones by a prefill."""
+    """Scale collectives to the time that layers leave for them: small ones by a decode step, large ones by a prefill."""
     small, large = (
         _scale(predict(program, machine), seconds)
         for program, seconds in ((layers.decode, layers.decode_s), (layers.prefill, layers.prefill_s))
@@ -157,7 +163,7 @@ def _with_waits(machine: Machine, layers: Layers) -> Machine:
 
 
 def _scale(prediction: Prediction, seconds: float) -> float:
-    """How many times the predicted seconds of its collectives a call leaves for them, within limits."""
+    """Return the time that a call leaves for its collectives, as a multiple of the predicted time and within limits."""
     if prediction.collectives_s <= 0:
         return 1.0
     left = seconds - (prediction.seconds - prediction.collectives_s)
@@ -165,7 +171,7 @@ def _scale(prediction: Prediction, seconds: float) -> float:
 
 
 def scaled(stretch: Stretch, small: float, large: float) -> Stretch:
-    """A stretch that takes `small` times as long without bytes, and `large` times as long with those of a prefill."""
+    """Return a stretch that takes `small` times as long without bytes, and `large` times as long with the bytes of a prefill."""
     if stretch.up_to < LARGE_BYTES:
         large = small
     fixed = stretch.latency_s + stretch.call_s
@@ -177,7 +183,7 @@ def scaled(stretch: Stretch, small: float, large: float) -> Stretch:
 
 
 def with_device(machine: Machine, name: str, ranks: int, device: Device) -> Machine:
-    """The machine with another device for so many ranks that work."""
+    """Return the machine with another device for the case that so many ranks work."""
     solo = machine.devices[name]
     made = (
         msgspec.structs.replace(device, busy=solo.busy)

@@ -1,10 +1,10 @@
-"""The graph that a calibration runs, and what each of its outputs is good for.
+"""The graph that a calibration runs, and what is measured with each of its outputs.
 
-Operators are measured between real compute, as differences of two chains: blocks of a product with a weight of its own (which
-leaves nothing else in the caches), and the same blocks with one more operator. Both have as many blocks, so that what a
-framework adds for each repeated stretch of a program (a traced function, a segment) cancels. Products themselves are
-differences of blocks with more or fewer of them; collectives differences of a chain whose products are split over the ranks
-and one that does the same local work on each rank.
+Operators are measured between real compute, as the difference of two chains: blocks of a product with its own weight (which evicts
+everything else from the processor's caches), and the same blocks with one more operator. Both have the same number of blocks, so
+that the overhead of a framework for each repeated part of a program (a traced function, a segment) cancels. A product is the
+difference of blocks with more and with fewer products. A collective is the difference of a chain whose products are split over the
+ranks, and a chain that does the same local work on each rank.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ WIDTH, HIDDEN, SMALL, LARGE = 576, 1536, 192, 16384
 HEADS, GROUPS, HEAD = 9, 3, 64
 VOCABULARY = 4096
 MANY, FEW = 24, 6
-"""Blocks of a chain where it has one row, and where it has more."""
+"""The blocks of a chain with one row, and with more rows."""
 SHORT, LONG, SEEN = 512, 2048, 0.75
-"""Lengths of caches, and how much of them is valid on average: programs read them rounded up to a power of two."""
+"""Lengths of caches, and the part of them that is valid on average: programs read it rounded up to a power of two."""
 ROWS = 256
 
 
 class Difference(NamedTuple):
-    """`times` an operator (or collective) are what `more` takes beyond `less`, outputs of the graph, for so many rows.
+    """Two outputs of the graph whose times differ by `times` runs of an operator or collective.
 
-    `flops` and `bytes` of one: as the cost model counts them; of a collective, `bytes` of the whole array. `less_rows`: where
-    the other chain has another number of rows. `reshapes`, `additions`: how many of these each one takes along.
+    what                  the operator, or the kind of collective
+    more, less            the output with it and the output without it
+    rows, less_rows       the rows of both (0: `less` has the same)
+    flops, bytes          of one run, as the cost model counts them; `bytes` of a collective are those of the whole array
+    reshapes, additions   the number of these that each run needs in addition
     """
 
     what: str
@@ -50,9 +53,9 @@ class Difference(NamedTuple):
 
 
 class Parts:
-    """`graph`, a `plan` for so many ranks, and the `differences` to measure. `quick`: fewer of them.
+    """The `graph` of a calibration, its `plan` for so many ranks, and the `differences` to measure (`quick`: fewer of them).
 
-    `product`, `addition` and `movement` are the operators whose rates stand for others.
+    `product`, `addition` and `movement` name the operators whose rates stand for others.
     """
 
     def __init__(self, ranks: int, quick: bool = False) -> None:
@@ -82,12 +85,12 @@ class Parts:
     # helpers
 
     def weight(self, name: str, rows: int, columns: int, dtype: str = "float32") -> str:
-        """A parameter of random numbers, scaled so that products keep the size of what they multiply."""
+        """Add a parameter of random numbers, scaled so that a product has the magnitude of its input."""
         self.seed += 1
         return self.b.parameter(name, (rows, columns), RandomSource(self.seed, (rows, columns), rows**-0.5), dtype)
 
     def transposed(self, name: str, k: int, n: int, dtype: str = "float32") -> str:
-        """A weight stored [n, k], as models do."""
+        """Add a weight that is stored as [n, k], as in models, and return its transpose [k, n]."""
         self.seed += 1
         stored = self.b.parameter(name, (n, k), RandomSource(self.seed, (n, k), k**-0.5), dtype)
         return str(self.b.Transpose(stored, perm=(1, 0)))
@@ -97,7 +100,7 @@ class Parts:
         return name
 
     def chain(self, operator: Callable[[str, int], str]) -> tuple[str, str]:
-        """Blocks of a product and what `operator` adds, up to FEW and MANY of them."""
+        """Add a chain of blocks of a product and `operator`, and return the outputs after `FEW` and `MANY` blocks."""
         x, found = self.x, []
         for i in range(MANY):
             x = operator(str(self.b.MatMul(x, self.blocks[i])), i)
@@ -115,7 +118,7 @@ class Parts:
         reshapes: int = 0,
         additions: int = 0,
     ) -> None:
-        """Measure an operator that does `flops` and moves `size` bytes for each row."""
+        """Add the differences for an operator that does `flops` and moves `size` bytes for each row."""
         few, many = self.chain(add)
         for n in (1, ROWS):
             more, less, count = (many, self.base[1], MANY) if n == 1 else (few, self.base[0], FEW)
@@ -178,7 +181,7 @@ class Parts:
                 self.differences.append(Difference(b.Attention.op, more, less, n, count, flops, moved, reshapes=2))
 
     def products(self) -> None:
-        """Pairs of products, up and down again, in blocks of an addition and m pairs."""
+        """Add pairs of products, to another width and back, in blocks of one addition and several pairs."""
         b = self.b
         x0, wide = self.x, None if self.quick else b.input("wide", "float64", (1, "rows", WIDTH))
         mid = [self.pair(f"mid_{i}", HIDDEN) for i in range(12)]
@@ -222,7 +225,7 @@ class Parts:
             self.differences.append(Difference(self.product, more, less, n, extra, flops, size, dtype=dtype))
 
     def collectives(self) -> None:
-        """Chains of products that end in a collective, and one that does what a rank of them does, alone."""
+        """Add chains of products with collectives, and one that does the local work of a rank without them."""
         b, blocks = self.b, 6
         part = cuts(self.ranks, WIDTH)
         split, local = Split(("tp",), part), part[0][1]
@@ -268,7 +271,7 @@ class Parts:
         return self.weight(name, WIDTH, WIDTH)
 
     def split(self, x: str, weight: str, **factors: Split) -> str:
-        """A product whose factors are split."""
+        """Add a product whose factors are split."""
         made = str(self.b.MatMul(x, weight))
         self.nodes[made] = dict(factors)
         return made

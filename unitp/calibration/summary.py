@@ -1,4 +1,4 @@
-"""What a calibration found, in a few lines."""
+"""The result of a calibration in a few lines of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unitp.cost.link import KINDS
 
 
 def summary(machine: Machine) -> Iterator[str]:
-    """Lines on each device and on the collectives between its ranks."""
+    """Yield lines on each device and on the collectives between its ranks."""
     for name, device in machine.devices.items():
         yield f"{name}, one rank: {_device(device)}"
         for ranks, busy in device.busy.items():

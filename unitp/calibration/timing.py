@@ -1,8 +1,8 @@
-"""Seconds of the outputs of a calibration's graph: all of them in turn, round by round, so that what disturbs one disturbs all.
+"""Timing the outputs of a calibration's graph: all in turn, round by round, so that a disturbance hits all of them alike.
 
-What else runs on the machine only ever adds: of a program without collectives, near the quickest of all ranks and rounds
-counts, by the clock of each engine (`unitp.wire.messages.Trace`). One with collectives lasts from the first rank that
-begins to the last that ends, and waits are part of it: there the median counts, as in the chain that it is compared with.
+Other work on the machine only ever adds time. So a program without collectives counts with a low quantile over all ranks and
+rounds, by the clock of each engine (`unitp.wire.messages.Trace`). A program with collectives lasts from the first rank's begin to
+the last rank's end, and waiting is part of it: it counts with the median, and so does the chain that it is compared with.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from unitp.engine.engine import Array
 from unitp.session.session import Session, TracedCall
 
 FEWEST, MOST = 5, 60
-"""Rounds."""
+"""The least and the most rounds."""
 QUICK = 0.1
 """The quantile that stands for an undisturbed run."""
 
 Say = Callable[[str, float], None]
-"""Is told what is done, and which part of the whole is."""
+"""A function that receives what is being done and the fraction of the whole that is done."""
 
 
 class Program(NamedTuple):
-    """An output for so many rows."""
+    """An output of the graph for a number of rows."""
 
     output: str
     rows: int
@@ -44,18 +44,18 @@ class Times:
         self.found.setdefault(program, []).append(call)
 
     def alone(self, program: Program) -> float:
-        """Of a rank."""
+        """Return the seconds of a rank, near those of its fastest run."""
         each = [(t.ended - t.begun) / 1e9 for call in self.found[program] for t in call.traces]
         return float(np.quantile(each, QUICK))
 
     def together(self, program: Program) -> float:
-        """From the first rank's begin to the last one's end."""
+        """Return the median seconds from the first rank's begin to the last rank's end."""
         return median(
             (max(t.ended for t in c.traces) - min(t.begun for t in c.traces)) / 1e9 for c in self.found[program]
         )
 
     def seen(self, program: Program) -> float:
-        """Of the driver: from asking to all answers."""
+        """Return the median seconds that the driver sees, from the request to the last answer."""
         return median((call.ended - call.begun) / 1e9 for call in self.found[program])
 
     @property
@@ -64,7 +64,7 @@ class Times:
 
 
 def programs_of(parts: Parts) -> list[Program]:
-    """What has to run, once each."""
+    """Return every program that has to run, once."""
     found = [Program(parts.empty, 1)]
     for d in parts.differences:
         found += [Program(d.more, d.rows), Program(d.less, d.less_rows or d.rows)]
@@ -72,7 +72,7 @@ def programs_of(parts: Parts) -> list[Program]:
 
 
 def inputs(rows: int) -> dict[str, Array]:
-    """Arrays for every input of the graph."""
+    """Return an array for every input of the graph."""
     x = np.random.default_rng(rows).uniform(0.9, 1.1, (1, rows, WIDTH))
     lengths = {ROWS: ROWS, SHORT: int(SHORT * SEEN), LONG: int(LONG * SEEN)}
     return {
@@ -85,7 +85,7 @@ def inputs(rows: int) -> dict[str, Array]:
 
 
 def measure(session: Session, parts: Parts, budget_s: float, say: Say) -> Times:
-    """Time everything for `budget_s` seconds, once programs are compiled: at least FEWEST rounds."""
+    """Time all programs for about `budget_s` seconds after they are compiled, in at least `FEWEST` rounds."""
     programs, times = programs_of(parts), Times()
     given: Mapping[int, dict[str, Array]] = {p.rows: inputs(p.rows) for p in programs}
     for number, program in enumerate(programs):

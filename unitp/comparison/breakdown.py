@@ -1,8 +1,8 @@
-"""Measured seconds of calls, by phase and by class of instruction, beside what was predicted.
+"""Measured and predicted seconds of calls, by phase and by class of instruction.
 
-Ranks tell when each instruction began (`Session.tracing`); its seconds are those to the next. Where a framework runs several
-instructions in one call, ranks tell of these segments only: a segment's seconds are then shared out among its instructions
-as they were predicted, so that classes differ from the prediction by how segments do.
+Ranks report when each instruction began (`Session.tracing`); it lasts until the next one begins. If a framework runs several
+instructions in one call, ranks report only such segments: the seconds of a segment are divided among its instructions in proportion
+to their predicted seconds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from unitp.session.session import TracedCall
 from unitp.wire.messages import Trace
 
 CALL = "call"
-"""What a call costs beside its instructions: the driver, the wire, what engines do before and after."""
+"""The class of what a call costs besides its instructions: the driver, the wire, and what engines do before and after."""
 
 INSTRUCTIONS, SEGMENTS = "instructions", "segments, shared out as predicted"
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A class of instructions in one call: how many, and seconds."""
+    """A class of instructions in one call: their number, and their predicted and measured seconds."""
 
     name: str
     count: int
@@ -37,7 +37,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class PhaseTimes(msgspec.Struct, frozen=True):
-    """One call of a phase, the median of `calls` of them. `basis`: what the measured seconds of classes are of."""
+    """The medians over `calls` of a phase. `basis`: whether ranks reported instructions or segments."""
 
     phase: str
     sizes: dict[str, int]
@@ -49,12 +49,12 @@ class PhaseTimes(msgspec.Struct, frozen=True):
 
     @property
     def error(self) -> float:
-        """Of the prediction, relative to what was measured."""
+        """The error of the predicted seconds, as a fraction of the measured ones."""
         return self.predicted_s / self.measured_s - 1
 
 
 def class_of(instruction: Instruction) -> str:
-    """The class of an instruction: of operators by name, of collectives by kind."""
+    """Return the class of an instruction: that of its operator, its kind of collective, or "data movement"."""
     if isinstance(instruction, Collective):
         return kind_of(instruction)
     if not isinstance(instruction, Local):
@@ -63,7 +63,7 @@ def class_of(instruction: Instruction) -> str:
 
 
 def breakdown(calls: Sequence[TracedCall], machine: Machine) -> list[PhaseTimes]:
-    """The phases of these calls, in the order in which they first came. Calls of unlike sizes are told apart."""
+    """Return the times of each phase and sizes among these calls, in the order of their first call."""
     groups: dict[tuple[object, ...], list[TracedCall]] = {}
     for call in calls:
         groups.setdefault((call.program.phase, *call.program.sizes.items()), []).append(call)
@@ -93,20 +93,20 @@ def _phase(calls: Sequence[TracedCall], machine: Machine) -> PhaseTimes:
 
 
 def basis_of(call: TracedCall, program: Program) -> str:
-    """Whether a call's marks are of single instructions. Some may have nothing to do on a rank."""
+    """Return what the marks of a call stand for: most single instructions have a mark (some do nothing on a rank), or segments do."""
     marked = max(len({number for number, _ in trace.marks}) for trace in call.traces)
     return INSTRUCTIONS if marked > sum(1 for _ in per_call(program)) / 2 else SEGMENTS
 
 
 def seconds_of_marks(call: TracedCall, numbers: Collection[int]) -> Iterator[float]:
-    """Seconds from the mark of each of these instructions to the next mark, on every rank."""
+    """Yield the seconds from the mark of each of these instructions to the next mark, on every rank."""
     for trace in call.traces:
         ends = (*(at for _, at in trace.marks[1:]), trace.ended)
         yield from ((end - at) / 1e9 for (n, at), end in zip(trace.marks, ends, strict=True) if n in numbers)
 
 
 def spans(program: Program, trace: Trace, numbers: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
-    """Begin, end and instructions of each mark: from its own to the one before the next higher mark."""
+    """Yield begin, end (in nanoseconds) and instructions of each mark: all of `numbers` up to the next higher marked number."""
     marks = [*sorted({number for number, _ in trace.marks}), len(program.instructions)]
     following = dict(pairwise(marks))
     ends = (*(at for _, at in trace.marks[1:]), trace.ended)
@@ -118,7 +118,7 @@ def spans(program: Program, trace: Trace, numbers: Sequence[int]) -> Iterator[tu
 
 
 def _classes(call: TracedCall, prediction: Prediction, names: dict[int, str]) -> dict[str, float]:
-    """Seconds by class, mean over ranks."""
+    """Return the seconds of each class, the mean over ranks."""
     found: dict[str, float] = {}
     single = basis_of(call, call.program) == INSTRUCTIONS
     for trace in call.traces:

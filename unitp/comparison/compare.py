@@ -1,4 +1,4 @@
-"""One plan on several backends, one backend at a time: who agrees with the oracle, and how well.
+"""Running one plan on several backends, one after the other, and judging each against the oracle.
 
 The rules are those of `unitp.comparison.metrics`. A backend that fails is an error, not a verdict.
 """
@@ -28,7 +28,14 @@ LaunchOptions = Callable[[str], Mapping[str, Any]]
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How one backend did. `close_calls`: prompts whose tokens differ where the oracle's two best are too close to tell."""
+    """The result of one backend.
+
+    relative_error, bound     the error of the outputs, and the largest one allowed (`unitp.comparison.metrics`)
+    close_calls               prompts whose tokens differ first at a position where the oracle's two best logits are too close to tell
+    collective_share          the part of the time that the first rank spent in collectives
+    memory_bytes              the bytes that each rank uses, without those of an idle process
+    reasons                   why it disagrees
+    """
 
     backend: str
     runtime: str
@@ -49,7 +56,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """The verdict on each backend, by name."""
+    """The verdicts on all backends, by name. `unsharded_error`: the error of NumPy float32 on one rank."""
 
     model: str
     mesh: str
@@ -86,9 +93,13 @@ def compare(
 ) -> Comparison:
     """Run `plan` on each of `backends` and judge it against the oracle.
 
-    A language model is given prompts (at least as many as `dp` has coordinates); any other graph `inputs` by name.
-    `launch_options(name)`: further options of `launch` for a backend (`threads`, `limits`, ...), and for the oracle's numpy.
-    Raises before anything starts where a backend is unknown, its framework is missing, or it cannot run this.
+    prompt, prompt_ids   for a language model: texts or token ids, at least as many as the size of axis `dp`
+    inputs               for another graph: arrays by name
+    say                  is called with the progress
+    launch_options       called with the name of a backend ("numpy" for the oracle); returns options of `launch` (`threads`, ...)
+
+    Raises InputError if an argument is missing. Raises, before anything starts, if a backend is unknown, its framework is missing,
+    or it cannot run this plan.
     """
     model = model if isinstance(model, Model) else Model(model.name, model)
     if not backends:
@@ -142,7 +153,7 @@ def _on_prompts(
     with session:
         logits = session.run(input_ids=np.array(oracle.sequences))["logits"]
         for _ in session.generation(prompts, 2, ignore_eos=True):
-            pass  # what a framework does once for each new shape is not speed
+            pass  # a framework's work for each new shape is not counted as speed
         before = session.stats()[0].collective_s
         generation = session.generation(prompts, new_tokens)
         for _ in generation:
@@ -169,7 +180,7 @@ def _on_prompts(
 
 
 def _texts(model: Model, tokens: list[list[int]]) -> list[str]:
-    """What was made of each prompt, as `unitp generate` shows it; none where the model has no known tokenizer."""
+    """Return the text of each continuation, as `unitp generate` shows it; none if the model has no known tokenizer."""
     if isinstance(speller := model.speller, IdStreams):
         return []
     streams = [speller.stream() for _ in tokens]
@@ -177,15 +188,15 @@ def _texts(model: Model, tokens: list[list[int]]) -> list[str]:
 
 
 def _close_call(oracle: Oracle, row: int, prompt: list[int], tokens: list[int], allowed: float) -> tuple[str, bool]:
-    """Why the tokens of a prompt are wrong, if they are, and whether they differ from the oracle's at a close call."""
+    """Return why the tokens of a prompt are wrong ("" if they are not), and whether they differ from the oracle's at a close call."""
     place = first_difference(tokens, oracle.tokens[row])
     if place is None:
         return "", False
     gap, closes = margin(oracle.outputs["logits"][row, len(prompt) + place - 1], allowed)
     if gap <= closes:
         return "", True
-    apart = f"the oracle's two best are {gap:.1e} apart, of which {closes:.1e} can be error"
-    return f"prompt {row}: token {place} differs, and {apart}", False
+    apart = f"the oracle's two best logits are {gap:.1e} apart, but an error can explain only {closes:.1e}"
+    return f"prompt {row}: token {place} differs; {apart}", False
 
 
 def _on_inputs(session: Session, oracle: Oracle, inputs: Mapping[str, Array], dtype: str) -> Verdict:
@@ -198,19 +209,19 @@ def _on_inputs(session: Session, oracle: Oracle, inputs: Mapping[str, Array], dt
 
 
 def _judge(outputs: Mapping[str, Array], oracle: Oracle, dtype: str) -> tuple[tuple[float, float], list[str]]:
-    """The largest errors of all outputs, and what is wrong with any of them."""
+    """Return the largest errors over all outputs (relative, absolute), and what is wrong with any of them."""
     worst, largest, reasons = 0.0, 0.0, []
     for name, right in oracle.outputs.items():
         if right.dtype.kind != "f":
             if not np.array_equal(outputs[name], right):
-                reasons.append(f"{name} is {right.dtype} and not equal")
+                reasons.append(f"{name} ({right.dtype}) must be equal to the oracle's and is not")
             continue
         error, allowed = relative_error(outputs[name], right), bound(dtype, oracle.errors[name])
         worst, largest = max(worst, error), max(largest, max_abs_error(outputs[name], right))
         if not np.isfinite(allowed):
-            reasons.append(f"{name} overflows in unsharded float32, which leaves nothing to judge by: take float64")
+            reasons.append(f"{name} overflows in unsharded float32, so its error has no bound: compare in float64")
         elif not error <= allowed:
-            reasons.append(f"{name} has error {error:.1e}, allowed is {allowed:.1e}")
+            reasons.append(f"{name} has error {error:.1e}, but at most {allowed:.1e} is allowed")
     return (worst, largest), reasons
 
 
@@ -228,6 +239,6 @@ def _verdict(session: Session, errors: tuple[float, float], allowed: float, reas
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as plain data."""
+    """Return a comparison as plain data for JSON."""
     found: dict[str, Any] = msgspec.to_builtins(comparison)
     return {**found, "agree": comparison.agree}

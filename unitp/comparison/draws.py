@@ -1,8 +1,8 @@
-"""The fourth rule of agreement for tokens that are drawn: which of them can an error explain?
+"""The rule of agreement for sampled tokens: which tokens can an error of the values explain?
 
-Values that are off by an error of 2-norm e change by at most r = sqrt(2) e against each other, and so does the log-odds of
-the summed probability of any set of tokens, times the temperature. A token is possible where the draw is within that of
-one of its two bounds.
+An error with 2-norm e changes the difference of two values by at most r = sqrt(2) e, and the log-odds of the summed probability of
+any set of tokens by at most r / temperature. A token is possible if the draw is between its two cumulative bounds, or within that
+distance of one of them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from unitp.engine.sampling import Ids, Sampling, Values, uniform
 
 
 def possible(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: int, error: float) -> set[int]:
-    """All tokens that `choose` may give for values within `error` (2-norm) of these, and perhaps a few more.
+    """Return all tokens that `choose` may give for values within `error` (2-norm) of these, and perhaps a few more.
 
-    What top-k and top-p keep may differ too: `sure` are the tokens that stay in any case, `maybe` those that may.
+    values, ids      the candidates of one sequence, [n] each
+    sequence, step   the counters of the draw
+
+    The tokens that top-k and top-p keep may differ as well: `sure` are kept in any case, `maybe` in some case.
     """
     values, gap = values.astype(np.float64), float(np.sqrt(2.0)) * error
     if sampling.temperature == 0.0:
@@ -46,14 +49,14 @@ def possible(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: 
 
 
 def _summed_above(values: Values, weights: Values, bars: Values) -> npt.NDArray[np.float64]:
-    """For each bar, the weights of the values that exceed it."""
+    """Return, for each bar, the sum of the weights of the values that exceed it."""
     order = np.argsort(values)
     tails = np.append(np.cumsum(weights[order][::-1])[::-1], 0.0)
     return np.asarray(tails[np.searchsorted(values[order], bars, side="right")])
 
 
 def _log_odds(inside: Any, outside: Any) -> npt.NDArray[np.float64]:
-    """log(inside / outside): -inf where nothing is inside, else inf where nothing is outside."""
+    """Return log(inside / outside): -inf if nothing is inside, else inf if nothing is outside."""
     inside, outside = np.maximum(inside, 0.0), np.maximum(outside, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(inside > 0, np.log(inside) - np.log(outside), -np.inf)

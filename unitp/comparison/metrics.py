@@ -1,4 +1,4 @@
-"""How far apart two results are, and what is too far.
+"""The error between two results, and the largest error that is allowed.
 
     error      ||x - o||_2 / ||o||_2 against the oracle o: unsharded NumPy float64 on the same plan-free program
     meaning    float64: error <= 1e-12, sharded or not
@@ -6,8 +6,8 @@
     exactness  integers and bools: equal
     decoding   greedy tokens equal, or the oracle's top-2 gap at the first difference is within the precision bound
 
-Element by element near-zero values differ a lot between equally right runs; the norm does not. Precision is judged over at
-least 64 positions: on one position equally right runs differ by more than 2x in one case of ten.
+The norm is used because single values near zero differ a lot between equally good runs. Precision is judged over at least 64
+positions: on one position, the errors of equally good runs differ by more than 2x in one case of ten.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POSITIONS = 64
 
 
 def relative_error(value: Array, oracle: Array) -> float:
-    """`||value - oracle|| / ||oracle||`; inf where shapes differ or a value is not finite where the oracle is."""
+    """Return `||value - oracle|| / ||oracle||`; inf if shapes differ, or if a value is not finite where the oracle is."""
     if value.shape != oracle.shape:
         return math.inf
     x, o = value.astype(np.float64), oracle.astype(np.float64)
@@ -41,6 +41,7 @@ def relative_error(value: Array, oracle: Array) -> float:
 
 
 def max_abs_error(value: Array, oracle: Array) -> float:
+    """Return the largest absolute difference of two arrays; inf if shapes differ."""
     if value.shape != oracle.shape:
         return math.inf
     x, o = value.astype(np.float64), oracle.astype(np.float64)
@@ -49,14 +50,14 @@ def max_abs_error(value: Array, oracle: Array) -> float:
 
 
 def bound(dtype: str, unsharded_error: float) -> float:
-    """What error is allowed in `dtype`, where the unsharded NumPy run in float32 has `unsharded_error`."""
+    """Return the largest relative error allowed in `dtype`, if the unsharded NumPy float32 run has `unsharded_error`."""
     if dtype == "float64":
         return MEANING
     return PRECISION * max(unsharded_error, 2.0**-23)
 
 
 def first_difference(tokens: Sequence[int], oracle: Sequence[int]) -> int | None:
-    """The first place where two sequences differ; None where they are equal."""
+    """Return the first position at which two sequences differ; None if they are equal."""
     for place, (a, b) in enumerate(zip(tokens, oracle, strict=False)):
         if a != b:
             return place
@@ -64,6 +65,6 @@ def first_difference(tokens: Sequence[int], oracle: Sequence[int]) -> int | None
 
 
 def margin(logits: Array, error_bound: float) -> tuple[float, float]:
-    """The gap between the two largest of `logits`, and how much of a gap an error within the bound can close."""
+    """Return the gap between the two largest of `logits`, and the largest gap that an error within the bound can close."""
     top = np.partition(logits.astype(np.float64).ravel(), -2)[-2:]
     return float(top[1] - top[0]), error_bound * float(np.linalg.norm(logits.astype(np.float64)))

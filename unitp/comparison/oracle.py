@@ -1,4 +1,4 @@
-"""What is right: NumPy on one rank, in float64, and how far the same in float32 is from it."""
+"""The oracle: the outputs of NumPy on one rank in float64, and the error of the same run in float32."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from unitp.session.launch import launch
 
 
 class Oracle(msgspec.Struct, frozen=True):
-    """`outputs` in float64, and the error of each in unsharded float32. For a language model also `sequences`, the token ids
-    over which logits are judged, and `tokens`, the greedy continuation of each prompt.
+    """The reference that results are judged by.
+
+    outputs     in float64
+    errors      the relative error of each output in unsharded float32
+    sequences   for a language model, the token ids over which logits are judged
+    tokens      for a language model, the greedy continuation of each prompt
     """
 
     outputs: dict[str, Array]
@@ -30,6 +34,7 @@ class Oracle(msgspec.Struct, frozen=True):
 
 
 def one_rank(model: Model) -> Plan:
+    """Return the plan that runs a model on one rank."""
     return unsplit(model.graph, default_phases(model.graph, Mesh()))
 
 
@@ -40,11 +45,16 @@ def of_prompts(
     context: int | None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Oracle:
-    """Greedy continuations, and the logits of every position of prompt and continuation: at least 64 of them in all."""
+    """Return the oracle for prompts: greedy continuations, and the logits of every position of prompt and continuation.
+
+    Each sequence has at least 64 positions. Raises InputError if that exceeds `context`.
+    """
     longest = max(len(p) for p in prompts)
     length = max(longest + new_tokens, POSITIONS)
     if context is not None and length > context:
-        raise InputError(f"{length} positions are compared, the context is {context}", hint="Give a larger --context.")
+        raise InputError(
+            f"{length} positions are compared, but the context is {context}", hint="Give a larger --context."
+        )
     plan = one_rank(model)
     sequences, tokens = [], []
     with launch(model, plan, "numpy", dtype="float64", context=context, **options) as session:
@@ -59,13 +69,13 @@ def of_prompts(
 
 
 def _until(stop_ids: Iterable[int], tokens: list[int]) -> list[int]:
-    """Tokens up to the first that ends a text, which is among them."""
+    """Return the tokens up to and including the first that ends a text."""
     ends = [place for place, token in enumerate(tokens, 1) if token in stop_ids]
     return tokens[: ends[0]] if ends else tokens
 
 
 def of_inputs(model: Model, inputs: Mapping[str, Array], options: Mapping[str, Any] = MappingProxyType({})) -> Oracle:
-    """All outputs of a graph for these inputs."""
+    """Return the oracle for inputs: all outputs of a graph."""
     plan = one_rank(model)
     with launch(model, plan, "numpy", dtype="float64", **options) as session:
         outputs = session.run(inputs)
