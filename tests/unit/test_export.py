@@ -103,9 +103,9 @@ def test_chunks_are_those_of_torch(size: int, first: int, second: int) -> None:
     [
         (((0, 4), (4, 8)), 8, ""),
         (((0, 5), (5, 9)), 9, ""),
-        (((0, 40), (40, 72)), 72, "dim 0 is cut 0:40 40:72, DTensor would cut 0:36 36:72"),
-        (((0, 2), (1, 3)), 3, "rows of dim 0 are held by several ranks (0:2 1:3)"),
-        (((0, 3), (3, 3)), 3, "dim 0 is cut 0:3 3:3, DTensor would cut 0:2 2:3"),
+        (((0, 40), (40, 72)), 72, "dim 0 is split 0:40 40:72, but DTensor would split it 0:36 36:72"),
+        (((0, 2), (1, 3)), 3, "several ranks hold the same rows of dim 0 (0:2 1:3)"),
+        (((0, 3), (3, 3)), 3, "dim 0 is split 0:3 3:3, but DTensor would split it 0:2 2:3"),
     ],
 )
 def test_what_dtensor_cannot_hold_is_said(intervals: Any, size: int, why: str) -> None:
@@ -115,7 +115,7 @@ def test_what_dtensor_cannot_hold_is_said(intervals: Any, size: int, why: str) -
 def test_axes_that_share_a_dim_have_to_be_in_the_order_of_the_mesh() -> None:
     mesh, eight = Mesh(a=2, b=2), cuts(4, 8)
     assert misfit((8,), Layout((Split(("a", "b"), eight),)), mesh) == ""
-    assert "would cut" in misfit((8,), Layout((Split(("b", "a"), eight),)), mesh)
+    assert "would split it" in misfit((8,), Layout((Split(("b", "a"), eight),)), mesh)
     assert placements(Layout((None, Split(("b",), cuts(2, 8)))), mesh) == ("Replicate()", "Shard(1)")
 
 
@@ -199,8 +199,9 @@ def test_what_a_tp_plan_cannot_say_is_held_whole_and_named() -> None:
     styles, lost = tp_plan(by_heads(graph, TINY, 2), graph)
     at = "model.layers.*.self_attn"
     assert styles[f"{at}.q_proj"] == styles[f"{at}.k_proj"] == styles[f"{at}.o_proj"] == "replicate"
-    assert "dim 0 is cut 0:40 40:72, transformers would cut 0:36 36:72; it is held whole" in lost[f"{at}.q_proj.weight"]
-    assert "held by several ranks" in lost[f"{at}.k_proj.weight"]
+    said = "dim 0 is split 0:40 40:72, but transformers would split it 0:36 36:72; every rank holds all of it"
+    assert said in lost[f"{at}.q_proj.weight"]
+    assert "several ranks hold the same rows" in lost[f"{at}.k_proj.weight"]
     assert styles["model.layers.*.mlp.down_proj"] == "rowwise"
     assert styles["model.embed_tokens"] == "embedding_rowwise"
     assert styles["lm_head"] == "colwise_gather_output"  # the same tensor
@@ -218,7 +219,9 @@ def test_a_bias_that_is_not_with_its_rows_is_named() -> None:
     graph = graph_of(BIASED)
     whole = {f"blk.{i}.attn_q.bias": Layout.replicated(1) for i in range(2)}
     _, lost = tp_plan(_with(by_heads(graph, BIASED, 2), whole), graph)
-    assert lost == {"model.layers.*.self_attn.q_proj.bias": "it is whole, the style of its module says otherwise"}
+    assert lost == {
+        "model.layers.*.self_attn.q_proj.bias": "the plan does not split it, unlike the style of its module"
+    }
 
 
 def test_projections_that_are_not_split_through_are_gathered_between() -> None:
@@ -231,7 +234,7 @@ def test_projections_that_are_not_split_through_are_gathered_between() -> None:
     assert styles["model.layers.*.mlp.down_proj"] == "replicate"
     assert (
         lost["model.layers.*.mlp.up_proj.weight"]
-        == "gate_proj, up_proj, down_proj are not split by rows, then by columns; what it makes is gathered"
+        == "gate_proj, up_proj, down_proj are not split by rows, then by columns; its output is gathered"
     )
     _, lost = tp_plan(_with(made, {"blk.0.ffn_down.weight": whole}), graph)
     assert "layers differ" in lost["model.layers.*.mlp.down_proj.weight"]
@@ -246,7 +249,7 @@ def test_a_tp_plan_is_of_a_decoder() -> None:
     x = b.input("x", "float32", ("batch", 8))
     graph = b.graph(b.MatMul(x, b.random("w", (8, 4), seed=1)))
     made = plan(graph, Mesh(tp=2), machine=MACHINE)
-    with pytest.raises(PlanError, match="mlp is no Llama-type decoder"):
+    with pytest.raises(PlanError, match="mlp is not a Llama-type decoder"):
         export(made, graph, "tp-plan")
     assert json.loads(export(made, graph, "dtensor").data)["parameters"]["w"]["exact"]
 
@@ -254,7 +257,7 @@ def test_a_tp_plan_is_of_a_decoder() -> None:
 def test_experts_have_no_tp_plan_but_placements() -> None:
     graph = known_config("mixtral-8x7b").graph
     made = unitp.plan(graph, Mesh(tp=8))
-    with pytest.raises(PlanError, match="mixtral-8x7b is no Llama-type decoder of plain layers"):
+    with pytest.raises(PlanError, match="mixtral-8x7b is not a Llama-type decoder of plain layers"):
         export(made, graph, "tp-plan")
     table = json.loads(export(made, graph, "dtensor").data)["parameters"]
     assert table["blk.0.ffn_gate_exps.weight"] == {"shape": [8, 14336, 4096], "placements": ["Shard(0)"], "exact": True}
@@ -401,7 +404,10 @@ def test_export_writes_and_says_what_is_not_in_it(
     said = Said(capsys, written / "uneven.json", *arguments)
     assert said.code == 0
     assert said.out == f"written to {tmp_path / 'plan.py'}\n"
-    assert "not in tp-plan: 2 x model.layers.*.self_attn.k_proj.weight: rows of dim 0 are held by several" in said.err
+    assert (
+        "not in tp-plan: 2 x model.layers.*.self_attn.k_proj.weight: several ranks hold the same rows of dim 0"
+        in said.err
+    )
     assert "never in tp-plan: collectives" in said.err
     assert '"model.layers.*.self_attn.k_proj": "replicate",' in (tmp_path / "plan.py").read_text()
 

@@ -1,4 +1,4 @@
-"""Layouts as bars: for every split dim one bar, a row for each rank, and where the rank's interval lies, in per cent of the dim."""
+"""Layouts as bars: one bar for each dim that is split, with a row for each rank that shows its interval in per cent of the dim."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unitp.layout import Layout
 from unitp.mesh import Mesh
 
 MOST_RANKS = 16
-"""More ranks than these are not drawn one by one."""
+"""At most this many ranks are drawn."""
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """What one rank holds of a dim: from `left`, `width` wide, both in per cent; `text` says it in words."""
+    """The part of a dim that one rank holds: `left` edge and `width`, in per cent, and the same as `text`."""
 
     rank: int
     left: float
@@ -24,7 +24,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """One dim of a tensor. `dim` "": the tensor as a whole, which every rank has."""
+    """One dim of a tensor. `dim` "": the whole tensor, which every rank holds."""
 
     dim: str
     text: str
@@ -33,12 +33,12 @@ class Bar(msgspec.Struct, frozen=True):
 
 
 def shown(mesh: Mesh) -> range:
-    """The ranks that are drawn."""
+    """Return the ranks that are drawn."""
     return range(min(mesh.size, MOST_RANKS))
 
 
 def bars(layout: Layout, shape: Sequence[int], mesh: Mesh) -> tuple[Bar, ...]:
-    """A bar for each dim that is split; one for the whole of what is not."""
+    """Return a bar for each dim that is split, or one bar for a tensor that is not split. `shape` is global."""
     bound, partial = layout.bind(shape, mesh), bool(layout.partial)
     found = []
     for dim, (split, size) in enumerate(zip(bound.dims, shape, strict=True)):
@@ -59,7 +59,7 @@ def _piece(rank: int, interval: tuple[int, int], size: int, of: str) -> Piece:
 
 
 def grid(mesh: Mesh) -> tuple[list[tuple[int, float, float]], list[tuple[str, float, float, float, float]]]:
-    """Ranks as (rank, x, y) on a grid, the last axis across, and lines (axis, x1, y1, x2, y2) along the groups of each axis."""
+    """Return ranks as (rank, x, y) on a grid, with the last axis across, and lines (axis, x1, y1, x2, y2) along the groups."""
     across = mesh.axes[-1][1] if mesh.axes else 1
     at = {rank: (float(rank % across), float(rank // across)) for rank in shown(mesh)}
     lines = []

@@ -1,8 +1,8 @@
-"""A plan as one page of HTML: who holds what, what happens in a layer, what moves between ranks, memory, and predicted time.
+"""A plan as one page of HTML: layouts, the steps of a layer, communication, memory, and predicted time.
 
-The page needs nothing but itself: inline SVG and CSS, no script, and a policy that forbids it to load anything. It follows
-the reader's light or dark scheme. Layers alike are one line; up to 16 ranks are drawn one by one. Names are text wherever
-they stand: `_visible` and jinja2's escapes are the one door for all of them.
+The page is self-contained: inline SVG and CSS, no script, and a policy that forbids it to load anything. It follows the reader's
+light or dark scheme. Equal layers share a line, and at most 16 ranks are drawn. No name can become markup: all text passes through
+`_visible` and jinja2's escapes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ from unitp.report.phase_steps import Move, PhasePage, brief, phase_page
 
 
 class Tensors(msgspec.Struct, frozen=True):
-    """Parameters or caches of one shape and layout. `bytes`: of the rank that holds most, of all of them together."""
+    """Parameters or caches with one shape and layout.
+
+    bytes   of all of them together, on the rank that holds most
+    whole   bytes of all of them without splits
+    """
 
     what: str
     kind: str
@@ -47,7 +51,7 @@ class Tensors(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """What moves over an axis in one call of a phase. `width`: of its line, by bytes."""
+    """The communication over an axis in one call of a phase. `width`: the stroke of its line, which grows with bytes."""
 
     axis: str
     bytes: int
@@ -57,7 +61,7 @@ class Link(msgspec.Struct, frozen=True):
 
 
 def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
-    """The page as text. Raises PlanError where the plan is not of this graph."""
+    """Return the page as text. Raises PlanError if the plan is not for this graph, and MeshError if `machine` does not fit its mesh."""
     require(plan, graph)
     planned = planned_machine(plan)
     priced = machine or planned
@@ -95,19 +99,19 @@ def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
 
 
 def _visible(value: object) -> object:
-    """What an expression gives to the page: escaped by jinja2, and without characters that XML has not or that hide others."""
+    """Return the value of an expression without characters that XML forbids or that hide others; jinja2 then escapes it."""
     return texts.shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def save(plan: Plan, graph: Graph, path: str | os.PathLike[str], machine: Machine | None = None) -> None:
-    """Write the page. Raises InputError where that cannot be done, HostError where the disk is full."""
+    """Write the page to a file. Raises InputError if it cannot be written, HostError if the disk is full, and what `page` raises."""
     text = page(plan, graph, machine)
     with writing(path, "the page"):
         Path(path).write_text(text, "utf-8")
 
 
 def tensors(plan: Plan, graph: Graph, phase: Phase) -> list[Tensors]:
-    """The parameters and caches, equal ones together, in the graph's order; caches as long as in `phase`."""
+    """Return the parameters and caches in the graph's order, equal ones together; caches have their size in `phase`."""
     held = [("weight", p.name, p.type, plan.parameters[p.name]) for p in graph.parameters]
     held += [("cache", s.input, s.type, plan.states[s.input]) for s in graph.states]
     alike: dict[tuple[str, str, TensorType, Layout], int] = {}
@@ -128,7 +132,7 @@ def tensors(plan: Plan, graph: Graph, phase: Phase) -> list[Tensors]:
 
 
 def links(moves: Sequence[Move], mesh: Mesh) -> list[Link]:
-    """What moves over each axis, summed over its collectives."""
+    """Return the communication over each axis, summed over its collectives."""
     found = []
     most = max((sum(m.bytes for m in moves if m.axis == axis) for axis, _ in mesh.axes), default=0)
     for axis, size in mesh.axes:
@@ -146,12 +150,12 @@ def links(moves: Sequence[Move], mesh: Mesh) -> list[Link]:
 
 
 def peak_of(phases: Sequence[PhasePage]) -> tuple[str, int, int]:
-    """(phase, rank, bytes) where most memory is needed."""
+    """Return (phase, rank, bytes) of the highest peak of memory."""
     return max(((p.name, r, m.peak) for p in phases for r, m in enumerate(p.memory)), key=lambda f: f[2])
 
 
 def time_text(seconds: float) -> str:
-    """Three figures, in the unit that suits: `753 ms`, `41.2 us`."""
+    """Return seconds as text with three figures: `753 ms`, `41.2 us`."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= scale:
             number = seconds / scale
@@ -160,7 +164,7 @@ def time_text(seconds: float) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """Three figures, in binary units: `12 B`, `34.0 KiB`, `267 MiB`."""
+    """Return bytes as text with three figures, in binary units: `12 B`, `34.0 KiB`, `267 MiB`."""
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= scale:
             number = count / scale
@@ -169,6 +173,6 @@ def bytes_text(count: float) -> str:
 
 
 def hues(mesh: Mesh) -> list[int]:
-    """The hue of each drawn rank, in degrees: they go round the circle, from blue."""
+    """Return the hue of each drawn rank in degrees, spread evenly around the circle from blue on."""
     count = len(shown(mesh))
     return [round(210 + 360 * rank / count) % 360 for rank in range(count)]

@@ -1,7 +1,7 @@
-"""A phase of a plan as a reader wants it: one layer of many written out step by step, the rest as blocks of predicted time.
+"""A phase of a plan for the page: one typical layer step by step, and all layers as blocks of predicted time.
 
-Steps are the instructions of the phase's program, each at its predicted seconds. A step belongs to the layer that the
-weight in its label counts; what has no such weight belongs to the layer before it.
+Steps are the instructions of the phase's program with their predicted seconds. A step belongs to the layer of the weight in its
+label; a step without such a weight belongs to the layer before it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from unitp.program.memory import Memory, local_bytes, peak
 from unitp.report.drawing import Bar, bars
 
 MOST_STEPS = 120
-"""A block longer than this is cut to the steps that take longest."""
+"""Of a longer block, only this many steps that take longest are shown."""
 
 
 class Step(msgspec.Struct, frozen=True):
-    """`kind`: compute, move (a collective) or copy (a slice, a mask). `at` and `seconds` are of its block.
+    """One instruction of a block.
 
-    `layout` is in words, without bounds where ranks are many (the bars have them).
+    kind      "compute", "move" (a collective) or "copy" (a slice, a mask)
+    at        its begin in seconds, from that of its block
+    bytes     of a collective: the input of the rank whose input is largest
+    layout    of its result, in words; without intervals if that is long (the bars show them)
     """
 
     kind: str
@@ -49,7 +52,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Consecutive steps: a layer, or what comes before or after all of them."""
+    """Consecutive steps: a layer, or all that is before or after the layers. `moving`: seconds of its collectives."""
 
     name: str
     at: float
@@ -58,7 +61,7 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Move(msgspec.Struct, frozen=True):
-    """Collectives at places of one label, in one call."""
+    """The collectives of tensors with one label, in one call of a phase."""
 
     what: str
     kind: str
@@ -69,7 +72,13 @@ class Move(msgspec.Struct, frozen=True):
 
 
 class PhasePage(msgspec.Struct, frozen=True):
-    """What the page shows of a phase. `layer`: the block that `steps` write out; `left_out`: steps too many to show."""
+    """What the page shows of a phase.
+
+    predicted   seconds of a call, as the plan has them; `seconds` are those of the machine that the page is priced on
+    moving      seconds of collectives
+    layer       the block that `steps` show; `alike` blocks are equal to it
+    left_out    the number of its steps that are not shown
+    """
 
     name: str
     sizes: dict[str, int]
@@ -88,7 +97,7 @@ class PhasePage(msgspec.Struct, frozen=True):
 
 
 def phase_page(plan: Plan, graph: Graph, name: str, machine: Machine) -> PhasePage:
-    """Everything about one phase of a plan."""
+    """Return what the page shows of one phase of a plan, priced on `machine`."""
     program = lower(graph, plan, name)
     story = _Story(program, graph, machine)
     planned = plan.phase(name)
@@ -114,7 +123,7 @@ def phase_page(plan: Plan, graph: Graph, name: str, machine: Machine) -> PhasePa
 
 
 class _Story:
-    """A program's calls in order, with their seconds, labels and blocks."""
+    """The instructions of a call in order, with their seconds, labels and blocks."""
 
     def __init__(self, program: Program, graph: Graph, machine: Machine) -> None:
         self.program, self.places = program, Places(graph)
@@ -125,7 +134,7 @@ class _Story:
         self.blocks = self._blocks()
 
     def source(self, instruction: Instruction) -> str:
-        """The graph's value that an instruction makes, or moves."""
+        """Return the graph's value that an instruction produces or converts."""
         name = instruction.outputs[0] if isinstance(instruction, Local) else instruction.input
         return re.sub(r"(?<=.)(@\d+|:[\w.:]*)$", "", name)
 
@@ -137,7 +146,7 @@ class _Story:
         return name if made is None or made.op == instruction.op else f"{instruction.op} of {name}"
 
     def _blocks(self) -> list[tuple[str, list[int]]]:
-        """(name, instruction numbers): what is before the layers, each layer, what is after them."""
+        """Return (name, instruction numbers) of all that is before the layers, of each layer, and of all that is after them."""
         found: dict[int | None, list[int]] = {}
         now: int | None = None
         last = -1
@@ -155,11 +164,11 @@ class _Story:
         return [(names.get(key) or f"layer {key}", members) for key, members in found.items()]
 
     def signature(self, members: Sequence[int]) -> tuple[object, ...]:
-        """What makes two blocks alike: labels and seconds."""
+        """Return the labels and seconds of a block; blocks with equal signatures count as alike."""
         return tuple((self.label(self.instructions[i]), round(self.seconds[i], 12)) for i in members)
 
     def typical(self) -> int:
-        """The block in the middle of those that most are like."""
+        """Return the number of the typical layer: the one in the middle of the largest set of equal layers."""
         signatures = [self.signature(members) for _, members in self.blocks]
         layers = [n for n, (name, _) in enumerate(self.blocks) if name.startswith("layer")] or [0]
         most, _ = Counter(signatures[n] for n in layers).most_common(1)[0]
@@ -201,12 +210,12 @@ class _Story:
         )
 
     def _given(self, instruction: Instruction) -> int:
-        """Bytes that the rank gives which gives most."""
+        """Return the bytes of a collective's input on the rank where it is largest."""
         assert isinstance(instruction, Collective)
         return max(local_bytes(self.program, instruction.input, r) for r in range(self.program.mesh.size))
 
     def moves(self) -> tuple[Move, ...]:
-        """Collectives by label, those that take longest first."""
+        """Return the collectives by label, in descending order of seconds."""
         sums: dict[tuple[str, str, str], list[float]] = {}
         for instruction, seconds in zip(self.instructions, self.seconds, strict=True):
             if isinstance(instruction, Collective):
@@ -217,18 +226,18 @@ class _Story:
 
 
 def short(label: str) -> str:
-    """`MatMul blk.*.ffn_down.weight` as `MatMul ffn_down`."""
+    """Return a shorter label: `MatMul ffn_down` for `MatMul blk.*.ffn_down.weight`."""
     return re.sub(r"\S*\*\.|\.weight\b", "", label)
 
 
 def brief(layout: Layout) -> str:
-    """A layout in words, without bounds where ranks are many."""
+    """Return a layout in words, without intervals if that is longer than `MOST_WORDS` letters."""
     full = words(layout)
     return full if len(full) <= MOST_WORDS else re.sub(r": [\d: ]+", "", full)
 
 
 MOST_WORDS = 40
-"""Letters of a layout with its bounds."""
+"""The most letters of a layout with its intervals."""
 
 LAST = 1 << 30
 """The number of what comes after all layers."""

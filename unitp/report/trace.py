@@ -1,8 +1,8 @@
-"""Calls of programs as a trace that Perfetto and chrome://tracing read: ranks as processes, the prediction beside the measurement.
+"""Calls of programs as a trace for Perfetto and chrome://tracing: ranks are processes, with prediction and measurement side by side.
 
-Each rank has two threads, `measured` and `predicted`; the driver is a process of its own. A span of a call holds the spans of
-its instructions (of its segments, where a framework runs several instructions in one call). A prediction begins when the
-call did and goes from instruction to instruction, so that what takes longer than it should falls behind.
+Each rank has two threads, `measured` and `predicted`; the driver is a process, too. The span of a call contains the spans of its
+instructions (or segments, if a framework runs several instructions in one call). The predicted instructions follow each other from
+the begin of the call on, so that a measured instruction that takes too long falls behind its prediction.
 
 https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU (Trace Event Format): complete events ("X"),
 microseconds.
@@ -27,20 +27,20 @@ from unitp.session.session import TracedCall
 from unitp.wire.messages import Trace
 
 MEASURED, PREDICTED = 1, 2
-"""Threads of a rank."""
+"""The threads of a rank."""
 
 Event = dict[str, Any]
 
 
 def trace(calls: Sequence[TracedCall], machine: Machine, title: str = "unitp") -> dict[str, Any]:
-    """The trace of these calls, as an object for JSON."""
+    """Return the trace of these calls as an object for JSON. Raises InputError if there are no calls."""
     if not calls:
-        raise InputError("there are no calls to trace")
+        raise InputError("there are no calls to trace", hint="Run a program inside `with session.tracing() as calls`.")
     return {"traceEvents": [*_names(calls, title), *_events(calls, machine)], "displayTimeUnit": "ms"}
 
 
 def save(calls: Sequence[TracedCall], machine: Machine, path: str | os.PathLike[str], title: str = "unitp") -> None:
-    """Write the trace. Raises InputError where that cannot be done, HostError where the disk is full."""
+    """Write the trace to a file. Raises InputError if there are no calls or it cannot be written, HostError if the disk is full."""
     with writing(path, "the trace"):
         Path(path).write_bytes(msgspec.json.encode(trace(calls, machine, title)))
 

@@ -1,13 +1,13 @@
-"""A plan in the words of other tools. Every format says what it cannot express, tensor by tensor; nothing is lost silently.
+"""A plan in the formats of other tools. An export lists, tensor by tensor, what the format cannot express; nothing is lost silently.
 
     onnx-sharding   a ModelProto whose nodes carry ONNX's multi-device annotations      `onnx_sharding`
     dtensor         a placement for each parameter, for `torch.distributed.tensor`      `dtensor`
     tp-plan         the `tp_plan` of a transformers model: module patterns and styles   `tp_plan`
 
-`Export.lost` names tensors whose layout the format cannot say, and what was written instead: always something that holds
-at least the rows that the plan wants. `Export.limits` is what the format has no word for, whatever the plan.
+`Export.lost` names the tensors whose layout the format cannot express, and what was written instead: each rank then holds at least
+the rows that the plan gives it. `Export.limits` says what the format cannot express for any plan.
 
-Python that is written is made of literals (`unitp.texts.literal`): a name of a model or a tensor is never code.
+Python files consist of literals (`unitp.texts.literal`), so that a name of a model or a tensor is never code.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ from unitp.graph.graph import Graph
 from unitp.plans import Plan
 
 FORMATS = {"onnx-sharding": "onnx_sharding", "dtensor": "dtensor", "tp-plan": "tp_plan"}
-"""Formats, and the module that writes each."""
+"""The module that writes each format."""
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """A tensor (or module) whose part in the plan the format cannot say, why, and what it says instead."""
+    """A tensor (or module) whose layout the format cannot express; `why` also says what was written instead."""
 
     what: str
     why: str
 
 
 class Export(msgspec.Struct, frozen=True):
+    """The bytes of a file, and what they do not express: of this plan (`lost`), and of any plan (`limits`)."""
+
     data: bytes
     lost: tuple[Lost, ...]
     limits: tuple[str, ...]
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Losses of one kind: a name with numbers replaced by *, and how many tensors it stands for."""
+    """Losses of one kind: a name with numbers replaced by `*`, and the number of tensors that it stands for."""
 
     what: str
     count: int
@@ -50,15 +52,19 @@ class Group(msgspec.Struct, frozen=True):
 
 
 def require_format(name: str) -> None:
+    """Raise InputError if there is no format of this name."""
     if name not in FORMATS:
         raise InputError(f'unknown export format "{name}"', hint=did_you_mean(name, FORMATS))
 
 
 def export(plan: Plan, graph: Graph, to: str, *, phase: str = "", suffix: str = "") -> Export:
-    """The plan of `graph` as format `to`. `phase`: whose activations are told (default: the last).
+    """Return a plan of `graph` in the format `to`.
 
-    `suffix` `.py` asks for Python instead of JSON, where a format has both. Raises InputError for an unknown format, and
-    PlanError where the plan is not of this graph or the format cannot hold this kind of model at all.
+    phase    the phase whose activations are exported (default: the last)
+    suffix   ".py" for Python instead of JSON, if the format has both
+
+    Raises InputError for an unknown format or a missing package, and PlanError if the plan is not for this graph, has no such
+    phase, or the format cannot hold this kind of model.
     """
     require_format(to)
     plans.require(plan, graph)
@@ -69,6 +75,6 @@ def export(plan: Plan, graph: Graph, to: str, *, phase: str = "", suffix: str = 
 
 
 def grouped(lost: Iterable[Lost]) -> list[Group]:
-    """Losses by pattern and reason, in order of appearance."""
+    """Return losses grouped by pattern and reason, in order of appearance."""
     found = Counter((re.sub(r"\d+", "*", one.what), one.why) for one in lost)
     return [Group(what, count, why) for (what, why), count in found.items()]

@@ -1,8 +1,9 @@
-"""Placements of parameters for `torch.distributed.tensor`: for each axis of the mesh, Shard(dim) or Replicate().
+"""Placements of parameters for `torch.distributed.tensor`: Shard(dim) or Replicate() for each axis of the mesh.
 
-DTensor cuts a dim of n rows over p coordinates as `torch.chunk` does: each but the last has ceil(n/p) rows; axes that
-share a dim cut in the order of the mesh, each within what the one before left. A layout with these very intervals is
-`Shard(dim)`, any other (rounded cuts, whole heads, covers) is not DTensor's: the tensor is then held whole, `Replicate()`.
+DTensor splits a dim of n rows over p coordinates as `torch.chunk` does: each part but the last has ceil(n/p) rows. Axes that share a
+dim split it in the order of the mesh, each within the parts of the one before. A layout with exactly these intervals is
+`Shard(dim)`. DTensor cannot express any other (rounded, by whole heads, overlapping): every rank then holds the whole tensor,
+`Replicate()`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from unitp.texts import literal, shown
 LIMITS = (
     "activations and KV caches: DTensor derives their placements while it runs",
     "collectives: DTensor chooses where it converts",
-    "phases: a parameter has one placement for all",
+    "phases: a parameter has one placement for all of them",
 )
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """`placements`: by axis of the mesh, as Python writes them. `exact`: whether they give each rank the plan's rows."""
+    """A parameter's global shape and its placements by axis of the mesh, as Python code. `exact`: ranks hold the plan's rows."""
 
     shape: tuple[int, ...]
     placements: tuple[str, ...]
@@ -36,7 +37,7 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 def chunked(shape: Sequence[int], layout: Layout, rank: int, mesh: Mesh) -> tuple[Interval, ...]:
-    """The part that DTensor gives a rank where each axis shards the dim that `layout` gives it."""
+    """Return the part that DTensor gives a rank if each axis shards the dim that it splits in `layout`: an interval per dim."""
     coords, found = mesh.coords(rank), []
     for size, split in zip(shape, layout.dims, strict=True):
         start, stop = 0, size
@@ -49,29 +50,29 @@ def chunked(shape: Sequence[int], layout: Layout, rank: int, mesh: Mesh) -> tupl
 
 
 def misfit(shape: Sequence[int], layout: Layout, mesh: Mesh) -> str:
-    """Why DTensor cannot hold a layout, or nothing where it can."""
+    """Return why DTensor cannot express a layout, or "" if it can."""
     bound = layout.bind(shape, mesh)
     for dim, split in enumerate(bound.dims):
         if split is None:
             continue
         text = " ".join(f"{a}:{b}" for a, b in split.intervals)
         if split.covers:
-            return f"rows of dim {dim} are held by several ranks ({text})"
+            return f"several ranks hold the same rows of dim {dim} ({text})"
         ranks = range(mesh.size)
         if any(chunked(shape, bound, r, mesh)[dim] != split.at(r, mesh) for r in ranks):
             theirs = list(dict.fromkeys(chunked(shape, bound, r, mesh)[dim] for r in ranks))
-            return f"dim {dim} is cut {text}, DTensor would cut {' '.join(f'{a}:{b}' for a, b in theirs)}"
+            return f"dim {dim} is split {text}, but DTensor would split it {' '.join(f'{a}:{b}' for a, b in theirs)}"
     return ""
 
 
 def placements(layout: Layout, mesh: Mesh) -> tuple[str, ...]:
-    """By axis of the mesh: `Shard(dim)` where the axis splits a dim, else `Replicate()`."""
+    """Return for each axis of the mesh `Shard(dim)` if the axis splits a dim, else `Replicate()`."""
     owner = {axis: dim for dim, split in enumerate(layout.dims) if split for axis in split.axes}
     return tuple(f"Shard({owner[axis]})" if axis in owner else "Replicate()" for axis, _ in mesh.axes)
 
 
 def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
-    """The table as JSON, or as a Python module."""
+    """Return the placements as JSON, or as a Python module."""
     spelled, table, lost = names(graph), {}, []
     known: dict[tuple[tuple[int, ...], Layout], str] = {}
     for name, own in spelled.items():
@@ -79,7 +80,7 @@ def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export
         if (shape, layout) not in known:
             known[shape, layout] = misfit(shape, layout, plan.mesh)
         if why := known[shape, layout]:
-            lost.append(Lost(own, f"{why}; it is held whole"))
+            lost.append(Lost(own, f"{why}; every rank holds all of it"))
             layout = Layout.replicated(len(shape))
         table[own] = Placed(shape, placements(layout, plan.mesh), exact=not why)
     text = _python(plan, table, lost) if python else _json(plan, table, lost)

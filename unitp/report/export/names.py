@@ -1,4 +1,4 @@
-"""Parameters of a Llama-type decoder by the names that Hugging Face's modules have."""
+"""The names of a Llama-type decoder's parameters in Hugging Face's modules."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from unitp.graph.source import RangeSource, RopeSource
 
 
 def stored(graph: Graph) -> list[str]:
-    """The parameters that a model file holds: all but tables that follow from the config."""
+    """Return the parameters that a model file holds: all except tables that follow from the config."""
     return [p.name for p in graph.parameters if not isinstance(p.source, RopeSource | RangeSource)]
 
 
 def spellable(graph: Graph) -> bool:
-    """Whether every parameter is one of a module that Hugging Face has; stacked experts are not."""
+    """Say whether every parameter is one of a Hugging Face module; stacked experts are not."""
     own, parts = set(NAMES.values()), set(LAYER_NAMES.values())
     names = [n.split(".") for n in stored(graph) if n not in own]
     return bool(names) and all(n[0] == "blk" and n[1].isdecimal() and n[2] in parts for n in names)
 
 
 def halves(graph: Graph) -> bool:
-    """Whether rotary pairs are halves of a head, as Hugging Face has them; else the rows of Q and K are permuted."""
+    """Say whether rotary pairs are halves of a head, as in Hugging Face; if not, the rows of Q and K are permuted."""
     return not any(n.attrs.get("interleaved") for n in graph.nodes if operator(n.op).kind == "rotary")
 
 
 def names(graph: Graph) -> dict[str, str]:
-    """The name of each stored parameter: Hugging Face's where tensors are the same row by row, else the graph's own."""
+    """Return the name of each stored parameter: Hugging Face's if its tensors have the same rows, else the graph's own."""
     if spellable(graph) and halves(graph):
         return {name: spelled(name) for name in stored(graph)}
     return {name: name for name in stored(graph)}

@@ -1,10 +1,10 @@
 """ONNX's multi-device annotations (IR 11): a ModelProto whose nodes say over which devices each tensor is sharded.
 
-A dim of N rows in M shards is N % M = 0 and all of N/M rows; device numbers are ranks, in the order of the shards (row-major
-over the sharded dims), and a negative number stands for a group of ranks that hold the same. Sizes are those of a phase.
+A dim of N rows in M shards has N % M = 0 and N/M rows in each. Device numbers are ranks, in the order of the shards (row-major over
+the sharded dims); a negative number stands for a group of ranks that hold the same shard. Sizes are those of a phase.
 
 Weights are left out: they are inputs of the graph, by name. (`onnx.checker` refuses initialisers without data, and external
-ones whose file is not there.) States are pairs of an input and an output.
+ones without their file.) States are pairs of an input and an output.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from unitp.report.export import Export, Lost
 
 OPSET, IR, CONFIGURATION = 24, 11, "unitp"
 LIMITS = (
-    "names of axes: only the numbers of ranks are there",
-    "collectives: where a tensor is sharded otherwise than it was left, a reader has to find the way itself",
-    "phases: the file is of one set of sizes",
+    "names of axes: the file has only numbers of ranks",
+    "collectives: if a node requires another sharding than the one produced, a reader must derive the conversion",
+    "phases: the file has one set of sizes",
     "predicted costs and the certificate",
 )
 
 
 def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
-    """The annotated model, serialised. Raises InputError where the package onnx is not installed."""
+    """Return the annotated model, serialised. Raises InputError if the package onnx is not installed."""
     made = _Model(plan, graph, phase)
     return Export(made.model().SerializeToString(), tuple(dict.fromkeys(made.lost)), LIMITS)
 
@@ -82,7 +82,7 @@ class _Model:
         return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def node(self, node: Node) -> Any:
-        """A node in ONNX's form, with the shardings of what it reads and leaves."""
+        """Return a node in ONNX's form, with the shardings of its inputs and outputs."""
         attrs = {key: self.bound(value) for key, value in node.attrs.items()}
         concrete = msgspec.structs.replace(node, attrs=attrs)
         plain: dict[str, Any] = dict(attrs)
@@ -109,7 +109,7 @@ class _Model:
         return name
 
     def placed(self, node: Node) -> Iterator[tuple[str, Layout]]:
-        """The layouts of a node's inputs and outputs; each tensor once (of two layouts of one input, the first)."""
+        """Yield the layouts of a node's inputs and outputs, each tensor once (if a node reads one in two layouts, the first)."""
         shapes = [self.shape(self.graph.types[n]) if n else None for n in node.inputs]
         rule = rule_of(node.op, node.attrs, shapes)
         planned = self.phase.nodes.get(node.name, {})
@@ -123,7 +123,7 @@ class _Model:
                 self.lost.append(Lost(name, f"{node.op} reads it in two layouts, the second of which is left out"))
 
     def annotate(self, about: Any, name: str, layout: Layout) -> None:
-        """One ShardingSpecProto. What cannot be said is left out: the tensor is then whole along that dim."""
+        """Add one ShardingSpecProto. A split that ONNX cannot express is left out: the tensor is then whole along that dim."""
         shape = self.shape(self.graph.types[name])
         if layout.partial:
             axes = ", ".join(layout.partial)
@@ -147,7 +147,7 @@ class _Model:
 
 
 def shards(splits: Sequence[Split], mesh: Mesh) -> list[list[int]]:
-    """The ranks that hold each shard, row-major over the splits; one shard of all ranks where there are none."""
+    """Return the ranks that hold each shard, row-major over the splits; without splits, one shard that all ranks hold."""
     found: dict[tuple[int, ...], list[int]] = {
         place: [] for place in product(*(range(mesh.count(s.axes)) for s in splits))
     }
@@ -157,11 +157,11 @@ def shards(splits: Sequence[Split], mesh: Mesh) -> list[list[int]]:
 
 
 def _misfit(split: Split, size: int, mesh: Mesh) -> str:
-    """Why ONNX cannot say a split, or nothing where it can."""
+    """Return why ONNX cannot express a split, or "" if it can."""
     count = mesh.count(split.axes)
     text = " ".join(f"{a}:{b}" for a, b in split.intervals)
     if split.covers:
         return f"held by several ranks at once ({text})"
     if size % count or split.intervals != cuts(count, size):
-        return f"cut unevenly ({text})"
+        return f"split unevenly ({text})"
     return ""

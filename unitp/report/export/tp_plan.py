@@ -1,13 +1,13 @@
-"""The `tp_plan` of a transformers model: a pattern of module names (layer numbers are *) and the style of each.
+"""The `tp_plan` of a transformers model: patterns of module names (layer numbers are *), each with a style.
 
     replicate                                       weights are whole
     colwise, then rowwise                           rows split, then columns: one sum after both (q k v, o; gate up, down)
     colwise_gather_output, rowwise_split_input      rows or columns split, activations whole before and after
     embedding_rowwise, embedding_colwise            the vocabulary split, or the width
 
-A plan that is given to transformers overrides its own rule by rule, so that what is whole is said too. Styles cut as
-DTensor does (see `dtensor`), over one axis, alike in all layers; heads by whole KV groups. What the plan splits otherwise
-is `replicate` here. Source: transformers.distributed.tensor_parallel, transformers 5.23.
+A plan that is given to transformers overrides its own rule by rule, so modules that are not split are listed as well. Styles split
+as DTensor does (see `dtensor`), over one axis, alike in all layers, and heads by whole KV groups. Anything that the plan splits
+differently is `replicate` here. Source: transformers.distributed.tensor_parallel, transformers 5.23.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from unitp.texts import literal, shown
 
 LIMITS = (
     "activations split between blocks (sequence, batch), and KV caches: they follow from the styles",
-    "collectives: a style brings its own",
-    "phases: a module has one style for all",
-    "axes beside tp: transformers has its own settings for data parallelism",
+    "collectives: they follow from the styles",
+    "phases: a module has one style for all of them",
+    "axes other than tp: transformers has its own settings for data parallelism",
 )
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 LAYER = "model.layers.*."
@@ -43,14 +43,14 @@ LINEAR = {None: "replicate", 0: "colwise_gather_output", 1: "rowwise_split_input
 LOOKUP = {None: "replicate", 0: "embedding_rowwise", 1: "embedding_colwise"}
 
 Cut = int | None
-"""The dim of a weight that is split, or None where it is whole."""
+"""The dim of a weight that is split, or None if it is not split."""
 
 
 def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
-    """The dict as JSON, or as a Python module. Raises PlanError where the model is no Llama-type decoder, or has experts."""
+    """Return the plan as JSON, or as a Python module. Raises PlanError if the model is no Llama-type decoder, or has experts."""
     if not spellable(graph):
         raise PlanError(
-            f"{graph.name} is no Llama-type decoder of plain layers, for which a tp_plan is known",
+            f"{graph.name} is not a Llama-type decoder of plain layers, the only models with a known tp_plan",
             hint="Export it --to dtensor.",
         )
     made = _TpPlan(plan, graph)
@@ -63,7 +63,7 @@ def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export
 
 
 class _TpPlan:
-    """`tensors`: the parameters of each pattern of names, as Hugging Face spells them."""
+    """Derives the styles of modules. `tensors`: the parameters for each pattern of Hugging Face's names."""
 
     def __init__(self, plan: Plan, graph: Graph) -> None:
         self.plan, self.graph, self.lost = plan, graph, list[Lost]()
@@ -85,7 +85,7 @@ class _TpPlan:
             found |= dict(self.block(producers, consumer, cuts))
         for module in cuts:
             if module.endswith("norm") and cuts[module] is not None:
-                self.lose(f"{module}.weight", "transformers keeps norms whole; it is held whole")
+                self.lose(f"{module}.weight", "transformers does not split norms; every rank holds all of it")
         for module in modules:
             self.bias(module, cuts[module])
         return {module: found[module] for module in (*modules, *found) if module in found}
@@ -94,23 +94,23 @@ class _TpPlan:
         self.lost += [Lost(spelled(name), why) for name in self.tensors[pattern]]
 
     def cut(self, pattern: str) -> Cut:
-        """The dim along which the tensors of a pattern are split, as transformers would cut it."""
+        """Return the dim that the plan splits in all tensors of a pattern, if transformers can split it so."""
         layouts = {name: self.plan.parameters[name] for name in self.tensors[pattern]}
         if len(set(layouts.values())) > 1:
-            self.lose(pattern, "layers differ, and a pattern stands for all of them; it is held whole")
+            self.lose(pattern, "layers differ, but a pattern stands for all of them; every rank holds all of it")
             return None
         name, layout = next(iter(layouts.items()))
         if other := [axis for axis in layout.axes if axis != self.axis]:
-            self.lose(pattern, f"it is split over {', '.join(other)} too, beside {self.axis}; it is held whole")
+            self.lose(pattern, f"it is split over {', '.join(other)}, not only {self.axis}; every rank holds all of it")
             return None
         shape = tuple(int(d) for d in self.graph.parameter(name).type.shape)
         if why := misfit(shape, layout, self.plan.mesh):
-            self.lose(pattern, f"{why.replace('DTensor', 'transformers')}; it is held whole")
+            self.lose(pattern, f"{why.replace('DTensor', 'transformers')}; every rank holds all of it")
             return None
         return _split_dim(layout)
 
     def block(self, producers: tuple[str, ...], consumer: str, cuts: Mapping[str, Cut]) -> Iterator[tuple[str, str]]:
-        """The styles of a pair of projections with what lies between them: split through, or whole in between."""
+        """Yield the styles of the projections of a block: colwise and rowwise with split activations between, or whole ones."""
         whole = {m: LINEAR[cuts[m]] for m in (*producers, consumer)}
         if [cuts[m] for m in producers] == [0] * len(producers) and cuts[consumer] == 1:
             why = self.split_heads() if producers == ATTENTION[0] else ""
@@ -124,23 +124,25 @@ class _TpPlan:
             through = f"{', '.join(m.rpartition('.')[2] for m in (*producers, consumer))} are not split by rows, then by columns"
             for module, style in whole.items():
                 if style != "replicate":
-                    about = "what it makes is gathered" if cuts[module] == 0 else "what it reads is whole"
+                    about = "its output is gathered" if cuts[module] == 0 else "its input is whole"
                     self.lose(f"{module}.weight", f"{through}; {about}")
         yield from whole.items()
 
     def split_heads(self) -> str:
-        """Why transformers cannot split attention as the plan does, or nothing where it can."""
+        """Return why transformers cannot split attention as the plan does, or "" if it can."""
         attention = next(n for n in self.graph.nodes if operator(n.op).kind == "attention")
         groups = int(self.graph.types[attention.inputs[1]].shape[1])
         ranks = self.plan.mesh.sizes.get(self.axis, 1)
         return f"{groups} KV heads do not divide over {ranks} ranks" if groups % ranks else ""
 
     def bias(self, module: str, cut: Cut) -> None:
-        """A style decides about the bias too: split with the rows, else whole."""
+        """Note a loss if the plan holds a module's bias differently from the style: split with the rows, else whole."""
         pattern = f"{module}.bias"
         if pattern not in self.tensors or (found := self.cut(pattern)) == (0 if cut == 0 else None):
             return
-        self.lose(pattern, f"it is {'whole' if found is None else 'split'}, the style of its module says otherwise")
+        self.lose(
+            pattern, f"the plan {'does not split' if found is None else 'splits'} it, unlike the style of its module"
+        )
 
 
 def _split_dim(layout: Layout) -> Cut:
