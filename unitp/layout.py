@@ -42,6 +42,7 @@ class Split(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def open(self) -> bool:
+        """Whether the split has no intervals yet (`bind`)."""
         return not self.intervals
 
     def bind(self, size: int, mesh: Mesh) -> Split:

@@ -65,6 +65,7 @@ class Mesh:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
+        """The size of each axis, by name."""
         return dict(self.axes)
 
     @cached_property
@@ -73,6 +74,7 @@ class Mesh:
         return prod(size for _, size in self.axes)
 
     def axis_size(self, axis: str) -> int:
+        """Return the size of an axis of the mesh."""
         return self.sizes[axis]
 
     def coords(self, rank: int) -> dict[str, int]:

@@ -41,6 +41,7 @@ class Times:
         self.found: dict[Program, list[TracedCall]] = {}
 
     def add(self, program: Program, call: TracedCall) -> None:
+        """Add one call of a program."""
         self.found.setdefault(program, []).append(call)
 
     def alone(self, program: Program) -> float:
@@ -60,6 +61,7 @@ class Times:
 
     @property
     def rounds(self) -> int:
+        """The number of complete rounds."""
         return min(len(found) for found in self.found.values())
 
 

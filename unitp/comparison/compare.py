@@ -66,6 +66,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def agree(self) -> bool:
+        """Whether every backend agrees with the oracle."""
         return all(v.verdict == "agrees" for v in self.backends.values())
 
     def __str__(self) -> str:

@@ -150,6 +150,7 @@ class Alternatives:
 
     @cached_property
     def marginals(self) -> Marginals | MarginalsGiven:
+        """The least total of every choice; exact, or with the shared variables as in the plan."""
         return self._marginals(self.problem.unary)
 
     @cached_property
@@ -159,6 +160,7 @@ class Alternatives:
 
     @property
     def exact(self) -> bool:
+        """Whether totals are exact; otherwise parameters and states keep the layouts of the plan."""
         return isinstance(self.marginals, Marginals)
 
     def at(self, name: str) -> list[Place]:
@@ -234,6 +236,7 @@ class Alternatives:
         return unused(self.problem, self.choice, instead(self.problem), partly=True)
 
     def label(self, number: int) -> str:
+        """Return the label of a variable, which equal places of all layers share."""
         variable = self.problem.variables[number]
         if variable.kind == "node":
             return self.places.label(variable.name)

@@ -109,6 +109,7 @@ class Limited:
 
     @cached_property
     def footprint(self) -> Footprint:
+        """The lower bounds on the bytes of each rank."""
         return Footprint(self.problem)
 
     @cached_property
@@ -122,6 +123,7 @@ class Limited:
 
     @cached_property
     def apart(self) -> Apart:
+        """The decomposition of the problem into `shape`."""
         return Apart(self.problem.unary, self.problem.pairs, self.shape, WIDE)
 
     @cached_property

@@ -78,6 +78,7 @@ class _Known:
         return found
 
     def seconds(self, source: int, target: int) -> float:
+        """Return the seconds of converting between two numbered layouts."""
         if source == target:
             return 0.0
         if (found := self._seconds.get((source, target))) is None:

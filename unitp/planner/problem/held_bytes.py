@@ -25,6 +25,7 @@ class Holding:
         self.memo, self.unary, self.pairs = memo, dict(unary or {}), dict(pairs or {})
 
     def copy(self) -> Holding:
+        """Return a copy whose tables can be added to."""
         return Holding(self.memo, self.unary, self.pairs)
 
     def add(self, a: int, b: int, table: Table) -> None:

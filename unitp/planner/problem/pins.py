@@ -53,6 +53,7 @@ class Atom(msgspec.Struct, frozen=True):
     dim: int = 0
 
     def holds(self, layout: Layout) -> bool:
+        """Say whether a layout satisfies this condition."""
         if self.kind == "S":
             split = layout.dims[self.dim]
             return split is not None and self.axis in split.axes
@@ -72,6 +73,7 @@ class Pin(msgspec.Struct, frozen=True):
 
     @property
     def of_operators(self) -> bool:
+        """Whether the pin is about operators, not about tensors."""
         return bool(self.atoms[0].where)
 
 
@@ -188,6 +190,7 @@ class _Matcher:
         return found
 
     def tensors(self, pin: Pin, phases: Sequence[str], wrong: list[str]) -> list[_Place]:
+        """Return the variables of the tensors that a pin matches."""
         made = {}
         for name in (n for n in self.graph.types if matches(pin.pattern, n)):
             if pin.phase and name in self.held:
@@ -207,6 +210,7 @@ class _Matcher:
         return self.problem.source(name, phase)
 
     def operators(self, pin: Pin, phases: Sequence[str], wrong: list[str]) -> list[_Place]:
+        """Return the variables of the operators that a pin matches, by their own names or by what they read."""
         nodes = {n.name: n for n in self.graph.nodes if matches(pin.pattern, n.name)}
         for name, reading in self.by_parameter.items():
             nodes |= {n.name: n for n in reading if matches(pin.pattern, name)}

@@ -95,6 +95,7 @@ class _Path:
         self.shape = type_.sized(phase.sizes)
 
     def steps(self, source: Layout, target: Layout) -> Iterator[tuple[Instruction, Value, Value]]:
+        """Yield each instruction of a conversion with the values before and after it."""
         at = source.bind(self.shape, self.mesh)
         for instruction, after in steps(at, target.bind(self.shape, self.mesh), self.mesh):
             yield instruction, Value(self.dtype, self.shape, at), Value(self.dtype, self.shape, after)

@@ -39,16 +39,21 @@ class Memo:
         return found
 
     def add(self, a: Table, b: Table) -> Table:
+        """Return `a + b`."""
         return self.make("+", (a, b), lambda: a + b)
 
     def times(self, a: Table, factor: float) -> Table:
+        """Return `a * factor`; the same object for 1."""
         return a if factor == 1.0 else self.make(("*", factor), (a,), lambda: a * factor)
 
     def turned(self, a: Table) -> Table:
+        """Return the transpose of a table."""
         return self.make("T", (a,), lambda: a.T)
 
     def row(self, a: Table, at: int) -> Table:
+        """Return `a[at]`."""
         return self.make(("row", at), (a,), lambda: a[at])
 
     def column(self, a: Table, at: int) -> Table:
+        """Return `a[:, at]`."""
         return self.make(("column", at), (a,), lambda: a[:, at])

@@ -26,6 +26,7 @@ class Row(msgspec.Struct, frozen=True):
     pairs: Mapping[tuple[int, int], Table] = {}
 
     def value(self, choice: Sequence[int]) -> float:
+        """Return the sum for a choice of every variable."""
         own = sum(float(table[choice[i]]) for i, table in self.unary.items())
         return own + sum(float(table[choice[a], choice[b]]) for (a, b), table in self.pairs.items())
 
