@@ -96,7 +96,7 @@ def test_interpreters_are_named_per_backend(folder: Path, own: Path) -> None:
         ("context = -1", "context is -1"),
         (
             "context = 0x" + "f" * 5000,
-            "context is a number of more than 30 digits, wanted is 0 (the model's own), or how many tokens",
+            "unitp.toml is not TOML: a whole number has more than 40 digits",
         ),
         ("stall_s = nan", "stall_s is nan"),
         ('stall_s = "long"', 'stall_s is "long", wanted is a number'),
@@ -108,14 +108,14 @@ def test_interpreters_are_named_per_backend(folder: Path, own: Path) -> None:
         ("[backends.mxnet]\npython = 3", '[backends.mxnet] has python = "..."'),
         ("[backends.mxnet]\npython = ''", '[backends.mxnet] has python = "..."'),
         ('[backends.mxnet]\npython = "/a\\u0000b"', '[backends.mxnet] has python = "..."'),
-        ("threads = 0x" + "f" * 5000, "threads is a number of more than 30 digits"),
+        ("threads = 0x" + "f" * 5000, "unitp.toml is not TOML: a whole number has more than 40 digits"),
         ("threads = " + "9" * 5000, "unitp.toml is not TOML: Exceeds the limit"),
-        ("stall_s = 1" + "0" * 400, "stall_s is inf, wanted is a number of seconds from 0.1 to 1e9"),
-        ("mesh" + ".a" * 90 + " = 1", 'mesh is "a table", wanted is text in quotes'),
+        ("stall_s = 1e400", "stall_s is inf, wanted is a number of seconds from 0.1 to 1e9"),
+        ("mesh" + ".a" * 9 + " = 1", 'mesh is "a table", wanted is text in quotes'),
         ('machine = "a\\u0000b"', 'machine is "a\\x00b", wanted is text in quotes'),
         ("mesh = [[1]]", 'mesh is "a list", wanted is text in quotes'),
         ("mesh = 1979-05-27", 'mesh is "1979-05-27", wanted is text in quotes'),
-        ("mesh = " + "[" * 5000, "unitp.toml is not TOML: maximum recursion depth exceeded"),
+        ("mesh = " + "[" * 5000, "unitp.toml is not TOML: it nests deeper than 64 levels"),
         ('mesh = "a"\nmesh = "b"', "unitp.toml is not TOML: Cannot overwrite a value"),
         ("#" * 20_000, "unitp.toml has 20000 bytes, at most 16384 are read"),
     ],
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_file_is_refused_without_waiting_for_it(folder: Path) 
     for kind in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)):
         kind(folder / "unitp.toml")
         with pytest.raises(
-            InputError, match=r"cannot read unitp.toml: (it is no regular file|Is a directory|Too many levels)"
+            InputError, match=r"cannot read unitp.toml: (it is .*no regular file|Is a directory|Too many levels)"
         ):
             settings(environment={})
         (folder / "unitp.toml").rename(folder / f"{kind}".replace("/", "_"))
