@@ -10,7 +10,7 @@ import random
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,12 +52,6 @@ def graph() -> Graph:
 @cache
 def decoder() -> Graph:
     return tiny_decoder(layers=1)
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:
@@ -125,11 +119,24 @@ def harmless(rng: random.Random, folder: Path) -> Input:
                 {"x.npy": stored(x), "i.npy": stored(ids)}, ("x=x.npy", "ids=i.npy"), right=right, folder=folder
             )
         case 1:
-            file = io.BytesIO()
-            rng.choice((np.savez, np.savez_compressed))(file, x=x, ids=ids)
-            return Input({"a.npz": file.getvalue()}, archive="a.npz", right=right, folder=folder)
+            method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+            data = zipped([("x.npy", stored(x)), ("ids.npy", stored(ids))], method)
+            return Input({"a.npz": data}, archive="a.npz", right=right, folder=folder)
         case _:
             return Input(value={"x": rng.choice((x, x.tolist())), "ids": ids.tolist()}, right=right, folder=folder)
+
+
+def zipped(members: Iterable[tuple[str, bytes]], method: int) -> bytes:
+    """An archive as `np.savez` writes it, but without the time of day: a file would differ each time."""
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as made:
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for member, data in members:
+            about = zipfile.ZipInfo(member)
+            about.compress_type = method
+            with made.open(about, "w", force_zip64=True) as written:
+                written.write(data)
+    return file.getvalue()
 
 
 def header(rng: random.Random) -> bytes:
@@ -186,25 +193,23 @@ def header(rng: random.Random) -> bytes:
 
 def archive(rng: random.Random) -> bytes:
     """An archive with odd members, or one that is damaged."""
-    file = io.BytesIO()
     method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
-    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as made:
-        warnings.simplefilter("ignore")  # of names that are there twice
-        for _ in range(rng.choice((0, 1, 2, 3, 3000 if rng.random() < 0.1 else 2))):
-            member = rng.choice(
-                (
-                    "x.npy",
-                    "ids.npy",
-                    "x",
-                    "a/b.npy",
-                    "x.npy/",
-                    name(rng).encode(errors="replace").decode().replace("\0", "") or "e",
-                )
+    members = []
+    for _ in range(rng.choice((0, 1, 2, 3, 3000 if rng.random() < 0.1 else 2))):
+        member = rng.choice(
+            (
+                "x.npy",
+                "ids.npy",
+                "x",
+                "a/b.npy",
+                "x.npy/",
+                name(rng).encode(errors="replace").decode().replace("\0", "") or "e",
             )
-            made.writestr(member, rng.choice((stored(array(rng)), header(rng), b"", b"text")))
-        if rng.random() < 0.15:
-            made.writestr("bomb.npy", stored(np.zeros(1 << 20)))
-    data = bomb() if rng.random() < 0.05 else file.getvalue()
+        )
+        members.append((member, rng.choice((stored(array(rng)), header(rng), b"", b"text"))))
+    if rng.random() < 0.15:
+        members.append(("bomb.npy", stored(np.zeros(1 << 20))))
+    data = bomb() if rng.random() < 0.05 else zipped(members, method)
     if rng.random() < 0.5:
         data = damaged(rng, data)
     if rng.random() < 0.2:  # a size in the list of members, or in its end
@@ -222,10 +227,7 @@ def archive(rng: random.Random) -> bytes:
 @cache
 def bomb() -> bytes:
     """An archive of an array of 320 MB."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr("bomb.npy", stored(np.zeros(40 << 20)))
-    return file.getvalue()
+    return zipped([("bomb.npy", stored(np.zeros(40 << 20)))], zipfile.ZIP_DEFLATED)
 
 
 def memory(rng: random.Random) -> Any:

@@ -3,13 +3,14 @@
 A reader is a module beside this file (see `READERS`) with
 
     NAME                            what it is called
-    inputs(rng, folder)             inputs without end: number K of a seed is always the same one
+    one(rng, folder)                makes an input, of `rng` alone: number K of a seed is always the same one
     feed(given) -> bool             gives one to the product. UnitpError: it was refused. True: it was taken, and what came of it
                                     was checked to be right. False: it was taken, and there is nothing to compare it with.
                                     Any other exception is a failure, AssertionError too: what came of it is wrong.
 
-`rng` is a seeded `random.Random`, `folder` an empty folder that the reader may write to. Enough inputs have to be harmless, with
-a result that can be said beforehand: a product that refuses everything would fail.
+`rng` is a `random.Random` of its own for each input, so that number K is made without those before it. `folder` is an empty folder
+that the reader may write to. Enough inputs have to be harmless, with a result that can be said beforehand: a product that refuses
+everything would fail.
 
 A process of its own works through the inputs of a reader. A failure is also what kills it, takes longer than `SECONDS`, or
 asks for more than `MEMORY` bytes beyond what it had; and an error whose words no terminal or file could take. An input that
@@ -21,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import itertools
 import json
 import os
 import random
@@ -93,6 +93,15 @@ def feed(reader: Any, given: Any) -> tuple[str, str]:
         return "failed", traceback.format_exc()
 
 
+def inputs(reader: Any, seed: int, numbers: range, folder: Path) -> Iterator[Any]:
+    """The inputs of a seed with these numbers. Those before them are not made."""
+    seeds = random.Random(f"{reader.NAME} {seed}")
+    for number in range(numbers.stop):
+        of_one = seeds.getrandbits(64)
+        if number in numbers:
+            yield reader.one(random.Random(of_one), folder)
+
+
 def high_water(*, reset: bool = False) -> int:
     """The most bytes that this process has held, since it was last reset."""
     if reset:
@@ -107,8 +116,7 @@ def work(name: str, seed: int, numbers: range, folder: Path, tell: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    made = reader.inputs(random.Random(f"{reader.NAME} {seed}"), folder)
-    for number, given in zip(numbers, itertools.islice(made, numbers.start, numbers.stop), strict=True):
+    for number, given in zip(numbers, inputs(reader, seed, numbers, folder), strict=True):
         os.write(tell, f"{json.dumps({'begins': number})}\n".encode())
         before = high_water(reset=True)
         began = time.monotonic()

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -161,12 +160,6 @@ FLAGS = (
     "--html", "--json", "--chat",
     "--ignore-eos", "--allow-unused", "-v", "--help", "--version", "--", "-", "--nothing",
 )  # fmt: skip
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:

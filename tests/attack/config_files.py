@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -82,12 +81,6 @@ KEYS = (
     "layer_types", "eos_token_id", "tie_word_embeddings", "attention_bias", "mlp_bias", "num_local_experts", "num_experts_per_tok",
     "model_type", "architectures", "hidden_act", "quantization_config", "pruned_heads", "bos_token_id",
 )  # fmt: skip
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:

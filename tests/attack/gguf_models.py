@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,12 +118,6 @@ def given_by(model: Model) -> tuple[str, dict[str, Any], list[int]]:
         stream.end()
         model.tokenizer.decode(ids)
     return model.graph.hash, weights, ids
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:

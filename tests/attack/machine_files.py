@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -103,12 +102,6 @@ call_s = 30e-6
 @cache
 def graph() -> Graph:
     return tiny_decoder(layers=1)
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:

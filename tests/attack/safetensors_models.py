@@ -10,7 +10,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,12 +94,6 @@ def put_together(tensors: dict[str, tuple[dict[str, Any], bytes]]) -> File:
         header[name_] = about | {"data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     return File(header, data)
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:

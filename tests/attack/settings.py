@@ -12,7 +12,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,12 +92,6 @@ ODD: tuple[str, ...] = (
 )
 KINDS = ("legal", "values", "bytes", "tables", "no file", "environment", "flags")
 NO_FILES = ("fifo", "folder", "loop", "zeros", "sparse", "dangling", "unreadable", "socket")
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:

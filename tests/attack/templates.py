@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,13 +187,8 @@ PLAIN: tuple[tuple[str, Callable[[str, str], str], str], ...] = (
 """Templates, what each makes of a message, and what follows the last."""
 
 
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder / "canary")
-
-
-def one(rng: random.Random, canary: Path) -> Input:
+def one(rng: random.Random, folder: Path) -> Input:
+    canary = folder / "canary"
     kind = rng.choices(
         ("plain", "mutated", "escape", "bomb", "deep", "odd", "noise"), (20, 30, 12, 8, 6, 16, 8)
     )[0]  # fmt: skip

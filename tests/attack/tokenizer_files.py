@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -174,12 +173,6 @@ def right(kind: str, path: Path) -> list[int]:
 
     ids: list[int] = Tokenizer.from_str(json.dumps(whole(MODELS[kind]))).encode(TEXT).ids
     return ids
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:

@@ -10,7 +10,6 @@ import contextlib
 import random
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +81,6 @@ def messages(rng: random.Random) -> dict[str, list[Any]]:
             Challenge(bytes(BYTES), bytes(BYTES)),
         ],
     }
-
-
-def inputs(rng: random.Random, folder: Path) -> Iterator[Input]:
-    """Without end; an input is a function of the seed and its number."""
-    while True:
-        yield one(random.Random(rng.getrandbits(64)), folder)
 
 
 def one(rng: random.Random, folder: Path) -> Input:
