@@ -76,7 +76,7 @@ faults: $(STAMP)
 
 attack: COUNT = 20000
 attack: $(STAMP)
-	$(BIN)/python tests/attack/attack.py --seed $(SEED) --count $(COUNT) --from $(FROM) $(if $(READER),--reader $(READER))
+	$(BIN)/python tests/attack/attack.py --seed $(SEED) --count $(COUNT) --from $(FROM) $(if $(READER),--reader '$(READER)')
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/speed.py

@@ -40,6 +40,8 @@ class Input:
 
 
 MESHES = ("tp=2", "tp=3", "dp=2,tp=2", "tp=1")
+CROWDED = 1 << 20
+"""Bytes from which on a plan is read once alone: how long that takes is what is tried, and not how long twice takes."""
 
 
 @cache
@@ -151,7 +153,7 @@ def exchanged(rng: random.Random, value: Any) -> Any:
 
 def crowd(rng: random.Random) -> dict[str, Any]:
     """So many entries of one kind that reading them could take long."""
-    count = rng.choice((1000, 30_000, 100_000))
+    count = rng.choice((1000, 30_000, 200_000))
     return rng.choice(
         (
             {"splits": {f"s{i}": "tp[0:1 1:2]" for i in range(count)}},
@@ -187,7 +189,8 @@ def feed(given: Input) -> bool:
     plan = plans.load(given.path)
     if given.right:
         assert plan == original(given.right)[0]
-    plans.decode(plans.encode(plan))
+    if len(given.data) < CROWDED:
+        plans.decode(plans.encode(plan))
     plans.require(plan, graph())
     description = describe(plan, graph())
     assert description is not None
