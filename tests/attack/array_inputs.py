@@ -40,6 +40,10 @@ class Input:
     right: dict[str, Any] | None = None
     folder: Path = field(default_factory=Path)
 
+    @property
+    def harmless(self) -> bool:
+        return self.right is not None
+
 
 @cache
 def graph() -> Graph:

@@ -3,7 +3,8 @@
 A reader is a module beside this file (see `READERS`) with
 
     NAME                            what it is called
-    one(rng, folder)                makes an input, of `rng` alone: number K of a seed is always the same one
+    one(rng, folder)                makes an input, of `rng` alone: number K of a seed is always the same one. Where its `harmless` is
+                                    true, it has to be right: refused is a failure
     feed(given) -> bool             gives one to the product. UnitpError: it was refused. True: it was taken, and what came of it
                                     was checked to be right. False: it was taken, and there is nothing to compare it with.
                                     Any other exception is a failure, AssertionError too: what came of it is wrong.
@@ -84,6 +85,8 @@ def feed(reader: Any, given: Any) -> tuple[str, str]:
         return "right" if reader.feed(given) else "taken", ""
     except UnitpError as error:
         words = str(error)
+        if given.harmless:
+            return "failed", f"it is harmless, and was refused: {words[:LONGEST_INPUT]!a}"
         if len(words) > LONGEST or not all(c.isprintable() or c in "\n\t" for c in words):
             return "failed", f"an error of {len(words)} characters: {words[:200]!r}"
         return "refused", ""

@@ -51,6 +51,10 @@ class Input:
     right: dict[str, Any] | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def harmless(self) -> bool:
+        return self.right is not None
+
 
 class StartedError(InputError):
     """A session would be started."""

@@ -46,6 +46,10 @@ class Input:
     alone: bool = False
     right: str = ""
 
+    @property
+    def harmless(self) -> bool:
+        return bool(self.right)
+
 
 SMALL = {
     "num_hidden_layers": 2,

@@ -36,6 +36,10 @@ class Input:
     path: Path
     kind: str = ""
 
+    @property
+    def harmless(self) -> bool:
+        return bool(self.kind)
+
 
 class Tensor(NamedTuple):
     name: bytes

@@ -34,6 +34,10 @@ class Input:
     path: Path
     right: str = ""
 
+    @property
+    def harmless(self) -> bool:
+        return bool(self.right)
+
 
 @cache
 def texts() -> tuple[str, ...]:

@@ -38,6 +38,10 @@ class Input:
     path: Path
     right: str = ""
 
+    @property
+    def harmless(self) -> bool:
+        return bool(self.right)
+
 
 MESHES = ("tp=2", "tp=3", "dp=2,tp=2", "tp=1")
 CROWDED = 1 << 20

@@ -38,6 +38,10 @@ class Input:
     folder: Path
     right: bool = False
 
+    @property
+    def harmless(self) -> bool:
+        return self.right
+
 
 @dataclass
 class File:

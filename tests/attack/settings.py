@@ -44,6 +44,10 @@ class Input:
     wanted: dict[str, tuple[Any, str]] | None = None
     folder: Path = field(default_factory=Path)
 
+    @property
+    def harmless(self) -> bool:
+        return self.wanted is not None
+
 
 LEGAL: dict[str, tuple[Any, ...]] = {
     "backend": ("numpy", "torch", "x", WORD),
@@ -149,6 +153,8 @@ def legal(rng: random.Random, folder: Path) -> Input:
     sources["variable"] = {
         name: value for name, value in sources["variable"].items() if str(value) and "\udcff" not in str(value)
     }
+    if sources["project"].get("isolation") == "off":  # which a user alone may say
+        del sources["project"]["isolation"]
     home, own_path = (
         ("HOME", ".config/unitp/unitp.toml") if rng.random() < 0.5 else ("XDG_CONFIG_HOME", "unitp/unitp.toml")
     )

@@ -33,6 +33,10 @@ class Input:
     canary: Path
     wanted: str | None = None
 
+    @property
+    def harmless(self) -> bool:
+        return self.wanted is not None and not any("\ud800" <= c <= "\udfff" for c in self.wanted)
+
 
 ESCAPES = (
     "''.__class__.__mro__[1].__subclasses__()",

@@ -32,6 +32,10 @@ class Input:
     text: str
     right: str = ""
 
+    @property
+    def harmless(self) -> bool:
+        return bool(self.right) and not any("\ud800" <= c <= "\udfff" for c in self.text)
+
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzĠ7é<>"
 MODELS: dict[str, dict[str, Any]] = {

@@ -57,6 +57,10 @@ class Input:
     folder: Path = Path()
     cut: int = 1 << 20
 
+    @property
+    def harmless(self) -> bool:
+        return bool(self.right)
+
 
 def messages(rng: random.Random) -> dict[str, list[Any]]:
     """Messages as they should be."""

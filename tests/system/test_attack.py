@@ -33,14 +33,17 @@ from unitp.errors import InputError
 
 NAME = "misbehaving"
 SEEDS = random.Random("misbehaving 1")
-WHAT = "right", "refused", "taken", "raises", "wrong", "dies", "hangs", "memory", "no memory", "long", "odd", "leaves", "right"
+WHAT = "right", "refused", "taken", "raises", "wrong", "dies", "hangs", "memory", "no memory", "long", "odd", "leaves", "right", "harmless"
 CALLED = {random.Random(SEEDS.getrandbits(64)).random(): what for what in WHAT}
 
+class Input(str):
+    harmless = property(lambda self: self == "harmless")
+
 def one(rng, folder):
-    return CALLED[rng.random()]
+    return Input(CALLED[rng.random()])
 
 def feed(given):
-    if given == "refused":
+    if given in ("refused", "harmless"):
         raise InputError("no")
     if given in ("long", "odd"):
         raise InputError("x" * 100) if given == "long" else Odd()
@@ -92,8 +95,9 @@ def test_what_must_not_come_of_an_input_is_seen(tmp_path: Path, monkeypatch: pyt
         "odd",
         "leaves",
         "right_again",
+        "harmless",
     ]
-    for name, outcome in zip(names, runner.attack("misbehaving", 1, range(13)), strict=True):
+    for name, outcome in zip(names, runner.attack("misbehaving", 1, range(14)), strict=True):
         found[name] = (outcome.what, outcome.words)
     whats = {name: what for name, (what, _) in found.items()}
     assert whats == dict.fromkeys(names, "failed") | {
@@ -112,6 +116,7 @@ def test_what_must_not_come_of_an_input_is_seen(tmp_path: Path, monkeypatch: pyt
         "no_memory": "MemoryError",
         "odd": "an error of 5 characters",
         "leaves": "SystemExit",
+        "harmless": "it is harmless, and was refused: 'no'",
     }.items():
         assert words in found[name][1], (name, found[name])
 
