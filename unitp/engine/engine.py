@@ -16,14 +16,19 @@ Array = npt.NDArray[np.generic]
 class Progress(Protocol):
     """Where a rank says what it is doing (a memory-mapped page that the driver's watchdog reads).
 
-    Engines look `at` up once a run: it is another function while a call is traced.
+    Engines look `at` up once a run: it is another function while a call is traced. `recording` says that it is: an engine
+    that runs several instructions in one call may then run each by itself.
     """
+
+    recording: bool
 
     def at(self, instruction: int) -> None: ...
 
 
 class Silent:
     """Progress that nobody follows."""
+
+    recording = False
 
     def at(self, instruction: int) -> None:
         """Nothing is noted."""

@@ -70,6 +70,11 @@ class Runner:
         self.aliases = _aliases(program)
         self.keys = frozenset(self.constants.values())
 
+    @property
+    def recording(self) -> bool:
+        """Whether somebody wants to know when each instruction begins."""
+        return self._progress.recording
+
     # running
 
     def fold(self, constants: Constants) -> None:

@@ -107,12 +107,13 @@ class PageProgress:
     While recording, `at` is a function that also records the time; otherwise nothing is spent on that.
     """
 
-    __slots__ = ("_marks", "_numbers", "at")
+    __slots__ = ("_marks", "_numbers", "at", "recording")
 
     def __init__(self, page: Page) -> None:
         self._numbers = page.numbers
         self._marks: list[tuple[int, int]] = []
         self.at: Callable[[int], None] = self._say
+        self.recording = False
 
     def record(self) -> None:
         """Begin to record when each instruction begins."""
@@ -122,14 +123,14 @@ class PageProgress:
             marks.append((instruction, now()))
             numbers[INSTRUCTION] = instruction
 
-        self.at = at
+        self.at, self.recording = at, True
 
     def recorded(self) -> list[tuple[int, int]]:
         """End the recording. Returns the instructions (or the first one of each segment) in order, and when each began.
 
         Times are nanoseconds of a clock that all processes of a host share.
         """
-        marks, self._marks, self.at = self._marks, [], self._say
+        marks, self._marks, self.at, self.recording = self._marks, [], self._say, False
         return marks
 
     def _say(self, instruction: int) -> None:

@@ -46,9 +46,13 @@ class Collectives:
     def all_reduce(self, x: Array, axis: str, reduction: str) -> Array:
         send = np.asarray(x, order="C")
         out = np.empty_like(send)
-        with self.tally.call(send.nbytes):
-            self._groups[axis].Allreduce(send, out, _REDUCTIONS[reduction])
+        self.reduce_into(send, out, axis, reduction)
         return out
+
+    def reduce_into(self, x: Array, out: Array, axis: str, reduction: str) -> None:
+        """`all_reduce` of a contiguous array, into another of its shape and dtype."""
+        with self.tally.call(x.nbytes):
+            self._groups[axis].Allreduce(x, out, _REDUCTIONS[reduction])
 
     def all_gather(self, x: Array, axis: str) -> list[Array]:
         group = self._groups[axis]

@@ -1,19 +1,49 @@
-"""The engine of a rank: the eager interpreter on NumPy arrays. One rank needs no MPI, and does not import mpi4py."""
+"""The engine of a rank: the interpreter on NumPy arrays, and kernels for programs of few rows where numba has compiled them.
+
+One rank needs no MPI, and does not import mpi4py.
+"""
 
 from __future__ import annotations
 
-from unitp.engine.eager import EagerEngine
-from unitp.engine.engine import Engine, Progress
+from contextlib import suppress
+from typing import final
+
+from unitp.engine.base import BaseEngine, CompiledProgram
+from unitp.engine.eager import EagerProgram
+from unitp.engine.engine import Engine, EngineStats, Progress
 from unitp.engine.transport import Alone, CountedCollectives
 from unitp.mesh import Mesh
+from unitp.program.instructions import Program
 from unitp_numpy import primitives
 from unitp_numpy.arena import Arena
+from unitp_numpy.kernels.library import DTYPES, Missing, Run, load
+from unitp_numpy.kernels.program import prepared
+from unitp_numpy.kernels.scratch import Pool
 from unitp_numpy.overrides import overrides
+
+
+@final
+class NumpyEngine(BaseEngine):
+    """`unitp.engine.engine.Engine` on NumPy arrays."""
+
+    def __init__(self, rank: int, mesh: Mesh, progress: Progress | None) -> None:
+        super().__init__(primitives, overrides, join(rank, mesh), rank, mesh, progress, keep=Arena().copy)
+        self._pool = Pool()
+
+    def prepare(self, program: Program) -> CompiledProgram:
+        runner = self.folded(program)
+        into = getattr(self.collectives, "reduce_into", None)
+        return prepared(runner, self._pool, _kernels(program), into) or EagerProgram(runner)
+
+    def stats(self) -> EngineStats:
+        """A program counts as traced while it is there."""
+        tally = self.collectives.tally
+        return EngineStats(tally.seconds, tally.calls, tally.bytes, len(self.programs))
 
 
 def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     """Join the group of ranks that `unitp_numpy.cluster` started."""
-    return EagerEngine(primitives, overrides, join(rank, mesh), rank, mesh, progress, keep=Arena().copy)
+    return NumpyEngine(rank, mesh, progress)
 
 
 def join(rank: int, mesh: Mesh) -> CountedCollectives:
@@ -23,3 +53,12 @@ def join(rank: int, mesh: Mesh) -> CountedCollectives:
     from unitp_numpy.collectives import Collectives
 
     return Collectives(rank, mesh)
+
+
+def _kernels(program: Program) -> dict[str, Run]:
+    """The kernels of the float types of a program, as far as there are any."""
+    found = {}
+    for dtype in {value.dtype for value in program.values.values()}.intersection(DTYPES):
+        with suppress(Missing):
+            found[dtype] = load(dtype)
+    return found

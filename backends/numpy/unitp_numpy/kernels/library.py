@@ -1,0 +1,155 @@
+"""The compiled kernels: made once for a processor by numba, kept in the user's cache, and loaded by llvmlite in 60 ms.
+
+numba itself takes 0.8 s to import, and 8 s to compile the kernels of a type. So it runs in a process of its own
+(`unitp_numpy.kernels.build`), which leaves an object file; a rank only links that. The file's name has a hash of all that
+it depends on: the kernels' source, the versions of numba and llvmlite, and the processor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+DTYPES = ("float32", "float64")
+ERRORS = (
+    *("NRT_Free", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure", "numba_gil_release"),
+    *("numba_runtime_build_excinfo_struct", "numba_unpickle"),
+)
+"""Functions of numba that compiled code names where it would raise. Kernels never raise, so they need not be there."""
+
+Run = Callable[[int, int], None]
+"""`run(address, rows)`: work through a table of rows that begins at an address."""
+
+
+class Missing(Exception):  # noqa: N818  (it says what is the matter)
+    """The kernels cannot be used here: the reason."""
+
+
+class Compiled(msgspec.Struct):
+    """What an object file holds: the machine code, and the name of its function."""
+
+    name: str
+    code: bytes
+
+
+def versions() -> str:
+    """The versions that compiled code depends on. Raises Missing if numba is not installed."""
+    try:
+        return f"numba {version('numba')} llvmlite {version('llvmlite')}"
+    except PackageNotFoundError:
+        raise Missing("numba is not installed") from None
+
+
+def folder() -> Path:
+    """Where compiled kernels are kept: in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "unitp" / "kernels"
+
+
+def path(dtype: str) -> Path:
+    """The object file of a type, on this processor. Raises Missing if numba is not installed."""
+    here = Path(__file__).parent
+    what = blake2b(f"{versions()} {sys.version_info[:2]} {dtype} {processor()}".encode(), digest_size=12)
+    for source in ("source.py", "table.py", "build.py"):
+        what.update((here / source).read_bytes())
+    return folder() / f"{dtype}-{what.hexdigest()}.kernels"
+
+
+@lru_cache
+def processor() -> str:
+    """The processor's name and what it can do, as Linux tells."""
+    wanted = ("model name", "flags", "Features", "CPU part", "CPU implementer")
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        return "".join(dict.fromkeys(line for line in file if line.startswith(wanted)))
+
+
+def missing() -> list[str]:
+    """The types whose kernels are still to be compiled. Raises Missing if numba is not installed."""
+    return [dtype for dtype in DTYPES if not _trusted(path(dtype))]
+
+
+def make(dtypes: list[str]) -> None:
+    """Compile the kernels of these types into the user's cache, side by side. Raises Missing with the reason if that fails."""
+    with _locked():
+        running = [(dtype, _compiler(dtype)) for dtype in dtypes if not _trusted(path(dtype))]
+        failed = [(dtype, text) for dtype, process in running if (text := _outcome(process))]
+    if failed:
+        raise Missing(f"numba cannot compile the kernels of {failed[0][0]}: {failed[0][1]}")
+
+
+def _compiler(dtype: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", "-m", "unitp_numpy.kernels.build", dtype, str(path(dtype))]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _outcome(process: subprocess.Popen[str]) -> str:
+    """Wait for a compiler. Returns the last line of what it complained of, if it failed."""
+    _, complaint = process.communicate()
+    return (complaint.strip().splitlines() or ["no reason is given"])[-1] if process.returncode else ""
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Only one process compiles at a time. Raises Missing if the cache cannot be written."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Missing(f"{folder()} cannot be written ({error.strerror})") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _trusted(file: Path) -> bool:
+    """Whether a file is there, and only this user can have written it."""
+    try:
+        about = file.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return about.st_uid == os.geteuid() and not about.st_mode & 0o022
+
+
+@lru_cache
+def load(dtype: str) -> Run:
+    """The kernels of a type. Raises Missing if they are not compiled, or numba is not installed."""
+    file = path(dtype)
+    if not _trusted(file):
+        raise Missing(f"there are no compiled kernels in {folder()}")
+    try:
+        compiled = msgspec.msgpack.decode(file.read_bytes(), type=Compiled)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Missing(f"{file} cannot be read ({error})") from None
+    engine = _engine()
+    import llvmlite.binding as llvm
+
+    engine.add_object_file(llvm.ObjectFileRef.from_data(compiled.code))
+    engine.finalize_object()
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(engine.get_function_address(compiled.name))
+
+
+@lru_cache
+def _engine() -> object:
+    """LLVM's linker, which lives as long as the process."""
+    import llvmlite.binding as llvm
+
+    never = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
+    for name in ERRORS:
+        llvm.add_symbol(name, never)
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple().create_target_machine()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)

@@ -1,0 +1,345 @@
+"""A program of few rows as kernels: its instructions are rows of a table, and a run of them is one call.
+
+Between two steps in NumPy (collectives, top-k) everything is rows. Where each value lies is settled when the program is
+prepared, so that a decode step allocates nothing:
+
+    known   parameters, what follows from them, and what rows compute: places in `Scratch`, taken again after the last reader
+    bound   states, rows written into them in place, and views of both: an offset in the state of the bank at hand
+    free    inputs, and what steps in NumPy return: its address is written into the table before the rows that read it
+
+A reshaping, or a transposition that moves nothing, is a view: nothing is left of it at run time. Where a step in NumPy
+may return a view of what rows have computed, that place is kept for as long as the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+
+from unitp.engine.base import CompiledProgram
+from unitp.engine.interpreter import Part, Runner
+from unitp.engine.primitives import Tensor
+from unitp.engine.steps import Slots, Step
+from unitp.program.analysis import may_share
+from unitp.program.instructions import AllReduce, Instruction, Local
+from unitp.program.rank import context, local_shape
+from unitp_numpy.kernels import rows as kernels
+from unitp_numpy.kernels.library import Run
+from unitp_numpy.kernels.scratch import Pool, Scratch
+from unitp_numpy.kernels.table import WIDTH, Argument, Array, Input, Output, Row, address, contiguous, empty_table
+
+Runs = Mapping[str, Run]
+"""The kernels of each type."""
+
+
+class Bound(NamedTuple):
+    """What lies in a state, so many bytes after its beginning."""
+
+    state: str
+    offset: int
+
+
+class Placed(NamedTuple):
+    """A row in the table: the instruction that it is of, its type, and the free values whose addresses it wants."""
+
+    number: int
+    dtype: str
+    feeds: tuple[tuple[int, int], ...]
+    """Slots, and places in the table (counted from its beginning)."""
+
+
+@final
+class FewRows(CompiledProgram):
+    """A program that runs as kernels as far as there are any."""
+
+    def __init__(self, runner: Runner, build: Build, table: npt.NDArray[np.int64], runs: Runs) -> None:
+        super().__init__(runner)
+        self.aliases = runner.aliases | build.scratch_outputs()
+        self._runner, self._table, self._initial = runner, table, build.initial()
+        self._kept = [argument for row, _, _ in build.rows for argument in row.arguments if isinstance(argument, np.ndarray)]
+        bind = (build.first, _bind(build, table))
+        self._steps = [bind, *_steps(build, table, runs, whole=True)]
+        self._single = [bind, *_steps(build, table, runs, whole=False)]
+
+    def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        steps = self._single if self._runner.recording else self._steps
+        return self._runner.run(store, steps, self._initial)
+
+    def settle(self) -> None:
+        """Collectives are counted when they are called."""
+
+
+class Build:
+    """Where the values of a program lie, and its rows and steps in order."""
+
+    def __init__(self, runner: Runner, pool: Pool, runs: Runs, reduce: Any) -> None:
+        """`reduce(x, out, axis, reduction)` writes the sum or maximum over an axis into `out`; None if there is no axis."""
+        self.runner, self.program, self._runs, self._reduce = runner, runner.program, runs, reduce
+        self._scratch = Scratch(pool)
+        names = (*runner.constants, *runner.operands)
+        self.known: dict[str, Array] = {n: x for n in names if (x := runner.initial[runner.slots[n]]) is not None}
+        self.bound: dict[str, Bound] = {}
+        self._forms: dict[str, Array] = {}
+        self._views: dict[str, tuple[int, Step]] = {}
+        for old, _ in self.program.states:
+            shape = local_shape(self.program, old, runner.rank)
+            if 0 not in shape:
+                self._forms[old] = np.empty(shape, self.program.values[old].dtype)
+                self.bound[old] = Bound(old, 0)
+        self.rows: list[tuple[Row, tuple[str, ...], str]] = []
+        self.order: list[int | tuple[int, Step]] = []
+        """Rows by their number in the table, and steps in NumPy with the number of their instruction."""
+        self.numbers: list[int] = []
+        self._taken: dict[str, tuple[int, int]] = {}
+        self._computed: set[str] = set()
+        self._roots, self._last = _lifetimes(runner)
+        for position, part in enumerate(runner.parts):
+            if part.step is not None:
+                self._place(part, part.step)
+            self._release(position)
+        for name in (*self.program.outputs, *runner.watched):
+            self._materialise(name)
+        self.first = runner.parts[0].number if runner.parts else 0
+        self._forms.clear()
+
+    def scratch_outputs(self) -> set[str]:
+        """The outputs that the next run overwrites."""
+        return {n for n in self.program.outputs if not self._computed.isdisjoint(self._roots.get(n, ()))}
+
+    def lies(self, name: str) -> bool:
+        """Whether it is settled where a value lies, but for the bank."""
+        return name in self.known or name in self.bound
+
+    def initial(self) -> Slots:
+        """What the slots hold at the start of a run: constants, and the places of what rows compute."""
+        values = list(self.runner.initial)
+        for name, array in self.known.items():
+            values[self.runner.slots[name]] = array
+        return values
+
+    # one instruction
+
+    def _place(self, part: Part, step: Step) -> None:
+        instruction = self.program.instructions[part.number]
+        if self._view(part, step, instruction) or self._row(part, instruction):
+            return
+        for name in part.reads:
+            self._materialise(name)
+        if isinstance(instruction, AllReduce) and (into := self._reduction(part, instruction)) is not None:
+            step = into
+        self.order.append((part.number, step))
+
+    def _view(self, part: Part, step: Step, instruction: Instruction) -> bool:
+        """Settle an instruction that only looks at its input in another way."""
+        if not isinstance(instruction, Local) or not may_share(instruction) or len(part.writes) != 1:
+            return False
+        name, made = part.reads[0], part.writes[0]
+        source = self._form(name)
+        if source is None or any(n not in self.known for n in part.reads[1:]) or part.number in self.runner.guards:
+            return False
+        values: Slots = [None] * len(self.runner.slots)
+        for read in part.reads:
+            values[self.runner.slots[read]] = self._form(read)
+        step(values)
+        view = values[self.runner.slots[made]]
+        if not np.may_share_memory(view, source):
+            return False
+        if name in self.bound:
+            at = self.bound[name]
+            self.bound[made] = Bound(at.state, at.offset + address(view) - address(source))
+            self._forms[made] = view
+            self._views[made] = (part.number, step)
+        else:
+            self.known[made] = view
+        return True
+
+    def _row(self, part: Part, instruction: Instruction) -> bool:
+        """Settle an instruction that a kernel carries out."""
+        if not isinstance(instruction, Local) or part.number in self.runner.guards:
+            return False
+        dtype = self.program.values[instruction.outputs[0]].dtype
+        if dtype not in self._runs:
+            return False
+        names = iter(part.reads)
+        inputs = [next(names) if name else "" for name in instruction.inputs]
+        forms = [self._stand_in(name) if name else None for name in inputs]
+        made = part.writes[0]
+        if made in self.runner.in_place:
+            state, rows, starts = forms
+            if state is None or rows is None or starts is None or inputs[0] not in self.bound:
+                return False
+            dim = int(instruction.attrs.get("axis", -2)) % state.ndim  # type: ignore[arg-type]
+            row = kernels.update(state, rows, starts, dim)
+            if row is None:
+                return False
+            self.bound[made], self._forms[made] = self.bound[inputs[0]], state
+        else:
+            row = kernels.row_of(context(self.program, instruction, self.runner.rank), forms)
+            if row is None:
+                return False
+            self._take(made, dtype)
+        self.order.append(len(self.rows))
+        self.rows.append((row, (*inputs, made), dtype))
+        self.numbers.append(part.number)
+        return True
+
+    def _reduction(self, part: Part, instruction: AllReduce) -> Step | None:
+        """An all-reduce of what rows have computed, into a place of its own."""
+        (name,), (made,) = part.reads, part.writes
+        x = self.known.get(name)
+        if self._reduce is None or x is None or not contiguous(x) or x.dtype.kind != "f":
+            return None
+        out = self._take(made, x.dtype.name)
+        reduce, axis, reduction = self._reduce, instruction.axis, instruction.reduction
+        return lambda values: reduce(x, out, axis, reduction)
+
+    # where values lie
+
+    def _form(self, name: str) -> Array | None:
+        """The array that a known value is, or one that lies like a bound value."""
+        return self.known[name] if name in self.known else self._forms.get(name)
+
+    def _stand_in(self, name: str) -> Array | None:
+        """An array that lies as this value does. A free one is contiguous by the time that a row reads it."""
+        found = self._form(name)
+        if found is not None:
+            return found
+        shape = local_shape(self.program, name, self.runner.rank)
+        return np.empty(shape, self.program.values[name].dtype) if 0 not in shape else None
+
+    def _take(self, name: str, dtype: str) -> Array:
+        shape = local_shape(self.program, name, self.runner.rank)
+        self.known[name], self._taken[name] = self._scratch.take(shape, dtype)
+        self._computed.add(name)
+        return self.known[name]
+
+    def _release(self, position: int) -> None:
+        """Give back the places of what no later part reads."""
+        for name in self._last[position]:
+            if name in self._taken:
+                self._scratch.give(self._taken.pop(name))
+
+    def _materialise(self, name: str) -> None:
+        """Before a step in NumPy reads a view of a state, have it made in each run."""
+        if name in self._views:
+            self.order.append(self._views.pop(name))
+
+
+def _lifetimes(runner: Runner) -> tuple[dict[str, set[str]], list[list[str]]]:
+    """For each value those whose memory it may share, itself among them; for each part those that nobody reads after it."""
+    program = runner.program
+    roots: dict[str, set[str]] = {}
+    for part in runner.parts:
+        shared = may_share(program.instructions[part.number])
+        found = set().union(*(roots.get(name, set()) for name in part.reads)) if shared else set()
+        for name in part.writes:
+            roots[name] = {*found, name}
+    kept = set().union(*(roots.get(n, set()) for n in (*program.outputs, *(new for _, new in program.states), *runner.watched)))
+    last: list[list[str]] = []
+    seen = set(kept)
+    for part in reversed(runner.parts):
+        used = set().union(*(roots.get(name, set()) for name in (*part.reads, *part.writes)))
+        last.append(sorted(used - seen))
+        seen |= used
+    return roots, last[::-1]
+
+
+def _bind(build: Build, table: npt.NDArray[np.int64]) -> Step:
+    """A step that writes the addresses of the bank's states into the table, and passes states on that rows write in place."""
+    slots = build.runner.slots
+    states = [slots[old] for old, _ in build.program.states if old in build.bound]
+    number = {slot: i for i, slot in enumerate(states)}
+    wanted = [
+        (n * WIDTH + 1 + i, number[slots[at.state]], at.offset)
+        for n, (row, names, _) in enumerate(build.rows)
+        for i, argument in enumerate(row.arguments)
+        if isinstance(argument, Input) and (at := build.bound.get(names[argument.place])) is not None
+    ]
+    places, which, offsets = (np.array(column, np.int64) for column in zip(*wanted, strict=True)) if wanted else ([], [], [])
+    passed = [(slots[new], slots[old]) for old, new in build.program.states if new in build.bound]
+    flat = table.reshape(-1)
+
+    def step(values: Slots) -> None:
+        if wanted:
+            flat[places] = np.array([address(values[slot]) for slot in states], np.int64)[which] + offsets
+        for new, old in passed:
+            values[new] = values[old]
+
+    return step
+
+
+def _steps(build: Build, table: npt.NDArray[np.int64], runs: Runs, *, whole: bool) -> list[tuple[int, Step]]:
+    """The steps in order: in NumPy, and runs of rows of one type (`whole`), or each row by itself."""
+    steps: list[tuple[int, Step]] = []
+    group: list[int] = []
+
+    def close() -> None:
+        if group:
+            steps.append((build.numbers[group[0]], _call(build, table, runs, group[0], group[-1] + 1)))
+            group.clear()
+
+    for item in build.order:
+        if not isinstance(item, int):
+            close()
+            steps.append(item)
+            continue
+        if group and (not whole or build.rows[item][2] != build.rows[group[0]][2]):
+            close()
+        group.append(item)
+    close()
+    return steps
+
+
+def _call(build: Build, table: npt.NDArray[np.int64], runs: Runs, first: int, stop: int) -> Step:
+    """A step that runs rows of the table, of one type."""
+    run, at, count = runs[build.rows[first][2]], address(table[first:]), stop - first
+    feeds = [
+        (build.runner.slots[names[argument.place]], n * WIDTH + 1 + i)
+        for n, (row, names, _) in enumerate(build.rows[first:stop], first)
+        for i, argument in enumerate(row.arguments)
+        if isinstance(argument, Input) and not build.lies(names[argument.place])
+    ]
+    flat = table.reshape(-1)
+    if not feeds:
+        return lambda values: run(at, count)
+
+    def step(values: Slots) -> None:
+        held = []
+        for slot, place in feeds:
+            x = values[slot]
+            if not x.flags.c_contiguous:
+                x = np.ascontiguousarray(x)
+                held.append(x)
+            flat[place] = address(x)
+        run(at, count)
+
+    return step
+
+
+def prepared(runner: Runner, pool: Pool, runs: Runs, reduce: Any) -> FewRows | None:
+    """A program as kernels; None if no product of it is one."""
+    build = Build(runner, pool, runs, reduce)
+    if not build.rows:
+        return None
+    table = empty_table(len(build.rows))
+    for line, (row, names, _) in zip(table, build.rows, strict=True):
+        line[0] = row.op
+        for i, argument in enumerate(row.arguments, 1):
+            line[i] = _number(build, argument, names)
+    return FewRows(runner, build, table, runs)
+
+
+def _number(build: Build, argument: Argument, names: Sequence[str]) -> int:
+    """An argument as the table holds it; 0 for the address of what is bound or free, which each run writes."""
+    match argument:
+        case Input(place):
+            return address(build.known[names[place]]) if names[place] in build.known else 0
+        case Output():
+            return address(build.known[names[-1]])
+        case int():
+            return argument
+        case _:
+            return address(argument)

@@ -1,0 +1,191 @@
+"""Which instructions a kernel carries out, and the row that says so.
+
+Kernels are for few rows (a decode step, some sequences at once, the last chunk of a prompt): up to FEW, where a product
+is bound by reading its weight. Of more, BLAS makes better use of what it has read. An instruction that no kernel carries
+out (masks, other types, odd shapes) stays what it was, a step in NumPy.
+
+A function per operator gets the instruction's context and its inputs as they lie in memory, and returns a row or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
+from unitp.engine.operators.attention import runs
+from unitp.program.rank import Context
+from unitp_numpy.kernels.table import Array, Input, Op, Output, Row, bits, contiguous, strides
+
+FEW = 16
+"""Rows of x in a product, up to which the kernel reads weights faster than BLAS does."""
+
+Inputs = Sequence[Array | None]
+
+
+def row_of(ctx: Context, inputs: Inputs) -> Row | None:
+    """The row that carries out an operator on inputs that lie in memory like these; None if no kernel does."""
+    find = _KERNELS.get(ctx.op)
+    if find is None or len(ctx.outputs) != 1 or 0 in ctx.outputs[0] or any(x is not None and x.size == 0 for x in inputs):
+        return None
+    return find(ctx, inputs)
+
+
+def _product(ctx: Context, inputs: Inputs) -> Row | None:
+    x, w = inputs
+    if x is None or w is None or w.ndim != 2 or not (_float(ctx, x, w) and contiguous(x) and contiguous(w.T)):
+        return None
+    k, n = w.shape
+    m = x.size // k
+    return Row(Op.PRODUCT, (m, n, k, Input(0), Input(1), Output())) if m <= FEW and x.shape[-1] == k else None
+
+
+def _norm(ctx: Context, inputs: Inputs) -> Row | None:
+    x, scale = inputs
+    if x is None or scale is None or not (_float(ctx, x, scale) and contiguous(x) and contiguous(scale)):
+        return None
+    d = x.shape[-1]
+    last = _integer(ctx, "axis", -1) in (-1, x.ndim - 1)
+    if not last or scale.shape != (d,) or x.size // d > FEW:
+        return None
+    epsilon = float(np.float32(_number(ctx, "epsilon", 1e-5)))
+    return Row(Op.NORM, (x.size // d, d, Input(0), Input(1), Output(), bits(epsilon)))
+
+
+def _rotate(ctx: Context, inputs: Inputs) -> Row | None:
+    if len(inputs) < 4 or any(x is None or not contiguous(x) for x in inputs):
+        return None
+    x, cos, sin, at = inputs
+    assert x is not None and cos is not None and sin is not None and at is not None
+    if not _float(ctx, x, cos, sin) or at.dtype != np.int64 or (x.ndim, cos.ndim, at.ndim) != (4, 2, 2):
+        return None
+    b, h, s, d = x.shape
+    half = (_integer(ctx, "rotary_embedding_dim", 0) or d) // 2
+    if b * s > FEW or cos.shape[1] != half or sin.shape != cos.shape or at.shape != (b, s):
+        return None
+    pairs = _integer(ctx, "interleaved", 0)
+    return Row(Op.ROTATE, (b, h, s, d, half, pairs, Input(0), Input(1), Input(2), Input(3), Output()))
+
+
+def _attend(ctx: Context, inputs: Inputs) -> Row | None:
+    q, k, v, *rest = (*inputs, *[None] * (7 - len(inputs)))
+    n = rest[3]
+    if q is None or k is None or v is None or any(x is not None for x in rest[:3]) or _number(ctx, "softcap", 0.0):
+        return None
+    if not (_float(ctx, q, k, v) and q.ndim == k.ndim == v.ndim == 4 and contiguous(q)):
+        return None
+    b, h, s, d = q.shape
+    groups, keys, e = k.shape[1], k.shape[2], v.shape[3]
+    room = _room(k)
+    if b * s > FEW or room is None or room != _room(v) or v.shape[:3] != k.shape[:3] or (n is not None and n.dtype != np.int64):
+        return None
+    causal = _integer(ctx, "is_causal", 0)
+    valid: Input | Array = Input(6) if n is not None else np.full(b, s if causal else keys)
+    heads = np.array([r.group + i for r in runs(ctx) for i in range(r.groups) for _ in range(r.share)], np.int64)
+    scores = _scores(keys, q.dtype)
+    scale = bits(_number(ctx, "scale", 1 / sqrt(d)))
+    sizes = (b, h, s, d, groups, room, keys, e, scale, causal)
+    return Row(Op.ATTEND, (*sizes, Input(0), Input(1), Input(2), heads, valid, scores, Output()))
+
+
+def _room(x: Array) -> int | None:
+    """The rows that a state [b, g, room, d] has, of which x [b, g, rows, d] is the first; None if x lies otherwise."""
+    b, g, rows, d = x.shape
+    batch, group, row, one = strides(x)
+    room = group // d if g > 1 else batch // d if b > 1 else rows
+    wanted = (g * room * d, room * d, d, 1)
+    right = all(n == 1 or a == w for n, a, w in zip(x.shape, (batch, group, row, one), wanted, strict=True))
+    return room if right and room >= rows else None
+
+
+@lru_cache(maxsize=64)
+def _scores(keys: int, dtype: np.dtype[Any]) -> Array:
+    """Room for the scores of a query. All rows share it, because they run one after the other."""
+    return np.empty(keys, dtype)
+
+
+def update(state: Array, rows: Array, starts: Array, dim: int) -> Row | None:
+    """The row that writes rows [b, h, s, d] into a state [b, h, room, d] in place; None if no kernel does."""
+    if state.ndim != 4 or dim != 2 or starts.dtype != np.int64 or rows.dtype != state.dtype:
+        return None
+    if not (_is_float(state) and contiguous(state) and contiguous(rows) and contiguous(starts)):
+        return None
+    b, h, room, d = state.shape
+    s = rows.shape[2]
+    return Row(Op.UPDATE, (b, h, s, d, room, Input(1), Input(2), Input(0))) if b * s <= FEW else None
+
+
+def _binary(ctx: Context, inputs: Inputs) -> Row | None:
+    a, b = inputs
+    if a is None or b is None or a.shape != b.shape or not (_float(ctx, a, b) and contiguous(a) and contiguous(b)):
+        return None
+    return Row(Op[ctx.op.upper()], (a.size, Input(0), Input(1), Output())) if _few(a.shape) else None
+
+
+def _swish(ctx: Context, inputs: Inputs) -> Row | None:
+    (x,) = inputs
+    if x is None or not (_float(ctx, x) and contiguous(x) and _few(x.shape)):
+        return None
+    return Row(Op.SWISH, (x.size, bits(float(np.float32(_number(ctx, "alpha", 1.0)))), Input(0), Output()))
+
+
+def _move(ctx: Context, inputs: Inputs) -> Row | None:
+    """A transposition that leaves the last dim where it is."""
+    (x,) = inputs
+    if x is None or not _float(ctx, x) or x.ndim > 4 or not contiguous(x):
+        return None
+    order = ctx.attrs.get("perm", tuple(reversed(range(x.ndim))))
+    made = x.transpose(order)  # type: ignore[arg-type]
+    if made.strides[-1] != x.itemsize or x.size // x.shape[-1] > FEW * FEW:
+        return None
+    shape = (*(1,) * (4 - x.ndim), *made.shape)
+    steps = (*(0,) * (4 - x.ndim), *strides(made))
+    return Row(Op.MOVE, (*shape, *steps[:3], Input(0), Output()))
+
+
+def _look_up(ctx: Context, inputs: Inputs) -> Row | None:
+    data, ids = inputs
+    if data is None or ids is None or data.ndim != 2 or _integer(ctx, "axis", 0) % 2:
+        return None
+    if not (_float(ctx, data) and contiguous(data) and contiguous(ids) and ids.dtype == np.int64) or ids.size > FEW:
+        return None
+    whole = (ctx.whole[0] or data.shape)[0]
+    first, stop = ctx.intervals.get("v", (0, whole))
+    return Row(Op.LOOK_UP, (ids.size, data.shape[1], first, stop, whole, Input(1), Input(0), Output()))
+
+
+_KERNELS: dict[str, Callable[[Context, Inputs], Row | None]] = {
+    "MatMul": _product,
+    "RMSNormalization": _norm,
+    "RotaryEmbedding": _rotate,
+    "Attention": _attend,
+    "Add": _binary,
+    "Mul": _binary,
+    "Swish": _swish,
+    "Transpose": _move,
+    "Gather": _look_up,
+}
+
+
+def _float(ctx: Context, *arrays: Array) -> bool:
+    """Whether kernels compute in the operator's type, and all arrays have it."""
+    return all(x.dtype == ctx.dtype and _is_float(x) for x in arrays)
+
+
+def _is_float(x: Array) -> bool:
+    return x.dtype in (np.float32, np.float64)
+
+
+def _few(shape: tuple[int, ...]) -> bool:
+    return prod(shape[:-1]) <= FEW
+
+
+def _integer(ctx: Context, name: str, default: int) -> int:
+    return int(ctx.attrs.get(name, default))  # type: ignore[arg-type]
+
+
+def _number(ctx: Context, name: str, default: float) -> float:
+    return float(np.float32(ctx.attrs.get(name, default)))  # type: ignore[arg-type]
