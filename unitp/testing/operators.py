@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.engine.eager import EagerEngine
-from unitp.engine.engine import Engine
+from unitp.engine.engine import Engine, Silent
 from unitp.engine.overrides import Overrides
 from unitp.engine.primitives import Primitives
 from unitp.engine.transport import Alone
@@ -56,13 +56,6 @@ def graph_of(op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | N
     plain: dict[str, Any] = dict(attrs)
     found = b.op(op, *names, **plain)
     return b.graph(*(found if isinstance(found, tuple) else (found,)))
-
-
-class Silent:
-    """A progress page that nobody reads."""
-
-    def at(self, instruction: int) -> None:
-        """Nothing is kept."""
 
 
 @lru_cache

@@ -82,6 +82,8 @@ class Build:
         names = (*runner.constants, *runner.operands)
         self.known: dict[str, Array] = {n: x for n in names if (x := runner.initial[runner.slots[n]]) is not None}
         self.bound: dict[str, Bound] = {}
+        self.written: dict[str, str] = {}
+        """The new states that rows write in place, and the old ones."""
         self._forms: dict[str, Array] = {}
         self._views: dict[str, tuple[int, Step]] = {}
         for old, _ in self.program.states:
@@ -100,7 +102,7 @@ class Build:
             if part.step is not None:
                 self._place(part, part.step)
             self._release(position)
-        for name in (*self.program.outputs, *runner.watched):
+        for name in (*self.program.outputs, *(new for _, new in self.program.states), *runner.watched):
             self._materialise(name)
         self.first = runner.parts[0].number if runner.parts else 0
         self._forms.clear()
@@ -176,6 +178,7 @@ class Build:
             if row is None:
                 return False
             self.bound[made], self._forms[made] = self.bound[inputs[0]], state
+            self.written[made] = inputs[0]
         else:
             row = kernels.row_of(context(self.program, instruction, self.runner.rank), forms)
             if row is None:
@@ -205,8 +208,8 @@ class Build:
     def _stand_in(self, name: str) -> Array | None:
         """An array that lies as this value does. A free one is contiguous by the time that a row reads it."""
         found = self._form(name)
-        if found is not None:
-            return found
+        if found is not None or name in self.runner.constants or name in self.runner.operands:
+            return found  # None: this rank holds nothing of a constant
         shape = local_shape(self.program, name, self.runner.rank)
         return np.empty(shape, self.program.values[name].dtype) if 0 not in shape else None
 
@@ -259,7 +262,7 @@ def _bind(build: Build, table: npt.NDArray[np.int64]) -> Step:
         if isinstance(argument, Input) and (at := build.bound.get(names[argument.place])) is not None
     ]
     places, which, offsets = (np.array(column, np.int64) for column in zip(*wanted, strict=True)) if wanted else ([], [], [])
-    passed = [(slots[new], slots[old]) for old, new in build.program.states if new in build.bound]
+    passed = [(slots[new], slots[old]) for new, old in build.written.items()]
     flat = table.reshape(-1)
 
     def step(values: Slots) -> None:

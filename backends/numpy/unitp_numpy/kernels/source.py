@@ -63,7 +63,7 @@ def _exponentials() -> dict[Any, Any]:
     d, e, f = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
     shift, one, least = np.float32(12582912.0), np.float32(1), np.float32(-87)
 
-    @njit(inline="always", error_model="numpy", fastmath={"contract"})
+    @njit(error_model="numpy", fastmath={"contract"})
     def exp32(x: Any) -> Any:
         """exp in float32 within 1 ulp or so (Cephes): 2^n times a polynomial of what is left. Below -87 it is exp(-87)."""
         x = least if x < least else x
@@ -73,7 +73,7 @@ def _exponentials() -> dict[Any, Any]:
         p = ((((a * r + b) * r + c) * r + d) * r + e) * r + f
         return (p * r * r + r + one) * single((np.int32(n) + np.int32(127)) << np.int32(23))
 
-    @njit(inline="always", error_model="numpy")
+    @njit(error_model="numpy")
     def exp64(x: Any) -> Any:
         return exp(x)
 
