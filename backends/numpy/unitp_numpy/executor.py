@@ -28,12 +28,12 @@ class NumpyEngine(BaseEngine):
 
     def __init__(self, rank: int, mesh: Mesh, progress: Progress | None) -> None:
         super().__init__(primitives, overrides, join(rank, mesh), rank, mesh, progress, keep=Arena().copy)
-        self._pool = Pool()
+        self._pool, self._kernels = Pool(), _kernels()
 
     def prepare(self, program: Program) -> CompiledProgram:
         runner = self.folded(program)
         into = getattr(self.collectives, "reduce_into", None)
-        return prepared(runner, self._pool, _kernels(program), into) or EagerProgram(runner)
+        return prepared(runner, self._pool, self._kernels, into) or EagerProgram(runner)
 
     def stats(self) -> EngineStats:
         """A program counts as traced while it is there."""
@@ -55,10 +55,10 @@ def join(rank: int, mesh: Mesh) -> CountedCollectives:
     return Collectives(rank, mesh)
 
 
-def _kernels(program: Program) -> dict[str, Run]:
-    """The kernels of the float types of a program, as far as there are any."""
+def _kernels() -> dict[str, Run]:
+    """The kernels of each type, as far as there are any. They are loaded before there is anything to do: they take memory."""
     found = {}
-    for dtype in {value.dtype for value in program.values.values()}.intersection(DTYPES):
+    for dtype in DTYPES:
         with suppress(Missing):
             found[dtype] = load(dtype)
     return found
