@@ -107,7 +107,15 @@ class HostError(UnitpError):
     exit_code = 3
 
 
-class IsolationWarning(UserWarning):
+class UnitpWarning(UserWarning):
+    """What users should know, though it is no error."""
+
+
+class BackendWarning(UnitpWarning):
+    """A backend works, but slower than it could. The message says why, and what to do."""
+
+
+class IsolationWarning(UnitpWarning):
     """A session is not isolated. The message says why, and what can be reached from outside."""
 
 

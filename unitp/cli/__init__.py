@@ -12,7 +12,7 @@ import rich_click as click
 from click.exceptions import Abort, Exit
 
 from unitp.cli.streams import standard_streams
-from unitp.errors import InputError, IsolationWarning, UnitpError, did_you_mean
+from unitp.errors import InputError, UnitpError, UnitpWarning, did_you_mean
 from unitp.host import host_error
 from unitp.texts import shown
 
@@ -120,7 +120,7 @@ def show_warning(
     """Print a warning. Those of unitp are for the user, others for whoever can mend their cause."""
     from unitp.cli.output import remark
 
-    own = issubclass(category, IsolationWarning)
+    own = issubclass(category, UnitpWarning)
     text = str(message) if own else warnings.formatwarning(message, category, filename, lineno, line).rstrip()
     remark(text, keep="\n\t")
 

@@ -45,6 +45,9 @@ class BackendSpec(msgspec.Struct, frozen=True):
     `passes`: variables of the driver's environment that its processes get (`LC_*` is a prefix). In addition they get what
     `cluster` sets, the variables that locate the user and programs, and those of the user's settings file; nothing else.
 
+    `prepare`: "module:function" that the driver calls before ranks start, as `prepare(python, say)` with their interpreter. It
+    makes what they need once on a host (compiled code), says what takes long, and returns a warning, or an empty text.
+
     `exposed`: what can be reached, and by whom, if a session is not isolated (`unitp.ranks.isolation`).
 
     `notice`: what users should know before they rely on the framework, for example that it is unmaintained. `doctor` says it.
@@ -61,6 +64,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     cluster: str
     engine: str
     server: str = ""
+    prepare: str = ""
     start_limit_s: float = 60.0
     port_taken: tuple[str, ...] = ("ddress already in use",)
     passes: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ import msgspec
 
 from unitp import plans
 from unitp.config import python_of, settings, variables_of
-from unitp.errors import BackendError, InputError, IsolationWarning, RankError, did_you_mean
+from unitp.errors import BackendError, BackendWarning, InputError, IsolationWarning, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.graph.weights import require_weights
@@ -88,6 +88,8 @@ def launch(
     variables = variables_of(spec.name, settings())
     limits = (limits or Limits()).of_group(spec.start_limit_s, plan.mesh.size)
     programs: dict[int, Program] = {}
+    if spec.prepare and (slower := discover.resolve(spec.prepare)(python, say)):
+        warnings.warn(slower, BackendWarning, stacklevel=2)
     say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
     with at_host(f"starting {spec.name}"):
         isolated = isolate(isolation, python)

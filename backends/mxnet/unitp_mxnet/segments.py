@@ -51,6 +51,9 @@ class Call(NamedTuple):
 class Recording:
     """The tape of one program: feed it `given` promises, run the program on them, then `compile`."""
 
+    recording = False
+    """Nobody asks when instructions begin (as `unitp.engine.engine.Progress`)."""
+
     def __init__(self) -> None:
         self.types: list[Type] = []
         self.calls: dict[int, Call] = {}

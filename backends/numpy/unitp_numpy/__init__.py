@@ -16,7 +16,9 @@ SPEC = BackendSpec(
     dtypes=("float32", "float64"),
     cluster="unitp_numpy.cluster:processes",
     engine="unitp_numpy.executor:connect",
+    prepare="unitp_numpy.kernels.library:prepare",
     start_limit_s=30.0,
+    passes=("XDG_CACHE_HOME",),
     exposed="mpiexec listens on every interface for its own processes",
     segments=("mpich_*", "ucx_shm_*"),
 )

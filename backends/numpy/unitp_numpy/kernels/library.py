@@ -18,10 +18,13 @@ from functools import lru_cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 DTYPES = ("float32", "float64")
+SECONDS = 10
+"""What compiling takes, about."""
 ERRORS = (
     *("NRT_Free", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure", "numba_gil_release"),
     *("numba_runtime_build_excinfo_struct", "numba_unpickle"),
@@ -36,6 +39,10 @@ class Missing(Exception):  # noqa: N818  (it says what is the matter)
     """The kernels cannot be used here: the reason."""
 
 
+class NotInstalled(Missing):
+    """numba is not installed."""
+
+
 class Compiled(msgspec.Struct):
     """What an object file holds: the machine code, and the name of its function."""
 
@@ -44,11 +51,11 @@ class Compiled(msgspec.Struct):
 
 
 def versions() -> str:
-    """The versions that compiled code depends on. Raises Missing if numba is not installed."""
+    """The versions that compiled code depends on. Raises NotInstalled without numba."""
     try:
         return f"numba {version('numba')} llvmlite {version('llvmlite')}"
     except PackageNotFoundError:
-        raise Missing("numba is not installed") from None
+        raise NotInstalled("numba is not installed") from None
 
 
 def folder() -> Path:
@@ -58,7 +65,7 @@ def folder() -> Path:
 
 
 def path(dtype: str) -> Path:
-    """The object file of a type, on this processor. Raises Missing if numba is not installed."""
+    """The object file of a type, on this processor. Raises NotInstalled without numba."""
     here = Path(__file__).parent
     what = blake2b(f"{versions()} {sys.version_info[:2]} {dtype} {processor()}".encode(), digest_size=12)
     for source in ("source.py", "table.py", "build.py"):
@@ -74,8 +81,28 @@ def processor() -> str:
         return "".join(dict.fromkeys(line for line in file if line.startswith(wanted)))
 
 
+def prepare(python: str, say: Callable[[str], None]) -> str:
+    """Compile what the ranks will load, if it is not there yet. Returns why they will do without, or an empty text.
+
+    `python`: the interpreter of the ranks. Without numba there is nothing to say: it is an extra.
+    """
+    if python != sys.executable:
+        command = [python, "-P", "-m", "unitp_numpy.kernels.library"]
+        process = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+        return process.stdout.strip()
+    try:
+        if wanted := missing():
+            say(f"compiling kernels for this processor, once ({SECONDS} s)")
+            make(wanted)
+    except NotInstalled:
+        return ""
+    except Missing as error:
+        return f"numpy runs without compiled kernels, at about half the speed: {error}"
+    return ""
+
+
 def missing() -> list[str]:
-    """The types whose kernels are still to be compiled. Raises Missing if numba is not installed."""
+    """The types whose kernels are still to be compiled. Raises NotInstalled if numba is not installed."""
     return [dtype for dtype in DTYPES if not _trusted(path(dtype))]
 
 
@@ -85,12 +112,28 @@ def make(dtypes: list[str]) -> None:
         running = [(dtype, _compiler(dtype)) for dtype in dtypes if not _trusted(path(dtype))]
         failed = [(dtype, text) for dtype, process in running if (text := _outcome(process))]
     if failed:
-        raise Missing(f"numba cannot compile the kernels of {failed[0][0]}: {failed[0][1]}")
+        raise Missing(f"numba cannot compile those of {failed[0][0]}: {failed[0][1]}")
 
 
 def _compiler(dtype: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-P", "-m", "unitp_numpy.kernels.build", dtype, str(path(dtype))]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    """What a compiler gets of the driver's environment. Numba's own variables, which change what it makes, are not among it."""
+    return {
+        name: os.environ[name]
+        for name in ("HOME", "PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "XDG_CACHE_HOME")
+        if name in os.environ
+    }
 
 
 def _outcome(process: subprocess.Popen[str]) -> str:
@@ -142,7 +185,7 @@ def load(dtype: str) -> Run:
 
 
 @lru_cache
-def _engine() -> object:
+def _engine() -> Any:
     """LLVM's linker, which lives as long as the process."""
     import llvmlite.binding as llvm
 
@@ -153,3 +196,7 @@ def _engine() -> object:
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple().create_target_machine()
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+
+
+if __name__ == "__main__":
+    print(prepare(sys.executable, lambda text: None))

@@ -59,7 +59,9 @@ class FewRows(CompiledProgram):
         super().__init__(runner)
         self.aliases = runner.aliases | build.scratch_outputs()
         self._runner, self._table, self._initial = runner, table, build.initial()
-        self._kept = [argument for row, _, _ in build.rows for argument in row.arguments if isinstance(argument, np.ndarray)]
+        self._kept = [
+            argument for row, _, _ in build.rows for argument in row.arguments if isinstance(argument, np.ndarray)
+        ]
         bind = (build.first, _bind(build, table))
         self._steps = [bind, *_steps(build, table, runs, whole=True)]
         self._single = [bind, *_steps(build, table, runs, whole=False)]
@@ -240,7 +242,9 @@ def _lifetimes(runner: Runner) -> tuple[dict[str, set[str]], list[list[str]]]:
         found = set().union(*(roots.get(name, set()) for name in part.reads)) if shared else set()
         for name in part.writes:
             roots[name] = {*found, name}
-    kept = set().union(*(roots.get(n, set()) for n in (*program.outputs, *(new for _, new in program.states), *runner.watched)))
+    kept = set().union(
+        *(roots.get(n, set()) for n in (*program.outputs, *(new for _, new in program.states), *runner.watched))
+    )
     last: list[list[str]] = []
     seen = set(kept)
     for part in reversed(runner.parts):
@@ -261,7 +265,7 @@ def _bind(build: Build, table: npt.NDArray[np.int64]) -> Step:
         for i, argument in enumerate(row.arguments)
         if isinstance(argument, Input) and (at := build.bound.get(names[argument.place])) is not None
     ]
-    places, which, offsets = (np.array(column, np.int64) for column in zip(*wanted, strict=True)) if wanted else ([], [], [])
+    places, which, offsets = np.array(wanted, np.int64).reshape(-1, 3).T
     passed = [(slots[new], slots[old]) for new, old in build.written.items()]
     flat = table.reshape(-1)
 

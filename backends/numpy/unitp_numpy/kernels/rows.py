@@ -29,7 +29,12 @@ Inputs = Sequence[Array | None]
 def row_of(ctx: Context, inputs: Inputs) -> Row | None:
     """The row that carries out an operator on inputs that lie in memory like these; None if no kernel does."""
     find = _KERNELS.get(ctx.op)
-    if find is None or len(ctx.outputs) != 1 or 0 in ctx.outputs[0] or any(x is not None and x.size == 0 for x in inputs):
+    if (
+        find is None
+        or len(ctx.outputs) != 1
+        or 0 in ctx.outputs[0]
+        or any(x is not None and x.size == 0 for x in inputs)
+    ):
         return None
     return find(ctx, inputs)
 
@@ -56,10 +61,10 @@ def _norm(ctx: Context, inputs: Inputs) -> Row | None:
 
 
 def _rotate(ctx: Context, inputs: Inputs) -> Row | None:
-    if len(inputs) < 4 or any(x is None or not contiguous(x) for x in inputs):
+    given = [x for x in inputs if x is not None and contiguous(x)]
+    if len(given) != 4 or len(inputs) != 4:
         return None
-    x, cos, sin, at = inputs
-    assert x is not None and cos is not None and sin is not None and at is not None
+    x, cos, sin, at = given
     if not _float(ctx, x, cos, sin) or at.dtype != np.int64 or (x.ndim, cos.ndim, at.ndim) != (4, 2, 2):
         return None
     b, h, s, d = x.shape
@@ -71,16 +76,21 @@ def _rotate(ctx: Context, inputs: Inputs) -> Row | None:
 
 
 def _attend(ctx: Context, inputs: Inputs) -> Row | None:
-    q, k, v, *rest = (*inputs, *[None] * (7 - len(inputs)))
-    n = rest[3]
-    if q is None or k is None or v is None or any(x is not None for x in rest[:3]) or _number(ctx, "softcap", 0.0):
+    (q, k, v), others, n = inputs[:3], inputs[3:6], inputs[6] if len(inputs) > 6 else None
+    if q is None or k is None or v is None or any(x is not None for x in others) or _number(ctx, "softcap", 0.0):
         return None
     if not (_float(ctx, q, k, v) and q.ndim == k.ndim == v.ndim == 4 and contiguous(q)):
         return None
     b, h, s, d = q.shape
     groups, keys, e = k.shape[1], k.shape[2], v.shape[3]
     room = _room(k)
-    if b * s > FEW or room is None or room != _room(v) or v.shape[:3] != k.shape[:3] or (n is not None and n.dtype != np.int64):
+    if (
+        b * s > FEW
+        or room is None
+        or room != _room(v)
+        or v.shape[:3] != k.shape[:3]
+        or (n is not None and n.dtype != np.int64)
+    ):
         return None
     causal = _integer(ctx, "is_causal", 0)
     valid: Input | Array = Input(6) if n is not None else np.full(b, s if causal else keys)

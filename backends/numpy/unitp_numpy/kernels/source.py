@@ -186,7 +186,8 @@ def kernels(dtype: Any) -> dict[str, Any]:
                 y[i, j] = x[i, j] * f * scale[j]
 
     @njit(**INLINE)
-    def rotate(b: int, h: int, s: int, d: int, half: int, pairs: int, x_at: int, c_at: int, s_at: int, p_at: int, y_at: int) -> None:  # fmt: skip
+    def rotate(b: int, h: int, s: int, d: int, half: int, pairs: int,
+               x_at: int, c_at: int, s_at: int, p_at: int, y_at: int) -> None:  # fmt: skip
         """Rotate by the angles of each position; `pairs`: neighbours are pairs, else what lies half apart."""
         x = carray(pointer(x_at), (b, h, s, d), dtype)
         y = carray(pointer(y_at), (b, h, s, d), dtype)
