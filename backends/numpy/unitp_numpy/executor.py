@@ -28,12 +28,12 @@ class NumpyEngine(BaseEngine):
 
     def __init__(self, rank: int, mesh: Mesh, progress: Progress | None) -> None:
         super().__init__(primitives, overrides, join(rank, mesh), rank, mesh, progress, keep=Arena().copy)
-        self._pool, self._kernels = Pool(), _kernels()
+        self._pool, self.kernels = Pool(), _kernels()
 
     def prepare(self, program: Program) -> CompiledProgram:
         runner = self.folded(program)
         into = getattr(self.collectives, "reduce_into", None)
-        return prepared(runner, self._pool, self._kernels, into) or EagerProgram(runner)
+        return prepared(runner, self._pool, self.kernels, into) or EagerProgram(runner)
 
     def stats(self) -> EngineStats:
         """A program counts as traced while it is there."""

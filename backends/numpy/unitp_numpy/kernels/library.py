@@ -103,13 +103,13 @@ def prepare(python: str, say: Callable[[str], None]) -> str:
 
 def missing() -> list[str]:
     """The types whose kernels are still to be compiled. Raises NotInstalled if numba is not installed."""
-    return [dtype for dtype in DTYPES if not _trusted(path(dtype))]
+    return [dtype for dtype in DTYPES if _compiled(path(dtype)) is None]
 
 
 def make(dtypes: list[str]) -> None:
     """Compile the kernels of these types into the user's cache, side by side. Raises Missing with the reason if that fails."""
     with _locked():
-        running = [(dtype, _compiler(dtype)) for dtype in dtypes if not _trusted(path(dtype))]
+        running = [(dtype, _compiler(dtype)) for dtype in dtypes if _compiled(path(dtype)) is None]
         failed = [(dtype, text) for dtype, process in running if (text := _outcome(process))]
     if failed:
         raise Missing(f"numba cannot compile those of {failed[0][0]}: {failed[0][1]}")
@@ -157,25 +157,24 @@ def _locked() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _trusted(file: Path) -> bool:
-    """Whether a file is there, and only this user can have written it."""
+def _compiled(file: Path) -> Compiled | None:
+    """What an object file holds; None if it is not there, is damaged, or others than this user could have written it."""
     try:
-        about = file.stat(follow_symlinks=False)
-    except OSError:
-        return False
-    return about.st_uid == os.geteuid() and not about.st_mode & 0o022
+        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as opened:
+            about = os.fstat(opened.fileno())
+            if about.st_uid != os.geteuid() or about.st_mode & 0o022:
+                return None
+            return msgspec.msgpack.decode(opened.read(), type=Compiled)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 @lru_cache
 def load(dtype: str) -> Run:
     """The kernels of a type. Raises Missing if they are not compiled, or numba is not installed."""
-    file = path(dtype)
-    if not _trusted(file):
+    compiled = _compiled(path(dtype))
+    if compiled is None:
         raise Missing(f"there are no compiled kernels in {folder()}")
-    try:
-        compiled = msgspec.msgpack.decode(file.read_bytes(), type=Compiled)
-    except (OSError, msgspec.DecodeError) as error:
-        raise Missing(f"{file} cannot be read ({error})") from None
     engine = _engine()
     import llvmlite.binding as llvm
 

@@ -53,7 +53,7 @@ class Placed(NamedTuple):
 
 @final
 class FewRows(CompiledProgram):
-    """A program that runs as kernels as far as there are any."""
+    """A program that runs as kernels as far as there are any. `steps`: what a run carries out, one after the other."""
 
     def __init__(self, runner: Runner, build: Build, table: npt.NDArray[np.int64], runs: Runs) -> None:
         super().__init__(runner)
@@ -63,11 +63,11 @@ class FewRows(CompiledProgram):
             argument for row, _, _ in build.rows for argument in row.arguments if isinstance(argument, np.ndarray)
         ]
         bind = (build.first, _bind(build, table))
-        self._steps = [bind, *_steps(build, table, runs, whole=True)]
+        self.steps = [bind, *_steps(build, table, runs, whole=True)]
         self._single = [bind, *_steps(build, table, runs, whole=False)]
 
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        steps = self._single if self._runner.recording else self._steps
+        steps = self._single if self._runner.recording else self.steps
         return self._runner.run(store, steps, self._initial)
 
     def settle(self) -> None:

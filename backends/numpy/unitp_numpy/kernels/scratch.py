@@ -28,6 +28,10 @@ class Pool:
             places.append(np.zeros(size, np.uint8))
         return places[number]
 
+    def places(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._places.values()))
+
 
 class Scratch:
     """The places of one program, as it is prepared: `take` one for a value, and `give` it back after its last reader."""
