@@ -97,13 +97,15 @@ class Build:
         self.order: list[int | tuple[int, Step]] = []
         """Rows by their number in the table, and steps in NumPy with the number of their instruction."""
         self.numbers: list[int] = []
+        self.dead: dict[int, list[int]] = {}
+        """The slots that nobody reads after an instruction, by its number."""
         self._taken: dict[str, tuple[int, int]] = {}
         self._computed: set[str] = set()
         self._roots, self._last = _lifetimes(runner)
         for position, part in enumerate(runner.parts):
             if part.step is not None:
                 self._place(part, part.step)
-            self._release(position)
+            self._release(position, part.number)
         for name in (*self.program.outputs, *(new for _, new in self.program.states), *runner.watched):
             self._materialise(name)
         self.first = runner.parts[0].number if runner.parts else 0
@@ -132,9 +134,8 @@ class Build:
             return
         for name in part.reads:
             self._materialise(name)
-        if isinstance(instruction, AllReduce) and (into := self._reduction(part, instruction)) is not None:
-            step = into
-        self.order.append((part.number, step))
+        into = self._reduction(part, instruction) or self._product(part, instruction)
+        self.order.append((part.number, into or step))
 
     def _view(self, part: Part, step: Step, instruction: Instruction) -> bool:
         """Settle an instruction that only looks at its input in another way."""
@@ -150,7 +151,8 @@ class Build:
         step(values)
         view = values[self.runner.slots[made]]
         if not np.may_share_memory(view, source):
-            return False
+            row = kernels.move(source) if name in self.known and source.dtype.name in self._runs else None
+            return row is not None and self._add(part, row, (name,))
         if name in self.bound:
             at = self.bound[name]
             self.bound[made] = Bound(at.state, at.offset + address(view) - address(source))
@@ -181,18 +183,51 @@ class Build:
                 return False
             self.bound[made], self._forms[made] = self.bound[inputs[0]], state
             self.written[made] = inputs[0]
-        else:
-            row = kernels.row_of(context(self.program, instruction, self.runner.rank), forms)
-            if row is None:
-                return False
+            return self._add(part, row, inputs)
+        row = kernels.row_of(context(self.program, instruction, self.runner.rank), forms)
+        return row is not None and self._add(part, row, inputs)
+
+    def _add(self, part: Part, row: Row, inputs: Sequence[str]) -> bool:
+        """Add a row for an instruction of one output, which gets a place unless it lies in a state."""
+        made = part.writes[0]
+        dtype = self.program.values[made].dtype
+        if made not in self.bound:
             self._take(made, dtype)
         self.order.append(len(self.rows))
         self.rows.append((row, (*inputs, made), dtype))
         self.numbers.append(part.number)
         return True
 
-    def _reduction(self, part: Part, instruction: AllReduce) -> Step | None:
+    def _product(self, part: Part, instruction: Instruction) -> Step | None:
+        """A product of many rows, by BLAS, into a place of its own: memory that is there already."""
+        if not isinstance(instruction, Local) or instruction.op != "MatMul" or len(part.reads) != 2:
+            return None
+        (name, weight), (made,) = part.reads, part.writes
+        w, dtype = self.known.get(weight), self.program.values[made].dtype
+        if (
+            w is None
+            or w.ndim != 2
+            or w.dtype.kind != "f"
+            or w.dtype != dtype
+            or self.program.values[name].dtype != dtype
+        ):
+            return None
+        (k, n), x, slot = w.shape, self.known.get(name), self.runner.slots[name]
+        if x is not None and not contiguous(x):
+            return None
+        out, dead = self._take(made, dtype).reshape(-1, n), self.dead.setdefault(part.number, [])
+
+        def multiply(values: Slots) -> None:
+            np.dot((values[slot] if x is None else x).reshape(-1, k), w, out=out)
+            for done in dead:
+                values[done] = None
+
+        return multiply
+
+    def _reduction(self, part: Part, instruction: Instruction) -> Step | None:
         """An all-reduce of what rows have computed, into a place of its own."""
+        if not isinstance(instruction, AllReduce):
+            return None
         (name,), (made,) = part.reads, part.writes
         x = self.known.get(name)
         if self._reduce is None or x is None or not contiguous(x) or x.dtype.kind != "f":
@@ -221,11 +256,13 @@ class Build:
         self._computed.add(name)
         return self.known[name]
 
-    def _release(self, position: int) -> None:
-        """Give back the places of what no later part reads."""
+    def _release(self, position: int, number: int) -> None:
+        """Give back the places of what no later part reads, and note which slots a run may empty then."""
         for name in self._last[position]:
             if name in self._taken:
                 self._scratch.give(self._taken.pop(name))
+            elif not self.lies(name) and name in self.runner.slots:
+                self.dead.setdefault(number, []).append(self.runner.slots[name])
 
     def _materialise(self, name: str) -> None:
         """Before a step in NumPy reads a view of a state, have it made in each run."""
@@ -312,6 +349,7 @@ def _call(build: Build, table: npt.NDArray[np.int64], runs: Runs, first: int, st
     flat = table.reshape(-1)
     if not feeds:
         return lambda values: run(at, count)
+    dead = [slot for number in build.numbers[first:stop] for slot in build.dead.get(number, ())]
 
     def step(values: Slots) -> None:
         held = []
@@ -322,6 +360,8 @@ def _call(build: Build, table: npt.NDArray[np.int64], runs: Runs, first: int, st
                 held.append(x)
             flat[place] = address(x)
         run(at, count)
+        for slot in dead:
+            values[slot] = None
 
     return step
 

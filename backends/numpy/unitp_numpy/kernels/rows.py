@@ -1,8 +1,9 @@
 """Which instructions a kernel carries out, and the row that says so.
 
-Kernels are for few rows (a decode step, some sequences at once, the last chunk of a prompt): up to FEW, where a product
-is bound by reading its weight. Of more, BLAS makes better use of what it has read. An instruction that no kernel carries
-out (masks, other types, odd shapes) stays what it was, a step in NumPy.
+Products and attention are kernels for few rows (a decode step, some sequences at once, the last chunk of a prompt): up to
+FEW, where a product is bound by reading its weight. Of more, BLAS makes better use of what it has read. What goes over its
+input once is a kernel for any number of rows, because NumPy would go over it several times. An instruction that no kernel
+carries out (masks, other types, odd shapes) stays what it was, a step in NumPy.
 
 A function per operator gets the instruction's context and its inputs as they lie in memory, and returns a row or None.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import prod, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -54,25 +55,26 @@ def _norm(ctx: Context, inputs: Inputs) -> Row | None:
         return None
     d = x.shape[-1]
     last = _integer(ctx, "axis", -1) in (-1, x.ndim - 1)
-    if not last or scale.shape != (d,) or x.size // d > FEW:
+    if not last or scale.shape != (d,):
         return None
     epsilon = float(np.float32(_number(ctx, "epsilon", 1e-5)))
     return Row(Op.NORM, (x.size // d, d, Input(0), Input(1), Output(), bits(epsilon)))
 
 
 def _rotate(ctx: Context, inputs: Inputs) -> Row | None:
-    given = [x for x in inputs if x is not None and contiguous(x)]
-    if len(given) != 4 or len(inputs) != 4:
+    given = [x for x in inputs if x is not None]
+    if len(given) != 4 or len(inputs) != 4 or not all(map(contiguous, given[1:])):
         return None
     x, cos, sin, at = given
     if not _float(ctx, x, cos, sin) or at.dtype != np.int64 or (x.ndim, cos.ndim, at.ndim) != (4, 2, 2):
         return None
     b, h, s, d = x.shape
     half = (_integer(ctx, "rotary_embedding_dim", 0) or d) // 2
-    if b * s > FEW or cos.shape[1] != half or sin.shape != cos.shape or at.shape != (b, s):
+    if strides(x)[3] != 1 or cos.shape[1] != half or sin.shape != cos.shape or at.shape != (b, s):
         return None
     pairs = _integer(ctx, "interleaved", 0)
-    return Row(Op.ROTATE, (b, h, s, d, half, pairs, Input(0), Input(1), Input(2), Input(3), Output()))
+    sizes = (b, h, s, d, half, pairs, *strides(x)[:3])
+    return Row(Op.ROTATE, (*sizes, Input(0), Input(1), Input(2), Input(3), Output()))
 
 
 def _attend(ctx: Context, inputs: Inputs) -> Row | None:
@@ -121,46 +123,39 @@ def update(state: Array, rows: Array, starts: Array, dim: int) -> Row | None:
     """The row that writes rows [b, h, s, d] into a state [b, h, room, d] in place; None if no kernel does."""
     if state.ndim != 4 or dim != 2 or starts.dtype != np.int64 or rows.dtype != state.dtype:
         return None
-    if not (_is_float(state) and contiguous(state) and contiguous(rows) and contiguous(starts)):
+    if not (_is_float(state) and contiguous(state) and strides(rows)[3] == 1 and contiguous(starts)):
         return None
     b, h, room, d = state.shape
-    s = rows.shape[2]
-    return Row(Op.UPDATE, (b, h, s, d, room, Input(1), Input(2), Input(0))) if b * s <= FEW else None
+    return Row(Op.UPDATE, (b, h, rows.shape[2], d, room, *strides(rows)[:3], Input(1), Input(2), Input(0)))
 
 
 def _binary(ctx: Context, inputs: Inputs) -> Row | None:
     a, b = inputs
     if a is None or b is None or a.shape != b.shape or not (_float(ctx, a, b) and contiguous(a) and contiguous(b)):
         return None
-    return Row(Op[ctx.op.upper()], (a.size, Input(0), Input(1), Output())) if _few(a.shape) else None
+    return Row(Op[ctx.op.upper()], (a.size, Input(0), Input(1), Output()))
 
 
 def _swish(ctx: Context, inputs: Inputs) -> Row | None:
     (x,) = inputs
-    if x is None or not (_float(ctx, x) and contiguous(x) and _few(x.shape)):
+    if x is None or not (_float(ctx, x) and contiguous(x)):
         return None
     return Row(Op.SWISH, (x.size, bits(float(np.float32(_number(ctx, "alpha", 1.0)))), Input(0), Output()))
 
 
-def _move(ctx: Context, inputs: Inputs) -> Row | None:
-    """A transposition that leaves the last dim where it is."""
-    (x,) = inputs
-    if x is None or not _float(ctx, x) or x.ndim > 4 or not contiguous(x):
+def move(x: Array) -> Row | None:
+    """The row that copies an array to where it is contiguous; None if no kernel does."""
+    if x.ndim > 4 or not _is_float(x) or strides(x)[-1] != 1:
         return None
-    order = ctx.attrs.get("perm", tuple(reversed(range(x.ndim))))
-    made = x.transpose(order)  # type: ignore[arg-type]
-    if made.strides[-1] != x.itemsize or x.size // x.shape[-1] > FEW * FEW:
-        return None
-    shape = (*(1,) * (4 - x.ndim), *made.shape)
-    steps = (*(0,) * (4 - x.ndim), *strides(made))
-    return Row(Op.MOVE, (*shape, *steps[:3], Input(0), Output()))
+    more = 4 - x.ndim
+    return Row(Op.MOVE, (*(1,) * more, *x.shape, *(0,) * more, *strides(x)[:-1], Input(0), Output()))
 
 
 def _look_up(ctx: Context, inputs: Inputs) -> Row | None:
     data, ids = inputs
     if data is None or ids is None or data.ndim != 2 or _integer(ctx, "axis", 0) % 2:
         return None
-    if not (_float(ctx, data) and contiguous(data) and contiguous(ids) and ids.dtype == np.int64) or ids.size > FEW:
+    if not (_float(ctx, data) and contiguous(data) and contiguous(ids) and ids.dtype == np.int64):
         return None
     whole = (ctx.whole[0] or data.shape)[0]
     first, stop = ctx.intervals.get("v", (0, whole))
@@ -175,7 +170,6 @@ _KERNELS: dict[str, Callable[[Context, Inputs], Row | None]] = {
     "Add": _binary,
     "Mul": _binary,
     "Swish": _swish,
-    "Transpose": _move,
     "Gather": _look_up,
 }
 
@@ -187,10 +181,6 @@ def _float(ctx: Context, *arrays: Array) -> bool:
 
 def _is_float(x: Array) -> bool:
     return x.dtype in (np.float32, np.float64)
-
-
-def _few(shape: tuple[int, ...]) -> bool:
-    return prod(shape[:-1]) <= FEW
 
 
 def _integer(ctx: Context, name: str, default: int) -> int:

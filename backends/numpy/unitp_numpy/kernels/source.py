@@ -186,10 +186,13 @@ def kernels(dtype: Any) -> dict[str, Any]:
                 y[i, j] = x[i, j] * f * scale[j]
 
     @njit(**INLINE)
-    def rotate(b: int, h: int, s: int, d: int, half: int, pairs: int,
+    def rotate(b: int, h: int, s: int, d: int, half: int, pairs: int, batch: int, head: int, row: int,
                x_at: int, c_at: int, s_at: int, p_at: int, y_at: int) -> None:  # fmt: skip
-        """Rotate by the angles of each position; `pairs`: neighbours are pairs, else what lies half apart."""
-        x = carray(pointer(x_at), (b, h, s, d), dtype)
+        """Rotate by the angles of each position; `pairs`: neighbours are pairs, else what lies half apart.
+
+        `batch`, `head` and `row` are the strides of x, in elements.
+        """
+        x = carray(pointer(x_at), ((b - 1) * batch + (h - 1) * head + (s - 1) * row + d,), dtype)
         y = carray(pointer(y_at), (b, h, s, d), dtype)
         at = carray(pointer(p_at), (b, s), np.int64)
         last = 0
@@ -202,32 +205,35 @@ def kernels(dtype: Any) -> dict[str, Any]:
             for g in range(h):
                 for t in range(s):
                     p = at[i, t]
+                    first = i * batch + g * head + t * row
                     if pairs:
                         for j in range(half):
-                            u = x[i, g, t, 2 * j]
-                            v = x[i, g, t, 2 * j + 1]
+                            u = x[first + 2 * j]
+                            v = x[first + 2 * j + 1]
                             y[i, g, t, 2 * j] = u * cos[p, j] - v * sin[p, j]
                             y[i, g, t, 2 * j + 1] = v * cos[p, j] + u * sin[p, j]
                     else:
                         for j in range(half):
-                            u = x[i, g, t, j]
-                            v = x[i, g, t, j + half]
+                            u = x[first + j]
+                            v = x[first + half + j]
                             y[i, g, t, j] = u * cos[p, j] - v * sin[p, j]
                             y[i, g, t, j + half] = v * cos[p, j] + u * sin[p, j]
                     for j in range(2 * half, d):
-                        y[i, g, t, j] = x[i, g, t, j]
+                        y[i, g, t, j] = x[first + j]
 
     @njit(**INLINE)
-    def update(b: int, h: int, s: int, d: int, room: int, rows_at: int, starts_at: int, state_at: int) -> None:
-        """Write rows [b, h, s, d] into a state [b, h, room, d] from row starts[b] on."""
-        rows = carray(pointer(rows_at), (b, h, s, d), dtype)
+    def update(b: int, h: int, s: int, d: int, room: int, batch: int, head: int, row: int,
+               rows_at: int, starts_at: int, state_at: int) -> None:  # fmt: skip
+        """Write rows [b, h, s, d] with these strides into a state [b, h, room, d] from row starts[b] on."""
+        rows = carray(pointer(rows_at), ((b - 1) * batch + (h - 1) * head + (s - 1) * row + d,), dtype)
         state = carray(pointer(state_at), (b, h, room, d), dtype)
         starts = carray(pointer(starts_at), (b,), np.int64)
         for i in range(b):
             for g in range(h):
                 for t in range(s):
+                    first = i * batch + g * head + t * row
                     for j in range(d):
-                        state[i, g, starts[i] + t, j] = rows[i, g, t, j]
+                        state[i, g, starts[i] + t, j] = rows[first + j]
 
     @njit(**INLINE)
     def attend(b: int, h: int, s: int, d: int, g: int, room: int, keys: int, e: int, scale: float, causal: int,
@@ -353,9 +359,11 @@ def machine(dtype: Any) -> Any:
             elif op == Op.NORM:
                 norm(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], real(t[i, 6]))
             elif op == Op.ROTATE:
-                rotate(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8], t[i, 9], t[i, 10], t[i, 11])  # fmt: skip
+                rotate(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8], t[i, 9],
+                       t[i, 10], t[i, 11], t[i, 12], t[i, 13], t[i, 14])  # fmt: skip
             elif op == Op.UPDATE:
-                update(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8])
+                update(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8],
+                       t[i, 9], t[i, 10], t[i, 11])  # fmt: skip
             elif op == Op.ATTEND:
                 attend(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8], real(t[i, 9]), t[i, 10],
                        t[i, 11], t[i, 12], t[i, 13], t[i, 14], t[i, 15], t[i, 16], t[i, 17])  # fmt: skip
