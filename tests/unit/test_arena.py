@@ -1,9 +1,10 @@
-"""Where the NumPy backend keeps parameters."""
+"""Where parameters are kept."""
 
 from __future__ import annotations
 
 import numpy as np
-from unitp_numpy.arena import BLOCK, LINE, SMALL, Arena
+
+from unitp.engine.arena import BLOCK, LINE, SMALL, Arena
 
 
 def test_copies_are_equal_apart_and_aligned():

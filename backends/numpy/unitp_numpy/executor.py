@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import final
 
+from unitp.engine.arena import Arena
 from unitp.engine.base import BaseEngine, CompiledProgram
 from unitp.engine.eager import EagerProgram
 from unitp.engine.engine import Engine, EngineStats, Progress
@@ -15,7 +16,6 @@ from unitp.engine.transport import Alone, CountedCollectives
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
 from unitp_numpy import primitives
-from unitp_numpy.arena import Arena
 from unitp_numpy.kernels.library import DTYPES, Missing, Run, load
 from unitp_numpy.kernels.program import prepared
 from unitp_numpy.kernels.scratch import Pool

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
 
+import torch
+from torch import Tensor
+
+from unitp.engine.arena import Arena
 from unitp.engine.eager import EagerEngine
-from unitp.engine.engine import Engine, Progress
+from unitp.engine.engine import Array, Engine, Progress
 from unitp.engine.transport import Alone, CountedCollectives
 from unitp.mesh import Mesh
 from unitp_torch import primitives
@@ -17,8 +21,16 @@ def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
     carry no history, and states, which are made in it, are written in it too.
     """
     torch.set_float32_matmul_precision("highest")
-    joined = _collectives(rank, mesh)
-    return EagerEngine(primitives, overrides, joined, rank, mesh, progress, scope=torch.inference_mode)
+    joined, kept = _collectives(rank, mesh), partial(keep, Arena())
+    return EagerEngine(primitives, overrides, joined, rank, mesh, progress, keep=kept, scope=torch.inference_mode)
+
+
+def keep(arena: Arena, array: Array) -> Tensor:
+    """A parameter's tensor, from a copy. A matrix is stored so that its longer dim is contiguous (`unitp_torch.overrides`)."""
+    if array.ndim != 2 or array.shape[0] <= array.shape[1]:
+        return torch.from_numpy(arena.copy(array))
+    stored = torch.from_numpy(arena.room(array.shape[::-1], array.dtype)).t()
+    return stored.copy_(torch.from_numpy(array))
 
 
 def _collectives(rank: int, mesh: Mesh) -> CountedCollectives:

@@ -8,6 +8,7 @@ touched.
 from __future__ import annotations
 
 import mmap
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,15 +30,20 @@ class Arena:
 
     def copy(self, array: Array) -> Array:
         """A copy in C order, in a block with those that were copied before it; a small one by itself."""
-        if array.nbytes < SMALL:
-            return np.array(array, order="C")
-        if self._used + array.nbytes > self._block.size:
-            self._block, self._used = _block(max(BLOCK, array.nbytes)), 0
-        place = self._block[self._used : self._used + array.nbytes]
-        self._used += -(-array.nbytes // LINE) * LINE
-        out = place.view(array.dtype).reshape(array.shape)
+        out = self.room(array.shape, array.dtype)
         out[...] = array
         return out
+
+    def room(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """An array of this shape for somebody to fill, in C order, where a copy would be."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        if size < SMALL:
+            return np.empty(shape, dtype)
+        if self._used + size > self._block.size:
+            self._block, self._used = _block(max(BLOCK, size)), 0
+        place = self._block[self._used : self._used + size]
+        self._used += -(-size // LINE) * LINE
+        return place.view(dtype).reshape(shape)
 
 
 def _block(size: int) -> npt.NDArray[np.uint8]:
