@@ -112,29 +112,92 @@ def kernels(dtype: Any) -> dict[str, Any]:
             y[i] = s
 
     @njit(**INLINE)
+    def two_rows(w: Any, x: Any, y: Any) -> None:
+        n, k = w.shape
+        h = n // 4
+        for i in range(h):
+            a0 = zero
+            b0 = zero
+            c0 = zero
+            d0 = zero
+            a1 = zero
+            b1 = zero
+            c1 = zero
+            d1 = zero
+            for j in range(k):
+                u = x[0, j]
+                v = x[1, j]
+                a0 += w[i, j] * u
+                a1 += w[i, j] * v
+                b0 += w[i + h, j] * u
+                b1 += w[i + h, j] * v
+                c0 += w[i + 2 * h, j] * u
+                c1 += w[i + 2 * h, j] * v
+                d0 += w[i + 3 * h, j] * u
+                d1 += w[i + 3 * h, j] * v
+            y[0, i] = a0
+            y[1, i] = a1
+            y[0, i + h] = b0
+            y[1, i + h] = b1
+            y[0, i + 2 * h] = c0
+            y[1, i + 2 * h] = c1
+            y[0, i + 3 * h] = d0
+            y[1, i + 3 * h] = d1
+        for i in range(4 * h, n):
+            for r in range(2):
+                s = zero
+                for j in range(k):
+                    s += w[i, j] * x[r, j]
+                y[r, i] = s
+
+    @njit(**INLINE)
+    def three_rows(w: Any, x: Any, y: Any) -> None:
+        n, k = w.shape
+        h = n // 2
+        for i in range(h):
+            a0 = zero
+            a1 = zero
+            a2 = zero
+            b0 = zero
+            b1 = zero
+            b2 = zero
+            for j in range(k):
+                u = w[i, j]
+                v = w[i + h, j]
+                a0 += u * x[0, j]
+                b0 += v * x[0, j]
+                a1 += u * x[1, j]
+                b1 += v * x[1, j]
+                a2 += u * x[2, j]
+                b2 += v * x[2, j]
+            y[0, i] = a0
+            y[1, i] = a1
+            y[2, i] = a2
+            y[0, i + h] = b0
+            y[1, i + h] = b1
+            y[2, i + h] = b2
+        for i in range(2 * h, n):
+            for r in range(3):
+                s = zero
+                for j in range(k):
+                    s += w[i, j] * x[r, j]
+                y[r, i] = s
+
+    @njit(**INLINE)
     def product(m: int, n: int, k: int, x_at: int, w_at: int, y_at: int) -> None:
         """y [m, n] = x [m, k] times w [n, k], transposed."""
         w = carray(pointer(w_at), (n, k), dtype)
         x = carray(pointer(x_at), (m, k), dtype)
         y = carray(pointer(y_at), (m, n), dtype)
-        first = 0
-        if m % 4 == 1:
+        first = m % 4
+        if first == 1:
             one_row(w, x[0], y[0])
-            first = 1
-        elif m % 4 >= 2:
-            for i in range(n):
-                a = zero
-                b = zero
-                for j in range(k):
-                    v = w[i, j]
-                    a += v * x[0, j]
-                    b += v * x[1, j]
-                y[0, i] = a
-                y[1, i] = b
-            first = 2
-            if m % 4 == 3:
-                one_row(w, x[2], y[2])
-                first = 3
+        elif first == 2:
+            two_rows(w, x, y)
+        elif first == 3:
+            three_rows(w, x, y)
+        if m < 4:
+            return
         half = n // 2
         for i in range(half):
             for r in range(first, m, 4):
