@@ -68,7 +68,7 @@ def path(dtype: str) -> Path:
     """The object file of a type, on this processor. Raises NotInstalled without numba."""
     here = Path(__file__).parent
     what = blake2b(f"{versions()} {sys.version_info[:2]} {dtype} {processor()}".encode(), digest_size=12)
-    for source in ("source.py", "table.py", "build.py"):
+    for source in ("source.py", "products.py", "table.py", "build.py"):
         what.update((here / source).read_bytes())
     return folder() / f"{dtype}-{what.hexdigest()}.kernels"
 

@@ -1,70 +1,47 @@
 """A program of few rows as kernels: its instructions are rows of a table, and a run of them is one call.
 
-Between two steps in NumPy (collectives, top-k) everything is rows. Where each value lies is settled when the program is
-prepared, so that a decode step allocates nothing:
-
-    known   parameters, what follows from them, and what rows compute: places in `Scratch`, taken again after the last reader
-    bound   states, rows written into them in place, and views of both: an offset in the state of the bank at hand
-    free    inputs, and what steps in NumPy return: its address is written into the table before the rows that read it
-
-A reshaping, or a transposition that moves nothing, is a view: nothing is left of it at run time. Where a step in NumPy
-may return a view of what rows have computed, that place is kept for as long as the view.
+Between two steps in NumPy (collectives, top-k) everything is rows. `unitp_numpy.kernels.placement` settles where values
+lie; what is left for a run is to write into the table the addresses of the bank's states and of what NumPy returned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, final
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
 from unitp.engine.base import CompiledProgram
-from unitp.engine.interpreter import Part, Runner
+from unitp.engine.interpreter import Runner
 from unitp.engine.primitives import Tensor
 from unitp.engine.steps import Slots, Step
-from unitp.program.analysis import may_share
-from unitp.program.instructions import AllReduce, Instruction, Local
-from unitp.program.rank import context, local_shape
-from unitp_numpy.kernels import rows as kernels
-from unitp_numpy.kernels.library import Run
-from unitp_numpy.kernels.scratch import Pool, Scratch
-from unitp_numpy.kernels.table import WIDTH, Argument, Array, Input, Output, Row, address, contiguous, empty_table
+from unitp_numpy.kernels.placement import Placed, Placement, Reduce, Runs
+from unitp_numpy.kernels.scratch import Pool
+from unitp_numpy.kernels.table import WIDTH, Argument, Input, Output, address, empty_table
 
-Runs = Mapping[str, Run]
-"""The kernels of each type."""
+Table = npt.NDArray[np.int64]
 
 
-class Bound(NamedTuple):
-    """What lies in a state, so many bytes after its beginning."""
-
-    state: str
-    offset: int
-
-
-class Placed(NamedTuple):
-    """A row in the table: the instruction that it is of, its type, and the free values whose addresses it wants."""
-
-    number: int
-    dtype: str
-    feeds: tuple[tuple[int, int], ...]
-    """Slots, and places in the table (counted from its beginning)."""
+def prepared(runner: Runner, pool: Pool, runs: Runs, reduce: Reduce | None) -> FewRows | None:
+    """A program as kernels; None if nothing of it is one. `reduce`: None if this rank is alone."""
+    placement = Placement(runner, pool, runs, reduce)
+    return FewRows(placement, runs) if placement.rows else None
 
 
 @final
 class FewRows(CompiledProgram):
     """A program that runs as kernels as far as there are any. `steps`: what a run carries out, one after the other."""
 
-    def __init__(self, runner: Runner, build: Build, table: npt.NDArray[np.int64], runs: Runs) -> None:
-        super().__init__(runner)
-        self.aliases = runner.aliases | build.scratch_outputs()
-        self._runner, self._table, self._initial = runner, table, build.initial()
-        self._kept = [
-            argument for row, _, _ in build.rows for argument in row.arguments if isinstance(argument, np.ndarray)
-        ]
-        bind = (build.first, _bind(build, table))
-        self.steps = [bind, *_steps(build, table, runs, whole=True)]
-        self._single = [bind, *_steps(build, table, runs, whole=False)]
+    def __init__(self, placement: Placement, runs: Runs) -> None:
+        super().__init__(placement.runner)
+        self.aliases = self.aliases | placement.scratch_outputs()
+        self._runner, self._initial = placement.runner, placement.initial()
+        self._table = _table(placement)
+        self._kept = [a for placed in placement.rows for a in placed.row.arguments if isinstance(a, np.ndarray)]
+        bind = (placement.first, _bind(placement, self._table))
+        self.steps = [bind, *_steps(placement, self._table, runs, whole=True)]
+        self._single = [bind, *_steps(placement, self._table, runs, whole=False)]
 
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
         steps = self._single if self._runner.recording else self.steps
@@ -74,237 +51,54 @@ class FewRows(CompiledProgram):
         """Collectives are counted when they are called."""
 
 
-class Build:
-    """Where the values of a program lie, and its rows and steps in order."""
-
-    def __init__(self, runner: Runner, pool: Pool, runs: Runs, reduce: Any) -> None:
-        """`reduce(x, out, axis, reduction)` writes the sum or maximum over an axis into `out`; None if there is no axis."""
-        self.runner, self.program, self._runs, self._reduce = runner, runner.program, runs, reduce
-        self._scratch = Scratch(pool)
-        names = (*runner.constants, *runner.operands)
-        self.known: dict[str, Array] = {n: x for n in names if (x := runner.initial[runner.slots[n]]) is not None}
-        self.bound: dict[str, Bound] = {}
-        self.written: dict[str, str] = {}
-        """The new states that rows write in place, and the old ones."""
-        self._forms: dict[str, Array] = {}
-        self._views: dict[str, tuple[int, Step]] = {}
-        for old, _ in self.program.states:
-            shape = local_shape(self.program, old, runner.rank)
-            if 0 not in shape:
-                self._forms[old] = np.empty(shape, self.program.values[old].dtype)
-                self.bound[old] = Bound(old, 0)
-        self.rows: list[tuple[Row, tuple[str, ...], str]] = []
-        self.order: list[int | tuple[int, Step]] = []
-        """Rows by their number in the table, and steps in NumPy with the number of their instruction."""
-        self.numbers: list[int] = []
-        self.dead: dict[int, list[int]] = {}
-        """The slots that nobody reads after an instruction, by its number."""
-        self._taken: dict[str, tuple[int, int]] = {}
-        self._computed: set[str] = set()
-        self._roots, self._last = _lifetimes(runner)
-        for position, part in enumerate(runner.parts):
-            if part.step is not None:
-                self._place(part, part.step)
-            self._release(position, part.number)
-        for name in (*self.program.outputs, *(new for _, new in self.program.states), *runner.watched):
-            self._materialise(name)
-        self.first = runner.parts[0].number if runner.parts else 0
-        self._forms.clear()
-
-    def scratch_outputs(self) -> set[str]:
-        """The outputs that the next run overwrites."""
-        return {n for n in self.program.outputs if not self._computed.isdisjoint(self._roots.get(n, ()))}
-
-    def lies(self, name: str) -> bool:
-        """Whether it is settled where a value lies, but for the bank."""
-        return name in self.known or name in self.bound
-
-    def initial(self) -> Slots:
-        """What the slots hold at the start of a run: constants, and the places of what rows compute."""
-        values = list(self.runner.initial)
-        for name, array in self.known.items():
-            values[self.runner.slots[name]] = array
-        return values
-
-    # one instruction
-
-    def _place(self, part: Part, step: Step) -> None:
-        instruction = self.program.instructions[part.number]
-        if self._view(part, step, instruction) or self._row(part, instruction):
-            return
-        for name in part.reads:
-            self._materialise(name)
-        into = self._reduction(part, instruction) or self._product(part, instruction)
-        self.order.append((part.number, into or step))
-
-    def _view(self, part: Part, step: Step, instruction: Instruction) -> bool:
-        """Settle an instruction that only looks at its input in another way."""
-        if not isinstance(instruction, Local) or not may_share(instruction) or len(part.writes) != 1:
-            return False
-        name, made = part.reads[0], part.writes[0]
-        source = self._form(name)
-        if source is None or any(n not in self.known for n in part.reads[1:]) or part.number in self.runner.guards:
-            return False
-        values: Slots = [None] * len(self.runner.slots)
-        for read in part.reads:
-            values[self.runner.slots[read]] = self._form(read)
-        step(values)
-        view = values[self.runner.slots[made]]
-        if not np.may_share_memory(view, source):
-            row = kernels.move(source) if name in self.known and source.dtype.name in self._runs else None
-            return row is not None and self._add(part, row, (name,))
-        if name in self.bound:
-            at = self.bound[name]
-            self.bound[made] = Bound(at.state, at.offset + address(view) - address(source))
-            self._forms[made] = view
-            self._views[made] = (part.number, step)
-        else:
-            self.known[made] = view
-        return True
-
-    def _row(self, part: Part, instruction: Instruction) -> bool:
-        """Settle an instruction that a kernel carries out."""
-        if not isinstance(instruction, Local) or part.number in self.runner.guards:
-            return False
-        dtype = self.program.values[instruction.outputs[0]].dtype
-        if dtype not in self._runs:
-            return False
-        names = iter(part.reads)
-        inputs = [next(names) if name else "" for name in instruction.inputs]
-        forms = [self._stand_in(name) if name else None for name in inputs]
-        made = part.writes[0]
-        if made in self.runner.in_place:
-            state, rows, starts = forms
-            if state is None or rows is None or starts is None or inputs[0] not in self.bound:
-                return False
-            dim = int(instruction.attrs.get("axis", -2)) % state.ndim  # type: ignore[arg-type]
-            row = kernels.update(state, rows, starts, dim)
-            if row is None:
-                return False
-            self.bound[made], self._forms[made] = self.bound[inputs[0]], state
-            self.written[made] = inputs[0]
-            return self._add(part, row, inputs)
-        row = kernels.row_of(context(self.program, instruction, self.runner.rank), forms)
-        return row is not None and self._add(part, row, inputs)
-
-    def _add(self, part: Part, row: Row, inputs: Sequence[str]) -> bool:
-        """Add a row for an instruction of one output, which gets a place unless it lies in a state."""
-        made = part.writes[0]
-        dtype = self.program.values[made].dtype
-        if made not in self.bound:
-            self._take(made, dtype)
-        self.order.append(len(self.rows))
-        self.rows.append((row, (*inputs, made), dtype))
-        self.numbers.append(part.number)
-        return True
-
-    def _product(self, part: Part, instruction: Instruction) -> Step | None:
-        """A product of many rows, by BLAS, into a place of its own: memory that is there already."""
-        if not isinstance(instruction, Local) or instruction.op != "MatMul" or len(part.reads) != 2:
-            return None
-        (name, weight), (made,) = part.reads, part.writes
-        w, dtype = self.known.get(weight), self.program.values[made].dtype
-        if (
-            w is None
-            or w.ndim != 2
-            or w.dtype.kind != "f"
-            or w.dtype != dtype
-            or self.program.values[name].dtype != dtype
-        ):
-            return None
-        (k, n), x, slot = w.shape, self.known.get(name), self.runner.slots[name]
-        if x is not None and not contiguous(x):
-            return None
-        out, dead = self._take(made, dtype).reshape(-1, n), self.dead.setdefault(part.number, [])
-
-        def multiply(values: Slots) -> None:
-            np.dot((values[slot] if x is None else x).reshape(-1, k), w, out=out)
-            for done in dead:
-                values[done] = None
-
-        return multiply
-
-    def _reduction(self, part: Part, instruction: Instruction) -> Step | None:
-        """An all-reduce of what rows have computed, into a place of its own."""
-        if not isinstance(instruction, AllReduce):
-            return None
-        (name,), (made,) = part.reads, part.writes
-        x = self.known.get(name)
-        if self._reduce is None or x is None or not contiguous(x) or x.dtype.kind != "f":
-            return None
-        out = self._take(made, x.dtype.name)
-        reduce, axis, reduction = self._reduce, instruction.axis, instruction.reduction
-        return lambda values: reduce(x, out, axis, reduction)
-
-    # where values lie
-
-    def _form(self, name: str) -> Array | None:
-        """The array that a known value is, or one that lies like a bound value."""
-        return self.known[name] if name in self.known else self._forms.get(name)
-
-    def _stand_in(self, name: str) -> Array | None:
-        """An array that lies as this value does. A free one is contiguous by the time that a row reads it."""
-        found = self._form(name)
-        if found is not None or name in self.runner.constants or name in self.runner.operands:
-            return found  # None: this rank holds nothing of a constant
-        shape = local_shape(self.program, name, self.runner.rank)
-        return np.empty(shape, self.program.values[name].dtype) if 0 not in shape else None
-
-    def _take(self, name: str, dtype: str) -> Array:
-        shape = local_shape(self.program, name, self.runner.rank)
-        self.known[name], self._taken[name] = self._scratch.take(shape, dtype)
-        self._computed.add(name)
-        return self.known[name]
-
-    def _release(self, position: int, number: int) -> None:
-        """Give back the places of what no later part reads, and note which slots a run may empty then."""
-        for name in self._last[position]:
-            if name in self._taken:
-                self._scratch.give(self._taken.pop(name))
-            elif not self.lies(name) and name in self.runner.slots:
-                self.dead.setdefault(number, []).append(self.runner.slots[name])
-
-    def _materialise(self, name: str) -> None:
-        """Before a step in NumPy reads a view of a state, have it made in each run."""
-        if name in self._views:
-            self.order.append(self._views.pop(name))
+def _table(placement: Placement) -> Table:
+    """The rows as numbers; 0 for the address of what is bound or free, which each run writes."""
+    table = empty_table(len(placement.rows))
+    for line, placed in zip(table, placement.rows, strict=True):
+        line[0] = placed.row.op
+        line[1 : 1 + len(placed.row.arguments)] = [_number(placement, placed, a) for a in placed.row.arguments]
+    return table
 
 
-def _lifetimes(runner: Runner) -> tuple[dict[str, set[str]], list[list[str]]]:
-    """For each value those whose memory it may share, itself among them; for each part those that nobody reads after it."""
-    program = runner.program
-    roots: dict[str, set[str]] = {}
-    for part in runner.parts:
-        shared = may_share(program.instructions[part.number])
-        found = set().union(*(roots.get(name, set()) for name in part.reads)) if shared else set()
-        for name in part.writes:
-            roots[name] = {*found, name}
-    kept = set().union(
-        *(roots.get(n, set()) for n in (*program.outputs, *(new for _, new in program.states), *runner.watched))
-    )
-    last: list[list[str]] = []
-    seen = set(kept)
-    for part in reversed(runner.parts):
-        used = set().union(*(roots.get(name, set()) for name in (*part.reads, *part.writes)))
-        last.append(sorted(used - seen))
-        seen |= used
-    return roots, last[::-1]
+def _number(placement: Placement, placed: Placed, argument: Argument) -> int:
+    match argument:
+        case Input(place):
+            known = placement.known.get(placed.inputs[place])
+            return 0 if known is None else address(known)
+        case Output():
+            return address(placement.known[placed.output])
+        case int():
+            return argument
+        case _:
+            return address(argument)
 
 
-def _bind(build: Build, table: npt.NDArray[np.int64]) -> Step:
+class Wanted(NamedTuple):
+    """A place in the table, counted from its beginning, that wants the address of a value."""
+
+    place: int
+    name: str
+
+
+def _wanted(placement: Placement, first: int, stop: int) -> Iterator[Wanted]:
+    """The places of some rows whose addresses are not known before a run."""
+    for number in range(first, stop):
+        placed = placement.rows[number]
+        for i, argument in enumerate(placed.row.arguments, 1):
+            if isinstance(argument, Input) and (name := placed.inputs[argument.place]) not in placement.known:
+                yield Wanted(number * WIDTH + i, name)
+
+
+def _bind(placement: Placement, table: Table) -> Step:
     """A step that writes the addresses of the bank's states into the table, and passes states on that rows write in place."""
-    slots = build.runner.slots
-    states = [slots[old] for old, _ in build.program.states if old in build.bound]
+    slots, bound, flat = placement.runner.slots, placement.bound, table.reshape(-1)
+    states = [slots[old] for old, _ in placement.program.states if old in bound]
     number = {slot: i for i, slot in enumerate(states)}
-    wanted = [
-        (n * WIDTH + 1 + i, number[slots[at.state]], at.offset)
-        for n, (row, names, _) in enumerate(build.rows)
-        for i, argument in enumerate(row.arguments)
-        if isinstance(argument, Input) and (at := build.bound.get(names[argument.place])) is not None
-    ]
-    places, which, offsets = np.array(wanted, np.int64).reshape(-1, 3).T
-    passed = [(slots[new], slots[old]) for new, old in build.written.items()]
-    flat = table.reshape(-1)
+    wanted = [w for w in _wanted(placement, 0, len(placement.rows)) if w.name in bound]
+    places = np.array([w.place for w in wanted], np.int64)
+    which = np.array([number[slots[bound[w.name].state]] for w in wanted], np.int64)
+    offsets = np.array([bound[w.name].offset for w in wanted], np.int64)
+    passed = [(slots[new], slots[old]) for new, old in placement.written.items()]
 
     def step(values: Slots) -> None:
         if wanted:
@@ -315,41 +109,37 @@ def _bind(build: Build, table: npt.NDArray[np.int64]) -> Step:
     return step
 
 
-def _steps(build: Build, table: npt.NDArray[np.int64], runs: Runs, *, whole: bool) -> list[tuple[int, Step]]:
+def _steps(placement: Placement, table: Table, runs: Runs, *, whole: bool) -> list[tuple[int, Step]]:
     """The steps in order: in NumPy, and runs of rows of one type (`whole`), or each row by itself."""
     steps: list[tuple[int, Step]] = []
     group: list[int] = []
 
     def close() -> None:
         if group:
-            steps.append((build.numbers[group[0]], _call(build, table, runs, group[0], group[-1] + 1)))
+            number = placement.rows[group[0]].number
+            steps.append((number, _call(placement, table, runs, group[0], group[-1] + 1)))
             group.clear()
 
-    for item in build.order:
+    for item in placement.order:
         if not isinstance(item, int):
             close()
             steps.append(item)
             continue
-        if group and (not whole or build.rows[item][2] != build.rows[group[0]][2]):
+        if group and (not whole or placement.rows[item].dtype != placement.rows[group[0]].dtype):
             close()
         group.append(item)
     close()
     return steps
 
 
-def _call(build: Build, table: npt.NDArray[np.int64], runs: Runs, first: int, stop: int) -> Step:
+def _call(placement: Placement, table: Table, runs: Runs, first: int, stop: int) -> Step:
     """A step that runs rows of the table, of one type."""
-    run, at, count = runs[build.rows[first][2]], address(table[first:]), stop - first
-    feeds = [
-        (build.runner.slots[names[argument.place]], n * WIDTH + 1 + i)
-        for n, (row, names, _) in enumerate(build.rows[first:stop], first)
-        for i, argument in enumerate(row.arguments)
-        if isinstance(argument, Input) and not build.lies(names[argument.place])
-    ]
-    flat = table.reshape(-1)
+    run, begin, count, flat = runs[placement.rows[first].dtype], address(table[first:]), stop - first, table.reshape(-1)
+    slots = placement.runner.slots
+    feeds = [(slots[w.name], w.place) for w in _wanted(placement, first, stop) if w.name not in placement.bound]
     if not feeds:
-        return lambda values: run(at, count)
-    dead = [slot for number in build.numbers[first:stop] for slot in build.dead.get(number, ())]
+        return lambda values: run(begin, count)
+    dead = [slot for placed in placement.rows[first:stop] for slot in placement.dead.get(placed.number, ())]
 
     def step(values: Slots) -> None:
         held = []
@@ -359,34 +149,8 @@ def _call(build: Build, table: npt.NDArray[np.int64], runs: Runs, first: int, st
                 x = np.ascontiguousarray(x)
                 held.append(x)
             flat[place] = address(x)
-        run(at, count)
+        run(begin, count)
         for slot in dead:
             values[slot] = None
 
     return step
-
-
-def prepared(runner: Runner, pool: Pool, runs: Runs, reduce: Any) -> FewRows | None:
-    """A program as kernels; None if no product of it is one."""
-    build = Build(runner, pool, runs, reduce)
-    if not build.rows:
-        return None
-    table = empty_table(len(build.rows))
-    for line, (row, names, _) in zip(table, build.rows, strict=True):
-        line[0] = row.op
-        for i, argument in enumerate(row.arguments, 1):
-            line[i] = _number(build, argument, names)
-    return FewRows(runner, build, table, runs)
-
-
-def _number(build: Build, argument: Argument, names: Sequence[str]) -> int:
-    """An argument as the table holds it; 0 for the address of what is bound or free, which each run writes."""
-    match argument:
-        case Input(place):
-            return address(build.known[names[place]]) if names[place] in build.known else 0
-        case Output():
-            return address(build.known[names[-1]])
-        case int():
-            return argument
-        case _:
-            return address(argument)

@@ -1,13 +1,8 @@
 """The kernels of few rows, as numba compiles them: one function `run(table, rows)` that carries out rows of a table.
 
 A row of the table is an operator and its arguments, each 64 bits: addresses of arrays, sizes, and numbers as the bits of a
-float64 (`unitp_numpy.kernels.table` writes them). What is read is one pass over the weights: of a product with one row of x,
-
-    y[i + q h] = sum over j of W[i + q h, j] x[j]        q = 0 .. 3, h = n // 4
-
-four rows of W that lie n / 4 apart are read at once, which is what the memory of one core is fastest at. Of several rows
-of x, a tile of 2 rows of W and 4 of x stays in registers. Sums run in any order (`reassoc`, `contract`), but NaN and
-infinities stay what they are: nothing here may assume that there are none.
+float64 (`unitp_numpy.kernels.table` says which). Each kernel goes over its operands once. Products are in a module of
+their own; the constant `FAST` there says what the compiler may assume of numbers.
 """
 
 from __future__ import annotations
@@ -20,20 +15,8 @@ from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
+from unitp_numpy.kernels.products import INLINE, pointer, products
 from unitp_numpy.kernels.table import WIDTH, Op
-
-FAST = {"reassoc", "contract", "nsz", "arcp"}
-INLINE: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "boundscheck": False}
-
-
-@intrinsic
-def pointer(typing: Any, address: Any) -> Any:
-    """An address (int64) as a pointer."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), build
 
 
 @intrinsic
@@ -85,155 +68,6 @@ def kernels(dtype: Any) -> dict[str, Any]:
     zero, one = dtype(0), dtype(1)
     kind = {np.float32: types.float32, np.float64: types.float64}[dtype]
     power = _exponentials()[kind]
-
-    @njit(**INLINE)
-    def one_row(w: Any, x: Any, y: Any) -> None:
-        n, k = w.shape
-        h = n // 4
-        for i in range(h):
-            a = zero
-            b = zero
-            c = zero
-            d = zero
-            for j in range(k):
-                v = x[j]
-                a += w[i, j] * v
-                b += w[i + h, j] * v
-                c += w[i + 2 * h, j] * v
-                d += w[i + 3 * h, j] * v
-            y[i] = a
-            y[i + h] = b
-            y[i + 2 * h] = c
-            y[i + 3 * h] = d
-        for i in range(4 * h, n):
-            s = zero
-            for j in range(k):
-                s += w[i, j] * x[j]
-            y[i] = s
-
-    @njit(**INLINE)
-    def two_rows(w: Any, x: Any, y: Any) -> None:
-        n, k = w.shape
-        h = n // 4
-        for i in range(h):
-            a0 = zero
-            b0 = zero
-            c0 = zero
-            d0 = zero
-            a1 = zero
-            b1 = zero
-            c1 = zero
-            d1 = zero
-            for j in range(k):
-                u = x[0, j]
-                v = x[1, j]
-                a0 += w[i, j] * u
-                a1 += w[i, j] * v
-                b0 += w[i + h, j] * u
-                b1 += w[i + h, j] * v
-                c0 += w[i + 2 * h, j] * u
-                c1 += w[i + 2 * h, j] * v
-                d0 += w[i + 3 * h, j] * u
-                d1 += w[i + 3 * h, j] * v
-            y[0, i] = a0
-            y[1, i] = a1
-            y[0, i + h] = b0
-            y[1, i + h] = b1
-            y[0, i + 2 * h] = c0
-            y[1, i + 2 * h] = c1
-            y[0, i + 3 * h] = d0
-            y[1, i + 3 * h] = d1
-        for i in range(4 * h, n):
-            for r in range(2):
-                s = zero
-                for j in range(k):
-                    s += w[i, j] * x[r, j]
-                y[r, i] = s
-
-    @njit(**INLINE)
-    def three_rows(w: Any, x: Any, y: Any) -> None:
-        n, k = w.shape
-        h = n // 2
-        for i in range(h):
-            a0 = zero
-            a1 = zero
-            a2 = zero
-            b0 = zero
-            b1 = zero
-            b2 = zero
-            for j in range(k):
-                u = w[i, j]
-                v = w[i + h, j]
-                a0 += u * x[0, j]
-                b0 += v * x[0, j]
-                a1 += u * x[1, j]
-                b1 += v * x[1, j]
-                a2 += u * x[2, j]
-                b2 += v * x[2, j]
-            y[0, i] = a0
-            y[1, i] = a1
-            y[2, i] = a2
-            y[0, i + h] = b0
-            y[1, i + h] = b1
-            y[2, i + h] = b2
-        for i in range(2 * h, n):
-            for r in range(3):
-                s = zero
-                for j in range(k):
-                    s += w[i, j] * x[r, j]
-                y[r, i] = s
-
-    @njit(**INLINE)
-    def product(m: int, n: int, k: int, x_at: int, w_at: int, y_at: int) -> None:
-        """y [m, n] = x [m, k] times w [n, k], transposed."""
-        w = carray(pointer(w_at), (n, k), dtype)
-        x = carray(pointer(x_at), (m, k), dtype)
-        y = carray(pointer(y_at), (m, n), dtype)
-        first = m % 4
-        if first == 1:
-            one_row(w, x[0], y[0])
-        elif first == 2:
-            two_rows(w, x, y)
-        elif first == 3:
-            three_rows(w, x, y)
-        if m < 4:
-            return
-        half = n // 2
-        for i in range(half):
-            for r in range(first, m, 4):
-                a0 = zero
-                a1 = zero
-                a2 = zero
-                a3 = zero
-                b0 = zero
-                b1 = zero
-                b2 = zero
-                b3 = zero
-                for j in range(k):
-                    u = w[i, j]
-                    v = w[i + half, j]
-                    a0 += u * x[r, j]
-                    b0 += v * x[r, j]
-                    a1 += u * x[r + 1, j]
-                    b1 += v * x[r + 1, j]
-                    a2 += u * x[r + 2, j]
-                    b2 += v * x[r + 2, j]
-                    a3 += u * x[r + 3, j]
-                    b3 += v * x[r + 3, j]
-                y[r, i] = a0
-                y[r + 1, i] = a1
-                y[r + 2, i] = a2
-                y[r + 3, i] = a3
-                y[r, i + half] = b0
-                y[r + 1, i + half] = b1
-                y[r + 2, i + half] = b2
-                y[r + 3, i + half] = b3
-        for i in range(2 * half, n):
-            for r in range(first, m):
-                s = zero
-                for j in range(k):
-                    s += w[i, j] * x[r, j]
-                y[r, i] = s
 
     @njit(**INLINE)
     def root_mean_square(m: int, d: int, x_at: int, scale_at: int, y_at: int, epsilon: float) -> None:
@@ -395,7 +229,7 @@ def kernels(dtype: Any) -> dict[str, Any]:
                     y[i, j] = zero
 
     return {
-        "product": product,
+        "product": products(dtype),
         "norm": root_mean_square,
         "rotate": rotate,
         "update": update,

@@ -1,0 +1,263 @@
+"""Where the values of a program lie, settled when it is prepared, so that a decode step allocates nothing.
+
+    known   parameters, what follows from them, and what rows compute: places in `Scratch`, taken again after the last reader
+    bound   states, rows written into them in place, and views of both: an offset in the state of the bank at hand
+    free    inputs, and what steps in NumPy return: its address is written into the table before the rows that read it
+
+A reshaping, or a transposition that moves nothing, is a view: nothing is left of it at run time. Where a step in NumPy
+may return a view of what rows have computed, that place is kept for as long as the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from unitp.engine.interpreter import Part, Runner
+from unitp.engine.steps import Slots, Step
+from unitp.program.analysis import may_share
+from unitp.program.instructions import AllReduce, Instruction, Local
+from unitp.program.rank import context, local_shape
+from unitp_numpy.kernels import rows as kernels
+from unitp_numpy.kernels.library import Run
+from unitp_numpy.kernels.scratch import Pool, Scratch
+from unitp_numpy.kernels.table import Array, Row, address, contiguous
+
+Runs = Mapping[str, Run]
+"""The kernels of each type."""
+Reduce = Callable[[Array, Array, str, str], None]
+"""`reduce(x, out, axis, reduction)` writes the sum or maximum of x over an axis into `out`."""
+
+
+class Bound(NamedTuple):
+    """What lies in a state, so many bytes after its beginning."""
+
+    state: str
+    offset: int
+
+
+class Placed(NamedTuple):
+    """A row for an instruction, by its number: the names of its inputs ("" where one is absent), its output, and the type."""
+
+    number: int
+    row: Row
+    inputs: tuple[str, ...]
+    output: str
+    dtype: str
+
+
+class Placement:
+    """Where the values of a program lie, and its rows and steps in order."""
+
+    def __init__(self, runner: Runner, pool: Pool, runs: Runs, reduce: Reduce | None) -> None:
+        """`reduce` is None if there is no axis to reduce over."""
+        self.runner, self.program, self._runs, self._reduce = runner, runner.program, runs, reduce
+        self._scratch = Scratch(pool)
+        names = (*runner.constants, *runner.operands)
+        self.known: dict[str, Array] = {n: x for n in names if (x := runner.initial[runner.slots[n]]) is not None}
+        self.bound: dict[str, Bound] = {}
+        self.written: dict[str, str] = {}
+        """The new states that rows write in place, and the old ones."""
+        self._forms: dict[str, Array] = {}
+        self._views: dict[str, tuple[int, Step]] = {}
+        for old, _ in self.program.states:
+            shape = local_shape(self.program, old, runner.rank)
+            if 0 not in shape:
+                self._forms[old] = np.empty(shape, self.program.values[old].dtype)
+                self.bound[old] = Bound(old, 0)
+        self.rows: list[Placed] = []
+        self.order: list[int | tuple[int, Step]] = []
+        """Rows by their number in the table, and steps in NumPy with the number of their instruction."""
+        self.dead: dict[int, list[int]] = {}
+        """The slots that nobody reads after an instruction, by its number."""
+        self._taken: dict[str, tuple[int, int]] = {}
+        self._computed: set[str] = set()
+        self._roots, self._last = _lifetimes(runner)
+        for position, part in enumerate(runner.parts):
+            if part.step is not None:
+                self._place(part, part.step)
+            self._release(position, part.number)
+        for name in (*self.program.outputs, *(new for _, new in self.program.states), *runner.watched):
+            self._materialise(name)
+        self.first = runner.parts[0].number if runner.parts else 0
+        self._forms.clear()
+
+    def scratch_outputs(self) -> set[str]:
+        """The outputs that the next run overwrites."""
+        return {n for n in self.program.outputs if not self._computed.isdisjoint(self._roots.get(n, ()))}
+
+    def lies(self, name: str) -> bool:
+        """Whether it is settled where a value lies, but for the bank."""
+        return name in self.known or name in self.bound
+
+    def initial(self) -> Slots:
+        """What the slots hold at the start of a run: constants, and the places of what rows compute."""
+        values = list(self.runner.initial)
+        for name, array in self.known.items():
+            values[self.runner.slots[name]] = array
+        return values
+
+    # one instruction
+
+    def _place(self, part: Part, step: Step) -> None:
+        instruction = self.program.instructions[part.number]
+        if self._view(part, step, instruction) or self._row(part, instruction):
+            return
+        for name in part.reads:
+            self._materialise(name)
+        into = self._reduction(part, instruction) or self._product(part, instruction)
+        self.order.append((part.number, into or step))
+
+    def _view(self, part: Part, step: Step, instruction: Instruction) -> bool:
+        """Settle an instruction that only looks at its input in another way."""
+        if not isinstance(instruction, Local) or not may_share(instruction) or len(part.writes) != 1:
+            return False
+        name, made = part.reads[0], part.writes[0]
+        source = self._form(name)
+        if source is None or any(n not in self.known for n in part.reads[1:]) or part.number in self.runner.guards:
+            return False
+        values: Slots = [None] * len(self.runner.slots)
+        for read in part.reads:
+            values[self.runner.slots[read]] = self._form(read)
+        step(values)
+        view = values[self.runner.slots[made]]
+        if not np.may_share_memory(view, source):
+            row = kernels.move(source) if name in self.known and source.dtype.name in self._runs else None
+            return row is not None and self._add(part, row, (name,))
+        if name in self.bound:
+            at = self.bound[name]
+            self.bound[made] = Bound(at.state, at.offset + address(view) - address(source))
+            self._forms[made] = view
+            self._views[made] = (part.number, step)
+        else:
+            self.known[made] = view
+        return True
+
+    def _row(self, part: Part, instruction: Instruction) -> bool:
+        """Settle an instruction that a kernel carries out."""
+        if not isinstance(instruction, Local) or part.number in self.runner.guards:
+            return False
+        dtype = self.program.values[instruction.outputs[0]].dtype
+        if dtype not in self._runs:
+            return False
+        names = iter(part.reads)
+        inputs = [next(names) if name else "" for name in instruction.inputs]
+        forms = [self._stand_in(name) if name else None for name in inputs]
+        made = part.writes[0]
+        if made in self.runner.in_place:
+            state, rows, starts = forms
+            if state is None or rows is None or starts is None or inputs[0] not in self.bound:
+                return False
+            dim = int(instruction.attrs.get("axis", -2)) % state.ndim  # type: ignore[arg-type]
+            row = kernels.update(state, rows, starts, dim)
+            if row is None:
+                return False
+            self.bound[made], self._forms[made] = self.bound[inputs[0]], state
+            self.written[made] = inputs[0]
+            return self._add(part, row, inputs)
+        row = kernels.row_of(context(self.program, instruction, self.runner.rank), forms)
+        return row is not None and self._add(part, row, inputs)
+
+    def _add(self, part: Part, row: Row, inputs: Sequence[str]) -> bool:
+        """Add a row for an instruction of one output, which gets a place unless it lies in a state."""
+        made = part.writes[0]
+        dtype = self.program.values[made].dtype
+        if made not in self.bound:
+            self._take(made, dtype)
+        self.order.append(len(self.rows))
+        self.rows.append(Placed(part.number, row, tuple(inputs), made, dtype))
+        return True
+
+    def _product(self, part: Part, instruction: Instruction) -> Step | None:
+        """A product of many rows, by BLAS, into a place of its own: memory that is there already."""
+        if not isinstance(instruction, Local) or instruction.op != "MatMul" or len(part.reads) != 2:
+            return None
+        (name, weight), (made,) = part.reads, part.writes
+        w, dtype = self.known.get(weight), self.program.values[made].dtype
+        if (
+            w is None
+            or w.ndim != 2
+            or w.dtype.kind != "f"
+            or w.dtype != dtype
+            or self.program.values[name].dtype != dtype
+        ):
+            return None
+        (k, n), x, slot = w.shape, self.known.get(name), self.runner.slots[name]
+        if x is not None and not contiguous(x):
+            return None
+        out, dead = self._take(made, dtype).reshape(-1, n), self.dead.setdefault(part.number, [])
+
+        def multiply(values: Slots) -> None:
+            np.dot((values[slot] if x is None else x).reshape(-1, k), w, out=out)
+            for done in dead:
+                values[done] = None
+
+        return multiply
+
+    def _reduction(self, part: Part, instruction: Instruction) -> Step | None:
+        """An all-reduce of what rows have computed, into a place of its own."""
+        if not isinstance(instruction, AllReduce):
+            return None
+        (name,), (made,) = part.reads, part.writes
+        x = self.known.get(name)
+        if self._reduce is None or x is None or not contiguous(x) or x.dtype.kind != "f":
+            return None
+        out = self._take(made, x.dtype.name)
+        reduce, axis, reduction = self._reduce, instruction.axis, instruction.reduction
+        return lambda values: reduce(x, out, axis, reduction)
+
+    # where values lie
+
+    def _form(self, name: str) -> Array | None:
+        """The array that a known value is, or one that lies like a bound value."""
+        return self.known[name] if name in self.known else self._forms.get(name)
+
+    def _stand_in(self, name: str) -> Array | None:
+        """An array that lies as this value does. A free one is contiguous by the time that a row reads it."""
+        found = self._form(name)
+        if found is not None or name in self.runner.constants or name in self.runner.operands:
+            return found  # None: this rank holds nothing of a constant
+        shape = local_shape(self.program, name, self.runner.rank)
+        return np.empty(shape, self.program.values[name].dtype) if 0 not in shape else None
+
+    def _take(self, name: str, dtype: str) -> Array:
+        shape = local_shape(self.program, name, self.runner.rank)
+        self.known[name], self._taken[name] = self._scratch.take(shape, dtype)
+        self._computed.add(name)
+        return self.known[name]
+
+    def _release(self, position: int, number: int) -> None:
+        """Give back the places of what no later part reads, and note which slots a run may empty then."""
+        for name in self._last[position]:
+            if name in self._taken:
+                self._scratch.give(self._taken.pop(name))
+            elif not self.lies(name) and name in self.runner.slots:
+                self.dead.setdefault(number, []).append(self.runner.slots[name])
+
+    def _materialise(self, name: str) -> None:
+        """Before a step in NumPy reads a view of a state, have it made in each run."""
+        if name in self._views:
+            self.order.append(self._views.pop(name))
+
+
+def _lifetimes(runner: Runner) -> tuple[dict[str, set[str]], list[list[str]]]:
+    """For each value those whose memory it may share, itself among them; for each part those that nobody reads after it."""
+    program = runner.program
+    roots: dict[str, set[str]] = {}
+    for part in runner.parts:
+        shared = may_share(program.instructions[part.number])
+        found = set().union(*(roots.get(name, set()) for name in part.reads)) if shared else set()
+        for name in part.writes:
+            roots[name] = {*found, name}
+    kept = set().union(
+        *(roots.get(n, set()) for n in (*program.outputs, *(new for _, new in program.states), *runner.watched))
+    )
+    last: list[list[str]] = []
+    seen = set(kept)
+    for part in reversed(runner.parts):
+        used = set().union(*(roots.get(name, set()) for name in (*part.reads, *part.writes)))
+        last.append(sorted(used - seen))
+        seen |= used
+    return roots, last[::-1]
