@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -155,12 +154,11 @@ def test_json_that_all_read_alike_is_taken() -> None:
 
 def test_what_json_becomes_has_a_bound() -> None:
     """Of what takes most memory for its length."""
-    begun, data = time.monotonic(), b'{"a": [' + b"{}," * (MOST_JSON // 3 - 4) + b"1]}"
+    data = b'{"a": [' + b"{}," * (MOST_JSON // 3 - 4) + b"1]}"
     assert len(data) <= MOST_JSON
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(parse_json(data, "here")["a"]) == MOST_JSON // 3 - 3
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 1 << 30
-    assert time.monotonic() - begun < 20.0
 
 
 @pytest.mark.parametrize(
@@ -183,11 +181,16 @@ def test_what_is_no_toml_is_told(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["a." * 30_000 + "a = 1", "[" + "a." * 30_000 + "a]", "x = { " + "a . " * 30_000 + "a = 1 }"]
 )
-def test_a_key_of_toml_with_very_many_parts_is_refused_at_once(text: str) -> None:
-    begun = time.monotonic()
+def test_a_key_of_toml_with_very_many_parts_is_refused_before_it_is_parsed(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tomllib would take 20 s."""
+    monkeypatch.setattr("tomllib.loads", lambda text: pytest.fail("it was parsed"))
     with pytest.raises(InputError, match=r"^here is not TOML: a key has more than 20 parts"):
         parse_toml(text, "here")
-    assert time.monotonic() - begun < 1.0, "tomllib takes 20 s"
+
+
+def test_a_key_of_toml_with_twenty_parts_is_taken() -> None:
     assert parse_toml("a." * 19 + "a = 1  # ......................\nb = [[1.5, 2.5], [3.5, 4.5]]", "here")["b"] == [
         [1.5, 2.5],
         [3.5, 4.5],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from math import inf
 from pathlib import Path
 
 import msgspec
 import pytest
+from calls import calls
 
 from unitp.cost import Device, Link, Machine, Pair, Rate, Stretch
 from unitp.cost.machine_file import load_machine, parse_machine, profiles
@@ -211,12 +211,14 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
 
 
 def test_of_very_many_mistakes_the_first_are_told_at_once() -> None:
-    begun = time.monotonic()
     operators = "".join(f"Swisch{i} = {{}}\n" for i in range(20_000))
-    with pytest.raises(InputError, match="and maybe more") as raised:
-        parse_machine(f"{SHORT}[devices.cpu.operators]\n{operators}")
-    assert raised.value.message.count("\n") == 51
-    assert time.monotonic() - begun < 5.0, "looking for the nearest name of each takes minutes"
+
+    def read() -> None:
+        with pytest.raises(InputError, match="and maybe more") as raised:
+            parse_machine(f"{SHORT}[devices.cpu.operators]\n{operators}")
+        assert raised.value.message.count("\n") == 51
+
+    assert calls(read) < 100 * 20_000, "looking for the nearest name of each takes thousands of calls"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from unitp.engine.guards import PlaceError, require
 from unitp.engine.interpreter import Runner
 from unitp.engine.overrides import Overrides
 from unitp.engine.primitives import Primitives
+from unitp.errors import RankError
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backend
 from unitp.program.instructions import Program
@@ -181,7 +182,10 @@ def _prepared(
 
 def _filled(program: Program, name: str, rank: int, value: Array | None) -> Array:
     shape = local_shape(program, name, rank)
-    return np.zeros(shape, program.values[name].dtype) if value is None else np.asarray(value)
+    part = np.zeros(shape, program.values[name].dtype) if value is None else np.asarray(value)
+    if part.shape != shape:
+        raise RankError(f"rank {rank} left {name} in shape {part.shape}, and its layout says {shape}")
+    return part
 
 
 def _cut(program: Program, name: str, rank: int, whole: Array) -> Array | None:

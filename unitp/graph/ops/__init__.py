@@ -12,6 +12,7 @@ from unitp.graph.ops.records import (
     output_count,
     register,
     register_line,
+    replaced,
     rule_of,
     unregister,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "parse",
     "register",
     "register_line",
+    "replaced",
     "rule_of",
     "term_split",
     "unregister",
