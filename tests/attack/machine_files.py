@@ -16,7 +16,8 @@ from mutations import NUMBERS, damaged, name
 from tiny import tiny_decoder
 
 import unitp
-from unitp.cost.machine_file import PROFILES, load_machine, parse_machine
+from unitp.cost.machine_file import load_machine, parse_machine
+from unitp.cost.machine_profiles import PROFILES
 from unitp.cost.machine_text import machine_text
 from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph

@@ -77,7 +77,7 @@ def run() -> list[Any]:
 
 
 def discovered() -> list[str]:
-    discover.registry.cache_clear()
+    discover.forget()
     return [*discover.backends()]
 
 

@@ -22,9 +22,9 @@ FRAMEWORKS = {"torch", "tensorflow", "mxnet", "mpi4py"}
 def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[discover.Registry]:
     """What is found where the distribution of tests/fakes/strangers is installed too."""
     monkeypatch.syspath_prepend(str(STRANGERS))
-    discover.registry.cache_clear()
+    discover.forget()
     yield discover.registry()
-    discover.registry.cache_clear()
+    discover.forget()
 
 
 def test_the_four_backends_are_found() -> None:
@@ -64,7 +64,7 @@ def test_a_plug_in_of_the_current_folder_is_not_loaded(
     (tmp_path / "evil.py").write_text("open('ran', 'w')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path) if entry == "full" else entry)
-    discover.registry.cache_clear()
+    discover.forget()
     try:
         found = discover.registry()
         with pytest.raises(
@@ -72,7 +72,7 @@ def test_a_plug_in_of_the_current_folder_is_not_loaded(
         ) as caught:
             discover.backend("evil")
     finally:
-        discover.registry.cache_clear()
+        discover.forget()
     assert not (tmp_path / "ran").exists()
     assert str(tmp_path) in caught.value.hint
     assert {"numpy", "torch", "tensorflow", "mxnet"} <= set(found.backends)

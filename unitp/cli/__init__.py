@@ -18,6 +18,7 @@ from unitp.texts import shown
 
 VERBS = {
     "doctor": "Show what is installed, what is missing, and the command that mends it.",
+    "plugins": "List what is built in and what plug-ins add.",
     "models": "List models known by name, and whether they are installed.",
     "machines": "Show the machines that plans can be made for.",
     "plan": "Decide how a model is split over a mesh.",

@@ -30,6 +30,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 
     Exit code 1 if a backend or a model is missing or faulty.
     """
+    from unitp.cli.plugins import broken, every_hook
     from unitp.frontends.known_models import KNOWN
     from unitp.plugins.discover import backend as find
     from unitp.plugins.discover import registry
@@ -41,7 +42,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
         for spec in [find(name) for name in dict.fromkeys(backends)] or found.backends.values():
             tell(f"{spec.name}: {'looking' if no_start else f'starting {RANKS} ranks'}")
             rows.append(_examine(spec, settings, no_start))
-    for b in found.broken if not backends else ():
+    for b in broken(every_hook()) if not backends else ():
         rows.append({"backend": b.name, "state": "broken", "mend": b.mend, "why": b.reason})
     models = [
         _examine_model(known.name, known.path() is not None, known.intact(), known.install) for known in KNOWN.values()

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def complete_format(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from unitp.report.export import FORMATS
+    from unitp.report.export import EXPORTS
 
-    return [name for name in FORMATS if name.startswith(incomplete)]
+    return [name for name in EXPORTS.all() if name.startswith(incomplete)]
 
 
 @click.command("export")
@@ -31,7 +31,7 @@ def complete_format(ctx: click.Context, param: click.Parameter, incomplete: str)
     required=True,
     metavar="FORMAT",
     shell_complete=complete_format,
-    help="onnx-sharding, dtensor or tp-plan.",
+    help="onnx-sharding, dtensor, tp-plan, or that of a plug-in.",
 )
 @click.option(
     "-o",

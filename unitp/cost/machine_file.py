@@ -43,13 +43,13 @@ from unitp.cost.bytes import WANTED, parse_bytes
 from unitp.cost.device import Device, Points, Rate
 from unitp.cost.link import KINDS, Link, Stretch
 from unitp.cost.machine import Machine, Pair
+from unitp.cost.machine_profiles import MACHINES
 from unitp.errors import GraphError, InputError, did_you_mean
 from unitp.files import parse_toml, read_text
 from unitp.graph.ops import is_contraction, operator
 from unitp.mesh import MOST_RANKS
 from unitp.texts import cut
 
-PROFILES = Path(__file__).parent / "profiles"
 MOST_BYTES = 1 << 20
 """Of a machine file, which `tomllib` reads at a megabyte a second. A measured host takes 10 kB, the pairs of 64 ranks 200."""
 MOST_PROBLEMS = 50
@@ -68,14 +68,16 @@ Table = Mapping[str, Any]
 
 
 def profiles() -> list[str]:
-    """The names of the built-in profiles."""
-    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+    """The names of the profiles, those of plug-ins included."""
+    return sorted(MACHINES.all())
 
 
 def load_machine(name: str | os.PathLike[str]) -> Machine:
     """A machine by the name of a profile, or from a file. Raises InputError with all that is wrong."""
     text = os.fspath(name)
-    path = PROFILES / f"{text}.toml" if text in profiles() else Path(text)
+    path = Path(text)
+    if text in MACHINES.built_in or not os.path.lexists(path):
+        path = MACHINES.find(text) or path
     if not os.path.lexists(path):
         raise InputError(
             f'there is no machine "{text}": neither a file nor a profile', hint=did_you_mean(text, profiles())

@@ -12,7 +12,7 @@ from typing import Any
 
 from unitp.errors import GraphError, did_you_mean
 from unitp.graph.graph import Graph
-from unitp.graph.ops import infer, known_ops, output_count
+from unitp.graph.ops import infer, known_ops, operator, output_count
 from unitp.graph.source import RandomSource, Source
 from unitp.graph.values import Dim, Node, Parameter, State, TensorType
 
@@ -83,7 +83,7 @@ class Builder:
         return graph
 
     def __getattr__(self, op: str) -> Maker:
-        if op not in known_ops():
+        if operator(op).internal:
             raise GraphError(f'unknown operator "{op}"', hint=did_you_mean(op, known_ops()))
         return Maker(self, op)
 

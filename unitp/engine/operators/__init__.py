@@ -6,15 +6,38 @@ where all outputs are empty. Results are exact to rounding in float64; float att
 widened.
 """
 
-from unitp.engine.operators import (  # noqa: F401  (they register)
-    attention,
-    elementwise,
-    linear,
-    lookup,
-    norm,
-    reduction,
-    shaping,
-)
-from unitp.engine.operators.decompositions import decomposition, get, ops
+from __future__ import annotations
 
-__all__ = ["decomposition", "get", "ops"]
+from collections.abc import Callable, Mapping
+
+from unitp.engine.operators import attention, elementwise, linear, lookup, norm, reduction, shaping
+from unitp.engine.overrides import Implementation
+from unitp.errors import ProgramError, did_you_mean
+from unitp.plugins.hooks import Hook, hookspec
+
+__all__ = ["DECOMPOSITIONS", "get", "ops", "unitp_decompositions"]
+
+
+@hookspec
+def unitp_decompositions() -> Mapping[str, Implementation]:
+    """The decompositions of the operators that this plug-in adds (`unitp_operators`), by operator."""
+    return {}
+
+
+FAMILIES = (attention, elementwise, linear, lookup, norm, reduction, shaping)
+DECOMPOSITIONS: Hook[Implementation] = Hook(
+    "decomposition", unitp_decompositions, Callable, [family.decomposition for family in FAMILIES]
+)
+
+
+def get(op: str) -> Implementation:
+    """The decomposition of `op`. Plug-ins are loaded if it is not built in. Raises ProgramError if nobody brings one."""
+    found = DECOMPOSITIONS.find(op)
+    if found is None:
+        raise ProgramError(f'operator "{op}" has no decomposition', hint=did_you_mean(op, ops()))
+    return found
+
+
+def ops() -> set[str]:
+    """The operators that have a decomposition."""
+    return set(DECOMPOSITIONS.all())

@@ -19,10 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
+from unitp.engine.operators.decompositions import Family, integer, number, scalar
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.attention import blocks
 from unitp.program.rank import Context
+
+decomposition = Family()
+"""The decompositions of this module."""
 
 
 class Run(NamedTuple):

@@ -1,43 +1,38 @@
-"""The table of decompositions, and what they share: constants of the right dtype, attributes as float32 rounds them."""
+"""What decompositions share: a family of them for each module, constants of the right dtype, attributes as float32 rounds them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from unitp.engine.overrides import Implementation
 from unitp.engine.primitives import Primitives, Tensor
-from unitp.errors import ProgramError, did_you_mean
+from unitp.errors import ProgramError
+from unitp.plugins.hooks import hookimpl
 from unitp.program.rank import Context
 
-_TABLE: dict[str, Implementation] = {}
 
+class Family(dict[str, Implementation]):
+    """The decompositions of a module, and the plug-in that brings them: `decomposition = Family()`, then `@decomposition("Softmax")`."""
 
-def decomposition(*names: str) -> Callable[[Implementation], Implementation]:
-    """Register an implementation for these operators: `@decomposition("Softmax")`."""
+    def __call__(self, *names: str) -> Callable[[Implementation], Implementation]:
+        """A decorator that adds an implementation for these operators. Raises ProgramError if one has been added."""
 
-    def register(fn: Implementation) -> Implementation:
-        for name in names:
-            if name in _TABLE:
-                raise ProgramError(f"operator {name} has two decompositions")
-            _TABLE[name] = fn
-        return fn
+        def add(fn: Implementation) -> Implementation:
+            for name in names:
+                if name in self:
+                    raise ProgramError(f"operator {name} has two decompositions")
+                self[name] = fn
+            return fn
 
-    return register
+        return add
 
-
-def get(op: str) -> Implementation:
-    """The decomposition of `op`. Raises ProgramError where there is none."""
-    if op not in _TABLE:
-        raise ProgramError(f'operator "{op}" has no decomposition', hint=did_you_mean(op, _TABLE))
-    return _TABLE[op]
-
-
-def ops() -> set[str]:
-    """The operators that have a decomposition."""
-    return set(_TABLE)
+    @hookimpl
+    def unitp_decompositions(self) -> Mapping[str, Implementation]:
+        """What has been added."""
+        return dict(self)
 
 
 def number(ctx: Context, name: str, default: float) -> float:

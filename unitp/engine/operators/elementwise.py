@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from math import pi, sqrt
 
-from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
+from unitp.engine.operators.decompositions import Family, integer, number, scalar
 from unitp.engine.overrides import Implementation, Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
+
+decomposition = Family()
+"""The decompositions of this module."""
 
 _PRIMITIVES = {
     "Add": "add",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
+from unitp.engine.operators.decompositions import Family, integer, number, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.linear import einsum_terms
 from unitp.program.rank import Context
+
+decomposition = Family()
+"""The decompositions of this module."""
 
 
 @decomposition("MatMul")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from unitp.engine.operators.decompositions import decomposition, dim_of, rank_of, scalar, unwrapped
+from unitp.engine.operators.decompositions import Family, dim_of, rank_of, scalar, unwrapped
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
+
+decomposition = Family()
+"""The decompositions of this module."""
 
 
 @decomposition("Gather")

@@ -6,9 +6,12 @@ RMSNorm(x) = x / sqrt(mean x^2 + eps) * scale           LayerNorm(x) = RMSNorm(x
 
 from __future__ import annotations
 
-from unitp.engine.operators.decompositions import decomposition, dim_of, number, rank_of, scalar
+from unitp.engine.operators.decompositions import Family, dim_of, number, rank_of, scalar
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
+
+decomposition = Family()
+"""The decompositions of this module."""
 
 
 @decomposition("Softmax")

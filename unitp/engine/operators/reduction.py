@@ -6,9 +6,12 @@ from math import prod
 
 import numpy as np
 
-from unitp.engine.operators.decompositions import decomposition, dim_of, dims_of, integer, rank_of, scalar
+from unitp.engine.operators.decompositions import Family, dim_of, dims_of, integer, rank_of, scalar
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
+
+decomposition = Family()
+"""The decompositions of this module."""
 
 
 @decomposition("ReduceSum")

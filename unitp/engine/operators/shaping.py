@@ -6,10 +6,13 @@ from collections.abc import Callable
 from functools import reduce
 from itertools import accumulate, pairwise
 
-from unitp.engine.operators.decompositions import decomposition, dim_of, integers, rank_of, scalar
+from unitp.engine.operators.decompositions import Family, dim_of, integers, rank_of, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
+
+decomposition = Family()
+"""The decompositions of this module."""
 
 Step = Callable[[Tensor], Tensor]
 

@@ -1,6 +1,6 @@
 """Operators: ONNX opset 24, each as one factor rule from which shapes, layouts and costs follow."""
 
-from unitp.graph.ops import attention, elementwise, linear, lookup, norm, reduction, shaping  # noqa: F401  (they register)
+from unitp.graph.ops.operator_hook import OPERATORS
 from unitp.graph.ops.records import (
     Grain,
     Operator,
@@ -8,6 +8,7 @@ from unitp.graph.ops.records import (
     infer,
     is_contraction,
     known_ops,
+    line_rule,
     operator,
     output_count,
     register,
@@ -19,6 +20,7 @@ from unitp.graph.ops.records import (
 from unitp.graph.ops.rule import Factor, Operand, Rule, Term, factor_split, layouts, parse, term_split
 
 __all__ = [
+    "OPERATORS",
     "Factor",
     "Grain",
     "Operand",
@@ -31,6 +33,7 @@ __all__ = [
     "is_contraction",
     "known_ops",
     "layouts",
+    "line_rule",
     "operator",
     "output_count",
     "parse",

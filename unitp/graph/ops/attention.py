@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.places import Place
-from unitp.graph.ops.records import Attrs, Grain, Operator, register, whole
+from unitp.graph.ops.records import Attrs, Family, Grain, Operator, whole
 from unitp.graph.ops.rule import Operand, Rule, Shape, Term, parse
+
+register = Family()
+"""The operators of this module."""
 
 SCORES = 8 << 20
 """Bytes of scores that are held at a time: those of a chunk over a long cache would be most of what a rank computes with."""

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.places import reshaped
-from unitp.graph.ops.records import Attrs, Operator, register
+from unitp.graph.ops.records import Attrs, Family, Operator
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 from unitp.graph.values import DTYPES, Dim
+
+register = Family()
+"""The operators of this module."""
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:

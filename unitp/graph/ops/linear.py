@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.elementwise import aligned, broadcast
-from unitp.graph.ops.records import Attrs, Operator, register
+from unitp.graph.ops.records import Attrs, Family, Operator
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
+
+register = Family()
+"""The operators of this module."""
 
 
 def matmul(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:

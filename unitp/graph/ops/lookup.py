@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from unitp.errors import GraphError
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import Place, index
-from unitp.graph.ops.records import Attrs, Operator, register, whole
+from unitp.graph.ops.records import Attrs, Family, Operator, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
+
+register = Family()
+"""The operators of this module."""
 
 
 def gather(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from unitp.errors import GraphError
 from unitp.graph.ops.expansions import Nodes
-from unitp.graph.ops.records import Attrs, Operator, real, register, whole
+from unitp.graph.ops.records import Attrs, Family, Operator, real, whole
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term
 from unitp.graph.values import Node
+
+register = Family()
+"""The operators of this module."""
 
 
 def positive(axis: int, rank: int) -> int:

@@ -9,7 +9,7 @@ are facts that do not follow from the rule. Code outside this folder reads these
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from math import prod
@@ -21,6 +21,7 @@ from unitp.errors import GraphError, did_you_mean
 from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
 from unitp.graph.ops.rule import Rule, Shape, parse
 from unitp.graph.values import Attribute, Dim, Node, TensorType
+from unitp.plugins.hooks import hookimpl
 
 Attrs = Mapping[str, Attribute]
 RuleFunction = Callable[[Attrs, Sequence[Shape | None], Sequence[Shape] | None], Rule]
@@ -102,6 +103,19 @@ class Operator(msgspec.Struct, frozen=True):
     selected: SelectedFunction | None = None
 
 
+class Family(list[Operator]):
+    """The operators of a module, and the plug-in that brings them: `register = Family()`, then `register(Operator(...))`."""
+
+    def __call__(self, operator: Operator) -> None:
+        """Add an operator."""
+        self.append(operator)
+
+    @hookimpl
+    def unitp_operators(self) -> list[Operator]:
+        """What has been added."""
+        return list(self)
+
+
 _TABLE: dict[str, Operator] = {}
 
 
@@ -164,15 +178,19 @@ def _enter(operator: Operator) -> None:
     _inferred.cache_clear()
 
 
-def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> None:
-    """Register an operator by its factor line alone (see `unitp.graph.ops.rule`). Its dtype is that of the first input."""
-    count = line.partition("->")[0].count(",") + 1
-    outputs = line.partition("->")[2].count(",") + 1
+def line_rule(line: str, **kinds: str) -> RuleFunction:
+    """The rule that a factor line says, as in `b s d, d -> b s d` (see `unitp.graph.ops.rule`)."""
 
     def rule(attrs: Attrs, inputs: Sequence[Shape | None], out: Sequence[Shape] | None) -> Rule:
         return parse(line, inputs, **kinds)  # type: ignore[arg-type]
 
-    register(Operator(name, rule, outputs, (count, count), flops=flops))
+    return rule
+
+
+def register_line(name: str, line: str, *, flops: float = 1.0, **kinds: str) -> None:
+    """Register an operator by its factor line alone. Its dtype is that of the first input."""
+    count, outputs = (part.count(",") + 1 for part in line.split("->"))
+    register(Operator(name, line_rule(line, **kinds), outputs, (count, count), flops=flops))
 
 
 def unregister(name: str) -> None:
@@ -183,14 +201,34 @@ def unregister(name: str) -> None:
 
 
 def known_ops() -> set[str]:
-    """The names of the operators that a graph may use."""
+    """The names of the operators that a graph may use, those of plug-ins included."""
+    _add_strangers()
     return {name for name, op in _TABLE.items() if not op.internal}
 
 
 def operator(name: str) -> Operator:
+    """The record of an operator. Plug-ins are loaded if it is not built in. Raises GraphError if nobody brings it."""
+    if name not in _TABLE:
+        _add_strangers()
     if name not in _TABLE:
         raise GraphError(f'unknown operator "{name}"', hint=did_you_mean(name, known_ops()))
     return _TABLE[name]
+
+
+_MORE: list[Callable[[], Iterable[Operator]]] = []
+
+
+def look_in(more: Callable[[], Iterable[Operator]]) -> None:
+    """From now on, look in `more` for operators that the table does not have."""
+    _MORE.append(more)
+
+
+def _add_strangers() -> None:
+    """Add the operators of plug-ins to the table."""
+    for more in _MORE:
+        for one in more():
+            if one.name not in _TABLE:
+                register(one)
 
 
 def is_contraction(name: str) -> bool:

@@ -9,9 +9,12 @@ from unitp.errors import GraphError
 from unitp.graph.ops.expansions import Nodes
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import SelectedFunction, Span
-from unitp.graph.ops.records import Attrs, Operator, RuleFunction, register, whole, wholes
+from unitp.graph.ops.records import Attrs, Family, Operator, RuleFunction, whole, wholes
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
 from unitp.graph.values import Dim, Node
+
+register = Family()
+"""The operators of this module."""
 
 
 def dims_of(attrs: Attrs, rank: int, key: str = "axes") -> tuple[int, ...]:

@@ -12,10 +12,13 @@ import numpy as np
 from unitp.errors import GraphError
 from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import Array, reshaped
-from unitp.graph.ops.records import Attrs, Operator, dims, register, whole, wholes
+from unitp.graph.ops.records import Attrs, Family, Operator, dims, whole, wholes
 from unitp.graph.ops.reduction import dims_of
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 from unitp.graph.values import Dim
+
+register = Family()
+"""The operators of this module."""
 
 Group = tuple[list[int], list[int]]
 

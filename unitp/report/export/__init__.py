@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import msgspec
 
@@ -23,9 +25,7 @@ from unitp import plans
 from unitp.errors import InputError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
-
-FORMATS = {"onnx-sharding": "onnx_sharding", "dtensor": "dtensor", "tp-plan": "tp_plan"}
-"""The module that writes each format."""
+from unitp.plugins.hooks import Hook, hookimpl, hookspec
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -51,10 +51,51 @@ class Group(msgspec.Struct, frozen=True):
     why: str
 
 
-def require_format(name: str) -> None:
-    """Raise InputError if there is no format of this name."""
-    if name not in FORMATS:
-        raise InputError(f'unknown export format "{name}"', hint=did_you_mean(name, FORMATS))
+class Format(msgspec.Struct, frozen=True):
+    """A format: its name, what it is in words, and what writes it.
+
+    write    `write(plan, graph, phase, python=False)` returns an `Export`. `phase` is the plan of the phase whose activations are
+             exported; `python` asks for Python instead of JSON, if the format has both
+    """
+
+    name: str
+    about: str
+    write: Callable[..., Export]
+
+
+@hookspec
+def unitp_exports() -> Sequence[Format]:
+    """The formats in which this plug-in writes plans."""
+    return ()
+
+
+class BuiltIn:
+    """The formats of this folder."""
+
+    @hookimpl
+    def unitp_exports(self) -> Sequence[Format]:
+        """The formats that come with unitp. Their modules are imported when they are used."""
+        return [
+            Format("onnx-sharding", "ONNX's multi-device annotations", partial(_write, "onnx_sharding")),
+            Format("dtensor", "placements for torch.distributed.tensor", partial(_write, "dtensor")),
+            Format("tp-plan", "the tp_plan of a transformers model", partial(_write, "tp_plan")),
+        ]
+
+
+def _write(module: str, *given: Any, **options: Any) -> Export:
+    made: Export = import_module(f"unitp.report.export.{module}").write(*given, **options)
+    return made
+
+
+EXPORTS: Hook[Format] = Hook("export", unitp_exports, Format, [BuiltIn()])
+
+
+def require_format(name: str) -> Format:
+    """The format of this name. Raises InputError if there is none."""
+    found = EXPORTS.find(name)
+    if found is None:
+        raise InputError(f'unknown export format "{name}"', hint=did_you_mean(name, EXPORTS.all()))
+    return found
 
 
 def export(plan: Plan, graph: Graph, to: str, *, phase: str = "", suffix: str = "") -> Export:
@@ -66,12 +107,10 @@ def export(plan: Plan, graph: Graph, to: str, *, phase: str = "", suffix: str = 
     Raises InputError for an unknown format or a missing package, and PlanError if the plan is not for this graph, has no such
     phase, or the format cannot hold this kind of model.
     """
-    require_format(to)
+    form = require_format(to)
     plans.require(plan, graph)
     chosen = plan.phase(phase or plan.phases[-1].phase.name)
-    writer = import_module(f"unitp.report.export.{FORMATS[to]}")
-    made: Export = writer.write(plan, graph, chosen, python=suffix == ".py")
-    return made
+    return form.write(plan, graph, chosen, python=suffix == ".py")
 
 
 def grouped(lost: Iterable[Lost]) -> list[Group]:

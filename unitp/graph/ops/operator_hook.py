@@ -1,0 +1,23 @@
+"""The hook by which operators come, built-in ones and those of plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unitp.graph.ops import attention, elementwise, linear, lookup, norm, reduction, shaping
+from unitp.graph.ops.records import Operator, look_in, register
+from unitp.plugins.hooks import Hook, hookspec
+
+
+@hookspec
+def unitp_operators() -> Sequence[Operator]:
+    """The records of the operators that this plug-in adds. Each needs a decomposition too (`unitp_decompositions`)."""
+    return ()
+
+
+FAMILIES = (attention, elementwise, linear, lookup, norm, reduction, shaping)
+OPERATORS: Hook[Operator] = Hook("operator", unitp_operators, Operator, [family.register for family in FAMILIES])
+
+for _offer in OPERATORS.built_in.values():
+    register(_offer.value)
+look_in(lambda: [offer.value for offer in OPERATORS.strangers().values()])
