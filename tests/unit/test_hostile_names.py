@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 
 from unitp import cli, plans, texts
 from unitp.cli import output
+from unitp.cli.plugins import every_hook
 from unitp.cli.run import require_members, write_archive
 from unitp.comparison.breakdown import Line, PhaseTimes
 from unitp.comparison.compare import Comparison, Verdict
@@ -44,7 +45,9 @@ from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.plans import Phase, Plan
-from unitp.plugins import discover
+from unitp.plugins import discover, entry_points, hooks
+from unitp.plugins.entry_points import Plugin
+from unitp.plugins.hooks import hookimpl
 from unitp.plugins.spec import BackendSpec, Requirement
 from unitp.program.lower import lower
 from unitp.ranks.logs import _forward
@@ -107,6 +110,15 @@ def made() -> Plan:
     return built(True)[1]
 
 
+class Guest:
+    """A plug-in with a hostile name in it."""
+
+    @hookimpl
+    def unitp_machines(self) -> Mapping[str, Path]:
+        """A profile."""
+        return {tagged("profile"): Path("machine.toml")}
+
+
 @pytest.fixture
 def at(graph: Graph, made: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the plan in a file; models, backends and known models have hostile names."""
@@ -127,6 +139,11 @@ def at(graph: Graph, made: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )  # fmt: skip
     broken = discover.Broken(tagged("broken"), tagged("distribution"), tagged("reason"))
     monkeypatch.setattr(discover, "registry", lambda: discover.Registry({spec.name: spec}, {spec.name: "x"}, (broken,)))
+    plugin = Plugin(tagged("plugin"), Guest(), tagged("distribution"), tagged("version"))
+    monkeypatch.setattr(entry_points, "loaded", lambda: ((plugin,), (broken,)))
+    monkeypatch.setattr(hooks, "loaded", entry_points.loaded)
+    for hook in every_hook():
+        monkeypatch.setattr(hook, "_strangers", None)
     known = known_models.Known(tagged("known"), tagged("package"), tagged("version"), "file", 1, "", tagged("about"))
     monkeypatch.setattr(known_models, "KNOWN", {known.name: known})
     for name, value in (("HOME", str(tmp_path)), ("UNITP_MACHINE", WORD), ("COLUMNS", "200")):
@@ -139,6 +156,7 @@ WORD = EVERYTHING.replace("\0", "")
 
 CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "doctor": (("--no-start",), 1),
+    "plugins": ((), 0),
     "models": ((), 0),
     "machines": (("machine.toml",), 0),
     "plan": (("m", "--mesh", "tp=2", "--machine", "machine.toml", "--phase", "x:REPLACED=8"), 2),
@@ -226,6 +244,7 @@ def test_json_gives_the_names_back(verb: str, at: Path, capsys: pytest.CaptureFi
 
 TOLD = {
     "doctor": ("backend", "runtime", "requirement", "broken", "reason"),
+    "plugins": ("profile", "distribution", "version", "broken", "reason"),
     "models": ("known", "package", "version", "about"),
     "machines": ("slow", "fast"),
     "show": ("model", "weight", "phase", "slow", "pin", "machine"),
