@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
 from unitp.errors import InputError, PlanError, did_you_mean
@@ -15,7 +16,7 @@ from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import Objective
 from unitp.planner import plan as plan_graph
-from unitp.plans import Phase, Plan, phase_problem
+from unitp.plans import Phase, phase_problem
 
 
 def plan(
@@ -29,7 +30,7 @@ def plan(
     memory_limit: int | None = None,
     objective: Objective = "time",
     time_limit: float | None = None,
-) -> Plan:
+) -> CertifiedPlan:
     """Return the best plan for a model on `mesh` (default: one rank).
 
     phases         sizes and weights to plan for; by default prefill and decode

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from unitp.certificate import Certificate
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
 from unitp.frontends.configs import CONFIGS
@@ -34,7 +35,7 @@ from unitp.mesh import Mesh
 from unitp.planner import plan
 from unitp.planner.choices.candidates import ROLES, parameter_bytes
 from unitp.planner.tie_break import TOLERANCE
-from unitp.plans import Certificate, Phase, Plan
+from unitp.plans import Phase, Plan
 from unitp.testing.megatron import MEGATRON, by_sequence
 
 SIZES = {"batch": 16, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}

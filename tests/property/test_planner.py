@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import unitp
 from unitp import planner
+from unitp.certificate import CertifiedPlan
 from unitp.comparison.metrics import MEANING
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
@@ -78,7 +79,7 @@ class Case(msgspec.Struct, frozen=True, dict=True):
         """The same on another machine: its memory too decides on bounds."""
         return msgspec.structs.replace(self, machine=machine)
 
-    def plan(self, **more: Any) -> Plan:
+    def plan(self, **more: Any) -> CertifiedPlan:
         return planner.plan(
             self.graph, self.mesh, self.phases, roles=self.roles, machine=self.machine, allow_unused=True, **more
         )

@@ -23,6 +23,7 @@ from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import plan
+from unitp.plans import Plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks.describe import ask_interpreter, describe, versions_in
@@ -219,6 +220,13 @@ def test_bad_prompts_are_refused(batches: Session) -> None:
         batches.generate([PROMPT, PROMPT], sampling=Sampling(temperature=-1.0, top_p=3.0))
     with pytest.raises(InputError, match="is no token id"):
         batches.generate(["text"])
+
+
+def test_a_plan_without_a_certificate_runs(tiny: Graph, two: Session) -> None:
+    made = plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    bare = Plan(made.graph, made.mesh, made.parameters, made.states, made.phases)
+    with launch(tiny, bare) as session:
+        assert list(session.generate(PROMPT, 6)) == list(two.generate(PROMPT, 6))
 
 
 def test_bad_requests_start_nothing(tiny: Graph, fake: BackendSpec) -> None:

@@ -7,10 +7,10 @@ from functools import lru_cache
 import msgspec
 import pytest
 
+from unitp.certificate import CertifiedPlan
 from unitp.errors import InputError
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks
 from unitp.session.capacity import DEFAULT_SEQUENCES, caches, enough_for, rows_for
@@ -20,7 +20,7 @@ CONTEXT = 512
 
 
 @lru_cache
-def limited(mesh: str, sequences: int) -> tuple[Plan, int]:
+def limited(mesh: str, sequences: int) -> tuple[CertifiedPlan, int]:
     """A plan whose limit is what the rank needs that needs most, with caches for so many sequences; and the limit."""
     graph = tiny().graph
     free = plan(graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT)

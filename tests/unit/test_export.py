@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unitp
-from unitp import cli, plans
+from unitp import cli, plan_file
+from unitp.certificate import CertifiedPlan, certified
 from unitp.comparison.metrics import relative_error
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
@@ -26,7 +27,7 @@ from unitp.graph.weights import read, shape_of
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
 from unitp.planner import plan
-from unitp.plans import Plan, unsplit
+from unitp.plans import Phase, Plan, unsplit
 from unitp.report.export import Export, export, grouped
 from unitp.report.export.dtensor import chunked, misfit, placements
 from unitp.testing.models import TINY, arrays, random_weights, tiny, write_huggingface
@@ -47,7 +48,7 @@ def graph_of(config: LlamaConfig) -> Graph:
     return decoder_graph("even", config, random_weights(config))
 
 
-def planned(graph: Graph, **axes: int) -> Plan:
+def planned(graph: Graph, **axes: int) -> CertifiedPlan:
     return plan(graph, Mesh(**axes), machine=MACHINE)
 
 
@@ -64,7 +65,7 @@ def by_heads(graph: Graph, config: LlamaConfig, ranks: int) -> Plan:
     first = {"attn_q": queries, "attn_k": groups, "attn_v": groups, "ffn_gate": hidden, "ffn_up": hidden}
     first |= {"token_embd": vocab, "output": vocab}
     last = {"attn_output": queries, "ffn_down": hidden}
-    made = unsplit(graph, [plans.Phase("main", SIZES)])
+    made = unsplit(graph, [Phase("main", SIZES)])
     parameters = dict(made.parameters)
     for name in parameters:
         part = name.split(".")[-2] if "." in name else ""
@@ -299,7 +300,7 @@ def test_an_annotated_model_computes_what_the_graph_does() -> None:
 
     graph = graph_of(EVEN)
     sizes = {"batch": 2, "seq": 4, "cache": 8, "live": 8, "take": 2, "candidates": 3}
-    phases = [plans.Phase("main", sizes)]
+    phases = [Phase("main", sizes)]
     made = plan(graph, Mesh(dp=2, tp=2), phases, machine=MACHINE)
     model, _ = onnx_model(made, graph)
     rng = np.random.default_rng(1)
@@ -382,8 +383,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("export")
     write_huggingface(at / "even", EVEN, arrays(random_weights(EVEN)))
     graph = unitp.load(at / "even").graph
-    plans.save(planned(graph, tp=2), at / "even.json")
-    plans.save(by_heads(graph, EVEN, 8), at / "uneven.json")
+    plan_file.save(planned(graph, tp=2), at / "even.json")
+    plan_file.save(certified(by_heads(graph, EVEN, 8), planned(graph, tp=2).certificate), at / "uneven.json")
     return at
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import unitp as package
-from unitp import cli, plans
+from unitp import cli, plan_file
 from unitp.cost import Device, Link, Machine, Pair
 from unitp.cost.machine_file import load_machine, profiles
 from unitp.cost.record import planned_machine, record
@@ -68,7 +68,7 @@ def test_a_plan_names_its_machine_and_the_device_of_each_rank(unitp: Any, folder
     said = unitp("plan", folder, "--mesh", "tp=2", "--machine", "two.toml", "-o", "p.json")
     assert said.code == 0, said.err
     assert "machine two boxes (slow: rank 0; fast: rank 1)" in said.out
-    (up,) = {plans.load("p.json").parameters[f"blk.{n}.ffn_up.weight"].dims[0] for n in range(2)}
+    (up,) = {plan_file.load("p.json").parameters[f"blk.{n}.ffn_up.weight"].dims[0] for n in range(2)}
     assert str(up) == "tp[0:33 33:100]", "a third of the rows, and two"
     told = unitp("plan", folder, "--mesh", "tp=2", "--machine", "two.toml", "--json").json
     assert told["machine"] == load_machine("two.toml").hash
@@ -138,7 +138,7 @@ def test_show_and_explain_price_on_the_plans_own_machine_or_another(
     assert "the plan was made for machine" in other.out
     told = unitp("explain", files["two"], "--model", folder, "--json").json
     assert told["same_prices"]
-    assert told["objective_s"] == pytest.approx(plans.load(files["two"]).certificate.objective_s)
+    assert told["objective_s"] == pytest.approx(plan_file.load(files["two"]).certificate.objective_s)
     elsewhere = unitp("explain", files["two"], "--model", folder, "--machine", "h100-nvlink", "--json").json
     assert not elsewhere["same_prices"]
     assert elsewhere["objective_s"] < told["objective_s"]
@@ -159,7 +159,7 @@ def test_diff_prices_both_plans_on_one_machine(unitp: Any, folder: str, files: d
     one = unitp("diff", files["default"], files["two"], "--model", folder, "--machine", "two.toml", "--json").json
     assert not any("different machines" in note for note in one["notes"])
     objective = next(row for row in one["seconds"] if row["what"] == "objective")
-    assert objective["b"] == pytest.approx(plans.load(files["two"]).certificate.objective_s, rel=1e-3)
+    assert objective["b"] == pytest.approx(plan_file.load(files["two"]).certificate.objective_s, rel=1e-3)
     assert objective["b"] < objective["a"], "the plan for these two is better on them"
 
 
@@ -197,8 +197,8 @@ MACHINES = [
 @pytest.mark.parametrize("machine", MACHINES, ids=["default", "eager", "profile", "unlike"])
 def test_a_plan_keeps_its_machine(machine: Machine, tmp_path: Path) -> None:
     made = plan_graph(tiny().graph, Mesh(tp=2), machine=machine)
-    plans.save(made, tmp_path / "plan.json")
-    kept = planned_machine(plans.load(tmp_path / "plan.json"))
+    plan_file.save(made, tmp_path / "plan.json")
+    kept = planned_machine(plan_file.load(tmp_path / "plan.json"))
     assert kept == machine
     assert kept.hash == machine.hash == made.certificate.machine
     assert record(Machine()) == {}

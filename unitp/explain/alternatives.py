@@ -20,6 +20,7 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
+from unitp.certificate import CertifiedPlan, Unused
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.errors import PlanError, did_you_mean
@@ -38,7 +39,7 @@ from unitp.planner.problem.unused_axes import unused
 from unitp.planner.problem.variables import SHARED, Variable
 from unitp.planner.solve.elimination import Table, TooWideError, evaluate
 from unitp.planner.solve.marginals import Marginals, MarginalsGiven
-from unitp.plans import Plan, Unused, require
+from unitp.plans import require
 
 ROUNDING = 1e-9
 """Differences below this fraction of the objective count as zero."""
@@ -115,7 +116,7 @@ class Alternatives:
     machine does not fit the plan's mesh.
     """
 
-    def __init__(self, plan: Plan, graph: Graph, machine: Machine | None = None) -> None:
+    def __init__(self, plan: CertifiedPlan, graph: Graph, machine: Machine | None = None) -> None:
         require(plan, graph)
         planned = planned_machine(plan)
         self.plan, self.graph, self.machine = plan, graph, machine or planned
@@ -315,7 +316,7 @@ class Alternatives:
         return Place(self.label(number), variable.kind, variable.phase, names, tuple(made))
 
 
-def choice_of(problem: Problem, plan: Plan) -> list[int]:
+def choice_of(problem: Problem, plan: CertifiedPlan) -> list[int]:
     """Return the choice of every variable that a plan stands for. Raises PlanError if the planner has no such candidate."""
     phases = {p.phase.name: p for p in plan.phases}
     choice: list[int] = []

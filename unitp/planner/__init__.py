@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from unitp.certificate import Certificate, CertifiedPlan, certified
 from unitp.cost import Machine
 from unitp.cost.record import record
 from unitp.errors import MeshError, PlanError
@@ -33,7 +34,7 @@ from unitp.planner.problem.unused_axes import unused
 from unitp.planner.problem.variables import SHARED
 from unitp.planner.tie_break import Frugal
 from unitp.planner.within_memory import Limited, NoFitError
-from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Phase, PhasePlan, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import Memory, peaks
 
@@ -55,7 +56,7 @@ def plan(
     memory_limit: int | None = None,
     objective: Objective = "time",
     time_limit: float | None = None,
-) -> Plan:
+) -> CertifiedPlan:
     """Return the fastest plan for `graph` on `mesh` that satisfies `pins` and fits in memory.
 
     The time is the sum over `phases` (default: `default_phases`) of seconds times weight. Among the plans within 0.1 % of the
@@ -121,7 +122,7 @@ def plan(
         priced_on=record(machine),
         unused=unused(problem, found.choice, instead(problem)) if objective == "time" else (),
     )
-    return _read(problem, found.choice, certificate, model)
+    return certified(_read(problem, found.choice, model), certificate)
 
 
 def _posed(
@@ -200,7 +201,7 @@ def _fits(problem: Problem, memory_limit: int | None) -> bool:
 
 def memory_of(problem: Problem, choice: Sequence[int]) -> list[Memory]:
     """Return the memory that each rank needs, measured on the programs lowered from a choice."""
-    made = _read(problem, choice, Certificate(0.0, 0.0, 0.0, "", 0.0), "")
+    made = _read(problem, choice)
     return peaks([lower(problem.graph, made, phase.name) for phase in problem.phases])
 
 
@@ -212,8 +213,10 @@ def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
     batch = mesh.sizes.get("dp", 1)
     if not graph.states:
         return (Phase("main", {symbol: batch if symbol == "batch" else 1 for symbol in graph.symbols}),)
-    prefill = {"batch": batch, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}
-    decode = {**prefill, "seq": 1, "cache": 1024, "live": 1024}
+    long = {"batch": batch, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}
+    prefill = {symbol: size for symbol, size in long.items() if symbol in graph.symbols}
+    changed = {"seq": 1, "cache": 1024, "live": 1024}
+    decode = {symbol: changed.get(symbol, size) for symbol, size in prefill.items()}
     return Phase("prefill", prefill, 1.0), Phase("decode", decode, 200.0)
 
 
@@ -247,7 +250,7 @@ def _require_use(candidates: Candidates, allow_unused: bool) -> None:
         )
 
 
-def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, model: str) -> Plan:
+def _read(problem: Problem, choice: Sequence[int], model: str = "") -> Plan:
     """Return the plan that a choice of every variable stands for."""
     parameters: dict[str, Layout] = {}
     states: dict[str, Layout] = {}
@@ -278,6 +281,5 @@ def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, mod
         parameters=parameters,
         states=states,
         phases=tuple(PhasePlan(p, nodes[p.name], values[p.name], seconds[p.name]) for p in problem.phases),
-        certificate=certificate,
         model=model,
     )
