@@ -32,7 +32,7 @@ from unitp.frontends.configs import CONFIGS
 from unitp.frontends.huggingface import from_config
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.planner.choices.candidates import ROLES, parameter_bytes
 from unitp.planner.tie_break import TOLERANCE
 from unitp.plans import Phase, Plan
@@ -128,7 +128,7 @@ def measured(row: Row) -> tuple[Line, Plan]:
     graph = graph_of(row.model, row.layers)
     read = time.perf_counter()
     more: dict[str, Any] = {"memory_limit": int(row.limit * parameter_bytes(graph))} if row.limit else {}
-    made = plan(graph, row.mesh, row.phases, roles=row.roles, machine=machine, pins=row.pins, **more)
+    made = plan(Request(graph, row.mesh, row.phases, roles=row.roles, machine=machine, pins=row.pins, **more))
     ended = time.perf_counter()
     line = Line(row, ended - begun, time.process_time() - cpu, read - begun, ended - read, made.certificate)
     return line, made
@@ -193,7 +193,7 @@ def tied() -> Iterator[tuple[str, bool]]:
     """One assignment for both phases, of those that both have, against one for each phase."""
     for mesh, roles, name in ((Mesh(dp=2, tp=4), ROLES, ""), (Mesh(tp=8), {}, "h100-nvlink")):
         graph, machine = graph_of(EIGHT), load_machine(name) if name else Machine()
-        free = plan(graph, mesh, PHASES, roles=roles, machine=machine).certificate.objective_s
+        free = plan(Request(graph, mesh, PHASES, roles=roles, machine=machine)).certificate.objective_s
         alike = best_tied(graph, mesh, roles, machine)
         text = f"one assignment for all phases on {mesh}{f', {name},' if name else ''} costs {alike:.6g} s"
         yield f"{text}, ours {free:.6g} s: {100 * (alike / free - 1):.2f} % more", alike >= free * (1 - TOLERANCE)

@@ -26,7 +26,7 @@ from unitp.graph.ops import layouts, rule_of
 from unitp.graph.weights import read, shape_of
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Phase, Plan, unsplit
 from unitp.report.export import Export, export, grouped
 from unitp.report.export.dtensor import chunked, misfit, placements
@@ -49,7 +49,7 @@ def graph_of(config: LlamaConfig) -> Graph:
 
 
 def planned(graph: Graph, **axes: int) -> CertifiedPlan:
-    return plan(graph, Mesh(**axes), machine=MACHINE)
+    return plan(Request(graph, Mesh(**axes), machine=MACHINE))
 
 
 def by_heads(graph: Graph, config: LlamaConfig, ranks: int) -> Plan:
@@ -249,7 +249,7 @@ def test_a_tp_plan_is_of_a_decoder() -> None:
     b = Builder("mlp")
     x = b.input("x", "float32", ("batch", 8))
     graph = b.graph(b.MatMul(x, b.random("w", (8, 4), seed=1)))
-    made = plan(graph, Mesh(tp=2), machine=MACHINE)
+    made = plan(Request(graph, Mesh(tp=2), machine=MACHINE))
     with pytest.raises(PlanError, match="mlp is not a Llama-type decoder"):
         export(made, graph, "tp-plan")
     assert json.loads(export(made, graph, "dtensor").data)["parameters"]["w"]["exact"]
@@ -301,7 +301,7 @@ def test_an_annotated_model_computes_what_the_graph_does() -> None:
     graph = graph_of(EVEN)
     sizes = {"batch": 2, "seq": 4, "cache": 8, "live": 8, "take": 2, "candidates": 3}
     phases = [Phase("main", sizes)]
-    made = plan(graph, Mesh(dp=2, tp=2), phases, machine=MACHINE)
+    made = plan(Request(graph, Mesh(dp=2, tp=2), phases, machine=MACHINE))
     model, _ = onnx_model(made, graph)
     rng = np.random.default_rng(1)
     feeds = {

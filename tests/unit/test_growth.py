@@ -14,7 +14,7 @@ from unitp.explain.alternatives import Alternatives
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.testing.models import tiny
 
 FEW, MANY, MOST = 6, 24, 9.0
@@ -23,12 +23,12 @@ FEW, MANY, MOST = 6, 24, 9.0
 
 def planned(layers: int) -> Callable[[], object]:
     graph = of(layers).graph
-    return lambda: plan(graph, Mesh(tp=2))
+    return lambda: plan(Request(graph, Mesh(tp=2)))
 
 
 def explained(layers: int) -> Callable[[], object]:
     graph = of(layers).graph
-    made = plan(graph, Mesh(tp=2))
+    made = plan(Request(graph, Mesh(tp=2)))
 
     def run() -> object:
         alternatives = Alternatives(made, graph)
@@ -59,5 +59,5 @@ def seconds(run: Callable[[], object]) -> float:
 def test_a_plan_states_how_long_it_took() -> None:
     graph = of(FEW).graph
     begun = time.perf_counter()
-    made = plan(graph, Mesh(tp=2))
+    made = plan(Request(graph, Mesh(tp=2)))
     assert 0 < made.certificate.elapsed_s <= time.perf_counter() - begun

@@ -43,7 +43,7 @@ from unitp.frontends.builder import Builder
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Phase
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Requirement
@@ -89,7 +89,7 @@ def built(hostile: bool) -> tuple[Graph, CertifiedPlan]:
     graph = b.graph(b.op("MatMul", b.Relu(r), b.random(f"{n['weight']} down", (256, 64), seed=3), name=n["result"]))
     machine = read_machine(machine_text(n["machine"], n["slow"], n["fast"]))
     phases = [Phase(n["phase"], {n["symbol"]: 8}, 2.0), Phase(f"{n['phase']} again", {n["symbol"]: 1})]
-    made = plan(graph, Mesh(tp=2), phases, machine=machine, model=n["model"])
+    made = plan(Request(graph, Mesh(tp=2), phases, machine=machine, model=n["model"]))
     certificate = msgspec.structs.replace(
         made.certificate,
         solver=n["model"] if hostile else made.certificate.solver,
@@ -449,7 +449,7 @@ def llama() -> tuple[Graph, CertifiedPlan]:
     from unitp.testing.models import tiny
 
     graph = tiny().graph
-    return graph, plan(graph, Mesh(tp=2), model="tiny")
+    return graph, plan(Request(graph, Mesh(tp=2), model="tiny"))
 
 
 def test_exported_json_and_onnx_have_the_names(graph: Graph, made: CertifiedPlan) -> None:

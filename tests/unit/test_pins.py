@@ -17,6 +17,7 @@ from unitp.graph.graph import Graph
 from unitp.graph.values import Node
 from unitp.layout import Layout
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.planner.problem.pins import Atom, matches, parse, written
 from unitp.plans import Phase, Plan
@@ -209,7 +210,7 @@ def llama() -> Graph:
 
 @cache
 def at_eight(*pins: str) -> CertifiedPlan:
-    return plan_graph(llama(), Mesh(tp=8), [Phase("prefill", SIZES)], machine=NVLINK, pins=pins)
+    return plan_graph(Request(llama(), Mesh(tp=8), [Phase("prefill", SIZES)], machine=NVLINK, pins=pins))
 
 
 def collectives(plan: Plan) -> dict[str, int]:

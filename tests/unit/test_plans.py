@@ -21,7 +21,7 @@ from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Phase, Plan
 from unitp.program.check import check
 from unitp.program.lower import lower
@@ -36,7 +36,7 @@ MESHES = [Mesh(tp=2), Mesh(tp=3), Mesh(dp=2, tp=2), Mesh(dp=2, tp=3)]
 def planned() -> tuple[Graph, CertifiedPlan, bytes]:
     """A small decoder, its plan on 2 x 2 ranks, and that plan's file."""
     graph = tiny().graph
-    made = plan(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny")
+    made = plan(Request(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny"))
     return graph, made, plan_file.encode(made)
 
 
@@ -61,7 +61,7 @@ def test_a_plan_with_phases_and_open_splits_is_read_back_as_it_was(tmp_path: Pat
 
 def test_files_of_one_plan_differ_in_the_time_it_took_only() -> None:
     graph, made, _ = planned()
-    again = plan(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny")
+    again = plan(Request(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny"))
     timeless = msgspec.structs.replace(again.certificate, elapsed_s=made.certificate.elapsed_s)
     assert plan_file.encode(msgspec.structs.replace(again, certificate=timeless)) == plan_file.encode(made)
 
@@ -230,7 +230,7 @@ def test_default_phases_have_the_sizes_of_the_graph_alone() -> None:
     x, old = b.input("x", "float32", (3,)), b.state("old", "float32", (3,))
     b.keep("old", b.Identity(x))
     graph = b.graph(b.Add(old, x))
-    made = plan(graph, Mesh())
+    made = plan(Request(graph, Mesh()))
     assert [p.phase.name for p in made.phases] == ["prefill", "decode"]
     plans.require(made, graph)
 
