@@ -204,10 +204,10 @@ def best_tied(graph: Graph, mesh: Mesh, roles: Mapping[str, str], machine: Machi
     from unitp.planner.choices.candidates import Candidates
     from unitp.planner.prices.work import Prices
     from unitp.planner.problem.one_layout import one_layout
-    from unitp.planner.problem.problem import Problem
+    from unitp.planner.problem.problem import posed
     from unitp.planner.solve.elimination import minimise
 
-    problem = Problem(graph, mesh, PHASES, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
+    problem = posed(graph, mesh, PHASES, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
     groups: dict[tuple[str, str], list[int]] = {}
     for number, variable in enumerate(problem.variables):
         groups.setdefault((variable.kind, variable.name), []).append(number)
@@ -221,7 +221,7 @@ def best_tied(graph: Graph, mesh: Mesh, roles: Mapping[str, str], machine: Machi
             place[i], kept[i] = number, [own.index(option) for option in common]
         unary.append(sum(problem.unary[i][kept[i]] for i in group))
     pairs: dict[tuple[int, int], Any] = {}
-    for (a, b), whole in one_layout(problem).items():
+    for (a, b), whole in one_layout(problem).pairs.items():
         i, j, table = place[a], place[b], whole[np.ix_(kept[a], kept[b])]
         key, upright = ((i, j), table) if i <= j else ((j, i), table.T)
         pairs[key] = pairs[key] + upright if key in pairs else upright

@@ -27,7 +27,7 @@ from unitp.planner.prices.work import Prices
 from unitp.planner.problem.blocks import FEW, instead, shape_of
 from unitp.planner.problem.one_layout import WORTH, one_layout
 from unitp.planner.problem.pins import apply as apply_pins
-from unitp.planner.problem.problem import Problem
+from unitp.planner.problem.problem import Problem, posed
 from unitp.planner.problem.unused_axes import unused
 from unitp.planner.problem.variables import SHARED
 from unitp.planner.request import Objective, Request, default_phases, require_sizes, require_use
@@ -67,15 +67,15 @@ def plan(request: Request) -> CertifiedPlan:
 def _found(request: Request, candidates: Candidates, prices: Prices, deadline: float) -> tuple[Problem, Found]:
     """Return the best choice that the search finds, and the problem that it is a choice of."""
     phases, pins, objective = request.phases, request.pins, request.objective
-    problem = _posed(phases, candidates, prices, pins)
+    problem = _pinned(phases, candidates, prices, pins)
     budgets = _budgets(request.mesh, request.machine, request.memory_limit)
-    several = _is_several(_posed(phases, candidates, prices, ()), deadline) if pins else None
-    found = _solve(problem, budgets, objective, deadline, several)
+    several = _is_several(_pinned(phases, candidates, prices, ()), deadline) if pins else None
+    allowed, found = _solve(problem, budgets, objective, deadline, several)
     worth = objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW)
     if worth and time.perf_counter() < deadline:  # once more, with variables for copies that readers share
-        problem = _posed(phases, candidates, prices, pins, problem.worth_copying())
-        found = _solve(problem, budgets, objective, deadline, several)
-    return problem, found
+        problem = _pinned(phases, candidates, prices, pins, problem.worth_copying())
+        allowed, found = _solve(problem, budgets, objective, deadline, several)
+    return allowed, found
 
 
 def _no_room(request: Request, error: NoFitError) -> PlanError:
@@ -87,10 +87,10 @@ def _no_room(request: Request, error: NoFitError) -> PlanError:
             return False  # the machine file does not describe further ranks
         candidates = Candidates(graph, larger, request.roles, [machine])
         try:
-            posed = _posed(request.phases, candidates, Prices(machine, larger), request.pins)
+            larger_problem = _pinned(request.phases, candidates, Prices(machine, larger), request.pins)
         except PlanError:  # a pin cannot be satisfied on the larger mesh
             return False
-        return _fits(posed, request.memory_limit)
+        return _fits(larger_problem, request.memory_limit)
 
     budgets = _budgets(request.mesh, machine, request.memory_limit)
     free = [axis for axis in request.mesh.sizes if axis not in request.roles]
@@ -121,63 +121,60 @@ def _certificate(request: Request, problem: Problem, found: Found, elapsed: floa
     )
 
 
-def _posed(
+def _pinned(
     phases: Sequence[Phase],
     candidates: Candidates,
     prices: Prices,
     pins: Sequence[str],
     copies: Mapping[tuple[str, str, str], int] | None = None,
 ) -> Problem:
-    """Return the problem that satisfies the pins, with prices that are lower bounds (`Problem.relax`)."""
-    problem = Problem(candidates.graph, candidates.mesh, phases, candidates, prices, copies=copies)
-    apply_pins(problem, pins)
-    problem.relax()
-    return problem
+    """Return the problem that satisfies the pins, with prices that are lower bounds (`Problem.relaxed`)."""
+    problem = posed(candidates.graph, candidates.mesh, phases, candidates, prices, copies=copies)
+    return apply_pins(problem, pins).relaxed()
 
 
 def _solve(
     problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float, several: bool | None
-) -> Found:
-    """Return the best choice, with or without a memory limit. `several`: may parameters have several layouts; None: undecided."""
+) -> tuple[Problem, Found]:
+    """Return the best choice, with or without a memory limit, and the problem with the choices that were allowed.
+
+    several   may parameters have several layouts; None: undecided
+    """
     shape = shape_of(problem)
     several = False if objective == "memory" else several
-    search, fastest = _fastest(problem, deadline, several)
+    problem, search, fastest = _fastest(problem, deadline, several)
     found = Frugal(problem, search, fastest, deadline).found() if objective == "time" else fastest
     if objective == "time" and not np.isfinite(budgets).any():
-        return found
+        return problem, found
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
-    return limited.least(found) if objective == "memory" else limited.solve(found, fastest)
+    return problem, limited.least(found) if objective == "memory" else limited.solve(found, fastest)
 
 
-def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Search, Found]:
-    """Return the search and the fastest choice; afterwards `problem.pairs` forbids the choices that were not allowed.
+def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Problem, Search, Found]:
+    """Return the problem with the choices that were allowed, the search, and the fastest choice.
 
     several   True: a parameter may have several layouts. False: it has one. None: it may have several if that saves enough time.
     """
-    free, problem.pairs = problem.pairs, one_layout(problem)
-    search = Search(problem.unary, problem.pairs, shape_of(problem), problem.memo, deadline=deadline)
-    bound = search.bound(problem.unary, free)
+    once = one_layout(problem)
+    search = Search(once.unary, once.pairs, shape_of(once), once.memo, deadline=deadline)
+    bound = search.bound(problem.unary, problem.pairs)
 
-    def least() -> Found:
-        found = search.least(problem.unary, problem.pairs)
+    def least(of: Problem) -> Found:
+        found = search.least(of.unary, of.pairs)
         return msgspec.structs.replace(found.judged(problem.value(found.choice)), any_bound=min(bound, found.bound))
 
-    if several:
-        problem.pairs = free
-    found = least()
+    allowed = problem if several else once
+    found = least(allowed)
     if several is None and found.value > bound * (1 + WORTH):
-        once, problem.pairs = problem.pairs, free
-        if found.value > (other := least()).value * (1 + WORTH):
-            return search, other
-        problem.pairs = once
-    return search, found
+        other = least(problem)
+        if found.value > other.value * (1 + WORTH):
+            return problem, search, other
+    return allowed, search, found
 
 
 def _is_several(problem: Problem, deadline: float) -> bool:
     """Say whether parameters may have several layouts. It is decided without pins, so that adding a pin cannot speed up a plan."""
-    free = problem.pairs
-    _fastest(problem, deadline, None)
-    return problem.pairs is free
+    return _fastest(problem, deadline, None)[0] is problem
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
@@ -188,7 +185,7 @@ def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[flo
 def _fits(problem: Problem, memory_limit: int | None) -> bool:
     """Say whether a quick search finds a plan that fits."""
     shape, budgets = shape_of(problem), _budgets(problem.mesh, problem.prices.machine, memory_limit)
-    problem.pairs = one_layout(problem)
+    problem = one_layout(problem)
     search = Search(problem.unary, problem.pairs, shape, problem.memo, deadline=0.0)
     found = search.least(problem.unary, problem.pairs)
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice))
