@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import msgspec
 
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
 from unitp.errors import InputError, PlanError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import Objective
+from unitp.planner import Objective, Request
 from unitp.planner import plan as plan_graph
-from unitp.plans import Phase, Plan, phase_problem
+from unitp.plans import Phase, phase_problem
 
 
 def plan(
@@ -29,7 +30,7 @@ def plan(
     memory_limit: int | None = None,
     objective: Objective = "time",
     time_limit: float | None = None,
-) -> Plan:
+) -> CertifiedPlan:
     """Return the best plan for a model on `mesh` (default: one rank).
 
     phases         sizes and weights to plan for; by default prefill and decode
@@ -59,19 +60,21 @@ def plan(
         raise InputError(f"memory_limit is {memory_limit}; it must be a number of bytes of at least 1")
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"time_limit is {time_limit}; it must be a number of seconds above 0")
-    found = machine if machine is None or isinstance(machine, Machine) else load_machine(machine)
-    return plan_graph(
+    machine = Machine() if machine is None else machine
+    found = machine if isinstance(machine, Machine) else load_machine(machine)
+    request = Request(
         graph,
         mesh or Mesh(),
-        chosen or None,
-        allow_unused=allow_unused,
+        chosen,
         machine=found,
-        model=model.name,
         pins=pins,
         memory_limit=memory_limit,
         objective=objective,
         time_limit=time_limit,
+        allow_unused=allow_unused,
+        model=model.name,
     )
+    return plan_graph(request)
 
 
 def complete(graph: Graph, phase: Phase) -> Phase:

@@ -1,4 +1,4 @@
-"""The plan: which rank holds what in each phase, and what that should cost, as a value and as a small, stable JSON file.
+"""The plan: which rank holds what in each phase, as a value. It is a decision; what it is worth stands in its certificate.
 
 Parameters, states and nodes that depend on parameters alone have one layout; activations have one per phase. A node's entry is the
 split of its factors (a node that is not split has no entry). `values` holds the layouts of inputs and of values that several nodes
@@ -7,30 +7,18 @@ read. Splits of the batch are open: lowering a program binds them to its size.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from unitp.errors import MeshError, PlanError, did_you_mean
-from unitp.files import parse_json, read_bytes
+from unitp.errors import PlanError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.graph.ops import rule_of
 from unitp.graph.values import Node
-from unitp.host import writing
-from unitp.layout import Layout, Reduction, Split
+from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.texts import cut, shortened
 
-SCHEMA = 2
-OLDER = {1: "in its objective, bound and gap, every byte held had a price"}
-"""Why plans of an older schema are not read."""
-MOST_BYTES = 8 << 20
-"""Of a file. The plan of Llama 3.1 405B on 64 ranks has 600 kB."""
 MOST_SIZE = 1 << 32
 """Of a dim of a phase. The memory that a program needs is counted with 64 bits."""
 MOST_WEIGHT = 1e12
@@ -55,56 +43,6 @@ class PhasePlan(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
-class Unused(msgspec.Struct, frozen=True):
-    """An axis over which `phases` split nothing, and the cost of the best plan in which they split all products over it.
-
-    objective_s, seconds   the objective, and the seconds of one call of each phase, under that plan
-    """
-
-    axis: str
-    phases: tuple[str, ...]
-    objective_s: float
-    seconds: dict[str, float]
-
-
-class Certificate(msgspec.Struct, frozen=True):
-    """How good a plan is among those that satisfy `pins` and in which no rank needs more than `memory_limit` bytes.
-
-    objective_s        the sum over phases of weight times seconds
-    lower_bound_s      a lower bound on the objective of plans with one layout per parameter (`unitp.planner.problem.one_layout`)
-    any_bound_s        a lower bound even if parameters may have several layouts (0: unknown)
-    fastest_s          the least objective found; of the plans within 0.1 % of it, the one that holds fewest bytes is taken
-    gap                the relative gap to the lower bound (of bytes, if memory was minimised)
-    solver, elapsed_s  how the plan was found, and the seconds that took
-    machine            the hash of the cost model
-    priced_on          its numbers that differ from the defaults (`unitp.cost.record`)
-    objective          what was minimised: "time" or "memory"
-    peak_bytes         if memory was minimised, the bytes of the rank that needs most; else 0
-    bound_bytes        a lower bound on `peak_bytes` of every plan
-    held_bytes         bytes of parameters, copies of them and states that a rank holds, the mean over ranks
-    held_bound_bytes   a lower bound on `held_bytes` of every plan that is as fast (0: unknown)
-    unused             axes that phases leave unused, with the cost of using them
-    """
-
-    objective_s: float
-    lower_bound_s: float
-    gap: float
-    solver: str
-    elapsed_s: float
-    machine: str = ""
-    pins: tuple[str, ...] = ()
-    objective: str = "time"
-    memory_limit: int | None = None
-    peak_bytes: int = 0
-    bound_bytes: int = 0
-    priced_on: dict[str, Any] = {}
-    unused: tuple[Unused, ...] = ()
-    fastest_s: float = 0.0
-    any_bound_s: float = 0.0
-    held_bytes: float = 0.0
-    held_bound_bytes: float = 0.0
-
-
 class Plan(msgspec.Struct, frozen=True):
     """The layouts and splits of a model's graph on a mesh. `graph` is the hash of that graph; others are refused (`require`)."""
 
@@ -113,7 +51,6 @@ class Plan(msgspec.Struct, frozen=True):
     parameters: dict[str, Layout]
     states: dict[str, Layout]
     phases: tuple[PhasePlan, ...]
-    certificate: Certificate
     model: str = ""
 
     def phase(self, name: str) -> PhasePlan:
@@ -126,153 +63,6 @@ class Plan(msgspec.Struct, frozen=True):
         )
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    schema: int
-    unitp: str
-    model: str
-    graph: str
-    mesh: dict[str, int]
-    splits: dict[str, str]
-    parameters: dict[str, str]
-    states: dict[str, str]
-    phases: list[_PhaseFile]
-    certificate: Certificate
-
-
-class _PhaseFile(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    sizes: dict[str, int]
-    weight: float
-    seconds: float
-    nodes: dict[str, dict[str, str]]
-    values: dict[str, str]
-
-
-class _Table:
-    """Names the splits of a plan (`tp[0:5 5:9]`) in order of appearance, and writes layouts with them: `-,s1` or `-,-|sum:tp`."""
-
-    def __init__(self) -> None:
-        self.names: dict[Split, str] = {}
-
-    def split(self, split: Split) -> str:
-        return self.names.setdefault(split, f"s{len(self.names) + 1}")
-
-    def layout(self, layout: Layout) -> str:
-        dims = ",".join(self.split(s) if s else "-" for s in layout.dims)
-        return dims + (f"|{layout.reduction}:{'+'.join(layout.partial)}" if layout.partial else "")
-
-
-def encode(plan: Plan) -> bytes:
-    """Return the plan as indented JSON."""
-    table = _Table()
-    parameters = {name: table.layout(at) for name, at in plan.parameters.items()}
-    states = {name: table.layout(at) for name, at in plan.states.items()}
-    phases = [
-        _PhaseFile(
-            p.phase.name,
-            p.phase.sizes,
-            p.phase.weight,
-            p.seconds,
-            {node: {f: table.split(s) for f, s in splits.items()} for node, splits in p.nodes.items()},
-            {value: table.layout(at) for value, at in p.values.items()},
-        )
-        for p in plan.phases
-    ]
-    splits = {name: str(split) for split, name in table.names.items()}
-    file = _File(
-        SCHEMA,
-        version("unitp"),
-        plan.model,
-        plan.graph,
-        plan.mesh.sizes,
-        splits,
-        parameters,
-        states,
-        phases,
-        plan.certificate,
-    )
-    return msgspec.json.format(msgspec.json.encode(file), indent=1)
-
-
-def save(plan: Plan, path: str | os.PathLike[str]) -> None:
-    """Write a plan to a file. Raises PlanError if it cannot be written, and HostError if the disk is full."""
-    with writing(path, "the plan", PlanError):
-        Path(path).write_bytes(encode(plan))
-
-
-def load(path: str | os.PathLike[str]) -> Plan:
-    """Read a plan. Raises PlanError for a missing, truncated or foreign file, or another schema."""
-    return decode(read_bytes(path, PlanError, most=MOST_BYTES, what="the plan "), str(path))
-
-
-def decode(data: bytes, where: str = "plan") -> Plan:
-    """A plan from its file's bytes. What can be judged without the graph is judged: splits have no gap and fit the mesh."""
-    head = parse_json(data, f"{where} is not a plan: it", PlanError, hint=ANEW)
-    if "schema" not in head:
-        raise PlanError(f"{where} is not a plan", hint=ANEW)
-    if (schema := head["schema"]) != SCHEMA:
-        why = f": {OLDER[schema]}" if isinstance(schema, int) and schema in OLDER else ""
-        raise PlanError(f"{where} has plan schema {shortened(schema)}, but this unitp reads {SCHEMA}{why}", hint=ANEW)
-    try:
-        file = msgspec.convert(head, _File)
-    except msgspec.ValidationError as error:
-        raise PlanError(f"{where} is not a plan: {error}", hint=ANEW) from None
-    return _restore(file, where)
-
-
-def _restore(file: _File, where: str) -> Plan:
-    try:
-        mesh = Mesh(**file.mesh)
-    except MeshError as error:
-        raise PlanError(f"{where}: {error.message}") from None
-    splits = {name: _split(text, mesh, f'{where}: split {name}, "{text}",') for name, text in file.splits.items()}
-
-    def split(name: str) -> Split:
-        if name not in splits:
-            raise PlanError(f'{where} names split "{cut(name)}", which its table does not have')
-        return splits[name]
-
-    def layout(text: str) -> Layout:
-        dims, _, partial = text.partition("|")
-        reduction, _, axes = partial.partition(":")
-        names = tuple(d for d in dims.split(",") if d)
-        found = tuple(None if d == "-" else split(d) for d in names)
-        sums = tuple(filter(None, axes.split("+")))
-        used = [*(axis for s in found if s for axis in s.axes), *sums]
-        if reduction not in ("", "sum", "max") or len(set(used)) < len(used) or set(sums) - set(mesh.sizes):
-            raise PlanError(f'{where}: "{cut(text)}" is not a layout on the mesh {mesh}')
-        how: Reduction = "max" if reduction == "max" else "sum"
-        return Layout(found, sums, how)
-
-    phases = tuple(
-        PhasePlan(
-            _phase(p, where),
-            {node: {f: split(s) for f, s in factors.items()} for node, factors in p.nodes.items()},
-            {value: layout(at) for value, at in p.values.items()},
-            p.seconds,
-        )
-        for p in file.phases
-    )
-    if len({p.phase.name for p in phases}) < len(phases) or not phases:
-        raise PlanError(f"{where} has no phases, or two with the same name", hint=ANEW)
-    return Plan(
-        graph=file.graph,
-        mesh=mesh,
-        parameters={name: layout(at) for name, at in file.parameters.items()},
-        states={name: layout(at) for name, at in file.states.items()},
-        phases=phases,
-        certificate=file.certificate,
-        model=file.model,
-    )
-
-
-def _phase(phase: _PhaseFile, where: str) -> Phase:
-    found = Phase(phase.name, phase.sizes, phase.weight)
-    if problem := phase_problem(found):
-        raise PlanError(f"{where}: {problem}")
-    return found
-
-
 def phase_problem(phase: Phase) -> str:
     """What is wrong with the numbers of a phase; nothing mostly."""
     for name, size in phase.sizes.items():
@@ -281,22 +71,6 @@ def phase_problem(phase: Phase) -> str:
     if not 0 <= phase.weight <= MOST_WEIGHT:
         return f"phase {cut(phase.name)} has weight={phase.weight:g}, wanted is from 0 to {MOST_WEIGHT:g}"
     return ""
-
-
-def _split(text: str, mesh: Mesh, what: str) -> Split:
-    """Return the split that a text such as `tp[0:5 5:9]` or `dp[even]` describes. Raises PlanError if it is wrong on this mesh."""
-    match = re.fullmatch(r"([^\[\]]+)\[(even|\d{1,15}:\d{1,15}(?: \d{1,15}:\d{1,15})*)\]", text)
-    if match is None:
-        raise PlanError(f"{what} is not a split; write one as AXIS[START:STOP ...]")
-    axes, inside = tuple(match[1].split("*")), match[2]
-    pairs = [part.split(":") for part in inside.split()] if inside != "even" else []
-    split = Split(axes, tuple((int(a), int(b)) for a, b in pairs))
-    if set(axes) - set(mesh.sizes):
-        raise PlanError(f"{what} names an axis that is not on the mesh {mesh}")
-    rows = max((stop for _, stop in split.intervals), default=0)
-    if pairs and (problems := Layout((split,)).problems((rows,), mesh)):
-        raise PlanError(f"{what} is wrong on the mesh {mesh}: {'; '.join(problems)}")
-    return split
 
 
 def require(plan: Plan, graph: Graph) -> None:
@@ -328,6 +102,10 @@ def _problems(plan: Plan, graph: Graph) -> Iterator[str]:
     for phase in plan.phases:
         if missing := [s for s in graph.symbols if s not in phase.phase.sizes]:
             yield f"phase {phase.phase.name} gives no size for {', '.join(missing)}"
+        if unknown := [s for s in phase.phase.sizes if s not in graph.symbols]:
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            named = ", ".join(cut(s) for s in unknown[:3])
+            yield f"phase {phase.phase.name} gives sizes that {graph.name} does not have: {named}{more}"
         for name, splits in phase.nodes.items():
             yield from _node_problems(name, nodes.get(name), splits, graph)
 
@@ -368,5 +146,4 @@ def unsplit(graph: Graph, phases: Sequence[Phase]) -> Plan:
         parameters={p.name: Layout.replicated(len(p.type.shape)) for p in graph.parameters},
         states={s.input: Layout.replicated(len(s.type.shape)) for s in graph.states},
         phases=tuple(PhasePlan(p) for p in phases),
-        certificate=Certificate(0.0, 0.0, 0.0, "one rank", 0.0),
     )

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 from mutations import NUMBERS, changed, damaged, dump, name, odd, places
 
 import unitp
-from unitp import plans
+from unitp import plan_file, plans
+from unitp.certificate import CertifiedPlan
 from unitp.explain.description import describe
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.plans import Plan
 from unitp.program.check import check
 from unitp.program.lower import lower
 from unitp.program.memory import peak
@@ -54,11 +54,11 @@ def graph() -> Graph:
 
 
 @cache
-def original(mesh: str) -> tuple[Plan, Any]:
+def original(mesh: str) -> tuple[CertifiedPlan, Any]:
     """A plan of a small model, and the values of its file. How long planning took is left out: a file would differ each time."""
     made = unitp.plan(tiny(TINY), Mesh.parse(mesh), machine=EAGER_TO_SPLIT)
     made = replace(made, certificate=replace(made.certificate, elapsed_s=0.25))
-    return made, json.loads(plans.encode(made))
+    return made, json.loads(plan_file.encode(made))
 
 
 def one(rng: random.Random, folder: Path) -> Input:
@@ -190,11 +190,11 @@ def crowd(rng: random.Random) -> dict[str, Any]:
 def feed(given: Input) -> bool:
     """Read the plan; if it is one for the model, do with it what `show` and `program` do. Raises UnitpError where it is refused."""
     given.path.write_bytes(given.data)
-    plan = plans.load(given.path)
+    plan = plan_file.load(given.path)
     if given.right:
         assert plan == original(given.right)[0]
     if len(given.data) < CROWDED:
-        plans.decode(plans.encode(plan))
+        plan_file.decode(plan_file.encode(plan))
     plans.require(plan, graph())
     description = describe(plan, graph())
     assert description is not None

@@ -25,16 +25,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from unitp.certificate import Certificate
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
 from unitp.frontends.configs import CONFIGS
 from unitp.frontends.huggingface import from_config
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.planner.choices.candidates import ROLES, parameter_bytes
 from unitp.planner.tie_break import TOLERANCE
-from unitp.plans import Certificate, Phase, Plan
+from unitp.plans import Phase, Plan
 from unitp.testing.megatron import MEGATRON, by_sequence
 
 SIZES = {"batch": 16, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}
@@ -127,7 +128,7 @@ def measured(row: Row) -> tuple[Line, Plan]:
     graph = graph_of(row.model, row.layers)
     read = time.perf_counter()
     more: dict[str, Any] = {"memory_limit": int(row.limit * parameter_bytes(graph))} if row.limit else {}
-    made = plan(graph, row.mesh, row.phases, roles=row.roles, machine=machine, pins=row.pins, **more)
+    made = plan(Request(graph, row.mesh, row.phases, roles=row.roles, machine=machine, pins=row.pins, **more))
     ended = time.perf_counter()
     line = Line(row, ended - begun, time.process_time() - cpu, read - begun, ended - read, made.certificate)
     return line, made
@@ -192,7 +193,7 @@ def tied() -> Iterator[tuple[str, bool]]:
     """One assignment for both phases, of those that both have, against one for each phase."""
     for mesh, roles, name in ((Mesh(dp=2, tp=4), ROLES, ""), (Mesh(tp=8), {}, "h100-nvlink")):
         graph, machine = graph_of(EIGHT), load_machine(name) if name else Machine()
-        free = plan(graph, mesh, PHASES, roles=roles, machine=machine).certificate.objective_s
+        free = plan(Request(graph, mesh, PHASES, roles=roles, machine=machine)).certificate.objective_s
         alike = best_tied(graph, mesh, roles, machine)
         text = f"one assignment for all phases on {mesh}{f', {name},' if name else ''} costs {alike:.6g} s"
         yield f"{text}, ours {free:.6g} s: {100 * (alike / free - 1):.2f} % more", alike >= free * (1 - TOLERANCE)
@@ -203,10 +204,10 @@ def best_tied(graph: Graph, mesh: Mesh, roles: Mapping[str, str], machine: Machi
     from unitp.planner.choices.candidates import Candidates
     from unitp.planner.prices.work import Prices
     from unitp.planner.problem.one_layout import one_layout
-    from unitp.planner.problem.problem import Problem
+    from unitp.planner.problem.problem import posed
     from unitp.planner.solve.elimination import minimise
 
-    problem = Problem(graph, mesh, PHASES, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
+    problem = posed(graph, mesh, PHASES, Candidates(graph, mesh, roles, [machine]), Prices(machine, mesh))
     groups: dict[tuple[str, str], list[int]] = {}
     for number, variable in enumerate(problem.variables):
         groups.setdefault((variable.kind, variable.name), []).append(number)
@@ -220,7 +221,7 @@ def best_tied(graph: Graph, mesh: Mesh, roles: Mapping[str, str], machine: Machi
             place[i], kept[i] = number, [own.index(option) for option in common]
         unary.append(sum(problem.unary[i][kept[i]] for i in group))
     pairs: dict[tuple[int, int], Any] = {}
-    for (a, b), whole in one_layout(problem).items():
+    for (a, b), whole in one_layout(problem).pairs.items():
         i, j, table = place[a], place[b], whole[np.ix_(kept[a], kept[b])]
         key, upright = ((i, j), table) if i <= j else ((j, i), table.T)
         pairs[key] = pairs[key] + upright if key in pairs else upright

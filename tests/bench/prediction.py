@@ -28,7 +28,7 @@ from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backends, missing
 from unitp.session.launch import launch
 from unitp.session.session import Session, TracedCall
@@ -115,7 +115,7 @@ def measured(model: Model, name: str, machine: Machine, rounds: int) -> Iterator
         sessions: dict[int, Session] = {}
         for width in WIDTHS:
             mesh = Mesh(tp=width) if width > 1 else Mesh()
-            planned = plan(model.graph, mesh, machine=machine, model=model.name)
+            planned = plan(Request(model.graph, mesh, machine=machine, model=model.name))
             sessions[width] = stack.enter_context(launch(model, planned, name, context=512))
         for turn in range(rounds + 1):
             for width, session in sessions.items():

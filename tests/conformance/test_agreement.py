@@ -27,6 +27,7 @@ from places import (
 from unitp.comparison.metrics import MEANING, bound, relative_error
 from unitp.comparison.oracle import Oracle, of_prompts, one_rank
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
 from unitp.session.launch import launch
@@ -78,7 +79,7 @@ def unlike_plan() -> Plan:
         for name, by in (("fast", 1), ("half", 2), ("snail", 40))
     }
     machine = msgspec.structs.replace(EAGER_TO_SPLIT, devices=classes, ranks=("fast", "half", "snail"))
-    return plan_graph(small_model().graph, Mesh(tp=3), machine=machine)
+    return plan_graph(Request(small_model().graph, Mesh(tp=3), machine=machine))
 
 
 def test_bounds_follow_the_speed_of_unlike_devices():

@@ -24,6 +24,7 @@ from unitp.frontends.known_models import find
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backends
@@ -113,7 +114,7 @@ def test_small_models_are_what_transformers_says(backend: str, kind: str, tmp_pa
     logits, tokens = of_transformers(folder, PROMPTS, NEW_TOKENS)
     assert len({*tokens[0], *tokens[1]}) > 4, "a model that says one thing only shows nothing"
     model = unitp.load(folder)
-    plan = plan_graph(model.graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    plan = plan_graph(Request(model.graph, Mesh(tp=2), machine=EAGER_TO_SPLIT))
     assert any("tp[" in str(layout) for layout in plan.parameters.values())
     agrees(model, plan, backend, PROMPTS, logits, tokens)
 

@@ -16,6 +16,7 @@ from unitp.comparison.oracle import one_rank
 from unitp.cost import Machine
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
 from unitp.session.launch import launch
@@ -55,7 +56,7 @@ def model() -> Model:
 @lru_cache
 def decided(name: str) -> Plan:
     mesh, phases, machine = PLANS[name]
-    return plan_graph(model().graph, Mesh.parse(mesh), phases, machine=machine)
+    return plan_graph(Request(model().graph, Mesh.parse(mesh), phases, machine=machine))
 
 
 def answers(session: Session) -> tuple[list[np.ndarray], list[list[list[int]]]]:

@@ -8,7 +8,7 @@ import pytest
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backends
 from unitp.session.launch import launch
 
@@ -34,7 +34,7 @@ def delay_lines() -> Graph:
 @pytest.mark.parametrize("backend", sorted(backends()))
 def test_a_delay_line_gives_what_was_put_in_two_calls_ago(backend: str) -> None:
     graph = delay_lines()
-    with launch(graph, plan(graph, Mesh()), backend) as session:
+    with launch(graph, plan(Request(graph, Mesh())), backend) as session:
         for _ in range(2):
             session.reset()
             for n, wanted in enumerate([0, 0, 1, 2, 3], 1):

@@ -7,6 +7,7 @@ import pytest
 
 from unitp.engine.engine import EngineStats
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.plugins.discover import backends
 from unitp.session.decoder import CHUNK, SMALLEST_CHUNK, SMALLEST_LIVE, chunk_width, live_rows
@@ -49,7 +50,7 @@ def test_buckets_are_few() -> None:
 @pytest.mark.parametrize("backend", sorted(backends()))
 def test_twenty_prompts_cause_no_more_traces_than_there_are_buckets(backend: str, mesh: str) -> None:
     model = tiny()
-    plan = plan_graph(model.graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT)
+    plan = plan_graph(Request(model.graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT))
     with launch(model, plan, backend, context=CONTEXT) as session:
         first = traced(session)
         for stats in first:

@@ -23,7 +23,7 @@ from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.graph.source import RandomSource
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Phase
 from unitp.program.check import check, check_ranks
 from unitp.program.instructions import AllGather, AllReduce, Collective, Local, Slice, reads
@@ -55,7 +55,11 @@ def decoder(mesh, planned):
     graph = decoder_graph("two", config, {name: RandomSource(1, shape) for name, shape in shapes.items()})
     sizes = {"batch": 2, "seq": 4, "cache": 16, "live": 8, "take": 1, "candidates": 3}
     free = Machine(operator_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e15, call_s=0.0)
-    made = plan(graph, mesh, [Phase("main", sizes)], machine=free) if planned else random_plan(graph, mesh, 3, sizes)
+    made = (
+        plan(Request(graph, mesh, [Phase("main", sizes)], machine=free))
+        if planned
+        else random_plan(graph, mesh, 3, sizes)
+    )
     return graph, lower(graph, made, "main", outputs=light_outputs(graph), dtype="float64")
 
 

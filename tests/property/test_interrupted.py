@@ -20,7 +20,7 @@ from unitp.errors import from_signal
 from unitp.frontends.chat import Message, chat_prompt
 from unitp.frontends.model import Decoder, Model
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Phase
 from unitp.plugins import discover
 from unitp.program.check import check
@@ -55,7 +55,7 @@ def within(seconds: float) -> Iterator[None]:
 
 GRAPH, MESH = random_graph(3), Mesh(x=2)
 ARRAYS = numbers(GRAPH, 3)
-PLAN = plan(GRAPH, MESH, [Phase("main", {})], machine=EAGER_TO_SPLIT)
+PLAN = plan(Request(GRAPH, MESH, [Phase("main", {})], machine=EAGER_TO_SPLIT))
 PROGRAM = lower(GRAPH, PLAN, "main", dtype="float64")
 CHATTY = Model(
     "chatty", tiny().graph, Decoder(64, 97, (), chat_template="{% for i in range(3000) %}{{ i }}{% endfor %}")
@@ -63,7 +63,7 @@ CHATTY = Model(
 
 
 def planned() -> Program:
-    found = plan(GRAPH, MESH, [Phase("main", {})], machine=EAGER_TO_SPLIT)
+    found = plan(Request(GRAPH, MESH, [Phase("main", {})], machine=EAGER_TO_SPLIT))
     return lower(GRAPH, found, "main", dtype="float64")
 
 
@@ -118,7 +118,7 @@ def test_in_a_kernel_of_an_engine_in_this_process() -> None:
     engine = eager(kit("numpy"))
     for parameter in GRAPH.parameters:
         engine.load(parameter.name, ARRAYS[parameter.name])
-    alone = lower(GRAPH, plan(GRAPH, Mesh(), [Phase("main", {})]), "main", dtype="float64")
+    alone = lower(GRAPH, plan(Request(GRAPH, Mesh(), [Phase("main", {})])), "main", dtype="float64")
     engine.compile("main", alone)
 
     def for_ever() -> None:

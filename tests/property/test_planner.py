@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import unitp
 from unitp import planner
+from unitp.certificate import CertifiedPlan
 from unitp.comparison.metrics import MEANING
 from unitp.cost import Machine
 from unitp.cost.machine_file import load_machine
@@ -78,9 +79,11 @@ class Case(msgspec.Struct, frozen=True, dict=True):
         """The same on another machine: its memory too decides on bounds."""
         return msgspec.structs.replace(self, machine=machine)
 
-    def plan(self, **more: Any) -> Plan:
+    def plan(self, **more: Any) -> CertifiedPlan:
         return planner.plan(
-            self.graph, self.mesh, self.phases, roles=self.roles, machine=self.machine, allow_unused=True, **more
+            planner.Request(
+                self.graph, self.mesh, self.phases, roles=self.roles, machine=self.machine, allow_unused=True, **more
+            )
         )
 
 
@@ -245,7 +248,7 @@ def test_the_space_is_what_it_says() -> None:
 def test_plans_of_larger_graphs_are_right_and_cost_what_their_programs_cost(seed: int, mesh: Mesh) -> None:
     """Under random prices, so that not everything is left whole."""
     graph, machine = random_graph(seed), random_machine(np.random.default_rng(seed), mesh)
-    made = planner.plan(graph, mesh, [Phase("main", {})], machine=machine, allow_unused=True)
+    made = planner.plan(planner.Request(graph, mesh, [Phase("main", {})], machine=machine, allow_unused=True))
     assert difference(graph, made, "main", seed) <= MEANING
     assert by_programs(made, graph, machine) == SAME(made.certificate.objective_s)
 
@@ -283,6 +286,6 @@ REAL: dict[str, tuple[Callable[[], Graph], Mesh, Machine, Sequence[str]]] = {
 def test_plans_of_real_models_cost_what_their_programs_cost(name: str) -> None:
     make, mesh, machine, pins = REAL[name]
     graph, phases = make(), [Phase("prefill", PREFILL, 1.0), Phase("decode", DECODE, 200.0)]
-    made = planner.plan(graph, mesh, phases, machine=machine, pins=pins)
+    made = planner.plan(planner.Request(graph, mesh, phases, machine=machine, pins=pins))
     assert by_programs(made, graph, machine) == SAME(made.certificate.objective_s)
     assert made.certificate.lower_bound_s <= made.certificate.objective_s * (1 + 1e-12)

@@ -15,7 +15,7 @@ from unitp.comparison.metrics import MEANING, relative_error
 from unitp.cost import Machine
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Phase, Plan, unsplit
 from unitp.session.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, Head
 from unitp.testing.calls import SimulatedCalls, whole_parameters
@@ -54,7 +54,7 @@ PHASES: dict[str, list[Phase] | None] = {
 @lru_cache
 def planned(mesh: str, phases: str, eager: bool) -> Plan:
     machine = EAGER_TO_SPLIT if eager else Machine()
-    return plan(graph(), Mesh.parse(mesh), PHASES[phases], machine=machine)
+    return plan(Request(graph(), Mesh.parse(mesh), PHASES[phases], machine=machine))
 
 
 @lru_cache

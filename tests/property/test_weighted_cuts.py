@@ -17,7 +17,7 @@ from unitp.cost import Device, Machine
 from unitp.frontends.builder import Builder
 from unitp.layout import Split, cuts
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.planner.choices.candidates import Candidates, head_cuts
 from unitp.planner.choices.proportions import Weighing, weighted_cuts, weighted_groups
 from unitp.plans import Phase, unsplit
@@ -187,8 +187,8 @@ def test_a_small_device_never_gets_more_than_fits():
     like = EAGER_TO_SPLIT.device(0)
     small = msgspec.structs.replace(like, memory_bytes=float(whole // 4))
     machine = msgspec.structs.replace(EAGER_TO_SPLIT, devices={"like": like, "small": small}, ranks=("like", "small"))
-    free = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=EAGER_TO_SPLIT)
-    made = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=machine)
+    free = plan(Request(graph, Mesh(tp=2), [Phase("main", {})], machine=EAGER_TO_SPLIT))
+    made = plan(Request(graph, Mesh(tp=2), [Phase("main", {})], machine=machine))
     needs = [[peak(lower(graph, p, "main"), rank).peak for rank in range(2)] for p in (free, made)]
     assert needs[0][1] > small.memory_bytes >= needs[1][1]
     assert needs[1][1] > 0.5 * small.memory_bytes, "but it is used"
@@ -200,8 +200,8 @@ def test_a_faster_device_gets_more_of_everything():
     y = b.MatMul(b.Gelu(b.MatMul(x, b.random("up", (96, 300), seed=1))), b.random("down", (300, 96), seed=2))
     graph = b.graph(y)
     machine = machine_of(["slow", "fast"])
-    made = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=machine)
-    even = plan(graph, Mesh(tp=2), [Phase("main", {})], machine=EAGER_TO_SPLIT)
+    made = plan(Request(graph, Mesh(tp=2), [Phase("main", {})], machine=machine))
+    even = plan(Request(graph, Mesh(tp=2), [Phase("main", {})], machine=EAGER_TO_SPLIT))
     assert made.parameters["up"].dims[1].intervals == ((0, 60), (60, 300))
     assert made.parameters["down"].dims[0].intervals == ((0, 60), (60, 300))
     assert even.parameters["up"].dims[1].intervals == ((0, 150), (150, 300))
@@ -223,7 +223,7 @@ def test_a_plan_for_unlike_devices_equals_the_unsharded_run(seed, unlike):
     roomy = {n: msgspec.structs.replace(d, memory_bytes=1e4 * d.memory_bytes) for n, d in machine.devices.items()}
     machine = msgspec.structs.replace(machine, devices=roomy)
     graph = random_graph(seed)
-    made = plan(graph, mesh, [Phase("main", {})], machine=machine, allow_unused=True)
+    made = plan(Request(graph, mesh, [Phase("main", {})], machine=machine, allow_unused=True))
     arrays = numbers(graph, seed)
     whole = simulate(lower(graph, unsplit(graph, [Phase("main", {})]), "main", dtype="float64"), arrays, arrays, arrays)
     program = lower(graph, made, "main", dtype="float64")

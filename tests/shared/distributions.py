@@ -54,9 +54,9 @@ DISTRIBUTIONS = (UNITP, *BACKENDS.values())
 
 
 def environment(backend: str) -> str:
-    """The requirement that installs a backend with its framework: `unitp-torch[framework]`."""
-    (extra,) = BACKENDS[backend].project["optional-dependencies"]
-    return f"{BACKENDS[backend].name}[{extra}]"
+    """The requirement that installs a backend with its framework and all else: `unitp-torch[framework]`."""
+    extras = ",".join(sorted(BACKENDS[backend].project["optional-dependencies"]))
+    return f"{BACKENDS[backend].name}[{extras}]"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from unitp.comparison.metrics import relative_error
 from unitp.errors import UnitpError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backend
 from unitp.plugins.spec import BackendSpec
 from unitp.session.launch import launch
@@ -68,7 +68,7 @@ class Turns:
 
 
 def session_of(spec: BackendSpec, mesh: Mesh, graph: Graph) -> Session:
-    return launch(graph, plan(graph, mesh, machine=EAGER_TO_SPLIT), spec, dtype="float64")
+    return launch(graph, plan(Request(graph, mesh, machine=EAGER_TO_SPLIT)), spec, dtype="float64")
 
 
 def expect(path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import unitp
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backends
@@ -86,7 +87,7 @@ def small_model() -> Model:
 
 @lru_cache
 def small_plan(mesh: str) -> Plan:
-    return plan_graph(small_model().graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT)
+    return plan_graph(Request(small_model().graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT))
 
 
 @lru_cache

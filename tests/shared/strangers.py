@@ -32,7 +32,7 @@ from tiny import tiny_decoder
 from zoo import listeners
 
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backends
 from unitp.ranks.processes import marked
 from unitp.session.launch import launch
@@ -189,7 +189,7 @@ def besiege(backend: str, count: int, seed: int, *, network: str = "", isolation
     graph = tiny_decoder(context=128)
     prompt = np.arange(1, 9)[None]
     done = threading.Event()
-    with launch(graph, plan(graph, Mesh(tp=2)), backend, isolation=isolation) as session:
+    with launch(graph, plan(Request(graph, Mesh(tp=2))), backend, isolation=isolation) as session:
         wanted = session.run(input_ids=prompt)["logits"]
         wrong: list[str] = []
 

@@ -22,7 +22,7 @@ from drivers import Driver
 from unitp.errors import RankError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backend
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks.processes import look
@@ -99,14 +99,14 @@ def run_on(session: Session) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=lambda s: s.name)
 def test_the_loss_of_the_supervisor_is_told(sent: signal.Signals, zoo: Any, tiny: Graph, fake: BackendSpec) -> None:
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
         os.kill(zoo.find("supervisor").pid, sent)
         with pytest.raises(RankError, match=r"^supervisor \(process \d+\) .* while watching over the driver"):
             run_on(session)
 
 
 def test_signals_meant_for_the_driver_do_not_reach_the_supervisor(zoo: Any, tiny: Graph, fake: BackendSpec) -> None:
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
         supervisor = zoo.find("supervisor")
         assert os.getsid(supervisor.pid) == os.getpgid(supervisor.pid) == supervisor.pid
         for sent in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
@@ -129,7 +129,7 @@ def inherited() -> list[str]:
 
 def test_a_fork_of_the_driver_keeps_nothing_of_the_session(tiny: Graph, fake: BackendSpec) -> None:
     before = sorted(inherited())
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
         assert len(inherited()) > len(before)
         read, write = os.pipe()
         child = os.fork()
@@ -175,7 +175,7 @@ def test_a_fork_while_ranks_start_does_not_keep_the_start(
 
     monkeypatch.setattr(subprocess.Popen, "_execute_child", start)
     try:
-        with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+        with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
             assert session.probe() == [2.0, 2.0]
         assert [os.waitpid(child, os.WNOHANG) for child in children] == [(0, 0)], "the start waited for the fork's end"
     finally:
@@ -231,7 +231,7 @@ def test_a_rank_without_memory_says_so(
     monkeypatch.setenv("FAKE", f"1:{stage}:starve")
     with (
         pytest.raises(RankError, match="rank 1 raised MemoryError while"),
-        launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session,
+        launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session,
     ):
         session.run(input_ids=[PROMPT])
 
@@ -251,7 +251,7 @@ def test_a_process_that_cannot_even_report_ends_with_a_code_of_its_own() -> None
 
 def test_mpi_leaves_no_name_in_shared_memory(zoo: Any, tiny: Graph) -> None:
     """Once all ranks have joined, whatever ends them."""
-    with launch(tiny, plan(tiny, Mesh(tp=2)), backend("numpy")):
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), backend("numpy")):
         rank = zoo.find("rank 0").pid
         maps = Path(f"/proc/{rank}/maps").read_text().splitlines()
     segments = [line.split(maxsplit=5)[5] for line in maps if "/dev/shm/mpich" in line]

@@ -23,7 +23,7 @@ from unitp.errors import InputError, RankError
 from unitp.explain.description import describe
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
@@ -91,7 +91,7 @@ class Blow:
 
 def split_plan(graph: Graph) -> Plan:
     """A plan whose ranks wait for each other in every layer."""
-    return plan(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    return plan(Request(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT))
 
 
 def test_the_ranks_of_these_tests_wait_for_each_other(tiny: Graph) -> None:
@@ -153,7 +153,7 @@ def test_a_rank_that_raises_is_quoted(
 ) -> None:
     monkeypatch.setenv("FAKE", f"1:{stage}:raise")
     if stage == "close":  # too late to matter
-        with launch(tiny, plan(tiny, Mesh(tp=2)), fake):
+        with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake):
             return
     with pytest.raises(RankError, match=r"rank 1 raised ZeroDivisionError while .*: division by zero") as caught:
         run_once(tiny, fake)
@@ -184,7 +184,7 @@ def test_a_start_that_takes_too_long_says_where_ranks_are(
 ) -> None:
     monkeypatch.setenv("FAKE", "1:join:hang")
     with pytest.raises(RankError, match=r"did not start within 2 s .*rank 1: joining the group"):
-        launch(tiny, plan(tiny, Mesh(tp=2)), fake, limits=Limits(start_s=2.0))
+        launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake, limits=Limits(start_s=2.0))
 
 
 def test_a_port_that_was_taken_in_between_is_tried_again(
@@ -192,7 +192,7 @@ def test_a_port_that_was_taken_in_between_is_tried_again(
 ) -> None:
     monkeypatch.setenv("FAKE", "0:join:taken")
     monkeypatch.setenv("FAKE_MARKER", str(tmp_path / "taken"))
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
         assert session.probe() == [2.0, 2.0]
     assert (tmp_path / "taken").exists()
 
@@ -205,7 +205,7 @@ def test_a_framework_whose_port_is_taken_is_started_again(
         ports = [taken.getsockname()[1]]
         free = launching._any_port
         monkeypatch.setattr(launching, "_any_port", lambda: ports.pop() if ports else free())
-        with launch(tiny, plan(tiny, Mesh(tp=2)), backend(name), isolation="off") as session:
+        with launch(tiny, plan(Request(tiny, Mesh(tp=2))), backend(name), isolation="off") as session:
             assert session.probe() == [2.0, 2.0]
         assert ports == []
 
@@ -214,8 +214,8 @@ def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} is in use"):
-            launch(tiny, plan(tiny, Mesh(tp=2)), fake, port=port, isolation="off")
-        with launch(tiny, plan(tiny, Mesh(tp=2)), fake, port=port, isolation="require") as session:
+            launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake, port=port, isolation="off")
+        with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake, port=port, isolation="require") as session:
             assert session.probe() == [2.0, 2.0]  # in a namespace of its own it is free
 
 
@@ -235,7 +235,7 @@ def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
     strangers: list[socket.socket] = []
     module.Cluster._launch = with_strangers  # type: ignore[method-assign]
     try:
-        with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+        with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
             assert session.probe() == [2.0, 2.0]
     finally:
         module.Cluster._launch = original  # type: ignore[method-assign]
@@ -264,7 +264,7 @@ def test_a_killed_or_interrupted_driver_leaves_nothing(name: str, sent: signal.S
 
 def test_an_interrupted_call_leaves_the_session_usable(tiny: Graph, fake: BackendSpec) -> None:
     """Ctrl-C while ranks work: their late replies are read before the next request."""
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
         session.run(input_ids=[PROMPT], last=True)
         for _ in range(3):
             timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))

@@ -14,7 +14,7 @@ from tiny import tiny_decoder
 
 from unitp.errors import HostError, IsolationWarning
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backends
 from unitp.ranks.isolation import Isolation, isolate
 from unitp.session.launch import launch
@@ -60,7 +60,7 @@ def test_a_session_that_is_not_isolated_has_one() -> None:
 @pytest.mark.parametrize("backend", ["torch", "mxnet"])
 def test_what_can_be_bound_to_loopback_is(backend: str) -> None:
     graph = tiny_decoder(context=128)
-    with launch(graph, plan(graph, Mesh(tp=2)), backend, isolation="off") as session:
+    with launch(graph, plan(Request(graph, Mesh(tp=2))), backend, isolation="off") as session:
         assert {address for address, _ in open_doors(session)} == {"127.0.0.1"}
 
 
@@ -112,7 +112,7 @@ def refused(tmp_path: Path) -> str:
 
 def test_a_host_without_namespaces_is_told_once_what_stays_open(refused: str) -> None:
     graph = tiny_decoder(context=128)
-    split = plan(graph, Mesh(tp=2))
+    split = plan(Request(graph, Mesh(tp=2)))
     with (
         pytest.warns(IsolationWarning, match="not isolated: .* Operation not permitted.*mpiexec listens on every"),
         launch(graph, split, "numpy", python=refused) as session,
@@ -120,7 +120,7 @@ def test_a_host_without_namespaces_is_told_once_what_stays_open(refused: str) ->
         assert session.probe(1.5) == [3.0, 3.0]
     with pytest.raises(HostError, match=r"cannot be isolated on this host: .*\(unshare: Operation not permitted\)"):
         launch(graph, split, "numpy", python=refused, isolation="require")
-    with launch(graph, plan(graph, Mesh()), "numpy", python=refused):  # nothing of one rank is open
+    with launch(graph, plan(Request(graph, Mesh())), "numpy", python=refused):  # nothing of one rank is open
         pass
 
 

@@ -14,7 +14,7 @@ from unitp.errors import InputError, RankError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backends
 from unitp.session.launch import launch
 from unitp.session.session import Session
@@ -90,7 +90,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("backend", sorted(backends()))
 def test_a_generation_names_the_first_operator_whose_output_is_not_finite(backend: str, planted: Path) -> None:
     model = unitp.load(planted)
-    with launch(model, plan(model.graph, Mesh(tp=2), machine=EAGER_TO_SPLIT), backend, context=128) as session:
+    with launch(model, plan(Request(model.graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)), backend, context=128) as session:
         for times, sampling in ((2, Sampling()), (1, Sampling(1.0, top_k=5)), (1, Sampling(1.0))):
             tokens = session.generate([5, 6, 7] * 9, 3, sampling=sampling)
             for _ in range(times):  # it does not end as if it were done

@@ -23,7 +23,7 @@ from unitp.engine.sampling import Sampling
 from unitp.errors import InputError, UnitpError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.ranks.processes import marked
 from unitp.session.launch import launch
 from unitp.session.session import Session
@@ -41,7 +41,7 @@ Watched = Callable[[], AbstractContextManager[object]]
 @pytest.fixture(scope="module")
 def split(tiny: Graph, watched_for_long: Watched) -> Iterator[Session]:
     """Two ranks of NumPy that really share the work."""
-    made = plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    made = plan(Request(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT))
     with watched_for_long(), launch(tiny, made, dtype="float64", context=CONTEXT, sequences=ROWS) as session:
         yield session
 
@@ -49,7 +49,7 @@ def split(tiny: Graph, watched_for_long: Watched) -> Iterator[Session]:
 @pytest.fixture(scope="module")
 def alone(tiny: Graph, watched_for_long: Watched) -> Iterator[Session]:
     """The reference: one rank, and every sequence by a run of its own."""
-    with watched_for_long(), launch(tiny, plan(tiny, Mesh()), dtype="float64", context=CONTEXT) as session:
+    with watched_for_long(), launch(tiny, plan(Request(tiny, Mesh())), dtype="float64", context=CONTEXT) as session:
         yield session
 
 
@@ -140,7 +140,7 @@ def test_threads_and_a_fork_beside_them(split: Session) -> None:
 
 def test_closing_under_a_thread_ends_its_call(tiny: Graph) -> None:
     errors: list[Exception] = []
-    with launch(tiny, plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT), context=CONTEXT) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT)), context=CONTEXT) as session:
         begun = threading.Event()
 
         def work() -> None:
@@ -204,7 +204,7 @@ def called(session: Session, calls: int) -> None:
 
 def soak(tiny: Graph, backend: str, calls: int) -> tuple[dict[str, int], dict[str, int]]:
     """What was held after the first half of the calls, and at the end."""
-    made = plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    made = plan(Request(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT))
     with launch(tiny, made, backend, context=CONTEXT, sequences=ROWS) as session:
         called(session, calls // 2)
         before = held(session)

@@ -21,7 +21,8 @@ from unitp.errors import BackendError, InputError, PlanError, RankError
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
+from unitp.plans import Plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks.describe import ask_interpreter, describe, versions_in
@@ -36,7 +37,7 @@ PROMPT = [5, 17, 3, 88, 41, 2, 60, 9, 33, 71, 12]
 
 def started(graph: Graph, mesh: str = "tp=2", **options: object) -> Session:
     """A session whose ranks really share the work, small as the graph is."""
-    return launch(graph, plan(graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT), **options)  # type: ignore[arg-type]
+    return launch(graph, plan(Request(graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT)), **options)  # type: ignore[arg-type]
 
 
 Watched = Callable[[], AbstractContextManager[object]]
@@ -180,7 +181,7 @@ def test_large_arrays_travel_through_files(layer: Session) -> None:
     graph = mlp()
     x = np.random.default_rng(1).normal(size=(512, 64)).astype(np.float32)
     mask = np.ones((512, 1), bool)
-    with launch(graph, plan(graph, Mesh(tp=2))) as split:
+    with launch(graph, plan(Request(graph, Mesh(tp=2)))) as split:
         first, second = (session.run(x=x, mask=mask) for session in (layer, split))
         assert list(first) == list(graph.outputs)
         for name, array in first.items():
@@ -220,8 +221,15 @@ def test_bad_prompts_are_refused(batches: Session) -> None:
         batches.generate(["text"])
 
 
+def test_a_plan_without_a_certificate_runs(tiny: Graph, two: Session) -> None:
+    made = plan(Request(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT))
+    bare = Plan(made.graph, made.mesh, made.parameters, made.states, made.phases)
+    with launch(tiny, bare) as session:
+        assert list(session.generate(PROMPT, 6)) == list(two.generate(PROMPT, 6))
+
+
 def test_bad_requests_start_nothing(tiny: Graph, fake: BackendSpec) -> None:
-    ours, other = plan(tiny, Mesh(tp=2)), mlp()
+    ours, other = plan(Request(tiny, Mesh(tp=2))), mlp()
     with pytest.raises(PlanError, match="made for another graph"):
         launch(other, ours)
     with pytest.raises(BackendError, match='Did you mean "numpy"'):
@@ -242,14 +250,14 @@ def test_probe_stats_and_memory(two: Session) -> None:
 
 
 def test_a_forgotten_session_is_closed(tiny: Graph, fake: BackendSpec) -> None:
-    session = launch(tiny, plan(tiny, Mesh(tp=2)), fake)
+    session = launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake)
     list(session.generate(PROMPT, 2))
     del session
     gc.collect()
 
 
 def test_a_closed_session_says_so(tiny: Graph, fake: BackendSpec) -> None:
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
         pass
     with pytest.raises(RankError, match="was closed"):
         session.run(input_ids=[PROMPT])
@@ -259,7 +267,7 @@ def test_the_driver_does_not_poll_in_a_call(tiny: Graph, fake: BackendSpec) -> N
     """It wakes up for the answers of the ranks only. `make bench-overheads` says how long a call of nothing takes."""
     b = Builder("identity")
     graph = b.graph(b.Identity(b.input("x", "int64", ("batch", 1))))
-    with launch(graph, plan(graph, Mesh(tp=2), allow_unused=True), fake) as session:
+    with launch(graph, plan(Request(graph, Mesh(tp=2), allow_unused=True)), fake) as session:
         session.run(x=[[1]])
         counts = [calls(lambda: session.run(x=[[1]])) for _ in range(5)]
     assert max(counts) - min(counts) <= 0.1 * min(counts)
@@ -320,7 +328,7 @@ def test_ranks_run_in_the_interpreter_of_the_settings(
 def test_what_ranks_print_is_forwarded_with_their_names(
     tiny: Graph, fake: BackendSpec, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake, verbose=True):
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake, verbose=True):
         pass
     errors = capfd.readouterr().err.splitlines()
     assert "[rank0] rank 0 joins" in errors
@@ -328,7 +336,7 @@ def test_what_ranks_print_is_forwarded_with_their_names(
 
 
 def test_a_fork_of_the_driver_does_not_end_its_session(tiny: Graph, fake: BackendSpec) -> None:
-    with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
+    with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
         child = os.fork()
         if child == 0:
             session.close()
@@ -343,7 +351,7 @@ def test_closing_that_is_interrupted_leaves_nothing(
     def interrupted(cluster: object) -> None:
         raise KeyboardInterrupt
 
-    session = launch(tiny, plan(tiny, Mesh(tp=2)), fake)
+    session = launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake)
     monkeypatch.setattr("unitp.ranks.cluster.Cluster._say_goodbye", interrupted)
     with pytest.raises(KeyboardInterrupt):
         session.close()

@@ -20,7 +20,7 @@ import pytest
 from unitp.errors import HostError, RankError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plugins.discover import backends
 from unitp.plugins.spec import BackendSpec
 from unitp.session.launch import launch
@@ -46,7 +46,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surrounding
 @pytest.fixture(scope="module")
 def logits(tiny: Graph, zoo_of_module: Any) -> Any:
     """What is right, computed on one rank in good surroundings."""
-    with launch(tiny, plan(tiny, Mesh()), dtype="float64") as session:
+    with launch(tiny, plan(Request(tiny, Mesh())), dtype="float64") as session:
         return session.run(input_ids=IDS)["logits"]
 
 
@@ -66,7 +66,7 @@ def test_these_surroundings_stop_who_heeds_them(tmp_path: Path) -> None:
 def test_every_backend_starts_in_surroundings_that_are_all_wrong(
     name: str, tiny: Graph, logits: Any, surroundings: Surroundings, zoo: Any
 ) -> None:
-    decided = plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    decided = plan(Request(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT))
     with launch(tiny, decided, name, dtype="float64") as session:
         np.testing.assert_allclose(session.run(input_ids=IDS)["logits"], logits, rtol=0, atol=1e-5)
         for rank in range(2):
@@ -97,7 +97,9 @@ def test_ranks_run_in_one_cpu(tiny: Graph, logits: Any) -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {max(before)})
-        with launch(tiny, plan(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT), dtype="float64", threads=2) as session:
+        with launch(
+            tiny, plan(Request(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT)), dtype="float64", threads=2
+        ) as session:
             np.testing.assert_allclose(session.run(input_ids=IDS)["logits"], logits, rtol=0, atol=1e-9)
     finally:
         os.sched_setaffinity(0, before)
@@ -112,7 +114,7 @@ def test_the_users_own_file_adds_variables(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("FAKE", "0:join:raise")
     with pytest.raises(RankError, match="rank 1 raised ZeroDivisionError"):
-        launch(tiny, plan(tiny, Mesh(tp=2)), fake)
+        launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake)
 
 
 def test_a_rank_that_dies_of_a_full_memory_disk_says_so(
@@ -120,7 +122,7 @@ def test_a_rank_that_dies_of_a_full_memory_disk_says_so(
 ) -> None:
     monkeypatch.setenv("FAKE", "1:join:bus")
     with pytest.raises(RankError, match=r"rank 1 .* was killed by SIGBUS") as caught:
-        launch(tiny, plan(tiny, Mesh(tp=2)), fake)
+        launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake)
     assert "/dev/shm has" in caught.value.hint
     assert "unitp-" in caught.value.hint
     assert "MiB free of" in caught.value.hint
@@ -129,7 +131,7 @@ def test_a_rank_that_dies_of_a_full_memory_disk_says_so(
 @pytest.mark.parametrize("more", [0, 3, 6])
 def test_a_driver_without_descriptors_says_so(more: int, tiny: Graph, fake: BackendSpec) -> None:
     """At once, or when it has used up the few that there are: for the session's folder, its processes, its connections."""
-    decided = plan(tiny, Mesh(tp=2))
+    decided = plan(Request(tiny, Mesh(tp=2)))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = set(map(int, os.listdir("/proc/self/fd")))
     free = [number for number in range(2 * len(taken) + more) if number not in taken]

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import unitp
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.errors import PlanError
 from unitp.explain import alternatives
@@ -15,7 +16,6 @@ from unitp.explain.alternatives import Alternatives, machine_note
 from unitp.explain.patterns import Places, layer_of, pattern
 from unitp.mesh import Mesh
 from unitp.planner.solve.elimination import TooWideError
-from unitp.plans import Plan
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 
@@ -25,7 +25,7 @@ def model() -> unitp.Model:
 
 
 @cache
-def planned(*pins: str) -> Plan:
+def planned(*pins: str) -> CertifiedPlan:
     return unitp.plan(model(), Mesh(tp=2), pins=pins)
 
 

@@ -7,10 +7,10 @@ from functools import lru_cache
 import msgspec
 import pytest
 
+from unitp.certificate import CertifiedPlan
 from unitp.errors import InputError
 from unitp.mesh import Mesh
-from unitp.planner import plan
-from unitp.plans import Plan
+from unitp.planner import Request, plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks
 from unitp.session.capacity import DEFAULT_SEQUENCES, caches, enough_for, rows_for
@@ -20,10 +20,10 @@ CONTEXT = 512
 
 
 @lru_cache
-def limited(mesh: str, sequences: int) -> tuple[Plan, int]:
+def limited(mesh: str, sequences: int) -> tuple[CertifiedPlan, int]:
     """A plan whose limit is what the rank needs that needs most, with caches for so many sequences; and the limit."""
     graph = tiny().graph
-    free = plan(graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT)
+    free = plan(Request(graph, Mesh.parse(mesh), machine=EAGER_TO_SPLIT))
     others = [m.parameters + m.activations for m in peaks([lower(graph, free, p.phase.name) for p in free.phases])]
     limit = max(n + caches(graph, free, CONTEXT, sequences, rank) for rank, n in enumerate(others))
     certificate = msgspec.structs.replace(free.certificate, memory_limit=limit)
@@ -32,17 +32,17 @@ def limited(mesh: str, sequences: int) -> tuple[Plan, int]:
 
 def test_caches_are_the_bytes_of_a_ranks_part() -> None:
     graph = tiny().graph
-    alone = plan(graph, Mesh())
+    alone = plan(Request(graph, Mesh()))
     assert (
         caches(graph, alone, CONTEXT, 3, 0) == 2 * 2 * 3 * 3 * CONTEXT * 8 * 4
     )  # layers, K and V, rows, heads, head size
-    batch = plan(graph, Mesh(dp=2), machine=EAGER_TO_SPLIT)
+    batch = plan(Request(graph, Mesh(dp=2), machine=EAGER_TO_SPLIT))
     assert sum(caches(graph, batch, CONTEXT, 3, rank) for rank in range(2)) == caches(graph, alone, CONTEXT, 3, 0)
 
 
 def test_without_a_limit_there_are_sixteen_or_what_is_asked_for() -> None:
     graph = tiny().graph
-    made = plan(graph, Mesh())
+    made = plan(Request(graph, Mesh()))
     assert rows_for(graph, made, CONTEXT, None) == DEFAULT_SEQUENCES == 16
     assert [rows_for(graph, made, CONTEXT, n) for n in (1, 2, 100)] == [1, 2, 100]
     assert [enough_for(n) for n in (1, 16, 17)] == [None, None, 17]
@@ -72,11 +72,11 @@ def test_where_not_even_one_fits_a_smaller_context_is_named() -> None:
 
 def test_the_mesh_wants_a_row_for_each_coordinate_of_dp() -> None:
     graph = tiny().graph
-    made = plan(graph, Mesh(dp=2), machine=EAGER_TO_SPLIT)
+    made = plan(Request(graph, Mesh(dp=2), machine=EAGER_TO_SPLIT))
     with pytest.raises(InputError, match="rows for 1 sequences, the mesh needs 2"):
         rows_for(graph, made, CONTEXT, 1)
     with pytest.raises(InputError, match="rows for 0 sequences"):
-        rows_for(graph, plan(graph, Mesh()), CONTEXT, 0)
+        rows_for(graph, plan(Request(graph, Mesh())), CONTEXT, 0)
 
 
 def test_a_number_beyond_all_reason_is_refused_at_once() -> None:

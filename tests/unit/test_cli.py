@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from unitp import api, cli, plans
+from unitp import api, cli, plan_file
 from unitp.cli.options import parse_mesh, parse_phase
 from unitp.errors import InputError, MeshError
 from unitp.frontends.builder import Builder
@@ -299,7 +299,7 @@ def test_plan_json_has_what_certifies_it(unitp: Any, folder: str) -> None:
     assert {"batch": 1, "seq": 512, "weight": 1.0}.items() <= found["phases"]["prefill"].items()
     assert {"batch": 1, "seq": 1, "cache": 1024, "weight": 200.0}.items() <= found["phases"]["decode"].items()
     assert "planning tiny on tp=2" in said.err
-    assert plans.load("plan.json").graph == found["graph"]
+    assert plan_file.load("plan.json").graph == found["graph"]
 
 
 def test_phases_default_to_the_batch_of_dp(unitp: Any, folder: str) -> None:

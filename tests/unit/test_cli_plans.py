@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from unitp import cli, plans
+from unitp import cli, plan_file
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def plan_files(folder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
 
 
 def test_pins_are_heeded_kept_and_shown(unitp: Any, folder: str, plan_files: tuple[str, str]) -> None:
-    made = plans.load(plan_files[1])
+    made = plan_file.load(plan_files[1])
     assert made.certificate.pins == ("blk.*.ffn_down.weight: S(0)@tp", "decode/add_*: R")
     assert unitp("plan", folder, "--mesh", "tp=2", "--pin", "blk.*: R", "--json").json["pins"] == ["blk.*: R"]
     shown = unitp("show", plan_files[1], "--model", folder)

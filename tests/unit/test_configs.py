@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import unitp
-from unitp import cli, plans
+from unitp import cli, plan_file, plans
 from unitp.errors import ModelError
 from unitp.frontends import known_models as registry
 from unitp.frontends.configs import CONFIGS, known_config
@@ -181,7 +181,7 @@ def test_a_folder_that_has_a_known_name_is_not_taken_for_it(
     shutil.copytree(bare, tmp_path / "here" / "llama-3.1-8b")
     monkeypatch.chdir(tmp_path)
     made = unitp.plan(unitp.load(tmp_path / "here" / "llama-3.1-8b"), Mesh(tp=2), allow_unused=True)
-    plans.save(made, "plan.json")
+    plan_file.save(made, "plan.json")
     cli.main(["show", "plan.json"])
     assert "(--model)" in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ from unitp.explain.description import light_outputs
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.graph.source import RandomSource
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.planner.prices.work import Prices
 from unitp.program.lower import lower
 from unitp.program.objective import objective, predict, predicted_seconds
@@ -165,7 +165,7 @@ HOST = Machine(
 @pytest.mark.parametrize("mesh", [Mesh(), Mesh(tp=2), Mesh(tp=3), Mesh(tp=4), Mesh(dp=2, tp=2), Mesh(a=2, b=2)])
 def test_the_objective_of_a_plan_is_what_its_programs_cost(decoder, mesh, machine):
     """Two accounts that share only the price list agree to a thousandth."""
-    made = plan(decoder, mesh, machine=machine)
+    made = plan(Request(decoder, mesh, machine=machine))
     programs = [(p.phase.weight, lower(decoder, made, p.phase.name)) for p in made.phases]
     assert objective(programs, machine) == pytest.approx(made.certificate.objective_s, rel=1e-3)
     for (_, program), phase in zip(programs, made.phases, strict=True):
@@ -174,7 +174,9 @@ def test_the_objective_of_a_plan_is_what_its_programs_cost(decoder, mesh, machin
 
 @pytest.mark.parametrize("mesh", [Mesh(tp=2), Mesh(a=2, b=2)])
 def test_planner_and_objective_price_every_instruction_alike(decoder, mesh):
-    made = plan(decoder, mesh, machine=msgspec.structs.replace(HOST, call_s=0.0, link_latency_s=0.0, link_kinds={}))
+    made = plan(
+        Request(decoder, mesh, machine=msgspec.structs.replace(HOST, call_s=0.0, link_latency_s=0.0, link_kinds={}))
+    )
     slow = msgspec.structs.replace(HOST.devices["cpu"], operators={"Add": Rate(1e-3)}, matmul={})
     unlike = msgspec.structs.replace(
         HOST, devices={**HOST.devices, "slow": slow}, ranks=("cpu", "slow", *["cpu"] * (mesh.size - 2))
@@ -190,7 +192,7 @@ def test_planner_and_objective_price_every_instruction_alike(decoder, mesh):
 
 def test_decode_takes_megatrons_all_reduces(decoder):
     """Two per layer and one for the embedding; the candidates of a split head are gathered besides."""
-    made = plan(decoder, Mesh(tp=2))
+    made = plan(Request(decoder, Mesh(tp=2)))
     program = lower(decoder, made, "decode", outputs=light_outputs(decoder))
     kinds = [type(i).__name__ for i in program.instructions]
     assert kinds.count("AllReduce") == 2 * 6 + 1
@@ -200,7 +202,7 @@ def test_decode_takes_megatrons_all_reduces(decoder):
 def test_a_plan_is_priced_by_the_machine_it_is_made_for(decoder):
     fast_links = msgspec.structs.replace(Machine(), call_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e15)
     slow_links = msgspec.structs.replace(Machine(), call_s=1.0)
-    spread, kept = (plan(decoder, Mesh(tp=2), machine=m) for m in (fast_links, slow_links))
+    spread, kept = (plan(Request(decoder, Mesh(tp=2), machine=m)) for m in (fast_links, slow_links))
     assert spread.certificate.machine == fast_links.hash != kept.certificate.machine
     assert predict(lower(decoder, kept, "decode"), slow_links).collectives == 0
     assert predict(lower(decoder, spread, "decode"), fast_links).collectives > 0

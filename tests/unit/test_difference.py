@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 import unitp
+from unitp.certificate import CertifiedPlan
 from unitp.errors import PlanError
 from unitp.explain.description import describe
 from unitp.explain.difference import difference
 from unitp.mesh import Mesh
-from unitp.plans import Phase, Plan
+from unitp.plans import Phase
 from unitp.program.lower import lower
 from unitp.program.memory import peak
 from unitp.testing.models import TINY, tiny
@@ -24,7 +25,7 @@ def model() -> unitp.Model:
 
 
 @cache
-def planned(*pins: str, tp: int = 2) -> Plan:
+def planned(*pins: str, tp: int = 2) -> CertifiedPlan:
     return unitp.plan(model(), Mesh(tp=tp), pins=pins)
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unitp
-from unitp import cli, plans
+from unitp import cli, plan_file
+from unitp.certificate import CertifiedPlan, certified
 from unitp.comparison.metrics import relative_error
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
@@ -25,8 +26,8 @@ from unitp.graph.ops import layouts, rule_of
 from unitp.graph.weights import read, shape_of
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
-from unitp.planner import plan
-from unitp.plans import Plan, unsplit
+from unitp.planner import Request, plan
+from unitp.plans import Phase, Plan, unsplit
 from unitp.report.export import Export, export, grouped
 from unitp.report.export.dtensor import chunked, misfit, placements
 from unitp.testing.models import TINY, arrays, random_weights, tiny, write_huggingface
@@ -47,8 +48,8 @@ def graph_of(config: LlamaConfig) -> Graph:
     return decoder_graph("even", config, random_weights(config))
 
 
-def planned(graph: Graph, **axes: int) -> Plan:
-    return plan(graph, Mesh(**axes), machine=MACHINE)
+def planned(graph: Graph, **axes: int) -> CertifiedPlan:
+    return plan(Request(graph, Mesh(**axes), machine=MACHINE))
 
 
 def by_heads(graph: Graph, config: LlamaConfig, ranks: int) -> Plan:
@@ -64,7 +65,7 @@ def by_heads(graph: Graph, config: LlamaConfig, ranks: int) -> Plan:
     first = {"attn_q": queries, "attn_k": groups, "attn_v": groups, "ffn_gate": hidden, "ffn_up": hidden}
     first |= {"token_embd": vocab, "output": vocab}
     last = {"attn_output": queries, "ffn_down": hidden}
-    made = unsplit(graph, [plans.Phase("main", SIZES)])
+    made = unsplit(graph, [Phase("main", SIZES)])
     parameters = dict(made.parameters)
     for name in parameters:
         part = name.split(".")[-2] if "." in name else ""
@@ -248,7 +249,7 @@ def test_a_tp_plan_is_of_a_decoder() -> None:
     b = Builder("mlp")
     x = b.input("x", "float32", ("batch", 8))
     graph = b.graph(b.MatMul(x, b.random("w", (8, 4), seed=1)))
-    made = plan(graph, Mesh(tp=2), machine=MACHINE)
+    made = plan(Request(graph, Mesh(tp=2), machine=MACHINE))
     with pytest.raises(PlanError, match="mlp is not a Llama-type decoder"):
         export(made, graph, "tp-plan")
     assert json.loads(export(made, graph, "dtensor").data)["parameters"]["w"]["exact"]
@@ -299,8 +300,8 @@ def test_an_annotated_model_computes_what_the_graph_does() -> None:
 
     graph = graph_of(EVEN)
     sizes = {"batch": 2, "seq": 4, "cache": 8, "live": 8, "take": 2, "candidates": 3}
-    phases = [plans.Phase("main", sizes)]
-    made = plan(graph, Mesh(dp=2, tp=2), phases, machine=MACHINE)
+    phases = [Phase("main", sizes)]
+    made = plan(Request(graph, Mesh(dp=2, tp=2), phases, machine=MACHINE))
     model, _ = onnx_model(made, graph)
     rng = np.random.default_rng(1)
     feeds = {
@@ -382,8 +383,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("export")
     write_huggingface(at / "even", EVEN, arrays(random_weights(EVEN)))
     graph = unitp.load(at / "even").graph
-    plans.save(planned(graph, tp=2), at / "even.json")
-    plans.save(by_heads(graph, EVEN, 8), at / "uneven.json")
+    plan_file.save(planned(graph, tp=2), at / "even.json")
+    plan_file.save(certified(by_heads(graph, EVEN, 8), planned(graph, tp=2).certificate), at / "uneven.json")
     return at
 
 

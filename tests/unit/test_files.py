@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import unitp
-from unitp import plans
+from unitp import plan_file
 from unitp.cost.machine_file import load_machine
 from unitp.errors import InputError, ModelError, UnitpError
 from unitp.files import (
@@ -67,7 +67,7 @@ KINDS = {
 }
 READERS = {
     "text": lambda path: read_text(path),
-    "plan": plans.load,
+    "plan": plan_file.load,
     "machine": load_machine,
     "gguf": lambda path: unitp.load(
         path.rename(path.with_suffix(".gguf")) if os.path.lexists(path) else path.with_suffix(".gguf")

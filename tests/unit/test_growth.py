@@ -14,7 +14,7 @@ from unitp.explain.alternatives import Alternatives
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.testing.models import tiny
 
 FEW, MANY, MOST = 6, 24, 9.0
@@ -23,12 +23,12 @@ FEW, MANY, MOST = 6, 24, 9.0
 
 def planned(layers: int) -> Callable[[], object]:
     graph = of(layers).graph
-    return lambda: plan(graph, Mesh(tp=2))
+    return lambda: plan(Request(graph, Mesh(tp=2)))
 
 
 def explained(layers: int) -> Callable[[], object]:
     graph = of(layers).graph
-    made = plan(graph, Mesh(tp=2))
+    made = plan(Request(graph, Mesh(tp=2)))
 
     def run() -> object:
         alternatives = Alternatives(made, graph)
@@ -51,4 +51,4 @@ def test_work_grows_with_the_number_of_layers_and_not_with_its_square(
 
 
 def test_a_plan_states_how_long_it_took() -> None:
-    assert plan(of(FEW).graph, Mesh(tp=2)).certificate.elapsed_s > 0
+    assert plan(Request(of(FEW).graph, Mesh(tp=2))).certificate.elapsed_s > 0

@@ -15,7 +15,7 @@ from unitp.explain.alternatives import Alternatives
 from unitp.explain.description import moved
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.planner.choices.candidates import parameter_bytes
 from unitp.planner.tie_break import TOLERANCE
 from unitp.plans import Phase, Plan
@@ -58,7 +58,7 @@ def parts_held(made: Plan, of: Graph) -> list[float]:
 
 @pytest.mark.parametrize("name, machine", [("smollm2-135m", ""), ("llama-3.1-8b", "h100-nvlink")])
 def test_the_objective_is_time_alone(name: str, machine: str) -> None:
-    made = plan(graph(name), Mesh(tp=2), machine=load_machine(machine) if machine else Machine())
+    made = plan(Request(graph(name), Mesh(tp=2), machine=load_machine(machine) if machine else Machine()))
     found = made.certificate
     assert found.objective_s == pytest.approx(sum(p.phase.weight * p.seconds for p in made.phases), rel=1e-12)
     assert found.lower_bound_s <= found.fastest_s <= found.objective_s <= found.fastest_s * (1 + TOLERANCE)
@@ -68,13 +68,13 @@ def test_the_objective_is_time_alone(name: str, machine: str) -> None:
 
 def test_weights_have_several_layouts_where_that_is_much_faster() -> None:
     """Prefill then takes 299 ms instead of 582: it splits the sequence, decode the weights."""
-    made = plan(graph(), Mesh(tp=8), phases(64, 2048), machine=sixteen_bits())
+    made = plan(Request(graph(), Mesh(tp=8), phases(64, 2048), machine=sixteen_bits()))
     assert made.phase("prefill").seconds < 0.3
     assert max(parts_held(made, graph())) > 1.0
 
 
 def test_two_nodes_split_the_batch_and_each_of_them_the_weights() -> None:
-    made = plan(graph(), Mesh(node=2, tp=8), phases(16, 512), roles={}, machine=sixteen_bits())
+    made = plan(Request(graph(), Mesh(node=2, tp=8), phases(16, 512), roles={}, machine=sixteen_bits()))
     collectives = moved(lower(graph(), made, "prefill", outputs=("top_values",)))
     assert sum(m.count for m in collectives if m.axis == "node") <= 2
     assert sum(m.count for m in collectives if m.axis == "tp") > 60
@@ -85,7 +85,7 @@ def test_two_nodes_split_the_batch_and_each_of_them_the_weights() -> None:
 def test_what_a_plan_gives_up_to_hold_less_is_told_where_it_does() -> None:
     """The regret of its own choice, beside the bytes that a rank would hold else; exactly, and where parameters stay as they are."""
     small, machine = random_graph(241), random_machine(np.random.default_rng(241), Mesh(tp=2))
-    made = plan(small, Mesh(tp=2), [Phase("main", {})], machine=machine, allow_unused=True)
+    made = plan(Request(small, Mesh(tp=2), [Phase("main", {})], machine=machine, allow_unused=True))
     exact = Alternatives(made, small)
     assert exact.exact
     assert exact.fastest == pytest.approx(made.certificate.fastest_s, rel=1e-9)
@@ -97,7 +97,7 @@ def test_what_a_plan_gives_up_to_hold_less_is_told_where_it_does() -> None:
     assert max(given) <= exact.objective - exact.fastest
     assert any(a.held_bytes > exact.held_bytes for a in told if a.regret_s == 0)
 
-    made = plan(graph(), Mesh(dp=2, tp=4))
+    made = plan(Request(graph(), Mesh(dp=2, tp=4)))
     found = Alternatives(made, graph())
     assert not found.exact
     (place,) = [p for p in found.at("token_embd.weight") if p.kind == "parameter"]

@@ -28,7 +28,8 @@ from hostile import COLOURS, EVERYTHING, NAMES, SPINNER, harmless, tagged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitp import cli, plans, texts
+from unitp import cli, plan_file, texts
+from unitp.certificate import CertifiedPlan, Unused
 from unitp.cli import output
 from unitp.cli.plugins import every_hook
 from unitp.cli.run import require_members, write_archive
@@ -43,8 +44,8 @@ from unitp.frontends.builder import Builder
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
-from unitp.planner import plan
-from unitp.plans import Phase, Plan
+from unitp.planner import Request, plan
+from unitp.plans import Phase
 from unitp.plugins import discover, entry_points, hooks
 from unitp.plugins.entry_points import Plugin
 from unitp.plugins.hooks import hookimpl
@@ -81,7 +82,7 @@ def machine_text(name: str, slow: str, fast: str) -> str:
 
 
 @cache
-def built(hostile: bool) -> tuple[Graph, Plan]:
+def built(hostile: bool) -> tuple[Graph, CertifiedPlan]:
     """A small graph with a plan for two unlike devices; every name is hostile, or none."""
     n = {what: tagged(what) if hostile else f"plain {what}" for what in WHAT}
     b = Builder(n["model"])
@@ -91,11 +92,11 @@ def built(hostile: bool) -> tuple[Graph, Plan]:
     graph = b.graph(b.op("MatMul", b.Relu(r), b.random(f"{n['weight']} down", (256, 64), seed=3), name=n["result"]))
     machine = read_machine(machine_text(n["machine"], n["slow"], n["fast"]))
     phases = [Phase(n["phase"], {n["symbol"]: 8}, 2.0), Phase(f"{n['phase']} again", {n["symbol"]: 1})]
-    made = plan(graph, Mesh(tp=2), phases, machine=machine, model=n["model"])
+    made = plan(Request(graph, Mesh(tp=2), phases, machine=machine, model=n["model"]))
     certificate = msgspec.structs.replace(
         made.certificate,
         solver=n["model"] if hostile else made.certificate.solver,
-        unused=(plans.Unused("tp", (n["phase"],), 1.0, {n["phase"]: 1.0}),),
+        unused=(Unused("tp", (n["phase"],), 1.0, {n["phase"]: 1.0}),),
     )
     return graph, msgspec.structs.replace(made, certificate=certificate)
 
@@ -106,7 +107,7 @@ def graph() -> Graph:
 
 
 @pytest.fixture(scope="module")
-def made() -> Plan:
+def made() -> CertifiedPlan:
     return built(True)[1]
 
 
@@ -120,16 +121,16 @@ class Guest:
 
 
 @pytest.fixture
-def at(graph: Graph, made: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def at(graph: Graph, made: CertifiedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the plan in a file; models, backends and known models have hostile names."""
     monkeypatch.chdir(tmp_path)
-    plans.save(made, "plan.json")
+    plan_file.save(made, "plan.json")
     other = msgspec.structs.replace(
         made, parameters={**made.parameters, tagged("bias"): made.parameters[tagged("bias")].replicated(1)}
     )
-    plans.save(other, "other.json")
+    plan_file.save(other, "other.json")
     pinned = msgspec.structs.replace(made.certificate, pins=(tagged("pin"),))
-    plans.save(msgspec.structs.replace(made, certificate=pinned), "pinned.json")
+    plan_file.save(msgspec.structs.replace(made, certificate=pinned), "pinned.json")
     Path("machine.toml").write_text(machine_text(*map(tagged, ("machine", "slow", "fast"))), "utf-8")
     model = Model(tagged("model"), graph)
     monkeypatch.setattr("unitp.frontends.load", lambda name: model)
@@ -258,15 +259,15 @@ TOLD = {
 
 
 def test_a_plan_is_made_and_kept_with_its_names(
-    graph: Graph, made: Plan, at: Path, capsys: pytest.CaptureFixture[str]
+    graph: Graph, made: CertifiedPlan, at: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`plan` reads sizes from its command line, where a name has neither "=" nor ","."""
     for hostile in (True, False):
         b = Builder("g")
         symbol = re.sub("[=,]", ";", EVERYTHING) if hostile else "s"
         b.graph(b.Relu(b.input("x", "float32", (symbol, 64))))
-    assert plans.load("plan.json") == made
-    assert plans.decode(plans.encode(made)) == made
+    assert plan_file.load("plan.json") == made
+    assert plan_file.decode(plan_file.encode(made)) == made
     found, _, err = call(capsys, "plan", "m", "--mesh", "tp=2", "--phase", f"{WORD}:batch=1")
     assert (found, harmless(err)) == (2, True)
 
@@ -293,7 +294,7 @@ def test_generated_text_reaches_a_terminal_without_commands_and_a_pipe_as_it_is(
 
 
 def test_tables_that_follow_a_run_obey_no_name(
-    graph: Graph, made: Plan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    graph: Graph, made: CertifiedPlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from unitp.cli.bench import print_phase
     from unitp.cli.compare import print_comparison
@@ -357,14 +358,14 @@ def test_an_argument_that_click_refuses_commands_no_terminal(capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_axes_are_names_and_nothing_else(name: str, made: Plan) -> None:
+def test_axes_are_names_and_nothing_else(name: str, made: CertifiedPlan) -> None:
     with pytest.raises(MeshError) as caught:
         Mesh(**{NAMES[name]: 2})
     assert all(c.isprintable() or c in "\n\t" for c in caught.value.message)
-    file = json.loads(plans.encode(made))
+    file = json.loads(plan_file.encode(made))
     file["mesh"] = {NAMES[name]: 2}
     with pytest.raises(PlanError):
-        plans.decode(json.dumps(file).encode())
+        plan_file.decode(json.dumps(file).encode())
 
 
 # pages
@@ -439,7 +440,7 @@ def executed(source: str) -> dict[str, Any]:
 
 
 def test_exported_python_is_made_of_literals(
-    graph: Graph, made: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, made: CertifiedPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = export(made, graph, "dtensor", suffix=".py").data.decode()
@@ -452,7 +453,7 @@ def test_exported_python_is_made_of_literals(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_exported_tp_plan_is_made_of_literals(name: str, tmp_path: Path, llama: tuple[Graph, Plan]) -> None:
+def test_an_exported_tp_plan_is_made_of_literals(name: str, tmp_path: Path, llama: tuple[Graph, CertifiedPlan]) -> None:
     graph, made = llama
     hostile = msgspec.structs.replace(made, model=NAMES[name])
     for to in ("tp-plan", "dtensor"):
@@ -463,14 +464,14 @@ def test_an_exported_tp_plan_is_made_of_literals(name: str, tmp_path: Path, llam
 
 
 @pytest.fixture(scope="module")
-def llama() -> tuple[Graph, Plan]:
+def llama() -> tuple[Graph, CertifiedPlan]:
     from unitp.testing.models import tiny
 
     graph = tiny().graph
-    return graph, plan(graph, Mesh(tp=2), model="tiny")
+    return graph, plan(Request(graph, Mesh(tp=2), model="tiny"))
 
 
-def test_exported_json_and_onnx_have_the_names(graph: Graph, made: Plan) -> None:
+def test_exported_json_and_onnx_have_the_names(graph: Graph, made: CertifiedPlan) -> None:
     onnx = pytest.importorskip("onnx")
     told = json.loads(export(made, graph, "dtensor").data)
     assert (told["model"], tagged("weight") in told["parameters"]) == (tagged("model"), True)
@@ -481,7 +482,7 @@ def test_exported_json_and_onnx_have_the_names(graph: Graph, made: Plan) -> None
     assert {p.key: p.value for p in model.metadata_props}["unitp.phase"] == f"{tagged('phase')} again"
 
 
-def test_a_trace_has_the_names(graph: Graph, made: Plan, tmp_path: Path) -> None:
+def test_a_trace_has_the_names(graph: Graph, made: CertifiedPlan, tmp_path: Path) -> None:
     program = lower(graph, made, tagged("phase"))
     call = TracedCall(program, 0, 10, tuple(Trace(0, 9, ((0, 1),)) for _ in range(2)))
     trace.save([call], Machine(), tmp_path / "trace.json", tagged("title"))

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 import unitp
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
 from unitp.explain.description import moved
 from unitp.frontends.llama import LlamaConfig
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peak
 from unitp.report import html
@@ -36,7 +36,7 @@ def model(layers: int = 2) -> unitp.Model:
 
 
 @cache
-def planned(layers: int = 2, pins: tuple[str, ...] = (), **mesh: int) -> tuple[Plan, str]:
+def planned(layers: int = 2, pins: tuple[str, ...] = (), **mesh: int) -> tuple[CertifiedPlan, str]:
     made = unitp.plan(model(layers), Mesh(**mesh), pins=pins)
     return made, html.page(made, model(layers).graph)
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import unitp as package
-from unitp import cli, plans
+from unitp import cli, plan_file
 from unitp.cost import Device, Link, Machine, Pair
 from unitp.cost.machine_file import load_machine, profiles
 from unitp.cost.record import planned_machine, record
@@ -19,6 +19,7 @@ from unitp.errors import InputError, MeshError, PlanError
 from unitp.explain.alternatives import Alternatives
 from unitp.explain.description import describe, devices_text, repriced
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.report import html
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
@@ -68,7 +69,7 @@ def test_a_plan_names_its_machine_and_the_device_of_each_rank(unitp: Any, folder
     said = unitp("plan", folder, "--mesh", "tp=2", "--machine", "two.toml", "-o", "p.json")
     assert said.code == 0, said.err
     assert "machine two boxes (slow: rank 0; fast: rank 1)" in said.out
-    (up,) = {plans.load("p.json").parameters[f"blk.{n}.ffn_up.weight"].dims[0] for n in range(2)}
+    (up,) = {plan_file.load("p.json").parameters[f"blk.{n}.ffn_up.weight"].dims[0] for n in range(2)}
     assert str(up) == "tp[0:33 33:100]", "a third of the rows, and two"
     told = unitp("plan", folder, "--mesh", "tp=2", "--machine", "two.toml", "--json").json
     assert told["machine"] == load_machine("two.toml").hash
@@ -138,7 +139,7 @@ def test_show_and_explain_price_on_the_plans_own_machine_or_another(
     assert "the plan was made for machine" in other.out
     told = unitp("explain", files["two"], "--model", folder, "--json").json
     assert told["same_prices"]
-    assert told["objective_s"] == pytest.approx(plans.load(files["two"]).certificate.objective_s)
+    assert told["objective_s"] == pytest.approx(plan_file.load(files["two"]).certificate.objective_s)
     elsewhere = unitp("explain", files["two"], "--model", folder, "--machine", "h100-nvlink", "--json").json
     assert not elsewhere["same_prices"]
     assert elsewhere["objective_s"] < told["objective_s"]
@@ -159,7 +160,7 @@ def test_diff_prices_both_plans_on_one_machine(unitp: Any, folder: str, files: d
     one = unitp("diff", files["default"], files["two"], "--model", folder, "--machine", "two.toml", "--json").json
     assert not any("different machines" in note for note in one["notes"])
     objective = next(row for row in one["seconds"] if row["what"] == "objective")
-    assert objective["b"] == pytest.approx(plans.load(files["two"]).certificate.objective_s, rel=1e-3)
+    assert objective["b"] == pytest.approx(plan_file.load(files["two"]).certificate.objective_s, rel=1e-3)
     assert objective["b"] < objective["a"], "the plan for these two is better on them"
 
 
@@ -196,9 +197,9 @@ MACHINES = [
 
 @pytest.mark.parametrize("machine", MACHINES, ids=["default", "eager", "profile", "unlike"])
 def test_a_plan_keeps_its_machine(machine: Machine, tmp_path: Path) -> None:
-    made = plan_graph(tiny().graph, Mesh(tp=2), machine=machine)
-    plans.save(made, tmp_path / "plan.json")
-    kept = planned_machine(plans.load(tmp_path / "plan.json"))
+    made = plan_graph(Request(tiny().graph, Mesh(tp=2), machine=machine))
+    plan_file.save(made, tmp_path / "plan.json")
+    kept = planned_machine(plan_file.load(tmp_path / "plan.json"))
     assert kept == machine
     assert kept.hash == machine.hash == made.certificate.machine
     assert record(Machine()) == {}
@@ -210,7 +211,7 @@ def test_a_plan_keeps_its_machine(machine: Machine, tmp_path: Path) -> None:
     [{"ranks": ["a"]}, {"ranks": ["a", "c"]}, {"devices": {"a": {}}}, {"link_bytes_per_s": -1.0}, {"call_s": "x"}],
 )
 def test_a_damaged_machine_in_a_plan_is_an_error(change: dict[str, object]) -> None:
-    made = plan_graph(tiny().graph, Mesh(tp=2), machine=MACHINES[3])
+    made = plan_graph(Request(tiny().graph, Mesh(tp=2), machine=MACHINES[3]))
     kept = {**made.certificate.priced_on, **change}
     damaged = msgspec.structs.replace(made, certificate=msgspec.structs.replace(made.certificate, priced_on=kept))
     with pytest.raises((PlanError, MeshError)):
@@ -223,13 +224,13 @@ def test_ranks_of_a_class_are_told_in_runs() -> None:
 
 def test_an_unused_axis_is_told_with_both_times(unitp: Any, folder: str) -> None:
     slow_links = Machine(call_s=0.1)
-    made = plan_graph(tiny().graph, Mesh(tp=2), machine=slow_links)
+    made = plan_graph(Request(tiny().graph, Mesh(tp=2), machine=slow_links))
     (idle,) = made.certificate.unused
     assert (idle.axis, idle.phases) == ("tp", ("prefill", "decode"))
     assert idle.objective_s > made.certificate.objective_s
     assert idle.seconds["decode"] > made.phase("decode").seconds
     assert "Axis tp is left unused by prefill and decode" in html.page(made, tiny().graph)
-    used = plan_graph(tiny().graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    used = plan_graph(Request(tiny().graph, Mesh(tp=2), machine=EAGER_TO_SPLIT))
     assert used.certificate.unused == ()
     said = unitp("plan", folder, "--mesh", "tp=2")
     assert "tp is left unused by decode, which is faster" in said.out
@@ -239,8 +240,8 @@ def test_an_unused_axis_is_told_with_both_times(unitp: Any, folder: str) -> None
 
 def test_explaining_a_plan_finds_the_same_plan_that_uses_the_axis() -> None:
     graph, machine = tiny().graph, Machine(call_s=0.1)
-    (idle,) = plan_graph(graph, Mesh(tp=2), machine=machine).certificate.unused
-    again = Alternatives(plan_graph(graph, Mesh(tp=2), machine=machine), graph, machine)
+    (idle,) = plan_graph(Request(graph, Mesh(tp=2), machine=machine)).certificate.unused
+    again = Alternatives(plan_graph(Request(graph, Mesh(tp=2), machine=machine)), graph, machine)
     (same,) = again.left_whole()
     assert same.objective_s == pytest.approx(idle.objective_s)
     assert same.seconds == pytest.approx(idle.seconds)
@@ -249,7 +250,7 @@ def test_explaining_a_plan_finds_the_same_plan_that_uses_the_axis() -> None:
 def test_products_that_are_left_whole_are_listed() -> None:
     pins = ["blk.*.ffn_*.weight: x=R, y=R"]
     graph = tiny().graph
-    made = plan_graph(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT, pins=pins)
+    made = plan_graph(Request(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT, pins=pins))
     rows = [row for row in describe(made, graph).whole if "ffn" in row.what]
     assert {row.what for row in rows} == {f"MatMul blk.*.ffn_{part}.weight" for part in ("down", "gate", "up")}
     assert all((row.count, row.axis) == (2, "tp") for row in rows)
@@ -257,7 +258,7 @@ def test_products_that_are_left_whole_are_listed() -> None:
 
 def test_repricing_on_the_same_machine_changes_nothing() -> None:
     graph = tiny().graph
-    made = plan_graph(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    made = plan_graph(Request(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT))
     again = repriced(made, graph, EAGER_TO_SPLIT)
     assert again.certificate.objective_s == pytest.approx(made.certificate.objective_s, rel=1e-3)
     assert [p.seconds for p in again.phases] == pytest.approx([p.seconds for p in made.phases], rel=1e-3)

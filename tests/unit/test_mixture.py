@@ -21,7 +21,7 @@ from unitp.graph.source import RangeSource
 from unitp.graph.weights import read, shape_of
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
-from unitp.planner import default_phases, plan
+from unitp.planner import Request, default_phases, plan
 from unitp.plans import Phase, Plan, unsplit
 from unitp.program.check import check
 from unitp.program.instructions import AllReduce, Program
@@ -124,7 +124,7 @@ def test_a_token_that_an_expert_was_not_chosen_for_does_not_feel_it() -> None:
 
 def test_the_planner_splits_experts_by_itself() -> None:
     graph = known_config("mixtral-8x7b").graph
-    made = plan(graph, Mesh(tp=8))
+    made = plan(Request(graph, Mesh(tp=8)))
     assert str(made.parameters[EXPERTS]) == "[tp[0:1 1:2 2:3 3:4 4:5 5:6 6:7 7:8], -, -]"
     assert made.certificate.fastest_s == made.certificate.lower_bound_s
 
@@ -134,7 +134,7 @@ def test_all_experts_are_paid_for_since_all_are_computed() -> None:
 
     def seconds(**more: int) -> float:
         graph = graph_of(hidden=2000, width=240, head_dim=60, **more)
-        return plan(graph, Mesh(), default_phases(graph, Mesh()), machine=EAGER_TO_SPLIT).phases[0].seconds
+        return plan(Request(graph, Mesh(), default_phases(graph, Mesh()), machine=EAGER_TO_SPLIT)).phases[0].seconds
 
     assert seconds(chosen=4) == pytest.approx(seconds(chosen=1), rel=0.01)
     assert seconds(experts=10) > 1.5 * seconds(experts=5)

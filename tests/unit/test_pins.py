@@ -7,7 +7,8 @@ from functools import cache
 import pytest
 
 import unitp
-from unitp import plans
+from unitp import plan_file
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
 from unitp.explain.description import moved
@@ -16,6 +17,7 @@ from unitp.graph.graph import Graph
 from unitp.graph.values import Node
 from unitp.layout import Layout
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.planner.problem.pins import Atom, matches, parse, written
 from unitp.plans import Phase, Plan
@@ -31,7 +33,7 @@ def model() -> unitp.Model:
     return tiny()
 
 
-def planned(*pins: str, **mesh: int) -> Plan:
+def planned(*pins: str, **mesh: int) -> CertifiedPlan:
     return unitp.plan(model(), Mesh(**(mesh or {"tp": 2})), pins=pins)
 
 
@@ -123,7 +125,7 @@ def test_pins_cost_what_they_cost_and_are_kept_in_the_file() -> None:
     made, free = planned(*pins), planned()
     assert made.certificate.objective_s > free.certificate.objective_s
     assert made.certificate.pins == pins
-    assert plans.decode(plans.encode(made)) == made
+    assert plan_file.decode(plan_file.encode(made)) == made
     for phase in made.phases:
         program = lower(model().graph, made, phase.phase.name)
         took = predicted_seconds(program, Machine())
@@ -207,8 +209,8 @@ def llama() -> Graph:
 
 
 @cache
-def at_eight(*pins: str) -> Plan:
-    return plan_graph(llama(), Mesh(tp=8), [Phase("prefill", SIZES)], machine=NVLINK, pins=pins)
+def at_eight(*pins: str) -> CertifiedPlan:
+    return plan_graph(Request(llama(), Mesh(tp=8), [Phase("prefill", SIZES)], machine=NVLINK, pins=pins))
 
 
 def collectives(plan: Plan) -> dict[str, int]:

@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unitp
-from unitp import plans
+from unitp import plan_file, plans
+from unitp.certificate import CertifiedPlan, certified
 from unitp.errors import PlanError, UnitpError
+from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.plans import Phase, Plan
 from unitp.program.check import check
 from unitp.program.lower import lower
@@ -31,11 +33,11 @@ MESHES = [Mesh(tp=2), Mesh(tp=3), Mesh(dp=2, tp=2), Mesh(dp=2, tp=3)]
 
 
 @cache
-def planned() -> tuple[Graph, Plan, bytes]:
+def planned() -> tuple[Graph, CertifiedPlan, bytes]:
     """A small decoder, its plan on 2 x 2 ranks, and that plan's file."""
     graph = tiny().graph
-    made = plan(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny")
-    return graph, made, plans.encode(made)
+    made = plan(Request(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny"))
+    return graph, made, plan_file.encode(made)
 
 
 @settings(deadline=None, max_examples=60)
@@ -43,28 +45,29 @@ def planned() -> tuple[Graph, Plan, bytes]:
 def test_random_plans_are_read_back_as_they_were(seed: int, mesh: Mesh) -> None:
     graph = random_graph(seed)
     made = random_plan(graph, mesh, seed)
-    back = plans.decode(plans.encode(made))
-    assert back == made
+    given = certified(made, planned()[1].certificate)
+    back = plan_file.decode(plan_file.encode(given))
+    assert back == given
     plans.require(back, graph)
 
 
 def test_a_plan_with_phases_and_open_splits_is_read_back_as_it_was(tmp_path: Path) -> None:
     graph, made, data = planned()
-    plans.save(made, tmp_path / "plan.json")
-    assert plans.load(tmp_path / "plan.json") == made
-    assert plans.encode(plans.load(tmp_path / "plan.json")) == data
+    plan_file.save(made, tmp_path / "plan.json")
+    assert plan_file.load(tmp_path / "plan.json") == made
+    assert plan_file.encode(plan_file.load(tmp_path / "plan.json")) == data
     plans.require(made, graph)
 
 
 def test_files_of_one_plan_differ_in_the_time_it_took_only() -> None:
     graph, made, _ = planned()
-    again = plan(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny")
+    again = plan(Request(graph, Mesh(dp=2, tp=2), machine=EAGER_TO_SPLIT, model="tiny"))
     timeless = msgspec.structs.replace(again.certificate, elapsed_s=made.certificate.elapsed_s)
-    assert plans.encode(msgspec.structs.replace(again, certificate=timeless)) == plans.encode(made)
+    assert plan_file.encode(msgspec.structs.replace(again, certificate=timeless)) == plan_file.encode(made)
 
 
 def test_a_real_models_plan_is_small_and_names_few_splits() -> None:
-    data = plans.encode(unitp.plan(unitp.load("smollm2-135m"), unitp.Mesh(tp=2)))
+    data = plan_file.encode(unitp.plan(unitp.load("smollm2-135m"), unitp.Mesh(tp=2)))
     splits = json.loads(data)["splits"]
     assert len(splits) <= 9
     assert "tp[0:320 320:576]" in splits.values()  # 9 heads of 64 rows: 5 + 4
@@ -77,8 +80,8 @@ def test_a_file_cut_anywhere_is_no_plan() -> None:
     _, made, data = planned()
     for length in range(0, len(data) - 1):
         with pytest.raises(PlanError, match="plan"):
-            plans.decode(data[:length])
-    assert plans.decode(data) == made
+            plan_file.decode(data[:length])
+    assert plan_file.decode(data) == made
 
 
 def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -116,7 +119,7 @@ def test_a_changed_file_is_a_plan_that_works_or_an_error_of_ours(data: st.DataOb
     else:
         holder[path[-1]] = found(json.loads(file), data.draw(st.sampled_from(places(json.loads(file)))))
     try:
-        read = plans.decode(json.dumps(tree).encode())
+        read = plan_file.decode(json.dumps(tree).encode())
         plans.require(read, graph)
         for phase in read.phases:
             check(lower(graph, read, phase.phase.name), graph)
@@ -133,13 +136,13 @@ def test_a_changed_byte_is_a_plan_or_a_plan_error(at: int, byte: int) -> None:
     data = bytearray(planned()[2])
     data[at % len(data)] = byte
     with contextlib.suppress(PlanError):
-        assert isinstance(plans.decode(bytes(data)), Plan)
+        assert isinstance(plan_file.decode(bytes(data)), CertifiedPlan)
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 200_000, b'{"schema": 2}'])
 def test_other_files_are_no_plans(data: bytes) -> None:
     with pytest.raises(PlanError, match=r"x.json is not a plan") as caught:
-        plans.decode(data, "x.json")
+        plan_file.decode(data, "x.json")
     assert "unitp plan" in caught.value.hint
 
 
@@ -169,7 +172,7 @@ def edited(**fields: Any) -> bytes:
 )
 def test_what_is_wrong_in_a_file_is_said(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        plans.decode(edited(**fields), "plan.json")
+        plan_file.decode(edited(**fields), "plan.json")
 
 
 def test_a_plan_for_another_graph_is_refused_by_name() -> None:
@@ -205,11 +208,49 @@ def test_all_damage_is_told_at_once() -> None:
 def test_paths_that_cannot_be_read_or_written_are_plan_errors(tmp_path: Path) -> None:
     _, made, _ = planned()
     with pytest.raises(PlanError, match=r"cannot read the plan .*: No such file"):
-        plans.load(tmp_path / "absent.json")
+        plan_file.load(tmp_path / "absent.json")
     with pytest.raises(PlanError, match=r"cannot read the plan .*: it is a folder"):
-        plans.load(tmp_path)
+        plan_file.load(tmp_path)
     with pytest.raises(PlanError, match=r"cannot write the plan .*: No such file"):
-        plans.save(made, tmp_path / "absent" / "plan.json")
+        plan_file.save(made, tmp_path / "absent" / "plan.json")
+
+
+def test_a_phase_with_sizes_that_the_graph_does_not_have_is_refused() -> None:
+    graph, made, _ = planned()
+    phase = made.phases[0].phase
+    strange = msgspec.structs.replace(phase, sizes=phase.sizes | {f"n{i}": 1 for i in range(100_000)})
+    damaged = msgspec.structs.replace(made, phases=(msgspec.structs.replace(made.phases[0], phase=strange),))
+    with pytest.raises(PlanError, match=r"gives sizes that tiny does not have: n0, n1, n2 and 99997 more\n") as raised:
+        plans.require(damaged, graph)
+    assert len(str(raised.value)) < 400
+
+
+def test_default_phases_have_the_sizes_of_the_graph_alone() -> None:
+    b = Builder("delay")
+    x, old = b.input("x", "float32", (3,)), b.state("old", "float32", (3,))
+    b.keep("old", b.Identity(x))
+    graph = b.graph(b.Add(old, x))
+    made = plan(Request(graph, Mesh()))
+    assert [p.phase.name for p in made.phases] == ["prefill", "decode"]
+    plans.require(made, graph)
+
+
+def test_a_file_with_many_values_has_each_layout_once() -> None:
+    _, _, data = planned()
+    back = plan_file.decode(data)
+    places = [at for p in back.phases for at in p.values.values()] + list(back.parameters.values())
+    assert len({id(at) for at in places}) == len({repr(at) for at in places}) < len(places)
+
+
+def test_a_plan_without_a_certificate_is_lowered_and_checked() -> None:
+    graph, made, _ = planned()
+    bare = Plan(made.graph, made.mesh, made.parameters, made.states, made.phases, made.model)
+    assert certified(bare, made.certificate) == made
+    plans.require(bare, graph)
+    for phase in bare.phases:
+        program = lower(graph, bare, phase.phase.name)
+        check(program, graph)
+        assert program == lower(graph, made, phase.phase.name)
 
 
 def test_phases_are_completed_and_checked() -> None:
@@ -251,7 +292,7 @@ def numbered(at: str, value: Any) -> bytes:
 )
 def test_numbers_that_no_plan_has_are_refused(at: str, value: Any, why: str) -> None:
     with pytest.raises(PlanError, match=why):
-        plans.decode(numbered(at, value))
+        plan_file.decode(numbered(at, value))
 
 
 def test_a_plan_is_json_that_all_read_alike() -> None:
@@ -263,7 +304,7 @@ def test_a_plan_is_json_that_all_read_alike() -> None:
     ):
         assert old in data
         with pytest.raises(PlanError, match="is not a plan: it is not JSON") as raised:
-            plans.decode(data.replace(old, new, 1).encode())
+            plan_file.decode(data.replace(old, new, 1).encode())
         assert "unitp plan" in raised.value.hint
 
 

@@ -15,7 +15,7 @@ from unitp.cost import Machine
 from unitp.errors import InputError
 from unitp.graph.ops import known_ops
 from unitp.mesh import Mesh
-from unitp.planner import plan
+from unitp.planner import Request, plan
 from unitp.program.analysis import per_call
 from unitp.program.instructions import AllReduce, Local, Mask, Program, Slice
 from unitp.program.lower import lower
@@ -32,7 +32,7 @@ MACHINE = msgspec.structs.replace(Machine(), name="default")
 @pytest.fixture(scope="module")
 def program() -> Program:
     model = tiny()
-    made = plan(model.graph, Mesh(tp=2), machine=EAGER_TO_SPLIT)
+    made = plan(Request(model.graph, Mesh(tp=2), machine=EAGER_TO_SPLIT))
     sizes = {"batch": 1, "seq": 1, "cache": 256, "live": 128, "take": 1, "candidates": 1}
     return lower(model.graph, made, "decode", sizes)
 

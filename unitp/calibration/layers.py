@@ -24,6 +24,7 @@ from unitp.graph.graph import Graph
 from unitp.graph.ops import known_ops, operator
 from unitp.graph.source import RandomSource
 from unitp.mesh import Mesh
+from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
 from unitp.program.analysis import per_call
@@ -70,7 +71,9 @@ def layers_plan(model: Model, ranks: int, machine: Machine) -> Plan:
     sizes = {"batch": 1, "seq": PROMPT, "cache": 1024, "live": PROMPT, "take": 1, "candidates": 1}
     decode = {**sizes, "seq": 1, "live": 2 * PROMPT}
     phases = [Phase("prefill", sizes), Phase("decode", decode, 200.0)]
-    return plan_graph(model.graph, Mesh(tp=ranks) if ranks > 1 else Mesh(), phases, machine=free, model=model.name)
+    return plan_graph(
+        Request(model.graph, Mesh(tp=ranks) if ranks > 1 else Mesh(), phases, machine=free, model=model.name)
+    )
 
 
 class Layers(NamedTuple):

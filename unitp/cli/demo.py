@@ -15,9 +15,9 @@ from unitp.config import python_of
 from unitp.errors import BackendError
 
 if TYPE_CHECKING:
+    from unitp.certificate import CertifiedPlan
     from unitp.comparison.compare import Comparison
     from unitp.graph.graph import Graph
-    from unitp.plans import Plan
 
 ORDER = ("numpy", "torch", "tensorflow", "mxnet")
 PROMPT = "The capital of France is"
@@ -96,7 +96,7 @@ def usable(settings: Settings) -> tuple[str, ...]:
     return tuple(found)
 
 
-def print_plan(plan: Plan, graph: Graph) -> None:
+def print_plan(plan: CertifiedPlan, graph: Graph) -> None:
     """Print the plan in a few lines: what is split, and what moves."""
     from unitp.explain.description import describe
 

@@ -24,10 +24,10 @@ def command(first: str, second: str, model: str | None, machine: str | None, as_
     Layers with the same differences share one line. Plans for other graphs or meshes are compared as far as that makes sense.
     With --machine, both are priced on it.
     """
-    from unitp import plans
     from unitp.explain.difference import difference
+    from unitp.plan_file import load
 
-    a, b, priced_on = plans.load(first), plans.load(second), read_machine(machine)
+    a, b, priced_on = load(first), load(second), read_machine(machine)
     graph = graph_of(a, model)
     other = graph if a.graph == b.graph else graph_of(b, None)
     found = difference(a, b, graph, other, priced_on)

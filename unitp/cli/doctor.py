@@ -98,12 +98,12 @@ def _sum(spec: BackendSpec, settings: Settings) -> list[float]:
     """The sums of 1.5 over 2 ranks that each of them computes."""
     from unitp.frontends.builder import Builder
     from unitp.mesh import Mesh
-    from unitp.planner import plan
+    from unitp.planner import Request, plan
     from unitp.session.launch import launch
 
     b = Builder("doctor")
     graph = b.graph(b.Neg(b.input("x", "float32", (RANKS,))))
-    with launch(graph, plan(graph, Mesh(tp=RANKS)), spec, **settings.launch_options(spec.name)) as session:
+    with launch(graph, plan(Request(graph, Mesh(tp=RANKS))), spec, **settings.launch_options(spec.name)) as session:
         return session.probe(1.5)
 
 

@@ -12,8 +12,8 @@ from unitp.cli.output import mebibytes, print_json, print_table, progress, remar
 from unitp.cli.show import held_text, known_graph, model_option
 
 if TYPE_CHECKING:
+    from unitp.certificate import Unused
     from unitp.explain.alternatives import Alternatives, Place
-    from unitp.plans import Unused
 
 
 @click.command("explain")
@@ -27,10 +27,10 @@ def command(plan_file: str, name: str | None, model: str | None, machine: str | 
     operators that read it. Without a place: where a call spends most, and the choices whose alternatives cost least more.
     Costs are for the machine that the plan was made for, or for --machine.
     """
-    from unitp import plans
     from unitp.explain.alternatives import Alternatives, machine_note
+    from unitp.plan_file import load
 
-    plan, priced_on = plans.load(plan_file), read_machine(machine)
+    plan, priced_on = load(plan_file), read_machine(machine)
     with progress() as tell:
         tell("pricing every alternative")
         found = Alternatives(plan, known_graph(plan, model), priced_on)

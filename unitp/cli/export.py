@@ -54,12 +54,12 @@ def command(plan_file: str, to: str, output: str, phase: str, strict: bool, mode
 
     What the format cannot express is listed on standard error: what was planned, and what was written instead.
     """
-    from unitp import plans
+    from unitp.plan_file import load
     from unitp.report.export import export, grouped, require_format
 
     require_format(to)
     path = writable(output)
-    plan = plans.load(plan_file)
+    plan = load(plan_file)
     graph = graph_of(plan, model)
     if graph is None:
         raise ModelError(f'the plan\'s model "{plan.model}" is not known by name', hint="Give it with --model.")

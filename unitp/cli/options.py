@@ -18,9 +18,10 @@ from unitp.mesh import Mesh
 from unitp.texts import cut
 
 if TYPE_CHECKING:
+    from unitp.certificate import CertifiedPlan
     from unitp.cost import Machine
     from unitp.frontends.model import Model
-    from unitp.plans import Phase, Plan
+    from unitp.plans import Phase
     from unitp.session.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -219,15 +220,16 @@ class Request:
         require_weights(self.model.graph)
         self.plan = self._plan(plan_file, flags["mesh"], allow_unused)
 
-    def _plan(self, plan_file: str | None, mesh: str | None, allow_unused: bool) -> Plan:
+    def _plan(self, plan_file: str | None, mesh: str | None, allow_unused: bool) -> CertifiedPlan:
         """The plan in a file, or a new one for the mesh of the settings. Raises PlanError if file and flag contradict."""
         from unitp import plans
         from unitp.api import plan
+        from unitp.plan_file import load
 
         if plan_file is None:
             machine = read_machine(self.value("machine"))
             return plan(self.model, parse_mesh(self.value("mesh")), allow_unused=allow_unused, machine=machine)
-        found = plans.load(plan_file)
+        found = load(plan_file)
         plans.require(found, self.model.graph)
         if mesh is not None and parse_mesh(mesh) != found.mesh:
             raise PlanError(f"{plan_file} is for {found.mesh}, --mesh is {mesh}", hint="Leave out --mesh.")

@@ -84,12 +84,12 @@ def command(
         priced_on.require_fits(wanted)
     chosen = [parse_phase(text) for text in phases] or None
     path = writable(output) if output else None
-    from unitp import plans
     from unitp.api import plan
     from unitp.cli.show import print_description
     from unitp.cost.bytes import parse_bytes
     from unitp.explain.description import describe
     from unitp.frontends import load
+    from unitp.plan_file import save
 
     limit = parse_bytes(memory_limit) if memory_limit else None
     with progress() as tell:
@@ -108,7 +108,7 @@ def command(
             time_limit=time_limit,
         )
     if path:
-        plans.save(made, path)
+        save(made, path)
     if as_json:
         about = {
             "model": made.model,

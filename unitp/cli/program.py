@@ -28,15 +28,15 @@ from unitp.texts import shown
 @json_option
 def command(plan_file: str, rank: int | None, phase: str, model: str | None, as_json: bool) -> None:
     """Print the instructions of a rank. Nothing is started; the program is checked as before a run."""
-    from unitp import plans
     from unitp.api import complete
     from unitp.explain.description import light_outputs
+    from unitp.plan_file import load
     from unitp.program.check import check
     from unitp.program.lower import lower
     from unitp.program.memory import peak
     from unitp.program.text import program_text, rank_text
 
-    plan = plans.load(plan_file)
+    plan = load(plan_file)
     graph = graph_of(plan, model)
     if graph is None:
         raise ModelError(f'the plan\'s model "{plan.model}" is not known by name', hint="Give it with --model.")

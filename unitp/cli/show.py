@@ -12,9 +12,9 @@ from unitp.cli.output import mebibytes, print_json, print_table, remark, say, ta
 from unitp.errors import ModelError
 
 if TYPE_CHECKING:
+    from unitp.certificate import Certificate, CertifiedPlan, Unused
     from unitp.explain.description import Description, Whole
     from unitp.graph.graph import Graph
-    from unitp.plans import Certificate, Plan, Unused
     from unitp.program.memory import Memory
 
 model_option = click.option("--model", metavar="MODEL", help="The plan's model, where it is not known by name.")
@@ -30,11 +30,11 @@ def command(plan_file: str, model: str | None, machine: str | None, page: str | 
 
     Costs are for the machine that the plan was made for, or for --machine.
     """
-    from unitp import plans
     from unitp.explain.description import describe
+    from unitp.plan_file import load
 
     path = writable(page) if page else None
-    plan, priced_on = plans.load(plan_file), read_machine(machine)
+    plan, priced_on = load(plan_file), read_machine(machine)
     graph = known_graph(plan, model) if path or priced_on else graph_of(plan, model)
     description = describe(plan, graph, priced_on)
     if path and graph:
@@ -54,7 +54,7 @@ def command(plan_file: str, model: str | None, machine: str | None, page: str | 
         remark("What moves is shown where the model is given (--model).")
 
 
-def graph_of(plan: Plan, model: str | None) -> Graph | None:
+def graph_of(plan: CertifiedPlan, model: str | None) -> Graph | None:
     """The graph of a plan's model, or None if it cannot be found by name and none is given."""
     from unitp import plans
     from unitp.frontends import load as load_model
@@ -74,7 +74,7 @@ def graph_of(plan: Plan, model: str | None) -> Graph | None:
     return graph
 
 
-def known_graph(plan: Plan, model: str | None) -> Graph:
+def known_graph(plan: CertifiedPlan, model: str | None) -> Graph:
     """The graph of a plan's model. Raises ModelError if it cannot be found."""
     if (graph := graph_of(plan, model)) is None:
         raise ModelError(
@@ -105,7 +105,7 @@ def _memory(certificate: Certificate, needs: Sequence[Memory]) -> str:
     )
 
 
-def print_description(plan: Plan, description: Description) -> None:
+def print_description(plan: CertifiedPlan, description: Description) -> None:
     """Print the plan in a few tables."""
     from unitp.explain.description import devices_text, ranks
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from unitp.certificate import CertifiedPlan
 from unitp.cost.machine import Machine
 from unitp.cost.machine_file import parse_machine
 from unitp.cost.machine_text import machine_text
 from unitp.errors import InputError, PlanError
-from unitp.plans import ANEW, Plan
+from unitp.plans import ANEW
 
 EXACT = 17
 """Digits that lose nothing of a number."""
@@ -23,7 +24,7 @@ def record(machine: Machine) -> dict[str, Any]:
     return found
 
 
-def planned_machine(plan: Plan) -> Machine:
+def planned_machine(plan: CertifiedPlan) -> Machine:
     """The machine that a plan was priced on. Raises PlanError where its record is none, or none for its mesh."""
     if not (kept := plan.certificate.priced_on):
         return Machine()

@@ -20,6 +20,7 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
+from unitp.certificate import CertifiedPlan, Unused
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.errors import PlanError, did_you_mean
@@ -33,12 +34,12 @@ from unitp.planner.problem.blocks import FEW, instead
 from unitp.planner.problem.one_layout import one_layout
 from unitp.planner.problem.pins import apply as apply_pins
 from unitp.planner.problem.pins import matches, operands, readers, written
-from unitp.planner.problem.problem import Problem
+from unitp.planner.problem.problem import Problem, posed
 from unitp.planner.problem.unused_axes import unused
 from unitp.planner.problem.variables import SHARED, Variable
 from unitp.planner.solve.elimination import Table, TooWideError, evaluate
 from unitp.planner.solve.marginals import Marginals, MarginalsGiven
-from unitp.plans import Plan, Unused, require
+from unitp.plans import Plan, require
 
 ROUNDING = 1e-9
 """Differences below this fraction of the objective count as zero."""
@@ -115,7 +116,7 @@ class Alternatives:
     machine does not fit the plan's mesh.
     """
 
-    def __init__(self, plan: Plan, graph: Graph, machine: Machine | None = None) -> None:
+    def __init__(self, plan: CertifiedPlan, graph: Graph, machine: Machine | None = None) -> None:
         require(plan, graph)
         planned = planned_machine(plan)
         self.plan, self.graph, self.machine = plan, graph, machine or planned
@@ -124,17 +125,17 @@ class Alternatives:
         machines = [planned] if self.machine == planned else [planned, self.machine]
         candidates = Candidates(graph, plan.mesh, machines=machines)
         prices = Prices(self.machine, plan.mesh)
-        self.problem = Problem(graph, plan.mesh, phases, candidates, prices)
-        if len(self.problem.variables) <= FEW and (copies := self.problem.worth_copying(forced=True)):
-            self.problem = Problem(graph, plan.mesh, phases, candidates, prices, copies=copies)
-        self.free = list(self.problem.unary)
-        apply_pins(self.problem, plan.certificate.pins)
-        self.choice = choice_of(self.problem, plan)
-        self.edges = _edges(self.problem)
-        self.problem.relax()
+        free = posed(graph, plan.mesh, phases, candidates, prices)
+        if len(free.variables) <= FEW and (copies := free.worth_copying(forced=True)):
+            free = posed(graph, plan.mesh, phases, candidates, prices, copies=copies)
+        self.free = free.unary
+        pinned = apply_pins(free, plan.certificate.pins)
+        self.choice = choice_of(pinned, plan)
+        self.edges = _edges(pinned)
+        self.problem = pinned.relaxed()
         once = one_layout(self.problem)
-        if np.isfinite(evaluate(self.problem.unary, once, self.choice)):  # else parameters have several layouts
-            self.problem.pairs = once
+        if np.isfinite(evaluate(once.unary, once.pairs, self.choice)):  # else parameters have several layouts
+            self.problem = once
         self.objective = self.problem.value(self.choice)
         self.held_bytes = self.problem.held(self.choice) / plan.mesh.size
         self.places = Places(graph)

@@ -9,6 +9,7 @@ from math import prod
 import msgspec
 import numpy as np
 
+from unitp.certificate import CertifiedPlan, Unused
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine, record
 from unitp.explain.patterns import Places, pattern
@@ -16,7 +17,7 @@ from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.problem.unused_axes import whole
-from unitp.plans import Plan, Unused
+from unitp.plans import Plan
 from unitp.program.analysis import per_call
 from unitp.program.instructions import Collective, Program, Value, kind_of
 from unitp.program.lower import lower
@@ -77,7 +78,7 @@ class Description(msgspec.Struct, frozen=True):
     memory: list[Memory] = []
 
 
-def describe(plan: Plan, graph: Graph | None = None, machine: Machine | None = None) -> Description:
+def describe(plan: CertifiedPlan, graph: Graph | None = None, machine: Machine | None = None) -> Description:
     """Return what a plan decides; given its graph, also what each phase communicates, and the prices of another machine.
 
     Raises MeshError if the machine does not fit the plan's mesh.
@@ -118,7 +119,7 @@ def _whole(plan: Plan, graph: Graph) -> list[Whole]:
     return found
 
 
-def repriced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
+def repriced(plan: CertifiedPlan, graph: Graph, machine: Machine) -> CertifiedPlan:
     """Return the same plan with the costs of its programs on another machine. The lower bound stays that of the old machine.
 
     Raises MeshError if the machine does not fit the plan's mesh.

@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import msgspec
 
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.errors import PlanError
 from unitp.explain.description import light_outputs, moved, repriced, words
 from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
 from unitp.layout import Split
-from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peak
 
@@ -72,7 +72,11 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def difference(
-    a: Plan, b: Plan, graph_a: Graph | None = None, graph_b: Graph | None = None, machine: Machine | None = None
+    a: CertifiedPlan,
+    b: CertifiedPlan,
+    graph_a: Graph | None = None,
+    graph_b: Graph | None = None,
+    machine: Machine | None = None,
 ) -> Difference:
     """Return how `a` and `b` differ; communication and memory only if both graphs are given.
 
@@ -107,7 +111,7 @@ def difference(
     return Difference(same, changes, moves, seconds, memory, notes)
 
 
-def _changes(a: Plan, b: Plan, phases: list[str], places: Places | None) -> Iterator[Changed]:
+def _changes(a: CertifiedPlan, b: CertifiedPlan, phases: list[str], places: Places | None) -> Iterator[Changed]:
     label: Callable[[str], str] = places.label if places else pattern
     yield from _unlike("parameter", "", a.parameters, b.parameters, words, label)
     yield from _unlike("state", "", a.states, b.states, words, label)
@@ -140,7 +144,7 @@ def _factors(splits: Mapping[str, Split]) -> str:
 
 
 def _programs(
-    a: Plan, b: Plan, graph_a: Graph | None, graph_b: Graph | None, phases: list[str]
+    a: CertifiedPlan, b: CertifiedPlan, graph_a: Graph | None, graph_b: Graph | None, phases: list[str]
 ) -> tuple[list[MovedBoth], list[Compared]]:
     if graph_a is None or graph_b is None:
         return [], []
@@ -157,7 +161,7 @@ def _programs(
     return moves, memory
 
 
-def _notes(a: Plan, b: Plan) -> Iterator[str]:
+def _notes(a: CertifiedPlan, b: CertifiedPlan) -> Iterator[str]:
     if a.graph != b.graph:
         yield f"the plans are for different graphs ({_model(a)}, {_model(b)}): only tensors with the same name are compared"
         for one, other, which in ((a, b, "first"), (b, a, "second")):
@@ -177,9 +181,9 @@ def _notes(a: Plan, b: Plan) -> Iterator[str]:
             yield f"phase {name} has different sizes or weights: its seconds are not comparable"
 
 
-def _pins(plan: Plan) -> str:
+def _pins(plan: CertifiedPlan) -> str:
     return ", ".join(f'"{pin}"' for pin in plan.certificate.pins) or "none"
 
 
-def _model(plan: Plan) -> str:
+def _model(plan: CertifiedPlan) -> str:
     return f"{plan.model or 'a model'}, graph {plan.graph}"

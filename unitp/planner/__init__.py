@@ -10,99 +10,97 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import msgspec
 import numpy as np
 
+from unitp.certificate import Certificate, CertifiedPlan, certified
 from unitp.cost import Machine
 from unitp.cost.record import record
-from unitp.errors import MeshError, PlanError
-from unitp.graph.graph import Graph
+from unitp.errors import PlanError
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
-from unitp.planner.choices.candidates import ROLES, Candidates, parameter_bytes
+from unitp.planner.choices.candidates import Candidates, parameter_bytes
 from unitp.planner.fastest import Found, Search
 from unitp.planner.no_fit import no_room
 from unitp.planner.prices.work import Prices
 from unitp.planner.problem.blocks import FEW, instead, shape_of
 from unitp.planner.problem.one_layout import WORTH, one_layout
 from unitp.planner.problem.pins import apply as apply_pins
-from unitp.planner.problem.problem import Problem
+from unitp.planner.problem.problem import Problem, posed
 from unitp.planner.problem.unused_axes import unused
 from unitp.planner.problem.variables import SHARED
+from unitp.planner.request import Objective, Request, default_phases, require_sizes, require_use
 from unitp.planner.tie_break import Frugal
 from unitp.planner.within_memory import Limited, NoFitError
-from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Phase, PhasePlan, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import Memory, peaks
 
-__all__ = ["Objective", "default_phases", "plan"]
-
-Objective = Literal["time", "memory"]
+__all__ = ["Objective", "Request", "default_phases", "plan"]
 
 
-def plan(
-    graph: Graph,
-    mesh: Mesh,
-    phases: Sequence[Phase] | None = None,
-    *,
-    roles: Mapping[str, str] = ROLES,
-    allow_unused: bool = False,
-    machine: Machine | None = None,
-    model: str = "",
-    pins: Sequence[str] = (),
-    memory_limit: int | None = None,
-    objective: Objective = "time",
-    time_limit: float | None = None,
-) -> Plan:
-    """Return the fastest plan for `graph` on `mesh` that satisfies `pins` and fits in memory.
+def plan(request: Request) -> CertifiedPlan:
+    """Return the fastest plan for the graph of a request on its mesh that satisfies its pins and fits in memory.
 
-    The time is the sum over `phases` (default: `default_phases`) of seconds times weight. Among the plans within 0.1 % of the
-    least time, the one that holds the fewest bytes of parameters and states is returned.
+    The time is the sum over phases of seconds times weight. Among the plans within 0.1 % of the least time, the one that holds the
+    fewest bytes of parameters and states is returned.
 
-    roles          the symbol that an axis splits (`dp`: batch); an axis without a role may split any dim
-    allow_unused   accept an axis over which nothing can be split
-    memory_limit   the most bytes that a rank may need; the memory of its device in `machine` is a limit as well
-    objective      "memory": minimise the bytes of the rank that needs most, and the time among equals
-    time_limit     seconds after which the best plan known is returned, with its gap
-
-    Raises MeshError if nothing can be split over an axis or the mesh does not fit `machine`, InputError if a pin cannot be
+    Raises MeshError if nothing can be split over an axis or the mesh does not fit the machine, InputError if a pin cannot be
     read, and PlanError if a pin cannot be satisfied, a phase is incomplete, or no plan fits in memory.
     """
     begun = time.perf_counter()
-    deadline = begun + (np.inf if time_limit is None else time_limit)
-    chosen = tuple(phases or default_phases(graph, mesh))
-    _require_sizes(graph, mesh, chosen, roles)
-    machine = machine or Machine()
-    machine.require_fits(mesh)
-    candidates = Candidates(graph, mesh, roles, [machine])
-    _require_use(candidates, allow_unused)
-    prices = Prices(machine, mesh)
-    problem = _posed(chosen, candidates, prices, pins)
-    budgets = _budgets(mesh, machine, memory_limit)
-    several = _is_several(_posed(chosen, candidates, prices, ()), deadline) if pins else None
+    deadline = begun + (np.inf if request.time_limit is None else request.time_limit)
+    require_sizes(request)
+    request.machine.require_fits(request.mesh)
+    candidates = Candidates(request.graph, request.mesh, request.roles, [request.machine])
+    require_use(candidates, request.allow_unused)
+    prices = Prices(request.machine, request.mesh)
     try:
-        found = _solve(problem, budgets, objective, deadline, several)
-        worth = objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW)
-        if worth and time.perf_counter() < deadline:  # once more, with variables for copies that readers share
-            problem = _posed(chosen, candidates, prices, pins, problem.worth_copying())
-            found = _solve(problem, budgets, objective, deadline, several)
+        problem, found = _found(request, candidates, prices, deadline)
     except NoFitError as error:
-        free = [axis for axis in mesh.sizes if axis not in roles]
+        raise _no_room(request, error) from None
+    certificate = _certificate(request, problem, found, time.perf_counter() - begun)
+    return certified(_read(problem, found.choice, request.model), certificate)
 
-        def fits(larger: Mesh) -> bool:
-            if machine.ranks:
-                return False  # the machine file does not describe further ranks
-            try:
-                posed = _posed(chosen, Candidates(graph, larger, roles, [machine]), Prices(machine, larger), pins)
-            except PlanError:  # a pin cannot be satisfied on the larger mesh
-                return False
-            return _fits(posed, memory_limit)
 
-        raise no_room(error, graph.name, mesh, budgets, free, parameter_bytes(graph), fits) from None
-    elapsed = time.perf_counter() - begun
-    certificate = Certificate(
+def _found(request: Request, candidates: Candidates, prices: Prices, deadline: float) -> tuple[Problem, Found]:
+    """Return the best choice that the search finds, and the problem that it is a choice of."""
+    phases, pins, objective = request.phases, request.pins, request.objective
+    problem = _pinned(phases, candidates, prices, pins)
+    budgets = _budgets(request.mesh, request.machine, request.memory_limit)
+    several = _is_several(_pinned(phases, candidates, prices, ()), deadline) if pins else None
+    allowed, found = _solve(problem, budgets, objective, deadline, several)
+    worth = objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW)
+    if worth and time.perf_counter() < deadline:  # once more, with variables for copies that readers share
+        problem = _pinned(phases, candidates, prices, pins, problem.worth_copying())
+        allowed, found = _solve(problem, budgets, objective, deadline, several)
+    return allowed, found
+
+
+def _no_room(request: Request, error: NoFitError) -> PlanError:
+    """Return the error for a request that no plan satisfies, with a limit and a mesh that would do."""
+    graph, machine = request.graph, request.machine
+
+    def fits(larger: Mesh) -> bool:
+        if machine.ranks:
+            return False  # the machine file does not describe further ranks
+        candidates = Candidates(graph, larger, request.roles, [machine])
+        try:
+            larger_problem = _pinned(request.phases, candidates, Prices(machine, larger), request.pins)
+        except PlanError:  # a pin cannot be satisfied on the larger mesh
+            return False
+        return _fits(larger_problem, request.memory_limit)
+
+    budgets = _budgets(request.mesh, machine, request.memory_limit)
+    free = [axis for axis in request.mesh.sizes if axis not in request.roles]
+    return no_room(error, graph.name, request.mesh, budgets, free, parameter_bytes(graph), fits)
+
+
+def _certificate(request: Request, problem: Problem, found: Found, elapsed: float) -> Certificate:
+    """Return what is known of a choice that was found within `elapsed` seconds."""
+    mesh, machine, objective = request.mesh, request.machine, request.objective
+    return Certificate(
         objective_s=found.value,
         lower_bound_s=found.bound,
         gap=found.gap,
@@ -113,74 +111,70 @@ def plan(
         solver=found.solver,
         elapsed_s=elapsed,
         machine=machine.hash,
-        pins=tuple(pins),
+        pins=tuple(request.pins),
         objective=objective,
-        memory_limit=memory_limit,
+        memory_limit=request.memory_limit,
         peak_bytes=found.peak_bytes,
         bound_bytes=found.bound_bytes,
         priced_on=record(machine),
         unused=unused(problem, found.choice, instead(problem)) if objective == "time" else (),
     )
-    return _read(problem, found.choice, certificate, model)
 
 
-def _posed(
+def _pinned(
     phases: Sequence[Phase],
     candidates: Candidates,
     prices: Prices,
     pins: Sequence[str],
     copies: Mapping[tuple[str, str, str], int] | None = None,
 ) -> Problem:
-    """Return the problem that satisfies the pins, with prices that are lower bounds (`Problem.relax`)."""
-    problem = Problem(candidates.graph, candidates.mesh, phases, candidates, prices, copies=copies)
-    apply_pins(problem, pins)
-    problem.relax()
-    return problem
+    """Return the problem that satisfies the pins, with prices that are lower bounds (`Problem.relaxed`)."""
+    problem = posed(candidates.graph, candidates.mesh, phases, candidates, prices, copies=copies)
+    return apply_pins(problem, pins).relaxed()
 
 
 def _solve(
     problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float, several: bool | None
-) -> Found:
-    """Return the best choice, with or without a memory limit. `several`: may parameters have several layouts; None: undecided."""
+) -> tuple[Problem, Found]:
+    """Return the best choice, with or without a memory limit, and the problem with the choices that were allowed.
+
+    several   may parameters have several layouts; None: undecided
+    """
     shape = shape_of(problem)
     several = False if objective == "memory" else several
-    search, fastest = _fastest(problem, deadline, several)
+    problem, search, fastest = _fastest(problem, deadline, several)
     found = Frugal(problem, search, fastest, deadline).found() if objective == "time" else fastest
     if objective == "time" and not np.isfinite(budgets).any():
-        return found
+        return problem, found
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
-    return limited.least(found) if objective == "memory" else limited.solve(found, fastest)
+    return problem, limited.least(found) if objective == "memory" else limited.solve(found, fastest)
 
 
-def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Search, Found]:
-    """Return the search and the fastest choice; afterwards `problem.pairs` forbids the choices that were not allowed.
+def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Problem, Search, Found]:
+    """Return the problem with the choices that were allowed, the search, and the fastest choice.
 
     several   True: a parameter may have several layouts. False: it has one. None: it may have several if that saves enough time.
     """
-    free, problem.pairs = problem.pairs, one_layout(problem)
-    search = Search(problem.unary, problem.pairs, shape_of(problem), problem.memo, deadline=deadline)
-    bound = search.bound(problem.unary, free)
+    once = one_layout(problem)
+    search = Search(once.unary, once.pairs, shape_of(once), once.memo, deadline=deadline)
+    bound = search.bound(problem.unary, problem.pairs)
 
-    def least() -> Found:
-        found = search.least(problem.unary, problem.pairs)
+    def least(of: Problem) -> Found:
+        found = search.least(of.unary, of.pairs)
         return msgspec.structs.replace(found.judged(problem.value(found.choice)), any_bound=min(bound, found.bound))
 
-    if several:
-        problem.pairs = free
-    found = least()
+    allowed = problem if several else once
+    found = least(allowed)
     if several is None and found.value > bound * (1 + WORTH):
-        once, problem.pairs = problem.pairs, free
-        if found.value > (other := least()).value * (1 + WORTH):
-            return search, other
-        problem.pairs = once
-    return search, found
+        other = least(problem)
+        if found.value > other.value * (1 + WORTH):
+            return problem, search, other
+    return allowed, search, found
 
 
 def _is_several(problem: Problem, deadline: float) -> bool:
     """Say whether parameters may have several layouts. It is decided without pins, so that adding a pin cannot speed up a plan."""
-    free = problem.pairs
-    _fastest(problem, deadline, None)
-    return problem.pairs is free
+    return _fastest(problem, deadline, None)[0] is problem
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
@@ -191,7 +185,7 @@ def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[flo
 def _fits(problem: Problem, memory_limit: int | None) -> bool:
     """Say whether a quick search finds a plan that fits."""
     shape, budgets = shape_of(problem), _budgets(problem.mesh, problem.prices.machine, memory_limit)
-    problem.pairs = one_layout(problem)
+    problem = one_layout(problem)
     search = Search(problem.unary, problem.pairs, shape, problem.memo, deadline=0.0)
     found = search.least(problem.unary, problem.pairs)
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice))
@@ -200,54 +194,11 @@ def _fits(problem: Problem, memory_limit: int | None) -> bool:
 
 def memory_of(problem: Problem, choice: Sequence[int]) -> list[Memory]:
     """Return the memory that each rank needs, measured on the programs lowered from a choice."""
-    made = _read(problem, choice, Certificate(0.0, 0.0, 0.0, "", 0.0), "")
+    made = _read(problem, choice)
     return peaks([lower(problem.graph, made, phase.name) for phase in problem.phases])
 
 
-def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
-    """Return the phases prefill and decode for a graph with states, else one phase `main`.
-
-    The batch is the length of axis `dp` (1 without it); the other symbols of `main` have size 1.
-    """
-    batch = mesh.sizes.get("dp", 1)
-    if not graph.states:
-        return (Phase("main", {symbol: batch if symbol == "batch" else 1 for symbol in graph.symbols}),)
-    prefill = {"batch": batch, "seq": 512, "cache": 512, "live": 512, "take": 1, "candidates": 1}
-    decode = {**prefill, "seq": 1, "cache": 1024, "live": 1024}
-    return Phase("prefill", prefill, 1.0), Phase("decode", decode, 200.0)
-
-
-def _require_sizes(graph: Graph, mesh: Mesh, phases: Sequence[Phase], roles: Mapping[str, str]) -> None:
-    for phase in phases:
-        if not 0 < phase.weight < np.inf:
-            raise PlanError(
-                f"phase {phase.name} has weight {phase.weight}; a weight must be a finite number above 0",
-                hint="Leave out a phase that should not count, or give it a small weight.",
-            )
-        if missing := [s for s in graph.symbols if s not in phase.sizes]:
-            raise PlanError(
-                f"phase {phase.name} gives no size for {', '.join(missing)}",
-                hint=f"Give it one, as in {missing[0]}=1.",
-            )
-        for axis, symbol in roles.items():
-            if phase.sizes.get(symbol, mesh.sizes.get(axis, 1)) < mesh.sizes.get(axis, 1):
-                raise PlanError(
-                    f"phase {phase.name} has {symbol}={phase.sizes[symbol]}, but axis {axis} splits it over {mesh.sizes[axis]}",
-                    hint=f"Give it {symbol}={mesh.sizes[axis]} or more, or take a mesh with a smaller {axis}.",
-                )
-
-
-def _require_use(candidates: Candidates, allow_unused: bool) -> None:
-    used = {axis for splits in candidates.splits.values() for split in splits for axis in split.axes}
-    if unused := [axis for axis in candidates.axes if axis not in used and not allow_unused]:
-        reasons = [f"{a} (splits only {candidates.roles[a]})" if a in candidates.roles else a for a in unused]
-        raise MeshError(
-            f"nothing in {candidates.graph.name} can be split over {', '.join(reasons)}",
-            hint="Remove the axis from the mesh, or allow idle ranks with --allow-unused.",
-        )
-
-
-def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, model: str) -> Plan:
+def _read(problem: Problem, choice: Sequence[int], model: str = "") -> Plan:
     """Return the plan that a choice of every variable stands for."""
     parameters: dict[str, Layout] = {}
     states: dict[str, Layout] = {}
@@ -278,6 +229,5 @@ def _read(problem: Problem, choice: Sequence[int], certificate: Certificate, mod
         parameters=parameters,
         states=states,
         phases=tuple(PhasePlan(p, nodes[p.name], values[p.name], seconds[p.name]) for p in problem.phases),
-        certificate=certificate,
         model=model,
     )

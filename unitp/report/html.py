@@ -18,6 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from unitp import texts
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.explain.description import devices, devices_text
@@ -60,7 +61,7 @@ class Link(msgspec.Struct, frozen=True):
     text: str
 
 
-def page(plan: Plan, graph: Graph, machine: Machine | None = None) -> str:
+def page(plan: CertifiedPlan, graph: Graph, machine: Machine | None = None) -> str:
     """Return the page as text. Raises PlanError if the plan is not for this graph, and MeshError if `machine` does not fit its mesh."""
     require(plan, graph)
     planned = planned_machine(plan)
@@ -103,7 +104,7 @@ def _visible(value: object) -> object:
     return texts.shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def save(plan: Plan, graph: Graph, path: str | os.PathLike[str], machine: Machine | None = None) -> None:
+def save(plan: CertifiedPlan, graph: Graph, path: str | os.PathLike[str], machine: Machine | None = None) -> None:
     """Write the page to a file. Raises InputError if it cannot be written, HostError if the disk is full, and what `page` raises."""
     text = page(plan, graph, machine)
     with writing(path, "the page"):

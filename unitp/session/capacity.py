@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 
+from unitp.certificate import CertifiedPlan
 from unitp.errors import InputError
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
@@ -33,7 +34,7 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
         raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences{needs}")
     if wanted is not None and wanted > MOST_SEQUENCES:
         raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences, at most {MOST_SEQUENCES}")
-    limit = plan.certificate.memory_limit
+    limit = plan.certificate.memory_limit if isinstance(plan, CertifiedPlan) else None
     most = max(DEFAULT_SEQUENCES, least)
     if limit is None:
         return wanted or most

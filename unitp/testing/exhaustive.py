@@ -30,7 +30,7 @@ from unitp.graph.values import Node
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import ROLES, Assignment, Candidates
-from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Phase, PhasePlan, Plan
 from unitp.program.analysis import constants, is_view, per_call
 from unitp.program.instructions import Instruction, Local, Mask, Program, reads, writes
 from unitp.program.lower import lower
@@ -163,7 +163,7 @@ class Space:
             parameters: dict[str, Layout] = {n: c for (kind, n), c in chosen.items() if kind == "parameter"}  # type: ignore[misc]
             states: dict[str, Layout] = {n: c for (kind, n), c in chosen.items() if kind == "state"}  # type: ignore[misc]
             fixed: dict[str, dict[str, Split]] = {n: dict(c) for (kind, n), c in chosen.items() if kind == "node"}  # type: ignore[call-overload]
-            base = Plan(self.graph.hash, self.mesh, parameters, states, (), Certificate(0.0, 0.0, 0.0, "all", 0.0))
+            base = Plan(self.graph.hash, self.mesh, parameters, states, ())
             found = [self._phase(base, fixed, phase) for phase in self.phases]
             for parts in product(*found):
                 yield self._together(base, parts)

@@ -16,7 +16,7 @@ from unitp.graph.ops import Rule, rule_of
 from unitp.graph.values import Dim, Node, TensorType
 from unitp.layout import Interval, Layout, Split
 from unitp.mesh import Mesh
-from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Phase, PhasePlan, Plan
 
 
 def random_intervals(rng: np.random.Generator, parts: int, size: int, cover: bool) -> tuple[Interval, ...]:
@@ -108,5 +108,4 @@ def random_plan(graph: Graph, mesh: Mesh, seed: int, sizes: dict[str, int] | Non
         parameters={p.name: random_layout(rng, mesh, shape(p.type)) for p in graph.parameters},
         states={s.input: random_layout(rng, mesh, shape(s.type)) for s in graph.states},
         phases=(PhasePlan(Phase("main", bound), nodes, values),),
-        certificate=Certificate(0.0, 0.0, 0.0, "random", 0.0),
     )

@@ -25,7 +25,7 @@ from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Assignment
 from unitp.planner.prices.conversions import Conversions
-from unitp.plans import Certificate, Phase, PhasePlan, Plan
+from unitp.plans import Phase, PhasePlan, Plan
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Value, kind_of
 from unitp.program.lower import lower
 
@@ -194,7 +194,7 @@ class Prices:
         wanted, _ = layouts(rule, splits)
         values = {n: w for n, w in zip(names, wanted, strict=True) if w is not None}
         phase = PhasePlan(Phase("alone", {}), {alone.name: splits}, values)
-        plan = Plan(graph.hash, self.mesh, {}, {}, (phase,), Certificate(0, 0, 0, "", 0))
+        plan = Plan(graph.hash, self.mesh, {}, {}, (phase,))
         program = lower(graph, plan, "alone")
         return sum(self.instruction(i, program.values) for i in program.instructions)
 

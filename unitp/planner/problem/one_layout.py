@@ -23,8 +23,8 @@ WORTH = 0.05
 """The fraction of the time that a plan must save for parameters to be held in several layouts."""
 
 
-def one_layout(problem: Problem) -> dict[tuple[int, int], Table]:
-    """Return `problem.pairs` that forbid a second layout of a parameter, and of what depends on parameters alone.
+def one_layout(problem: Problem) -> Problem:
+    """Return the problem that forbids a second layout of a parameter, and of what depends on parameters alone.
 
     A parameter that pins leave without a layout for all its readers is not restricted.
     """
@@ -54,7 +54,7 @@ def one_layout(problem: Problem) -> dict[tuple[int, int], Table]:
     for number in edges:
         if number not in inner and able(number).any():
             forbid(number)
-    return pairs
+    return problem.with_pairs(pairs)
 
 
 def _alike(left: Sequence[Layout], wanted: Sequence[Layout]) -> Mask:

@@ -133,8 +133,8 @@ def readers(graph: Graph, static: set[str]) -> Iterator[tuple[str, Node]]:
             yield from ((root, node) for root in read)
 
 
-def apply(problem: Problem, pins: Sequence[str]) -> None:
-    """Forbid in `problem` every choice that `pins` do not allow.
+def apply(problem: Problem, pins: Sequence[str]) -> Problem:
+    """Return the problem that forbids every choice that `pins` do not allow.
 
     Raises InputError for a pin that cannot be read. Raises one PlanError for all pins that match nothing, that no candidate
     satisfies, or that contradict each other.
@@ -162,9 +162,11 @@ def apply(problem: Problem, pins: Sequence[str]) -> None:
         wrong = _contradictions(problem, allowed)
     if wrong:
         raise PlanError("\n".join(wrong), hint="`unitp explain PLAN NAME` lists the choices of a tensor or operator.")
+    unary = list(problem.unary)
     for number, masks in allowed.items():
         keep = np.logical_and.reduce([mask for _, mask in masks])
-        problem.unary[number] = np.where(keep, problem.unary[number], np.inf)
+        unary[number] = np.where(keep, unary[number], np.inf)
+    return problem.with_unary(unary)
 
 
 class _Matcher:

@@ -1,103 +1,93 @@
-"""The planning problem: variables, a price for each choice of a variable, and a price for each pair of neighbours.
+"""The planning problem, as a value: a price for each choice of a variable, and a price for each pair of neighbours.
 
     minimise   sum_p weight_p * ( sum_n work(n, a_n) + sum_(u -> v) convert(out(u, a_u), in(v, a_v)) )
 
 Besides these seconds, `holding` counts the bytes that all ranks hold: parameters, states, and copies of parameters.
 
-A variable is the assignment `a_n` of a node, or the layout of a parameter, a state, an input, an output (never partial), or a
-value that several nodes read (so that a conversion they share is paid once). Parameters, states and nodes that depend on
-parameters alone have one variable for all phases; everything else has one per phase. Equal tables are built once: thirty
-equal layers cost as much as one.
+`posed` reads a problem off a graph. Passes (`pins.apply`, `Problem.relaxed`, `one_layout`) return another problem, and share all
+tables that they do not change. They keep the variables and their choices, so a choice means the same in all these problems.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from itertools import combinations
-from math import prod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from unitp.graph.analysis import consumers_of, is_view, kept_values, static_nodes
 from unitp.graph.graph import Graph
-from unitp.graph.ops import layouts
-from unitp.graph.values import Node, TensorType
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Assignment, Candidates
-from unitp.planner.prices.work import Prices, Shape
+from unitp.planner.prices.work import Prices
 from unitp.planner.problem.held_bytes import Holding
-from unitp.planner.problem.shared_conversions import Shared, repeated
+from unitp.planner.problem.structure import Sides, Structure, charge
 from unitp.planner.problem.variables import SHARED, Copied, Variable
 from unitp.planner.solve.elimination import evaluate
 from unitp.planner.solve.identity_cache import Memo
 from unitp.plans import Phase
 
 Table = npt.NDArray[np.float64]
-Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
-"""The layouts that a node requires of its inputs (`wanted`) and produces for its outputs (`left`)."""
-
-MOST_CHOICES = 400
-"""A variable that would have more choices with copies gets none."""
 
 
+def posed(
+    graph: Graph,
+    mesh: Mesh,
+    phases: Sequence[Phase],
+    candidates: Candidates,
+    prices: Prices,
+    *,
+    copies: Mapping[tuple[str, str, str], int] | None = None,
+) -> Problem:
+    """Return the problem of planning a graph in these phases, without pins, and with prices that are no bounds yet.
+
+    copies   (kind, name, phase) of variables that may decide to make so many converted copies, for all readers that require them
+    """
+    made = Structure(graph, mesh, phases, candidates, prices, copies=copies)
+    for table in (*made.unary, *made.pairs.values(), *made.holding.unary.values(), *made.holding.pairs.values()):
+        table.setflags(write=False)
+    return Problem(made, tuple(made.unary), MappingProxyType(made.pairs), made.holding)
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Variables with `unary` prices (seconds by choice) and `pairs` (seconds by two choices), as `unitp.planner.solve` takes them.
 
     A program makes a conversion once even if several readers share it. `pairs` charges it to each reader in full, and after
-    `relax` in part; `value` charges it once. `copies` maps a variable (kind, name, phase) to the number of converted copies
-    that it may itself decide to make, for all readers that require them.
+    `relaxed` in part; `value` charges it once. `full` is the problem before `relaxed`, None for one that is not relaxed.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        mesh: Mesh,
-        phases: Sequence[Phase],
-        candidates: Candidates,
-        prices: Prices,
-        *,
-        copies: Mapping[tuple[str, str, str], int] | None = None,
-    ) -> None:
-        self.copies = copies or {}
-        self._shared: list[Shared] = []
-        self._repeated: tuple[tuple[int, ...], list[tuple[int, str, float]]] = (), []
-        self._full: tuple[list[Table], dict[tuple[int, int], Table], Holding] | None = None
-        self.graph, self.mesh, self.phases, self.candidates, self.prices = graph, mesh, phases, candidates, prices
-        self.variables: list[Variable] = []
-        self.unary: list[Table] = []
-        self.pairs: dict[tuple[int, int], Table] = {}
-        self.index: dict[tuple[str, str, str], int] = {}
-        self._assignments: dict[tuple[str, str], tuple[Assignment, ...]] = {}
-        self._sides: dict[tuple[str, str], list[Sides]] = {}
-        self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
-        self._tables: dict[object, Table] = {}
-        self._tuples: dict[Hashable, tuple[Layout, ...]] = {}
-        self._alive: list[tuple[Layout, ...]] = []
-        self.memo = Memo()
-        self.holding = Holding(self.memo)
-        self.copied: list[Copied] = []
-        self._producers = {value: (n.name, place) for n in graph.nodes for place, value in enumerate(n.outputs)}
-        self.static = static_nodes(graph)
-        self.kept = kept_values(graph, self.static)
-        self.consumers = consumers_of(graph)
-        self._build()
+    structure: Structure
+    unary: Sequence[Table]
+    pairs: Mapping[tuple[int, int], Table]
+    holding: Holding
+    full: Problem | None = None
 
-    def relax(self) -> None:
-        """Turn `unary`, `pairs` and `holding` into lower bounds: a cost that several readers may share is divided among them.
+    def relaxed(self) -> Problem:
+        """Return the problem with lower bounds for prices: a cost that several readers may share is divided among them.
 
         Apply pins first. `value`, `held` and `seconds` do not change.
         """
-        self._full = self.unary, self.pairs, self.holding
-        self.unary, self.pairs = list(self.unary), dict(self.pairs)
-        self.holding = self.holding.copy()
-        parts = [self._least_part(shared.source, shared.value) for shared in self._shared]
-        for shared, part in zip(self._shared, parts, strict=True):
+        unary, pairs, holding = list(self.unary), dict(self.pairs), self.holding.copy()
+        for shared in self.structure.shared:
+            part = self._least_part(shared.source, shared.value)
             if part < 1.0:
-                add = self.holding.add if self.is_fixed(shared.source) else self.pair
-                add(shared.source, shared.reader, self.memo.times(shared.table, part - 1.0))
+                table = self.memo.times(shared.table, part - 1.0)
+                if self.is_fixed(shared.source):
+                    holding.add(shared.source, shared.reader, table)
+                else:
+                    charge(self.memo, unary, pairs, shared.source, shared.reader, table)
+        return Problem(self.structure, tuple(unary), MappingProxyType(pairs), holding, self)
+
+    def with_unary(self, unary: Sequence[Table]) -> Problem:
+        """Return the problem with other prices of single choices."""
+        return replace(self, unary=tuple(unary))
+
+    def with_pairs(self, pairs: Mapping[tuple[int, int], Table]) -> Problem:
+        """Return the problem with other prices of pairs of choices. What `value` says of a choice does not change."""
+        return replace(self, pairs=MappingProxyType(dict(pairs)), full=self.full or self)
 
     def worth_copying(self, *, forced: bool = False) -> dict[tuple[str, str, str], int]:
         """Return the variables whose readers might share conversions, with the most copies that two or more could share.
@@ -105,12 +95,12 @@ class Problem:
         A parameter is assumed to be held in the layout that most readers share; `forced`: it may be held in any.
         """
         found = {}
-        for number, value in dict.fromkeys((shared.source, shared.value) for shared in self._shared):
+        for number, value in dict.fromkeys((shared.source, shared.value) for shared in self.structure.shared):
             variable = self.variables[number]
-            fixed = forced and self.is_fixed(number) and self._readers(value, number) > 1
+            fixed = forced and self.is_fixed(number) and self.structure.readers(value, number) > 1
             if (fixed or self._least_part(number, value) < 1.0) and variable.kind in ("value", "input", "parameter"):
                 held = self.is_fixed(number) and not self._is_pinned(number) and not forced
-                found[variable.kind, variable.name, variable.phase] = self._readers(value, number) // 2 - held
+                found[variable.kind, variable.name, variable.phase] = self.structure.readers(value, number) // 2 - held
         return found
 
     def _least_part(self, number: int, value: str) -> float:
@@ -121,7 +111,7 @@ class Problem:
         of a state, whose layout is the same in all phases.
         """
         variable = self.variables[number]
-        readers = self._readers(value, number)
+        readers = self.structure.readers(value, number)
         if variable.copies:
             return 1.0
         if variable.kind == "state" or self._is_pinned(number):
@@ -136,339 +126,89 @@ class Problem:
 
         lifted   prices that replace `unary` of some variables, to ask about a choice that a pin forbids
         """
-        unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
-        if lifted:
-            unary = [lifted.get(i, own) for i, own in enumerate(unary)]
-        return evaluate(unary, pairs, choice) - sum(s for _, home, s in self.repeated(choice) if home != SHARED)
+        full = self.full or self
+        unary = [lifted.get(i, own) for i, own in enumerate(full.unary)] if lifted else full.unary
+        return evaluate(unary, full.pairs, choice) - sum(
+            s for _, home, s in self.structure.repeated(choice) if home != SHARED
+        )
 
     def held(self, choice: Sequence[int]) -> float:
         """Return the bytes that all ranks together hold under a choice: a shared copy counts once."""
-        _, _, holding = self._full or (self.unary, self.pairs, self.holding)
-        return holding.value(choice) - sum(held for _, home, held in self.repeated(choice) if home == SHARED)
+        return (self.full or self).holding.value(choice) - sum(
+            held for _, home, held in self.structure.repeated(choice) if home == SHARED
+        )
 
     def seconds(self, choice: Sequence[int]) -> dict[str, float]:
         """Return the seconds that one call of each phase takes under a choice of every variable."""
         weight = {p.name: p.weight for p in self.phases}
         total = dict.fromkeys(weight, 0.0)
-        unary, pairs, _ = self._full or (self.unary, self.pairs, self.holding)
-        for variable, table, chosen in zip(self.variables, unary, choice, strict=True):
+        full = self.full or self
+        for variable, table, chosen in zip(self.variables, full.unary, choice, strict=True):
             if variable.phase != SHARED:
                 total[variable.phase] += float(table[chosen])
-        for (a, b), table in pairs.items():
+        for (a, b), table in full.pairs.items():
             home = self.variables[a].phase or self.variables[b].phase
             if home != SHARED:
                 total[home] += float(table[choice[a], choice[b]])
-        for _, home, twice in self.repeated(choice):
+        for _, home, twice in self.structure.repeated(choice):
             if home != SHARED:
                 total[home] -= twice
         return {name: total[name] / weight[name] for name in weight}
 
+    # what the variables are about
+
+    @property
+    def graph(self) -> Graph:
+        return self.structure.graph
+
+    @property
+    def mesh(self) -> Mesh:
+        return self.structure.mesh
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        return self.structure.phases
+
+    @property
+    def candidates(self) -> Candidates:
+        return self.structure.candidates
+
+    @property
+    def prices(self) -> Prices:
+        return self.structure.prices
+
+    @property
+    def variables(self) -> Sequence[Variable]:
+        return self.structure.variables
+
+    @property
+    def index(self) -> Mapping[tuple[str, str, str], int]:
+        return self.structure.index
+
+    @property
+    def static(self) -> set[str]:
+        return self.structure.static
+
+    @property
+    def memo(self) -> Memo:
+        return self.structure.memo
+
+    @property
+    def copied(self) -> Sequence[Copied]:
+        return self.structure.copied
+
     def is_fixed(self, number: int) -> bool:
         """Say whether a variable is about a value that depends on parameters alone, which is converted at load, in no phase."""
-        return self.variables[number].phase == SHARED and self.variables[number].kind != "state"
+        return self.structure.is_fixed(number)
 
     def repeated(self, choice: Sequence[int]) -> list[tuple[int, str, float]]:
         """Return what is charged more often than programs do it: (reader, phase, seconds), or (reader, SHARED, bytes) for a copy."""
-        key = tuple(choice)
-        if self._repeated[0] != key:
-            self._repeated = key, list(repeated(self, self._shared, choice))
-        return self._repeated[1]
-
-    def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
-        """Return the variable of the node that produces a value in a phase, and the layout that each of its choices produces."""
-        producer, place = self._producers[value]
-        return self.index["node", producer, phase], self._left(producer, place, phase)
+        return self.structure.repeated(choice)
 
     def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
         """Return the assignments of a node in a phase, and the layouts that each implies."""
-        return self._assignments[node, phase], self._sides[node, phase]
-
-    # building
-
-    def _build(self) -> None:
-        for node in self.graph.nodes:
-            for phase in self.phases[: 1 if node.name in self.static else None]:
-                self._prepare(node, SHARED if node.name in self.static else phase.name, phase.sizes)
-        for parameter in self.graph.parameters:
-            self._held("parameter", parameter.name, parameter.type)
-        for state in self.graph.states:
-            self._held("state", state.input, state.type)
-        self._nodes(SHARED, [n for n in self.graph.nodes if n.name in self.static], self.phases[0])
-        for phase in self.phases:
-            for name, type_ in self.graph.inputs.items():
-                self._input(name, type_, phase)
-            self._nodes(phase.name, [n for n in self.graph.nodes if n.name not in self.static], phase)
-            self._ends(phase)
-            self.unary[-1] = self.unary[-1] + phase.weight * self.prices.program_s  # whatever is chosen
-
-    def _prepare(self, node: Node, phase: str, sizes: Mapping[str, int]) -> None:
-        """Collect the assignments of a node, with the layouts that each implies."""
-        rule = self.candidates.rules[node.name]
-        splits = tuple(tuple(self.candidates.splits.get((node.name, f), ())) for f in rule.factors)
-        bools = self.graph.types[node.name].dtype == "bool"
-        key = (rule, splits, node.op, phase, bools)
-        signature = msgspec.msgpack.encode(key)
-        if signature not in self._known:
-            assignments = tuple(self.candidates.of(node, sizes))
-            self._known[signature] = (assignments, [layouts(rule, dict(a)) for a in assignments])
-        self._assignments[node.name, phase], self._sides[node.name, phase] = self._known[signature]
-
-    def _variable(self, made: Variable) -> int:
-        number = len(self.variables)
-        self.variables.append(made)
-        self.unary.append(self._zeros(len(made.assignments or made.layouts)))
-        self.index[made.kind, made.name, made.phase] = number
-        return number
-
-    def _input(self, name: str, type_: TensorType, phase: Phase) -> None:
-        made = Variable("input", name, phase.name, layouts=self._layouts_of(name, type_, [phase.name]))
-        self._make_copies(name, self._variable(self._with_copies(made, name)), phase)
-
-    def _zeros(self, count: int) -> Table:
-        return self._tables.setdefault(("zeros", count), np.zeros(count))
-
-    def _held(self, kind: str, name: str, type_: TensorType) -> None:
-        """Add the variable of a parameter or state: every layout that a reader requires, with the bytes held."""
-        phase = max(self.phases, key=lambda p: prod(type_.sized(p.sizes)))
-        homes = self._layouts_of(name, type_, [p.name for p in self.phases])
-        made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
-        number = self._variable(made or Variable(kind, name, SHARED, layouts=homes))
-        sizes = type_.sized(phase.sizes)
-        kept = [(lay, *more) for lay, more in _choices(self.variables[number])]
-        key = ("held", sizes, type_.dtype, tuple(kept))
-        if key not in self._tables:
-            held = [sum(self.prices.held(lay, sizes, type_.dtype) for lay in both) for both in kept]
-            self._tables[key] = np.array(held)
-        self.holding.unary[number] = self._tables[key]
-
-    def _with_copies(self, made: Variable, value: str) -> Variable:
-        """Return the variable extended by the sets of copies that several readers could share, or unchanged if there are none."""
-        most = self.copies.get((made.kind, made.name, made.phase), 0)
-        if not 0 < most <= 2:
-            return made
-        found: dict[Layout, set[tuple[str, str]]] = {}
-        for phase in [p.name for p in self.phases] if made.phase == SHARED else [made.phase]:
-            for node, operand in self.consumers.get(value, ()):
-                home = SHARED if node.name in self.static else phase
-                for layout in self._wanted(node, operand, home):
-                    found.setdefault(layout, set()).add((node.name, home))
-        more = [lay for lay, readers in found.items() if len(readers) + self._ends_of(value) > 1]
-        sets = [c for n in range(most + 1) for c in combinations(more, n)]
-        both = [(home, c) for home in made.layouts for c in sets if home not in c]
-        if len(both) > MOST_CHOICES:
-            return made
-        return Variable(made.kind, made.name, made.phase, (), tuple(h for h, _ in both), tuple(c for _, c in both))
-
-    def _layouts_of(self, name: str, type_: TensorType, phases: Sequence[str]) -> tuple[Layout, ...]:
-        """Return the layouts that the readers of a value require in these phases, and the replicated one.
-
-        A value that no node produces is never partial: a reader that requires it so (a bias that is added once) masks it.
-        """
-        wishes: dict[int, tuple[Layout, ...]] = {}
-        for node, operand in self.consumers.get(name, ()):
-            for phase in phases if node.name not in self.static else [SHARED]:
-                wanted = self._wanted(node, operand, phase)
-                wishes[id(wanted)] = wanted
-        made = name in self._producers
-
-        def union() -> tuple[Layout, ...]:
-            found = dict.fromkeys([Layout.replicated(len(type_.shape)), *(lay for w in wishes.values() for lay in w)])
-            return tuple(found if made else dict.fromkeys(Layout(lay.dims) for lay in found))
-
-        return self._once(("layouts", len(type_.shape), made, *wishes), union)
-
-    def _once(self, key: Hashable, make: Callable[[], tuple[Layout, ...]]) -> tuple[Layout, ...]:
-        """Return the layouts known by this key, made on first use: equal tuples are one object, compared by identity."""
-        if key not in self._tuples:
-            self._tuples[key] = make()
-        return self._tuples[key]
-
-    def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
-        """Return the layout that each assignment of a node requires of an input."""
-        sides = self._sides[node.name, phase]
-        key = ("wanted", id(sides), operand)
-        return self._once(key, lambda: tuple(lay for wanted, _ in sides if (lay := wanted[operand]) is not None))
-
-    def _left(self, node: str, place: int, phase: str) -> tuple[Layout, ...]:
-        """Return the layout that each assignment of a node produces for an output."""
-        sides = self._sides[node, phase]
-        return self._once(("left", id(sides), place), lambda: tuple(left[place] for _, left in sides))
-
-    def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
-        for node in nodes:
-            number = self._variable(Variable("node", node.name, phase_name, self._assignments[node.name, phase_name]))
-            if phase_name != SHARED:
-                self.unary[number] = self.memo.times(self._work(node, phase), phase.weight)
-            for value in dict.fromkeys(filter(None, node.inputs)):
-                self._connect(value, node, number, phase, phase_name)
-            for place, value in enumerate(node.outputs):
-                if phase_name == SHARED and value in self.kept and not is_view(node):
-                    self._held("value", value, self.graph.types[value])
-                elif phase_name != SHARED and self._readers(value) > 1:
-                    self._fan_out(node, place, value, number, phase)
-
-    def _readers(self, value: str, source: int | None = None) -> int:
-        """Count the readers of a value: nodes, the caller, states that it replaces; for a fixed variable, over all phases."""
-        nodes = {reader.name for reader, _ in self.consumers.get(value, ())}
-        if source is None or not self.is_fixed(source):
-            return len(nodes) + self._ends_of(value)
-        return len(nodes & self.static) + len(self.phases) * (len(nodes - self.static) + self._ends_of(value))
-
-    def _ends_of(self, value: str) -> int:
-        return (value in self.graph.outputs) + sum(s.output == value for s in self.graph.states)
-
-    def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
-        """Add a variable for the layout in which a value with several readers is held."""
-        left = self._left(node.name, place, phase.name)
-        read = self._layouts_of(value, self.graph.types[value], [phase.name])
-        states = [s.input for s in self.graph.states if s.output == value]
-        held = [self.variables[self.index["state", state, SHARED]].layouts for state in states]
-        ends = value in self.graph.outputs
-
-        def union() -> tuple[Layout, ...]:
-            # readers that require different parts of a sum can share the all-reduced value
-            whole = [Layout(lay.dims) for lay in left] if ends or len(self.candidates.axes) > 1 else []
-            return tuple(dict.fromkeys([*left, *read, *whole, *(lay for layouts in held for lay in layouts)]))
-
-        choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
-        made = self._with_copies(Variable("value", value, phase.name, layouts=choices), value)
-        number = self._variable(made)
-        self.pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
-        self._make_copies(value, number, phase)
-
-    def _make_copies(self, value: str, number: int, phase: Phase) -> None:
-        """Add to each choice of a value's variable the seconds that its copies take."""
-        if self.variables[number].copies:
-            both = _choices(self.variables[number])
-            prices = [
-                self._conversions(value, (home,), copies, phase).sum() if copies else 0.0 for home, copies in both
-            ]
-            self.unary[number] = self.unary[number] + phase.weight * np.array(prices)
-
-    def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
-        """Add the price of converting a value for a node that reads it, once if two operands require the same layout."""
-        source, left = self.source(value, phase.name)
-        fixed = self.is_fixed(source)
-        if fixed and home == SHARED and not (is_view(node) and self.kept.intersection(node.outputs)):
-            return  # a temporary copy, freed at load once the node has run
-        before: list[
-            tuple[Layout, ...]
-        ] = []  # a fixed value is converted at load: that costs no time, but the memory of a copy
-        for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
-            if fixed:
-                self.copied.append(Copied(source, number, value, left, wanted))
-            table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
-            if before:
-                table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
-            self._pay(value, source, number, table, wanted, phase)
-            before.append(wanted)
-
-    def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
-        """Add the price of a reader's conversions, in seconds or in bytes held; a conversion to a copy that exists is free."""
-        variable, fixed = self.variables[source], self.is_fixed(source)
-        table = table if fixed else self.memo.times(table, phase.weight)
-        if variable.copies:
-            table = np.array(
-                [
-                    [0.0 if w in c else x for x, w in zip(row, wanted, strict=True)]
-                    for row, c in zip(table, variable.copies, strict=True)
-                ]
-            )
-        (self._hold if fixed else self.pair)(source, number, table)
-        self._shared.append(Shared(value, source, number, SHARED if fixed else phase.name, table, tuple(wanted)))
+        return self.structure.choices(node, phase)
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """Return the variable that decides the layout of `value`, and the layout for each of its choices."""
-        homes = ("value", phase), ("value", SHARED), ("input", phase), ("parameter", SHARED), ("state", SHARED)
-        for kind, name in homes:
-            if (number := self.index.get((kind, value, name))) is not None:
-                return number, self.variables[number].layouts
-        producer, place = self._producers[value]
-        shared = SHARED if producer in self.static else phase
-        return self.index["node", producer, shared], self._left(producer, place, shared)
-
-    def _ends(self, phase: Phase) -> None:
-        """Price the conversions of outputs, to any layout that is not partial, and of new states, to the layout they are held in.
-
-        An output that already has a variable, since nodes read it too, keeps that layout without its partial sums.
-        """
-        for value in self.graph.outputs:
-            source, left = self.source(value, phase.name)
-            whole = tuple(Layout(lay.dims) for lay in left)
-            choices = tuple(dict.fromkeys(whole))
-            if self.is_fixed(source):
-                self._pay(value, source, source, self._copies(value, left, whole), whole, phase)
-            elif self.variables[source].kind != "node":
-                self._pay(value, source, source, self._conversions(value, left, whole, phase), whole, phase)
-            else:
-                number = self._variable(Variable("output", value, phase.name, layouts=choices))
-                self.pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
-        for state in self.graph.states:
-            source, left = self.source(state.output, phase.name)
-            number, held = self.source(state.input, phase.name)
-            self._pay(state.output, source, number, self._conversions(state.output, left, held, phase), held, phase)
-
-    # prices
-
-    def _work(self, node: Node, phase: Phase) -> Table:
-        types = [self._typed(n, phase) if n else None for n in node.inputs]
-        attrs = msgspec.msgpack.encode(node.attrs)
-        assignments = self._assignments[node.name, phase.name]
-        key = ("work", node.op, attrs, tuple(types), assignments, phase.name)
-        if key not in self._tables:
-            self._tables[key] = self.prices.work(node, phase.sizes, types, assignments)
-        return self._tables[key]
-
-    def _typed(self, name: str, phase: Phase) -> TensorType:
-        return TensorType(self.graph.types[name].dtype, self.graph.types[name].sized(phase.sizes))
-
-    def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
-        """Return the seconds of converting a value from each produced to each required layout."""
-        return self._between("convert", value, left, wanted, phase, self.prices.conversions)
-
-    def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
-        """Return the bytes of a second copy, for each layout that is held and each that is required."""
-        return self._between("copy", value, left, wanted, self.phases[0], self.prices.copies)
-
-    def _between(
-        self,
-        kind: str,
-        value: str,
-        left: tuple[Layout, ...],
-        wanted: tuple[Layout, ...],
-        phase: Phase,
-        make: Callable[[Shape, str, tuple[Layout, ...], tuple[Layout, ...]], Table],
-    ) -> Table:
-        """Return the table that `make` builds for two tuples of layouts; equal tables are built once."""
-        type_ = self.graph.types[value]
-        shape = type_.sized(phase.sizes)
-        near = (kind, shape, type_.dtype, id(left), id(wanted))
-        if near not in self._tables:
-            key = (kind, shape, type_.dtype, left, wanted)
-            if key not in self._tables:
-                self._tables[key] = make(shape, type_.dtype, left, wanted)
-            self._tables[near] = self._tables[key]
-            self._alive += left, wanted
-        return self._tables[near]
-
-    def pair(self, a: int, b: int, table: Table, weight: float = 1.0) -> None:
-        """Add a table of seconds by the choices of two variables; if they are the same, its diagonal counts."""
-        table = self.memo.times(table, weight)
-        if a > b:
-            a, b, table = b, a, self.memo.turned(table)
-        if a == b:
-            self.unary[a] = self.memo.add(self.unary[a], self.memo.make("diagonal", (table,), table.diagonal))
-            return
-        have = self.pairs.get((a, b))
-        self.pairs[a, b] = table if have is None else self.memo.add(have, table)
-
-    def _hold(self, a: int, b: int, table: Table) -> None:
-        """Add a table of bytes held by the choices of two variables."""
-        self.holding.add(a, b, table)
-        if a != b:
-            self.pair(a, b, self._tables.setdefault(("none", table.shape), np.zeros(table.shape)))
-
-
-def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
-    """Yield the layout of each choice, and its copies."""
-    return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)
+        return self.structure.source(value, phase)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from unitp.certificate import Unused
 from unitp.errors import PlanError
 from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
 from unitp.planner.problem.problem import Problem
 from unitp.planner.problem.variables import SHARED, Variable
 from unitp.planner.solve.elimination import Table
-from unitp.plans import Plan, Unused
+from unitp.plans import Plan
 
 Mask = npt.NDArray[np.bool_]
 PRODUCTS = ("matmul", "attention")

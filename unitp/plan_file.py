@@ -1,0 +1,194 @@
+"""The file of a plan and its certificate: small, stable JSON with a table of the splits that the plan uses.
+
+`decode` judges all that can be judged without the graph; `unitp.plans.require` judges the rest. A file of another schema is refused
+with the reason: numbers that meant something else are not read as if they meant the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from unitp.certificate import Certificate, CertifiedPlan
+from unitp.errors import MeshError, PlanError
+from unitp.files import parse_json, read_bytes
+from unitp.host import writing
+from unitp.layout import Layout, Reduction, Split
+from unitp.mesh import Mesh
+from unitp.plans import ANEW, Phase, PhasePlan, phase_problem
+from unitp.texts import cut, shortened
+
+SCHEMA = 2
+OLDER = {1: "in its objective, bound and gap, every byte held had a price"}
+"""Why plans of an older schema are not read."""
+MOST_BYTES = 8 << 20
+"""Of a file. The plan of Llama 3.1 405B on 64 ranks has 600 kB."""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    schema: int
+    unitp: str
+    model: str
+    graph: str
+    mesh: dict[str, int]
+    splits: dict[str, str]
+    parameters: dict[str, str]
+    states: dict[str, str]
+    phases: list[_PhaseFile]
+    certificate: Certificate
+
+
+class _PhaseFile(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    sizes: dict[str, int]
+    weight: float
+    seconds: float
+    nodes: dict[str, dict[str, str]]
+    values: dict[str, str]
+
+
+class _Table:
+    """Names the splits of a plan (`tp[0:5 5:9]`) in order of appearance, and writes layouts with them: `-,s1` or `-,-|sum:tp`."""
+
+    def __init__(self) -> None:
+        self.names: dict[Split, str] = {}
+
+    def split(self, split: Split) -> str:
+        return self.names.setdefault(split, f"s{len(self.names) + 1}")
+
+    def layout(self, layout: Layout) -> str:
+        dims = ",".join(self.split(s) if s else "-" for s in layout.dims)
+        return dims + (f"|{layout.reduction}:{'+'.join(layout.partial)}" if layout.partial else "")
+
+
+def encode(plan: CertifiedPlan) -> bytes:
+    """Return the plan as indented JSON."""
+    table = _Table()
+    parameters = {name: table.layout(at) for name, at in plan.parameters.items()}
+    states = {name: table.layout(at) for name, at in plan.states.items()}
+    phases = [
+        _PhaseFile(
+            p.phase.name,
+            p.phase.sizes,
+            p.phase.weight,
+            p.seconds,
+            {node: {f: table.split(s) for f, s in splits.items()} for node, splits in p.nodes.items()},
+            {value: table.layout(at) for value, at in p.values.items()},
+        )
+        for p in plan.phases
+    ]
+    splits = {name: str(split) for split, name in table.names.items()}
+    file = _File(
+        SCHEMA,
+        version("unitp"),
+        plan.model,
+        plan.graph,
+        plan.mesh.sizes,
+        splits,
+        parameters,
+        states,
+        phases,
+        plan.certificate,
+    )
+    return msgspec.json.format(msgspec.json.encode(file), indent=1)
+
+
+def save(plan: CertifiedPlan, path: str | os.PathLike[str]) -> None:
+    """Write a plan to a file. Raises PlanError if it cannot be written, and HostError if the disk is full."""
+    with writing(path, "the plan", PlanError):
+        Path(path).write_bytes(encode(plan))
+
+
+def load(path: str | os.PathLike[str]) -> CertifiedPlan:
+    """Read a plan. Raises PlanError for a missing, truncated or foreign file, or another schema."""
+    return decode(read_bytes(path, PlanError, most=MOST_BYTES, what="the plan "), str(path))
+
+
+def decode(data: bytes, where: str = "plan") -> CertifiedPlan:
+    """A plan from its file's bytes. What can be judged without the graph is judged: splits have no gap and fit the mesh."""
+    head = parse_json(data, f"{where} is not a plan: it", PlanError, hint=ANEW)
+    if "schema" not in head:
+        raise PlanError(f"{where} is not a plan", hint=ANEW)
+    if (schema := head["schema"]) != SCHEMA:
+        why = f": {OLDER[schema]}" if isinstance(schema, int) and schema in OLDER else ""
+        raise PlanError(f"{where} has plan schema {shortened(schema)}, but this unitp reads {SCHEMA}{why}", hint=ANEW)
+    try:
+        file = msgspec.convert(head, _File)
+    except msgspec.ValidationError as error:
+        raise PlanError(f"{where} is not a plan: {error}", hint=ANEW) from None
+    return _restore(file, where)
+
+
+def _restore(file: _File, where: str) -> CertifiedPlan:
+    try:
+        mesh = Mesh(**file.mesh)
+    except MeshError as error:
+        raise PlanError(f"{where}: {error.message}") from None
+    splits = {name: _split(text, mesh, f'{where}: split {name}, "{text}",') for name, text in file.splits.items()}
+
+    def split(name: str) -> Split:
+        if name not in splits:
+            raise PlanError(f'{where} names split "{cut(name)}", which its table does not have')
+        return splits[name]
+
+    @cache  # a plan has few layouts and many values
+    def layout(text: str) -> Layout:
+        dims, _, partial = text.partition("|")
+        reduction, _, axes = partial.partition(":")
+        names = tuple(d for d in dims.split(",") if d)
+        found = tuple(None if d == "-" else split(d) for d in names)
+        sums = tuple(filter(None, axes.split("+")))
+        used = [*(axis for s in found if s for axis in s.axes), *sums]
+        if reduction not in ("", "sum", "max") or len(set(used)) < len(used) or set(sums) - set(mesh.sizes):
+            raise PlanError(f'{where}: "{cut(text)}" is not a layout on the mesh {mesh}')
+        how: Reduction = "max" if reduction == "max" else "sum"
+        return Layout(found, sums, how)
+
+    phases = tuple(
+        PhasePlan(
+            _phase(p, where),
+            {node: {f: split(s) for f, s in factors.items()} for node, factors in p.nodes.items()},
+            {value: layout(at) for value, at in p.values.items()},
+            p.seconds,
+        )
+        for p in file.phases
+    )
+    if len({p.phase.name for p in phases}) < len(phases) or not phases:
+        raise PlanError(f"{where} has no phases, or two with the same name", hint=ANEW)
+    return CertifiedPlan(
+        graph=file.graph,
+        mesh=mesh,
+        parameters={name: layout(at) for name, at in file.parameters.items()},
+        states={name: layout(at) for name, at in file.states.items()},
+        phases=phases,
+        certificate=file.certificate,
+        model=file.model,
+    )
+
+
+def _phase(phase: _PhaseFile, where: str) -> Phase:
+    found = Phase(phase.name, phase.sizes, phase.weight)
+    if problem := phase_problem(found):
+        raise PlanError(f"{where}: {problem}")
+    return found
+
+
+def _split(text: str, mesh: Mesh, what: str) -> Split:
+    """Return the split that a text such as `tp[0:5 5:9]` or `dp[even]` describes. Raises PlanError if it is wrong on this mesh."""
+    match = re.fullmatch(r"([^\[\]]+)\[(even|\d{1,15}:\d{1,15}(?: \d{1,15}:\d{1,15})*)\]", text)
+    if match is None:
+        raise PlanError(f"{what} is not a split; write one as AXIS[START:STOP ...]")
+    axes, inside = tuple(match[1].split("*")), match[2]
+    pairs = [part.split(":") for part in inside.split()] if inside != "even" else []
+    split = Split(axes, tuple((int(a), int(b)) for a, b in pairs))
+    if set(axes) - set(mesh.sizes):
+        raise PlanError(f"{what} names an axis that is not on the mesh {mesh}")
+    rows = max((stop for _, stop in split.intervals), default=0)
+    if pairs and (problems := Layout((split,)).problems((rows,), mesh)):
+        raise PlanError(f"{what} is wrong on the mesh {mesh}: {'; '.join(problems)}")
+    return split
