@@ -6,7 +6,7 @@ memory is what liveness allows. Before each step the watchdog is told where the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence, Set
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 from unitp.engine.engine import Progress
@@ -18,15 +18,6 @@ Slots = list[Tensor]
 Step = Callable[[Slots], None]
 Steps = Sequence[tuple[int, Step]]
 """Steps with the numbers of their instructions (of a segment: its first one)."""
-
-
-def last_uses(used: Sequence[Iterable[V]], kept: Set[V]) -> list[list[V]]:
-    """For each step the values that it uses and no later one does, in the order in which it names them; never `kept` ones."""
-    seen, last = set(kept), []
-    for values in reversed(used):
-        last.append([value for value in dict.fromkeys(values) if value not in seen])
-        seen.update(last[-1])
-    return last[::-1]
 
 
 def carry_out(steps: Steps, values: Slots, progress: Progress, failed: Callable[[int, Exception], RankError]) -> None:

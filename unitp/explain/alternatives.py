@@ -168,7 +168,7 @@ class Alternatives:
 
         Raises PlanError if nothing matches.
         """
-        wanted = {node.name for root, node in readers(self.graph, self.problem.static) if matches(name, root)}
+        wanted = {node.name for root, node in readers(self.graph) if matches(name, root)}
         numbers = [
             i
             for i, v in enumerate(self.problem.variables)

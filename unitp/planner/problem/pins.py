@@ -121,16 +121,12 @@ def matches(pattern: str, name: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
-def readers(graph: Graph, static: set[str]) -> Iterator[tuple[str, Node]]:
+def readers(graph: Graph) -> Iterator[tuple[str, Node]]:
     """Yield (parameter or state, node) for every node that reads it, directly or through nodes that run once, at load."""
-    roots: dict[str, tuple[str, ...]] = {p.name: (p.name,) for p in graph.parameters}
-    roots |= {s.input: (s.input,) for s in graph.states}
+    roots = {**graph.origins, **{s.input: (s.input,) for s in graph.states}}
     for node in graph.nodes:
-        read = tuple(dict.fromkeys(root for name in node.inputs for root in roots.get(name, ())))
-        if node.name in static:
-            roots |= dict.fromkeys(node.outputs, read)
-        else:
-            yield from ((root, node) for root in read)
+        if node.outputs[0] not in graph.origins:
+            yield from ((root, node) for root in dict.fromkeys(r for name in node.inputs for r in roots.get(name, ())))
 
 
 def apply(problem: Problem, pins: Sequence[str]) -> None:
@@ -174,7 +170,7 @@ class _Matcher:
         self.problem, self.graph = problem, problem.graph
         self.held = {p.name for p in self.graph.parameters} | {s.input for s in self.graph.states}
         self.by_parameter: dict[str, list[Node]] = {}
-        for name, node in readers(self.graph, problem.static):
+        for name, node in readers(self.graph):
             self.by_parameter.setdefault(name, []).append(node)
 
     def places(self, pin: Pin, wrong: list[str]) -> list[_Place]:
@@ -251,12 +247,10 @@ class _Matcher:
 
 def operands(problem: Problem, node: Node) -> dict[str, tuple[bool, int]]:
     """Return (is a result, position) of each operand and result of a node, by its names in pins."""
-    fixed = {p.name for p in problem.graph.parameters}
-    fixed |= {out for n in problem.graph.nodes if n.name in problem.static for out in n.outputs}
     found: dict[str, tuple[bool, int]] = {}
     present = [(i, name) for i, name in enumerate(node.inputs) if name]
     for i, name in present:
-        found.setdefault("w" if name in fixed else "x", (False, i))
+        found.setdefault("w" if name in problem.graph.origins else "x", (False, i))
     found["y"] = (True, 0)
     found |= {f"x{i}": (False, i) for i, _ in present}
     return found | {f"y{i}": (True, i) for i in range(len(node.outputs))}
