@@ -181,7 +181,11 @@ class Runner:
         if not isinstance(made, Local) or (permutation := operator(made.op).permutation) is None:
             return None
         source = made.inputs[0]
-        return None if source in self._writer else (source, permutation(made.attrs, 2) == (1, 0))
+        return (
+            None
+            if source in self._writer
+            else (source, permutation(operator(made.op).attributes(made.attrs), 2) == (1, 0))
+        )
 
     def _function(self, instruction: Instruction) -> Callable[..., Any] | None:
         """What an instruction calls with its present inputs; None where it has nothing to do on this rank."""
@@ -192,7 +196,7 @@ class Runner:
             return None
         places = self.guards.get(self._writer[instruction.outputs[0]])
         if instruction.outputs[0] in self.in_place:
-            update, dim = self._p.update, int(instruction.attrs.get("axis", -2)) % len(ctx.outputs[0])  # type: ignore[arg-type]
+            update, dim = self._p.update, ctx.attrs.dim(len(ctx.outputs[0]))
             if places:
                 return guarded_update(self._p, dim, places[0])
             return lambda past, rows, starts: update(past, rows, starts, dim)

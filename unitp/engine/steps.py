@@ -6,14 +6,13 @@ memory is what liveness allows. Before each step the watchdog is told where the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from unitp.engine.engine import Progress
 from unitp.engine.primitives import Tensor
 from unitp.errors import InputError, RankError, UnitpError, from_signal
 
-V = TypeVar("V", bound=Hashable)
 Slots = list[Tensor]
 Step = Callable[[Slots], None]
 Steps = Sequence[tuple[int, Step]]

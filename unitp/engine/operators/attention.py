@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
+from unitp.engine.operators.decompositions import decomposition, scalar
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.attention import blocks
 from unitp.program.rank import Context
@@ -56,6 +56,13 @@ def blocks_of(ctx: Context) -> list[tuple[int, int]]:
     return blocks(queries, batch * heads * _size(ctx, 1) * np.dtype(ctx.dtype).itemsize)
 
 
+def scale_of(ctx: Context) -> float:
+    """Return the factor of the scores: the attribute, or 1/sqrt(e) for queries [b, h, s, e], rounded to float32."""
+    if "scale" in ctx.attrs:
+        return ctx.attrs.rounded("scale")
+    return float(np.float32(1 / sqrt((ctx.inputs[0] or (1,))[-1])))
+
+
 @decomposition("Attention")
 def attention(
     p: Primitives,
@@ -76,7 +83,7 @@ def attention(
             allowed = mask if allowed is None else p.logical_and(allowed, mask)
         else:
             bias = mask
-    q = p.mul(q, scalar(p, number(ctx, "scale", 1 / sqrt(p.shape(q)[3])), ctx.dtype))
+    q = p.mul(q, scalar(p, scale_of(ctx), ctx.dtype))
     done = []
     for block in blocks_of(ctx):
         rows, seen, added = (None if x is None else _queries(p, x, block) for x in (q, allowed, bias))
@@ -122,7 +129,7 @@ def _heads(p: Primitives, x: Tensor, first: int, count: int) -> Tensor:
 
 
 def _capped(p: Primitives, ctx: Context, scores: Tensor) -> Tensor:
-    softcap = number(ctx, "softcap", 0.0)
+    softcap = ctx.attrs.rounded("softcap")
     if softcap <= 0:
         return scores
     cap = scalar(p, softcap, ctx.dtype)
@@ -131,7 +138,7 @@ def _capped(p: Primitives, ctx: Context, scores: Tensor) -> Tensor:
 
 def allowed_keys(p: Primitives, ctx: Context, length: Tensor | None) -> Tensor | None:
     """Which keys a query sees by causality and valid length: [batch or 1, 1, queries or 1, keys], or None for all."""
-    causal = bool(integer(ctx, "is_causal", 0))
+    causal = ctx.attrs.truth("is_causal")
     if not causal and length is None:
         return None
     queries, keys = _size(ctx, 0), _size(ctx, 1)
@@ -172,12 +179,12 @@ def rotary_embedding(p: Primitives, ctx: Context, x: Tensor, cos: Tensor, sin: T
     Pairs are (i, i + r/2), or (2i, 2i + 1) where interleaved.
     """
     shape = p.shape(x)
-    size = integer(ctx, "rotary_embedding_dim", 0) or shape[3]
+    size = ctx.attrs.whole("rotary_embedding_dim") or shape[3]
     half = size // 2
     angles = (p.shape(positions)[0], 1, shape[2], half)
     c, s = (p.reshape(p.take(table, positions, 0), angles) for table in (cos, sin))
     turned = p.slice(x, 3, 0, size) if size < shape[3] else x
-    if integer(ctx, "interleaved", 0):
+    if ctx.attrs.truth("interleaved"):
         pairs = p.reshape(turned, (*shape[:3], half, 2))
         first, second = (p.reshape(p.slice(pairs, 4, i, i + 1), (*shape[:3], half)) for i in (0, 1))
         done = [p.reshape(part, (*shape[:3], half, 1)) for part in _turn(p, first, second, c, s)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import pi, sqrt
 
-from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
+from unitp.engine.operators.decompositions import decomposition, scalar
 from unitp.engine.overrides import Implementation, Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
@@ -78,13 +78,13 @@ def relu(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
 
 @decomposition("Swish")
 def swish(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    alpha = number(ctx, "alpha", 1.0)
+    alpha = ctx.attrs.rounded("alpha")
     return p.mul(x, p.sigmoid(x if alpha == 1.0 else p.mul(x, scalar(p, alpha, ctx.dtype))))
 
 
 @decomposition("Gelu")
 def gelu(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    if ctx.attrs.get("approximate", "none") == "tanh":
+    if ctx.attrs.word("approximate") == "tanh":
         cube = p.mul(p.mul(p.mul(x, x), x), scalar(p, 0.044715, ctx.dtype))
         inner = p.tanh(p.mul(p.add(x, cube), scalar(p, sqrt(2 / pi), ctx.dtype)))
     else:
@@ -95,6 +95,6 @@ def gelu(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
 @decomposition("Rescale")
 def rescale(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
     """The finish of a mean whose sum was taken across ranks: x / count + epsilon."""
-    mean = p.div(x, scalar(p, integer(ctx, "count", 1), ctx.dtype))
-    epsilon = number(ctx, "epsilon", 0.0)
+    mean = p.div(x, scalar(p, ctx.attrs.whole("count"), ctx.dtype))
+    epsilon = ctx.attrs.rounded("epsilon")
     return p.add(mean, scalar(p, epsilon, ctx.dtype)) if epsilon else mean

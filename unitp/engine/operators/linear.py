@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from unitp.engine.operators.decompositions import decomposition, integer, number, scalar
+from unitp.engine.operators.decompositions import decomposition, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.linear import einsum_terms
@@ -26,8 +26,8 @@ def gemm(p: Primitives, ctx: Context, a: Tensor, b: Tensor, c: Tensor = None) ->
     if a is None or b is None:
         out = p.full(ctx.outputs[0], 0, ctx.dtype)
     else:
-        left = p.transpose(a, (1, 0)) if integer(ctx, "transA", 0) else a
-        right = p.transpose(b, (1, 0)) if integer(ctx, "transB", 0) else b
+        left = p.transpose(a, (1, 0)) if ctx.attrs.truth("transA") else a
+        right = p.transpose(b, (1, 0)) if ctx.attrs.truth("transB") else b
         out = _scaled(p, ctx, p.matmul(left, right), "alpha")
     return out if c is None else p.add(out, _scaled(p, ctx, c, "beta"))
 
@@ -57,5 +57,5 @@ def einsum(p: Primitives, ctx: Context, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _scaled(p: Primitives, ctx: Context, x: Tensor, name: str) -> Tensor:
-    factor = number(ctx, name, 1.0)
+    factor = ctx.attrs.rounded(name)
     return x if factor == 1.0 else p.mul(x, scalar(p, factor, ctx.dtype))

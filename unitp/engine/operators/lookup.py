@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unitp.engine.operators.decompositions import decomposition, dim_of, rank_of, scalar, unwrapped
+from unitp.engine.operators.decompositions import decomposition, rank_of, scalar, unwrapped
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
 
@@ -12,7 +12,7 @@ def gather(p: Primitives, ctx: Context, data: Tensor, ids: Tensor) -> Tensor:
     if data is None:
         return p.full(ctx.outputs[0], 0, ctx.dtype)
     rank = rank_of(ctx)
-    dim = dim_of(ctx, rank, default=0)
+    dim = ctx.attrs.dim(rank)
     ids = unwrapped(p, ids, _whole(ctx, dim))
     if "v" not in ctx.intervals:
         return p.take(data, ids, dim)
@@ -39,7 +39,7 @@ def gather_nd(p: Primitives, ctx: Context, data: Tensor, ids: Tensor) -> Tensor:
 
 @decomposition("GatherElements")
 def gather_elements(p: Primitives, ctx: Context, data: Tensor, ids: Tensor) -> Tensor:
-    dim = dim_of(ctx, rank_of(ctx), default=0)
+    dim = ctx.attrs.dim(rank_of(ctx))
     return p.take_along(data, unwrapped(p, ids, _whole(ctx, dim)), dim)
 
 

@@ -6,21 +6,21 @@ RMSNorm(x) = x / sqrt(mean x^2 + eps) * scale           LayerNorm(x) = RMSNorm(x
 
 from __future__ import annotations
 
-from unitp.engine.operators.decompositions import decomposition, dim_of, number, rank_of, scalar
+from unitp.engine.operators.decompositions import decomposition, rank_of, scalar
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
 
 
 @decomposition("Softmax")
 def softmax(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    dim = (dim_of(ctx, rank_of(ctx)),)
+    dim = (ctx.attrs.dim(rank_of(ctx)),)
     exponentials = p.exp(p.sub(x, p.reduce_max(x, dim, True)))
     return p.div(exponentials, p.reduce_sum(exponentials, dim, True))
 
 
 @decomposition("LogSoftmax")
 def log_softmax(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    dim = (dim_of(ctx, rank_of(ctx)),)
+    dim = (ctx.attrs.dim(rank_of(ctx)),)
     shifted = p.sub(x, p.reduce_max(x, dim, True))
     return p.sub(shifted, p.log(p.reduce_sum(p.exp(shifted), dim, True)))
 
@@ -38,7 +38,7 @@ def layer_normalization(p: Primitives, ctx: Context, x: Tensor, scale: Tensor, b
 
 def _unit(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
     """x over the root of its mean square along the last dim."""
-    square = p.add(_mean(p, ctx, p.mul(x, x)), scalar(p, number(ctx, "epsilon", 1e-5), ctx.dtype))
+    square = p.add(_mean(p, ctx, p.mul(x, x)), scalar(p, ctx.attrs.rounded("epsilon"), ctx.dtype))
     return p.div(x, p.sqrt(square))
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import reduce
 from itertools import accumulate, pairwise
 
-from unitp.engine.operators.decompositions import decomposition, dim_of, integers, rank_of, scalar
+from unitp.engine.operators.decompositions import decomposition, rank_of, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
+from unitp.graph.ops.shaping import permutation
 from unitp.program.rank import Context
 
 Step = Callable[[Tensor], Tensor]
@@ -29,19 +30,19 @@ def expand(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
 @decomposition("Transpose")
 @Prepared
 def transpose(p: Primitives, ctx: Context) -> Step:
-    change, perm = p.transpose, integers(ctx, "perm") if "perm" in ctx.attrs else tuple(reversed(range(rank_of(ctx))))
+    change, perm = p.transpose, permutation(ctx.attrs, rank_of(ctx))
     return lambda x: change(x, perm)
 
 
 @decomposition("Concat")
 def concat(p: Primitives, ctx: Context, *xs: Tensor) -> Tensor:
     held = [x for x in xs if x is not None]
-    return held[0] if len(held) == 1 else p.concat(held, dim_of(ctx, len(ctx.outputs[0]), name="axis"))
+    return held[0] if len(held) == 1 else p.concat(held, ctx.attrs.dim(len(ctx.outputs[0])))
 
 
 @decomposition("Split")
 def split(p: Primitives, ctx: Context, x: Tensor) -> tuple[Tensor, ...]:
-    dim = dim_of(ctx, rank_of(ctx))
+    dim = ctx.attrs.dim(rank_of(ctx))
     edges = [0, *accumulate(shape[dim] for shape in ctx.outputs)]
     return tuple(p.slice(x, dim, a, b) if a < b else None for a, b in pairwise(edges))
 
@@ -50,8 +51,8 @@ def split(p: Primitives, ctx: Context, x: Tensor) -> tuple[Tensor, ...]:
 @Prepared
 def slice_(p: Primitives, ctx: Context) -> Step:
     shape, cut = ctx.inputs[0] or (), p.slice
-    dims = [axis % len(shape) for axis in integers(ctx, "axes")]
-    bounds = zip(dims, integers(ctx, "starts"), integers(ctx, "ends"), strict=True)
+    dims = ctx.attrs.dims(len(shape))
+    bounds = zip(dims, ctx.attrs.wholes("starts"), ctx.attrs.wholes("ends"), strict=True)
     parts = [(dim, a, b) for dim, a, b in bounds if (a, b) != (0, shape[dim])]
     if len(parts) == 1:
         dim, a, b = parts[0]
@@ -63,7 +64,7 @@ def slice_(p: Primitives, ctx: Context) -> Step:
 def tensor_scatter(p: Primitives, ctx: Context, past: Tensor, update: Tensor, starts: Tensor) -> Tensor:
     """A new tensor: `past` with `update` written from `starts[i]` on. (A state is written in place: `interpret`.)"""
     shape, rows = p.shape(past), p.shape(update)
-    dim = dim_of(ctx, len(shape), default=-2)
+    dim = ctx.attrs.dim(len(shape))
     around = (shape[0], *(1,) * (dim - 1), shape[dim], *(1,) * (len(shape) - dim - 1))
     zero, count = scalar(p, 0, "int64"), scalar(p, rows[dim], "int64")
     places = p.reshape(p.arange(0, shape[dim], "int64"), (1, shape[dim]))
