@@ -7,18 +7,27 @@ Intervals are monotone and leave no gap; they may be unequal, empty, or overlap 
 replicated over an axis that is in no dim and not in `partial`. A split without intervals is *open*: it is even over a size that is
 known only when a program is lowered (the batch), and `bind` gives it intervals. A row in several intervals belongs to its first
 holder in the group of a collective (`owned`).
+
+Both have one notation, which plan files store, pins accept, and programs, explanations and errors print:
+
+    SPLIT     AXIS*AXIS...[START:STOP START:STOP ...] | AXIS*AXIS...[even]       tp[0:5 5:9], dp[even]
+    LAYOUT    SPLIT | -  for each dim, with commas between them; |sum:AXIS+AXIS... or |max:AXIS+AXIS... if it is partial
+
+`tp[0:5 5:9],-` is split along dim 0, and `-,-|sum:tp` is partial. `str` writes them, `parse_split` and `parse_layout` read them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
 from unitp.errors import PlanError
 from unitp.mesh import Mesh
+from unitp.texts import cut
 
 Interval = tuple[int, int]
 Reduction = Literal["sum", "max"]
@@ -63,9 +72,18 @@ class Split(msgspec.Struct, frozen=True, array_like=True):
             stop = max(stop, b)
         return False
 
+    @property
+    def over(self) -> str:
+        """The axes as text: `dp*tp`."""
+        return "*".join(self.axes)
+
+    @property
+    def rows(self) -> str:
+        """The intervals as text: `0:5 5:9`, or `even` if the split is open."""
+        return "even" if self.open else " ".join(f"{a}:{b}" for a, b in self.intervals)
+
     def __str__(self) -> str:
-        inside = "even" if self.open else " ".join(f"{a}:{b}" for a, b in self.intervals)
-        return f"{'*'.join(self.axes)}[{inside}]"
+        return f"{self.over}[{self.rows}]"
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True):
@@ -117,19 +135,66 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
                 found += [f"dim {dim}: {text}" for text in _split_problems(split, size, mesh)]
         return found
 
+    @property
+    def terms(self) -> str:
+        """What the layout is partial over as text: `|sum:tp`, or nothing."""
+        return f"|{self.reduction}:{'+'.join(self.partial)}" if self.partial else ""
+
+    def text(self, split: Callable[[Split], str] = str) -> str:
+        """Return the notation of the layout, with `split` to write its splits. It is empty for a scalar that is not partial."""
+        return ",".join(split(s) if s else "-" for s in self.dims) + self.terms
+
+    @property
+    def words(self) -> str:
+        """The layout for readers: its notation, or `replicated` if nothing is split or partial."""
+        return self.text() if self.axes or self.partial else "replicated"
+
+    @property
+    def pending(self) -> str:
+        """What is partial in words: `a partial sum over dp, tp`, or nothing."""
+        return f"a partial {self.reduction} over {', '.join(self.partial)}" if self.partial else ""
+
     def __str__(self) -> str:
-        dims = ", ".join(str(s) if s else "-" for s in self.dims)
-        partial = f" partial {self.reduction} over {','.join(self.partial)}" if self.partial else ""
-        return f"[{dims}]{partial}"
+        return self.text()
+
+
+_SPLIT = re.compile(r"([^\[\]*,|]+(?:\*[^\[\]*,|]+)*)\[(even|\d{1,15}:\d{1,15}(?: \d{1,15}:\d{1,15})*)\]", re.ASCII)
+_TERMS = re.compile(r"(sum|max):([^+*,:|\[\]]+(?:\+[^+*,:|\[\]]+)*)")
+
+
+def parse_split(text: str) -> Split:
+    """Return the split that a text such as `tp[0:5 5:9]` or `dp[even]` stands for; whether it fits a mesh is not looked at.
+
+    Raises PlanError if the text is not in the notation.
+    """
+    match = _SPLIT.fullmatch(text)
+    if match is None:
+        raise PlanError(f'"{cut(text)}" is not a split; write one as AXIS[START:STOP ...] or AXIS[even]')
+    pairs = [part.split(":") for part in match[2].split()] if match[2] != "even" else []
+    return Split(tuple(match[1].split("*")), tuple((int(a), int(b)) for a, b in pairs))
+
+
+def parse_layout(text: str, split: Callable[[str], Split] = parse_split) -> Layout:
+    """Return the layout that a text such as `-,tp[0:5 5:9]` or `-|sum:tp` stands for, with `split` to read its splits.
+
+    Raises PlanError if the text is not in the notation.
+    """
+    dims, bar, tail = text.partition("|")
+    terms = _TERMS.fullmatch(tail) if bar else None
+    if bar and terms is None:
+        raise PlanError(f'"{cut(text)}" is not a layout; write partial ones as DIMS|sum:AXIS or DIMS|max:AXIS')
+    found = tuple(None if dim == "-" else split(dim) for dim in dims.split(",")) if dims else ()
+    if terms is None:
+        return Layout(found)
+    how: Reduction = "max" if terms[1] == "max" else "sum"
+    return Layout(found, tuple(terms[2].split("+")), how)
 
 
 def _split_problems(split: Split, size: int, mesh: Mesh) -> list[str]:
     if not split.axes:
         return ["a split needs an axis"]
     if len(split.intervals) != mesh.count(split.axes):
-        return [
-            f"{len(split.intervals)} intervals for {mesh.count(split.axes)} coordinates over {'*'.join(split.axes)}"
-        ]
+        return [f"{len(split.intervals)} intervals for {mesh.count(split.axes)} coordinates over {split.over}"]
     found, start, stop = [], 0, 0
     for a, b in split.intervals:
         if not 0 <= a <= b <= size:

@@ -7,7 +7,6 @@ with the reason: numbers that meant something else are not read as if they meant
 from __future__ import annotations
 
 import os
-import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from unitp.certificate import Certificate, CertifiedPlan
 from unitp.errors import MeshError, PlanError
 from unitp.files import parse_json, read_bytes
 from unitp.host import writing
-from unitp.layout import Layout, Reduction, Split
+from unitp.layout import Layout, Split, parse_layout, parse_split
 from unitp.mesh import Mesh
 from unitp.plans import ANEW, Phase, PhasePlan, phase_problem
 from unitp.texts import cut, shortened
@@ -62,8 +61,7 @@ class _Table:
         return self.names.setdefault(split, f"s{len(self.names) + 1}")
 
     def layout(self, layout: Layout) -> str:
-        dims = ",".join(self.split(s) if s else "-" for s in layout.dims)
-        return dims + (f"|{layout.reduction}:{'+'.join(layout.partial)}" if layout.partial else "")
+        return layout.text(self.split)
 
 
 def encode(plan: CertifiedPlan) -> bytes:
@@ -129,30 +127,34 @@ def _restore(file: _File, where: str) -> CertifiedPlan:
         mesh = Mesh(**file.mesh)
     except MeshError as error:
         raise PlanError(f"{where}: {error.message}") from None
-    splits = {name: _split(text, mesh, f'{where}: split {name}, "{text}",') for name, text in file.splits.items()}
+    splits = {name: _split(text, mesh, f"{where}: split {name},") for name, text in file.splits.items()}
 
     def split(name: str) -> Split:
         if name not in splits:
-            raise PlanError(f'{where} names split "{cut(name)}", which its table does not have')
+            raise PlanError(f'it names split "{cut(name)}", which its table does not have')
         return splits[name]
 
     @cache  # a plan has few layouts and many values
     def layout(text: str) -> Layout:
-        dims, _, partial = text.partition("|")
-        reduction, _, axes = partial.partition(":")
-        names = tuple(d for d in dims.split(",") if d)
-        found = tuple(None if d == "-" else split(d) for d in names)
-        sums = tuple(filter(None, axes.split("+")))
-        used = [*(axis for s in found if s for axis in s.axes), *sums]
-        if reduction not in ("", "sum", "max") or len(set(used)) < len(used) or set(sums) - set(mesh.sizes):
+        try:
+            found = parse_layout(text, split)
+        except PlanError as error:
+            raise PlanError(f"{where}: {error.message}") from None
+        used = [*found.axes, *found.partial]
+        if len(set(used)) < len(used) or set(used) - set(mesh.sizes):
             raise PlanError(f'{where}: "{cut(text)}" is not a layout on the mesh {mesh}')
-        how: Reduction = "max" if reduction == "max" else "sum"
-        return Layout(found, sums, how)
+        return found
+
+    def factor(name: str) -> Split:
+        try:
+            return split(name)
+        except PlanError as error:
+            raise PlanError(f"{where}: {error.message}") from None
 
     phases = tuple(
         PhasePlan(
             _phase(p, where),
-            {node: {f: split(s) for f, s in factors.items()} for node, factors in p.nodes.items()},
+            {node: {f: factor(s) for f, s in factors.items()} for node, factors in p.nodes.items()},
             {value: layout(at) for value, at in p.values.items()},
             p.seconds,
         )
@@ -179,16 +181,15 @@ def _phase(phase: _PhaseFile, where: str) -> Phase:
 
 
 def _split(text: str, mesh: Mesh, what: str) -> Split:
-    """Return the split that a text such as `tp[0:5 5:9]` or `dp[even]` describes. Raises PlanError if it is wrong on this mesh."""
-    match = re.fullmatch(r"([^\[\]]+)\[(even|\d{1,15}:\d{1,15}(?: \d{1,15}:\d{1,15})*)\]", text)
-    if match is None:
-        raise PlanError(f"{what} is not a split; write one as AXIS[START:STOP ...]")
-    axes, inside = tuple(match[1].split("*")), match[2]
-    pairs = [part.split(":") for part in inside.split()] if inside != "even" else []
-    split = Split(axes, tuple((int(a), int(b)) for a, b in pairs))
-    if set(axes) - set(mesh.sizes):
+    """Return the split that a text stands for; `what` begins the message. Raises PlanError if it is wrong on this mesh."""
+    try:
+        split = parse_split(text)
+    except PlanError as error:
+        raise PlanError(f"{what} {error.message}") from None
+    what = f'{what} "{cut(text)}",'
+    if set(split.axes) - set(mesh.sizes):
         raise PlanError(f"{what} names an axis that is not on the mesh {mesh}")
     rows = max((stop for _, stop in split.intervals), default=0)
-    if pairs and (problems := Layout((split,)).problems((rows,), mesh)):
+    if not split.open and (problems := Layout((split,)).problems((rows,), mesh)):
         raise PlanError(f"{what} is wrong on the mesh {mesh}: {'; '.join(problems)}")
     return split

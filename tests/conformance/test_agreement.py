@@ -84,7 +84,7 @@ def unlike_plan() -> Plan:
 
 def test_bounds_follow_the_speed_of_unlike_devices():
     caches = {str(layout) for layout in unlike_plan().states.values()}
-    assert caches == {"[-, tp[0:2 2:3 3:3], -, -]"}
+    assert caches == {"-,tp[0:2 2:3 3:3],-,-"}
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ def test_show_tells_what_is_split_what_moves_and_what_it_costs(unitp: Any) -> No
     moves = {(m["phase"], m["kind"]): m["count"] for m in found["description"]["moves"]}
     assert moves["decode", "all_reduce"] == 61
     text = unitp("show", "plan.json").out
-    assert "blk.*.attn_q.weight       dim 0 over tp: 0:320 320:576\n" in text
+    assert "blk.*.attn_q.weight       tp[0:320 320:576],-\n" in text
     assert "decode" in text
     assert "all_reduce" in text
     assert all(line == line.rstrip() for line in text.splitlines())

@@ -15,7 +15,7 @@ from unitp.comparison.metrics import MEANING, relative_error
 from unitp.engine import operators as decompositions
 from unitp.engine.operators.attention import Run, runs
 from unitp.errors import ProgramError
-from unitp.graph.ops import known_ops
+from unitp.graph.ops import known_ops, operator
 from unitp.graph.ops.attention import FEWEST, SCORES, blocks
 from unitp.program.rank import Context
 from unitp.testing.onnx_cases import reference
@@ -30,7 +30,12 @@ RNG = np.random.default_rng(7)
 def context(op, inputs, outputs, attrs=None, intervals=None, whole=None, dtype="float64"):
     """A rank's context, from arrays or shapes."""
     shapes = tuple(None if x is None else tuple(np.shape(x)) for x in inputs)
-    return Context(op, attrs or {}, shapes, tuple(outputs), intervals or {}, dtype, whole or shapes)
+    return Context(op, attributes(op, attrs or {}), shapes, tuple(outputs), intervals or {}, dtype, whole or shapes)
+
+
+def attributes(op, given):
+    """A node's attributes, with the operator's defaults."""
+    return operator(op).attributes(given)
 
 
 def test_every_operator_has_one_decomposition():
@@ -110,7 +115,7 @@ def test_gather_looks_up_what_a_rank_holds_and_gives_zeros_else(dim):
     for interval in pairwise([0, 3, 3, 7]):
         part = data.take(range(*interval), dim) if interval[1] > interval[0] else None
         shape = tuple(b - a if i == dim else 7 for i, (a, b) in enumerate([interval, interval]))
-        attrs, intervals = {"axis": dim}, {"v": interval}
+        attrs, intervals = attributes("Gather", {"axis": dim}), {"v": interval}
         ctx = Context("Gather", attrs, (shape, ids.shape), (whole.shape,), intervals, "float64", ((7, 7), ids.shape))
         total = total + decompositions.get("Gather")(P, ctx, part, ids)
     assert np.array_equal(total, whole)
@@ -130,9 +135,9 @@ def test_sums_over_nothing():
     ).tolist() == [[0] * 3]
     lowest = decompositions.get("ReduceMax")(P, context("ReduceMax", [(0, 3)], [(1, 3)], {"axes": (0,)}), None)
     assert lowest.tolist() == [[-np.inf] * 3]
-    ctx = Context("MatMul", {}, ((2, 0), (0, 3)), ((2, 3),), {}, "float32")
+    ctx = Context("MatMul", attributes("MatMul", {}), ((2, 0), (0, 3)), ((2, 3),), {}, "float32")
     assert np.array_equal(decompositions.get("MatMul")(P, ctx, None, None), np.zeros((2, 3), np.float32))
-    ctx = Context("Gemm", {"beta": 2.0}, ((2, 0), (0, 3), (3,)), ((2, 3),), {}, "float64")
+    ctx = Context("Gemm", attributes("Gemm", {"beta": 2.0}), ((2, 0), (0, 3), (3,)), ((2, 3),), {}, "float64")
     assert decompositions.get("Gemm")(P, ctx, None, None, np.ones(3)).tolist() == [[2.0] * 3] * 2
 
 
@@ -150,7 +155,7 @@ def attend(attrs, q, k, v, mask, length, interval, overridden):
     wholes = tuple(None if x is None else x.shape for x in (q, k, v, mask, None, None, length))
     intervals = {} if interval == (0, heads) else {"h": interval}
     out = (q.shape[0], b - a, q.shape[2], v.shape[3])
-    ctx = Context("Attention", attrs, shapes, (out,), intervals, "float64", wholes)
+    ctx = Context("Attention", attributes("Attention", attrs), shapes, (out,), intervals, "float64", wholes)
     override = NUMPY.overrides.get("Attention", "float64") if overridden else None
     return (override or decompositions.get("Attention"))(P, ctx, *inputs)
 
@@ -205,7 +210,7 @@ def test_queries_that_see_nothing_give_zeros_on_every_path():
 def test_head_maps_of_nine_heads_in_three_groups():
     def of(start, stop, heads=9, groups=3):
         whole = ((1, heads, 1, 4), (1, groups, 1, 4))
-        return runs(Context("Attention", {}, (), (), {"h": (start, stop)}, "float32", whole))
+        return runs(Context("Attention", attributes("Attention", {}), (), (), {"h": (start, stop)}, "float32", whole))
 
     assert of(0, 5) == [Run(0, 0, 1, 3), Run(3, 1, 1, 2)]
     assert of(5, 9) == [Run(0, 0, 1, 1), Run(1, 1, 1, 3)]

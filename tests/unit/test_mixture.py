@@ -125,7 +125,7 @@ def test_a_token_that_an_expert_was_not_chosen_for_does_not_feel_it() -> None:
 def test_the_planner_splits_experts_by_itself() -> None:
     graph = known_config("mixtral-8x7b").graph
     made = plan(Request(graph, Mesh(tp=8)))
-    assert str(made.parameters[EXPERTS]) == "[tp[0:1 1:2 2:3 3:4 4:5 5:6 6:7 7:8], -, -]"
+    assert str(made.parameters[EXPERTS]) == "tp[0:1 1:2 2:3 3:4 4:5 5:6 6:7 7:8],-,-"
     assert made.certificate.fastest_s == made.certificate.lower_bound_s
 
 

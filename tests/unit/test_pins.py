@@ -11,11 +11,12 @@ from unitp import plan_file
 from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
+from unitp.explain.alternatives import Alternatives
 from unitp.explain.description import moved
 from unitp.frontends.llama import LlamaConfig, decoder_graph
 from unitp.graph.graph import Graph
 from unitp.graph.values import Node
-from unitp.layout import Layout
+from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner import Request
 from unitp.planner import plan as plan_graph
@@ -54,6 +55,28 @@ def test_a_pin_is_read() -> None:
     assert parse("other/x: R").pattern == "other/x", "no phase of that name: it is part of the pattern"
 
 
+def test_a_pin_names_a_layout_in_the_notation_of_all_layouts() -> None:
+    column = Layout((None, Split(("tp",), ((0, 5), (5, 9)))))
+    assert parse("w:-, tp[0:5 5:9]").atoms == (Atom("", "L", layout=column),)
+    pin = parse("names:0/down: x=-,-|sum:dp+tp, y = dp*tp[even],-, S(0)@tp")
+    assert pin.pattern == "names:0/down"
+    assert [a.layout for a in pin.atoms[:2]] == [
+        Layout((None, None), ("dp", "tp")), Layout((Split(("dp", "tp")), None)),
+    ]  # fmt: skip
+    assert pin.atoms[2] == Atom("y", "S", "tp", 0)
+
+
+def test_a_layout_that_explain_prints_can_be_pinned() -> None:
+    free = planned()
+    alternatives = Alternatives(free, model().graph)
+    for name in ("blk.0.ffn_down.weight", "past_key_0"):
+        (place,) = alternatives.at(name)[:1]
+        other = next(a for a in place.alternatives if not a.chosen and a.regret_s < float("inf") and "[" in a.choice)
+        made = planned(f"{name}: {other.choice}")
+        assert str({**made.parameters, **made.states}[name]) == other.choice
+        assert str({**free.parameters, **free.states}[name]) != other.choice
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -66,6 +89,10 @@ def test_a_pin_is_read() -> None:
         ("w: P", "names no axis"),
         ("w: T(0)@tp", "is not"),
         ("w: z=R", '"z=R" is not'),
+        ("w: tp[0:5", r'"tp\[0:5" is not a split'),
+        ("w: -,tp[5]", r'"tp\[5\]" is not a split'),
+        ("w: -,-|mean:tp", "is not a layout"),
+        ("w: -|sum:", "is not a layout"),
         ("w: R, x=R", "the first layout names no operand, a later one does"),
     ],
 )

@@ -166,7 +166,8 @@ def edited(**fields: Any) -> bytes:
         ({"splits": {"s1": "tp[0:5]"}}, "1 intervals for 2 coordinates"),
         ({"splits": {"s1": "tp 0:5"}}, "is not a split"),
         ({"states": {"past_key_0": "-,-,-,-|sum:pp"}}, "is not a layout on the mesh"),
-        ({"states": {"past_key_0": "-,-,-,-|mean:tp"}}, "is not a layout on the mesh"),
+        ({"states": {"past_key_0": "-,-,-,-|mean:tp"}}, "is not a layout; write partial ones as"),
+        ({"states": {"past_key_0": "-,,-,-"}}, 'names split "", which its table does not have'),
         ({"phases": []}, "has no phases"),
     ],
 )

@@ -18,7 +18,8 @@ from unitp.engine.constants import Constants
 from unitp.engine.engine import NotFinite
 from unitp.engine.interpreter import Part, Runner
 from unitp.engine.primitives import Primitives, Tensor
-from unitp.program.instructions import AllReduce, Local, ReduceScatter, reads, writes
+from unitp.program.analysis import constants
+from unitp.program.instructions import AllReduce, Local, ReduceScatter
 from unitp.program.rank import intervals
 from unitp.program.text import line
 
@@ -95,10 +96,7 @@ class Look:
     def _parameters(self, name: str) -> list[str]:
         """The names of the parameters that a constant (or a packed operand) is computed from."""
         program, name = self._runner.program, self._runner.operands.get(name, (name,))[0]
-        wanted = {name}
-        for instruction in reversed(program.instructions):
-            if wanted & set(writes(instruction)):
-                wanted |= set(reads(instruction))
+        wanted = constants(program)[name]
         return [p for p in program.parameters if p in wanted]
 
     def _look(self, name: str, values: list[Tensor]) -> Strange | None:

@@ -49,14 +49,15 @@ def guards(program: Program) -> Guards:
                 spans[instruction.output] = spans[instruction.input]
             continue
         record = operator(instruction.op)
+        attrs = record.attributes(instruction.attrs)
         shapes = [program.values[name].shape if name else None for name in instruction.inputs]
         if record.places is not None:
-            places = record.places(instruction.attrs, shapes)
+            places = record.places(attrs, shapes)
             unknown = tuple(p for p in places if not _known(spans, instruction.inputs[p.operand], p))
             if unknown:
                 found[number] = unknown
         if record.selected is not None:
-            spans |= {instruction.outputs[n]: span for n, span in record.selected(instruction.attrs, shapes).items()}
+            spans |= {instruction.outputs[n]: span for n, span in record.selected(attrs, shapes).items()}
         elif record.moved is not None and all(name in spans for name in instruction.inputs):
             first, *others = (spans[name] for name in instruction.inputs)
             if all(other == first for other in others):

@@ -19,10 +19,10 @@ from unitp.engine.exchange import Exchange
 from unitp.engine.guards import guarded, guarded_update, guards, watched
 from unitp.engine.overrides import Implementation, Overrides, bound
 from unitp.engine.primitives import Collectives, Primitives, Tensor
-from unitp.engine.steps import Slots, Step, Steps, carry_out, last_uses, step_of
+from unitp.engine.steps import Slots, Step, Steps, carry_out, step_of
 from unitp.errors import RankError, UnitpError, from_signal
 from unitp.graph.ops import operator
-from unitp.program.analysis import in_place, may_share
+from unitp.program.analysis import constants, dead_after, in_place, may_share
 from unitp.program.instructions import Instruction, Local, Program, reads, writes
 from unitp.program.rank import Context, context, local_shape
 from unitp.program.text import line
@@ -186,7 +186,11 @@ class Runner:
         if not isinstance(made, Local) or (permutation := operator(made.op).permutation) is None:
             return None
         source = made.inputs[0]
-        return None if source in self._writer else (source, permutation(made.attrs, 2) == (1, 0))
+        return (
+            None
+            if source in self._writer
+            else (source, permutation(operator(made.op).attributes(made.attrs), 2) == (1, 0))
+        )
 
     def _function(self, instruction: Instruction) -> Callable[..., Any] | None:
         """What an instruction calls with its present inputs; None where it has nothing to do on this rank."""
@@ -197,7 +201,7 @@ class Runner:
             return None
         places = self.guards.get(self._writer[instruction.outputs[0]])
         if instruction.outputs[0] in self.in_place:
-            update, dim = self._p.update, int(instruction.attrs.get("axis", -2)) % len(ctx.outputs[0])  # type: ignore[arg-type]
+            update, dim = self._p.update, ctx.attrs.dim(len(ctx.outputs[0]))
             if places:
                 return guarded_update(self._p, dim, places[0])
             return lambda past, rows, starts: update(past, rows, starts, dim)
@@ -208,8 +212,7 @@ class Runner:
 
     def _last_reads(self) -> list[list[str]]:
         """For each instruction the values that nobody reads after it."""
-        kept = {*self.program.outputs, *self._keys, *(new for _, new in self.program.states), *self.watched}
-        return last_uses([(*reads(i), *writes(i)) for i in self.program.instructions], kept)
+        return dead_after(self.program, {*self._keys, *self.watched})
 
 
 def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str]) -> Callable[..., Any]:
@@ -234,10 +237,11 @@ def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str
 def _constant_keys(program: Program) -> dict[str, Key]:
     """The values that depend on parameters only, each with a key that says how it is made (equal on all ranks)."""
     keys: dict[str, Key] = {name: name for name in program.parameters}
+    fixed = constants(program)
     for instruction in program.instructions:
-        names = reads(instruction)
-        if not names or not all(name in keys for name in names):
+        if not fixed.keys() >= set(writes(instruction)):
             continue
+        names = reads(instruction)
         layouts = tuple(program.values[name].layout for name in (*names, *writes(instruction)))
         for number, name in enumerate(writes(instruction)):
             keys[name] = (*recipe(instruction), tuple(keys[n] for n in names), layouts, number)

@@ -31,8 +31,9 @@ import numpy as np
 
 from unitp.engine.engine import Progress
 from unitp.engine.interpreter import Part, Runner, recipe
-from unitp.engine.steps import Slots, Step, carry_out, last_uses, step_of
+from unitp.engine.steps import Slots, Step, carry_out, step_of
 from unitp.errors import RankError
+from unitp.program.analysis import last_uses
 from unitp.program.instructions import reads
 
 V = TypeVar("V", bound=Hashable)
@@ -90,16 +91,16 @@ def cut(groups: Sequence[Sequence[N]], results: Set[V], kept: Set[V]) -> list[Se
     """One segment for each group, in the order in which they run. `results` are read when all have run; `kept` values are
     not let go, since they outlive a run.
     """
-    last = {value: place for place, group in enumerate(groups) for node in group for value in node.reads}
-    ends = []
-    for place, group in enumerate(groups):
-        made = dict.fromkeys(value for node in group for value in node.writes)
-        inputs = dict.fromkeys(value for node in group for value in node.reads if value not in made)
-        ends.append((inputs, tuple(value for value in made if value in results or last.get(value, -1) > place)))
-    dead = last_uses([inputs for inputs, _ in ends], {*results, *kept})
+    made = [dict.fromkeys(value for node in group for value in node.writes) for group in groups]
+    inputs = [
+        tuple(dict.fromkeys(value for node in group for value in node.reads if value not in own))
+        for group, own in zip(groups, made, strict=True)
+    ]
+    wanted = {*results, *(value for read in inputs for value in read)}
+    dead = last_uses(inputs, {*results, *kept})
     return [
-        Segment(tuple(group), tuple(inputs), outputs, tuple(gone))
-        for group, (inputs, outputs), gone in zip(groups, ends, dead, strict=True)
+        Segment(tuple(group), read, tuple(value for value in own if value in wanted), tuple(gone))
+        for group, own, read, gone in zip(groups, made, inputs, dead, strict=True)
     ]
 
 

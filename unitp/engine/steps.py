@@ -6,27 +6,17 @@ memory is what liveness allows. Before each step the watchdog is told where the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence, Set
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from unitp.engine.engine import Progress
 from unitp.engine.primitives import Tensor
 from unitp.errors import InputError, RankError, UnitpError, from_signal
 
-V = TypeVar("V", bound=Hashable)
 Slots = list[Tensor]
 Step = Callable[[Slots], None]
 Steps = Sequence[tuple[int, Step]]
 """Steps with the numbers of their instructions (of a segment: its first one)."""
-
-
-def last_uses(used: Sequence[Iterable[V]], kept: Set[V]) -> list[list[V]]:
-    """For each step the values that it uses and no later one does, in the order in which it names them; never `kept` ones."""
-    seen, last = set(kept), []
-    for values in reversed(used):
-        last.append([value for value in dict.fromkeys(values) if value not in seen])
-        seen.update(last[-1])
-    return last[::-1]
 
 
 def carry_out(steps: Steps, values: Slots, progress: Progress, failed: Callable[[int, Exception], RankError]) -> None:

@@ -24,6 +24,7 @@ from unitp.certificate import CertifiedPlan, Unused
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.errors import PlanError, did_you_mean
+from unitp.explain.description import factors_text
 from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
@@ -169,7 +170,7 @@ class Alternatives:
 
         Raises PlanError if nothing matches.
         """
-        wanted = {node.name for root, node in readers(self.graph, self.problem.static) if matches(name, root)}
+        wanted = {node.name for root, node in readers(self.graph) if matches(name, root)}
         numbers = [
             i
             for i, v in enumerate(self.problem.variables)
@@ -367,13 +368,10 @@ def _best_copies(problem: Problem, choice: Sequence[int], number: int) -> int:
 
 
 def choice_text(variable: Variable, number: int) -> str:
-    """Return a choice in a few words: `k over tp[0:768 768:1536]`, `dim 1 over tp[0:2 1:3]`, `whole`, `replicated`."""
+    """Return a choice in a few words: `k over tp[0:768 768:1536]`, `-,tp[0:2 1:3]`, `whole`, `replicated`."""
     if variable.assignments:
-        return ", ".join(f"{factor} over {split}" for factor, split in variable.assignments[number]) or "whole"
-    layout = variable.layouts[number]
-    parts = [f"dim {dim} over {split}" for dim, split in enumerate(layout.dims) if split]
-    parts += [f"partial over {', '.join(layout.partial)}"] if layout.partial else []
-    return ", ".join(parts) or "replicated"
+        return factors_text(variable.assignments[number])
+    return variable.layouts[number].words
 
 
 def pin_text(problem: Problem, variable: Variable, number: int) -> str:

@@ -14,7 +14,7 @@ from unitp.cost import Machine
 from unitp.cost.record import planned_machine, record
 from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
-from unitp.layout import Layout
+from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.problem.unused_axes import whole
 from unitp.plans import Plan
@@ -26,7 +26,7 @@ from unitp.program.objective import objective, predicted_seconds
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """Tensors with one layout: their name with numbers replaced by `*`, how many they are, and the layout in words."""
+    """Tensors with one layout: their name with numbers replaced by `*`, how many they are, and the layout (`Layout.words`)."""
 
     what: str
     count: int
@@ -188,20 +188,13 @@ def moved(program: Program) -> list[Moved]:
 def _placed(layouts: Iterable[tuple[str, Layout]]) -> list[Placed]:
     found: Counter[tuple[str, str]] = Counter()
     for name, layout in layouts:
-        found[pattern(name), words(layout)] += 1
+        found[pattern(name), layout.words] += 1
     return [Placed(what, count, layout) for (what, layout), count in found.items()]
 
 
-def words(layout: Layout) -> str:
-    """Return a layout as text: `dim 1 over tp: 0:320 320:576`, or `replicated`."""
-    splits = []
-    for dim, split in enumerate(layout.dims):
-        if split is not None:
-            cut = "evenly" if split.open else " ".join(f"{a}:{b}" for a, b in split.intervals)
-            splits.append(f"dim {dim} over {'*'.join(split.axes)}: {cut}")
-    if layout.partial:
-        splits.append(f"partial over {', '.join(layout.partial)}")
-    return "; ".join(splits) or "replicated"
+def factors_text(splits: Iterable[tuple[str, Split]]) -> str:
+    """Return the splits of an operator's factors as text: `k over tp[0:768 768:1536]`, or `whole`."""
+    return ", ".join(f"{factor} over {split}" for factor, split in splits) or "whole"
 
 
 def ranks(mesh: Mesh) -> str:

@@ -14,10 +14,10 @@ import msgspec
 from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.errors import PlanError
-from unitp.explain.description import light_outputs, moved, repriced, words
+from unitp.explain.description import factors_text, light_outputs, moved, repriced
 from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
-from unitp.layout import Split
+from unitp.layout import Layout, Split
 from unitp.program.lower import lower
 from unitp.program.memory import peak
 
@@ -113,15 +113,15 @@ def difference(
 
 def _changes(a: CertifiedPlan, b: CertifiedPlan, phases: list[str], places: Places | None) -> Iterator[Changed]:
     label: Callable[[str], str] = places.label if places else pattern
-    yield from _unlike("parameter", "", a.parameters, b.parameters, words, label)
-    yield from _unlike("state", "", a.states, b.states, words, label)
+    yield from _unlike("parameter", "", a.parameters, b.parameters, _held, label)
+    yield from _unlike("state", "", a.states, b.states, _held, label)
     for name in phases if a.graph == b.graph else ():
         one, other = a.phase(name), b.phase(name)
         # a plan lists only what is split: another operator runs whole, another value has the layout that its operator produces
         yield from _unlike(
             "operator", name, _both(one.nodes, other.nodes, {}), _both(other.nodes, one.nodes, {}), _factors, label
         )
-        yield from _unlike("value", name, one.values, other.values, words, label)
+        yield from _unlike("value", name, one.values, other.values, _held, label)
 
 
 def _both(own: Mapping[str, T], other: Mapping[str, T], default: T) -> dict[str, T]:
@@ -139,8 +139,12 @@ def _unlike(
     yield from (Changed(what, kind, phase, count, one, other) for (what, one, other), count in found.items())
 
 
+def _held(layout: Layout) -> str:
+    return layout.words
+
+
 def _factors(splits: Mapping[str, Split]) -> str:
-    return "; ".join(f"{factor} over {split}" for factor, split in sorted(splits.items())) or "whole"
+    return factors_text(sorted(splits.items()))
 
 
 def _programs(

@@ -50,12 +50,7 @@ class Places:
     @cached_property
     def static(self) -> dict[str, str]:
         """The values that depend on parameters alone, each with the first of those parameters."""
-        found = {p.name: p.name for p in self.graph.parameters}
-        for node in self.graph.nodes:
-            roots = [found.get(name) for name in node.inputs if name]
-            if roots and all(roots):
-                found |= dict.fromkeys(node.outputs, str(roots[0]))
-        return found
+        return {name: roots[0] for name, roots in self.graph.origins.items()}
 
     @cached_property
     def _own(self) -> dict[str, str]:

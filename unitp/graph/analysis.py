@@ -14,13 +14,7 @@ def is_view(node: Node) -> bool:
 
 def static_nodes(graph: Graph) -> set[str]:
     """The nodes that depend on parameters alone. They run once, when parameters are loaded."""
-    known = {p.name for p in graph.parameters}
-    found = set()
-    for node in graph.nodes:
-        if all(name in known for name in node.inputs if name):
-            found.add(node.name)
-            known |= set(node.outputs)
-    return found
+    return {node.name for node in graph.nodes if node.outputs[0] in graph.origins}
 
 
 def kept_values(graph: Graph, static: set[str]) -> set[str]:

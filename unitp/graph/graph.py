@@ -43,6 +43,18 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
         return known
 
     @cached_property
+    def origins(self) -> Mapping[str, tuple[str, ...]]:
+        """The values that depend on parameters alone, parameters among them, each with those parameters in order of appearance."""
+        found: dict[str, tuple[str, ...]] = {p.name: (p.name,) for p in self.parameters}
+        for node in self.nodes:
+            read = [name for name in node.inputs if name]
+            if all(name in found for name in read):
+                found |= dict.fromkeys(
+                    node.outputs, tuple(dict.fromkeys(root for name in read for root in found[name]))
+                )
+        return found
+
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         """The symbolic dims that appear in the types of inputs and states, in order of appearance."""
         types = [*self.inputs.values(), *(s.type for s in self.states), *self.types.values()]

@@ -1,28 +1,52 @@
-"""Facts that follow from a program: which values are constant, what every call runs, which states are updated in place."""
+"""Facts that follow from a program: which values are constant, what every call runs, how long values live, and
+which states are updated in place.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
+from typing import TypeVar
 
 from unitp.graph.ops import operator
 from unitp.program.instructions import Instruction, Local, Program, reads, writes
 
+V = TypeVar("V", bound=Hashable)
 
-def constants(program: Program) -> set[str]:
-    """The values that depend on parameters alone. The instructions that make them run once, at load."""
-    found = set(program.parameters)
+
+def constants(program: Program) -> dict[str, tuple[str, ...]]:
+    """The values that depend on parameters alone, parameters among them, each with those parameters.
+
+    The instructions that make the others run once, at load.
+    """
+    found: dict[str, tuple[str, ...]] = {name: (name,) for name in program.parameters}
     for instruction in program.instructions:
         names = reads(instruction)
-        if names and found.issuperset(names):
-            found |= set(writes(instruction))
+        if names and all(name in found for name in names):
+            roots = found[names[0]] if len(names) == 1 else tuple(dict.fromkeys(r for n in names for r in found[n]))
+            found |= dict.fromkeys(writes(instruction), roots)
     return found
 
 
 def per_call(program: Program) -> Iterator[tuple[int, Instruction]]:
     """The instructions that every call runs, with their numbers."""
     fixed = constants(program)
-    return ((n, i) for n, i in enumerate(program.instructions) if not fixed.issuperset(writes(i)))
+    return ((n, i) for n, i in enumerate(program.instructions) if not fixed.keys() >= set(writes(i)))
+
+
+def last_uses(used: Sequence[Iterable[V]], kept: Set[V]) -> list[list[V]]:
+    """For each step the values that it uses and no later one does, in the order in which it names them; never `kept` ones."""
+    seen, last = set(kept), []
+    for values in reversed(used):
+        last.append([value for value in dict.fromkeys(values) if value not in seen])
+        seen.update(last[-1])
+    return last[::-1]
+
+
+def dead_after(program: Program, kept: Set[str]) -> list[list[str]]:
+    """For each instruction the values that nobody needs after it. Outputs, new states and `kept` values are always needed."""
+    ends = {*program.outputs, *(new for _, new in program.states), *kept}
+    return last_uses([(*reads(i), *writes(i)) for i in program.instructions], ends)
 
 
 def in_place(program: Program) -> set[str]:

@@ -16,7 +16,6 @@ from unitp.errors import InputError, PlanError
 from unitp.graph.graph import Graph
 from unitp.graph.ops import infer, layouts, operator, rule_of
 from unitp.graph.ops.expansions import expand
-from unitp.graph.ops.records import whole
 from unitp.graph.values import Dim, Node, TensorType
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
@@ -183,9 +182,10 @@ class _Lowering:
     def pick(self, node: Node, splits: Splits) -> Splits:
         """Append the selection of candidates, each rank's from its own part. Returns the splits of the operators that follow."""
         shape, rows = self.shape(node.inputs[0]), splits["v"]
-        counts = [min(whole(node.attrs, "k"), b - a) for a, b in rows.intervals]
+        attrs = operator(node.op).attributes(node.attrs)
+        counts = [min(attrs.whole("k"), b - a) for a, b in rows.intervals]
         edges = [sum(counts[:i]) for i in range(len(counts) + 1)]
-        candidates, dim = Split(rows.axes, tuple(itertools.pairwise(edges))), whole(node.attrs, "axis")
+        candidates, dim = Split(rows.axes, tuple(itertools.pairwise(edges))), attrs.dim(len(shape))
         out = (*shape[:dim], edges[-1], *shape[dim + 1 :])
         self.emit(node, {**splits, "c": candidates}, (out, out))
         return {f: s for f, s in splits.items() if f != "v"}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from unitp.graph.ops import operator
 from unitp.layout import Layout, Split
-from unitp.program.analysis import constants, in_place, is_view, per_call
+from unitp.program.analysis import constants, dead_after, in_place, is_view, per_call
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, Value, reads, writes
 from unitp.program.rank import local_shape
 
@@ -73,8 +73,8 @@ def _together(programs: Sequence[Program], ranks: Sequence[int]) -> list[Memory]
 def _activations(sizes: Sizes) -> tuple[Row, Row]:
     """By rank, the most bytes alive at once beside those held between calls, and the instruction at which they are."""
     program = sizes.program
-    kept = constants(program) | {old for old, _ in program.states} | in_place(program)
-    last = _last_reads(program)
+    kept = {*constants(program), *(old for old, _ in program.states), *in_place(program)}
+    dead = dead_after(program, kept)
     live = sizes.total(program.inputs)
     most, at = live, np.full(len(live), -1)
     for number, instruction in per_call(program):
@@ -82,8 +82,7 @@ def _activations(sizes: Sizes) -> tuple[Row, Row]:
         now = live + _workspace(sizes, instruction)
         at = np.where(now > most, number, at)
         most = np.maximum(most, now)
-        done = (n for n in {*reads(instruction), *writes(instruction)} if last.get(n) == number and n not in kept)
-        live = live - sizes.total(done)
+        live = live - sizes.total(dead[number])
     return most, at
 
 
@@ -97,7 +96,7 @@ def held(program: Program, rank: int) -> tuple[int, int]:
 def _stored(sizes: Sizes) -> dict[tuple[str, Layout], Row]:
     """The parameters and the copies of them that are held between calls, by origin and layout."""
     program = sizes.program
-    fixed = constants(program)
+    fixed = constants(program).keys()
     made = {name: i for i in program.instructions for name in writes(i) if name in fixed}
     wanted = {name for _, instruction in per_call(program) for name in reads(instruction)}
     wanted |= {*program.outputs, *(new for _, new in program.states)}
@@ -148,15 +147,6 @@ class Sizes:
 def local_bytes(program: Program, name: str, rank: int) -> int:
     """The bytes of a rank's part of a value."""
     return prod(local_shape(program, name, rank)) * np.dtype(program.values[name].dtype).itemsize
-
-
-def _last_reads(program: Program) -> dict[str, int]:
-    """The number of the last instruction that uses each value. Outputs and new states live to the end."""
-    last: dict[str, int] = {}
-    for number, instruction in enumerate(program.instructions):
-        last |= dict.fromkeys((*reads(instruction), *writes(instruction)), number)
-    ends = {*program.outputs, *(new for _, new in program.states)}
-    return {name: number for name, number in last.items() if name not in ends}
 
 
 def _workspace(sizes: Sizes, instruction: Instruction) -> Row | int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from unitp.graph.values import Attribute
+from unitp.graph.ops import operator
+from unitp.graph.ops.attributes import Attributes
 from unitp.layout import Interval
 from unitp.program.instructions import Local, Program
 
@@ -17,7 +18,7 @@ class Context(NamedTuple):
     """
 
     op: str
-    attrs: dict[str, Attribute]
+    attrs: Attributes
     inputs: tuple[tuple[int, ...] | None, ...]
     outputs: tuple[tuple[int, ...], ...]
     intervals: dict[str, Interval]
@@ -43,7 +44,7 @@ def intervals(program: Program, name: str, rank: int) -> tuple[Interval, ...]:
 def context(program: Program, local: Local, rank: int) -> Context:
     return Context(
         op=local.op,
-        attrs=local.attrs,
+        attrs=operator(local.op).attributes(local.attrs),
         inputs=tuple(local_shape(program, name, rank) if name else None for name in local.inputs),
         outputs=tuple(local_shape(program, name, rank) for name in local.outputs),
         intervals={factor: split.at(rank, program.mesh) for factor, split in local.splits.items()},

@@ -75,13 +75,13 @@ def program_text(program: Program) -> Iterator[str]:
     def described(name: str) -> str:
         value = program.values[name]
         dims = (f"{n} {s}" if s else str(n) for n, s in zip(value.shape, value.layout.dims, strict=True))
-        return f"%{name}: {SHORT[value.dtype]}[{', '.join(dims)}]{_partial(program, name)}"
+        return f"%{name}: {SHORT[value.dtype]}[{', '.join(dims)}]{value.layout.terms}"
 
     yield _header(program)
     yield from _given(program, described)
     for number, instruction in enumerate(program.instructions):
         splits = getattr(instruction, "splits", {})
-        notes = ", ".join(f"{factor} over {'*'.join(split.axes)}" for factor, split in splits.items())
+        notes = ", ".join(f"{factor} over {split.over}" for factor, split in splits.items())
         yield _numbered(number, line(instruction, described), notes)
     yield _returned(program)
 
@@ -95,7 +95,7 @@ def rank_text(program: Program, rank: int) -> Iterator[str]:
             intervals(program, name, rank), local_shape(program, name, rank), program.values[name].shape, strict=True
         )
         dims = (f"{n} @{a}" if n != whole else str(n) for (a, _), n, whole in held)
-        return f"%{name}: {SHORT[program.values[name].dtype]}[{', '.join(dims)}]{_partial(program, name)}"
+        return f"%{name}: {SHORT[program.values[name].dtype]}[{', '.join(dims)}]{program.values[name].layout.terms}"
 
     yield _header(program)
     memory = peak(program, rank)
@@ -136,8 +136,3 @@ def _numbered(number: int, text: str, notes: str) -> str:
 
 def _returned(program: Program) -> str:
     return f"       return {', '.join(f'%{name}' for name in program.outputs)}"
-
-
-def _partial(program: Program, name: str) -> str:
-    layout = program.values[name].layout
-    return f" partial {layout.reduction} over {','.join(layout.partial)}" if layout.partial else ""

@@ -44,11 +44,10 @@ def bars(layout: Layout, shape: Sequence[int], mesh: Mesh) -> tuple[Bar, ...]:
     for dim, (split, size) in enumerate(zip(bound.dims, shape, strict=True)):
         if split is not None:
             pieces = tuple(_piece(rank, split.at(rank, mesh), size, f"of dim {dim}") for rank in shown(mesh))
-            over = "*".join(split.axes)
-            found.append(Bar(f"dim {dim}", f"dim {dim} of {size} rows over {over}", pieces, partial))
+            found.append(Bar(f"dim {dim}", f"dim {dim} of {size} rows over {split.over}", pieces, partial))
     if found:
         return tuple(found)
-    what = f"a partial {layout.reduction} over {', '.join(layout.partial)}" if partial else "all of it"
+    what = layout.pending or "all of it"
     return (Bar("", what, tuple(Piece(rank, 0.0, 100.0, f"rank {rank}: {what}") for rank in shown(mesh)), partial),)
 
 

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from unitp.cost import Machine
-from unitp.explain.description import words
 from unitp.explain.patterns import Places, layer_of
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
@@ -232,8 +231,8 @@ def short(label: str) -> str:
 
 def brief(layout: Layout) -> str:
     """Return a layout in words, without intervals if that is longer than `MOST_WORDS` letters."""
-    full = words(layout)
-    return full if len(full) <= MOST_WORDS else re.sub(r": [\d: ]+", "", full)
+    full = layout.words
+    return full if len(full) <= MOST_WORDS else re.sub(r"\[[\d: ]+\]", "", full)
 
 
 MOST_WORDS = 40

@@ -47,11 +47,11 @@ def require_places(
 
 def _places(graph: Graph, node: Node, sizes: Mapping[str, int]) -> list[tuple[str, Place]]:
     """The operands of a node that are places, with the names of their values."""
-    declared = operator(node.op).places
-    if declared is None:
+    known = operator(node.op)
+    if (declared := known.places) is None:
         return []
     shapes = [graph.types[name].sized(sizes) if name else None for name in node.inputs]
-    return [(node.inputs[place.operand], place) for place in declared(node.attrs, shapes)]
+    return [(node.inputs[place.operand], place) for place in declared(known.attributes(node.attrs), shapes)]
 
 
 class _Given:
@@ -71,13 +71,14 @@ class _Given:
 
     def follow(self, graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
         """If a node only moves elements of known values, record where the elements of its outputs come from."""
-        moved = operator(node.op).moved
-        if moved is None or not all(name in self.held for name in node.inputs):
+        known = operator(node.op)
+        if (moved := known.moved) is None or not all(name in self.held for name in node.inputs):
             return
         types = [graph.types[name] for name in node.outputs]
         if all(type_.dtype in ("int64", "int32") for type_ in types):
             shapes = [type_.sized(sizes) for type_ in types]
-            made = moved(node.bound(sizes).attrs, [self.held[name] for name in node.inputs], shapes)
+            attrs = known.attributes(node.bound(sizes).attrs)
+            made = moved(attrs, [self.held[name] for name in node.inputs], shapes)
             self.held |= dict(zip(node.outputs, made, strict=True))
 
     def problem(self, name: str, node: Node, place: Place) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.cost import Machine
+from unitp.graph.analysis import static_nodes
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
 from unitp.graph.values import Node
@@ -79,14 +80,9 @@ class Space:
     ) -> None:
         self.graph, self.mesh, self.phases, self.machine, self.memory = graph, mesh, tuple(phases), machine, memory
         self.candidates = Candidates(graph, mesh, roles, [machine])
-        known = {p.name for p in graph.parameters}
-        self.fixed: list[Node] = []
-        for node in graph.nodes:
-            if all(name in known for name in node.inputs if name):
-                self.fixed.append(node)
-                known |= set(node.outputs)
-        names = {node.name for node in self.fixed}
-        self.moving = [node for node in graph.nodes if node.name not in names]
+        static = static_nodes(graph)
+        self.fixed = [node for node in graph.nodes if node.name in static]
+        self.moving = [node for node in graph.nodes if node.name not in static]
         self._seconds: dict[object, float] = {}
 
     # what there is to choose
@@ -236,7 +232,7 @@ class Space:
 
     def _kept(self, program: Program) -> tuple[set[str], dict[str, Instruction]]:
         """What follows from parameters alone and is read by each call; what makes each value that follows from them."""
-        known = constants(program)
+        known = constants(program).keys()
         made = {name: i for i in program.instructions for name in writes(i) if name in known}
         kept = {*program.outputs, *(new for _, new in program.states)}
         kept |= {name for _, instruction in per_call(program) for name in reads(instruction)}

@@ -6,12 +6,11 @@ Each call costs some microseconds beside its work, which is most of the time of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
 
 import numpy as np
 
 from unitp.engine import operators as decompositions
-from unitp.engine.operators.attention import Run, blocks_of, runs
+from unitp.engine.operators.attention import Run, blocks_of, runs, scale_of
 from unitp.engine.overrides import Overrides, Prepared
 from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
@@ -35,7 +34,7 @@ overrides = Overrides(pack)
 def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
     """The mean is a product with (1/n, ..., 1/n), which MXNet sums ten times faster than its reductions do."""
     size = ctx.outputs[0][-1]
-    epsilon = float(np.float32(ctx.attrs.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    epsilon = ctx.attrs.rounded("epsilon")
     even = p.full((1, size), 1 / size, ctx.dtype)
 
     def step(x: Tensor, scale: Tensor) -> Tensor:
@@ -50,11 +49,11 @@ def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor],
 def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """x * (c, c) + (x E) * (s, s), where E turns the pairs (a, b) of a head to (-b, a). The angles are those of all layers."""
     batch, _, seq, size = ctx.outputs[0]
-    if int(ctx.attrs.get("rotary_embedding_dim", 0)) not in (0, size):  # type: ignore[arg-type]
+    if ctx.attrs.whole("rotary_embedding_dim") not in (0, size):
         general = decompositions.get("RotaryEmbedding")
         return lambda *inputs: general(p, ctx, *inputs)
-    pairs = np.arange(size).reshape((-1, 2) if ctx.attrs.get("interleaved", 0) else (2, -1))
-    first, second = pairs.T if ctx.attrs.get("interleaved", 0) else pairs
+    pairs = np.arange(size).reshape((-1, 2) if ctx.attrs.truth("interleaved") else (2, -1))
+    first, second = pairs.T if ctx.attrs.truth("interleaved") else pairs
     turn = np.zeros((size, size), ctx.dtype)
     turn[first, second], turn[second, first] = -1, 1
     exchange = p.from_numpy(turn)
@@ -74,11 +73,11 @@ def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor, T
 @Prepared
 def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
     """Every query sees a beginning of the keys. Masks and soft caps take the decomposition."""
-    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.get("softcap"):
+    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.truth("softcap"):
         general = decompositions.get("Attention")
         return lambda *inputs: general(p, ctx, *inputs)
     q_shape, k_shape = ctx.inputs[0] or (1, 1, 1, 1), ctx.inputs[1] or (1, 1, 1, 1)
-    scale = float(np.float32(ctx.attrs.get("scale", 1 / sqrt(q_shape[3]))))  # type: ignore[arg-type]
+    scale = scale_of(ctx)
     heads = _by_rows if ctx.dtype == "float32" and q_shape[2] >= MANY else _by_batch
 
     def step(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
@@ -104,7 +103,7 @@ MANY = 16
 
 def _bounds(p: Primitives, ctx: Context, queries: int, keys: int, length: Tensor | None) -> Tensor | None:
     """How many keys each query sees [batch or 1, 1, 1, queries], None for all. No more than there are: MXNet does not check."""
-    causal = bool(ctx.attrs.get("is_causal", 0))
+    causal = ctx.attrs.truth("is_causal")
     rows = p.reshape(p.arange(1, queries + 1, "int64"), (1, 1, 1, queries))
     most = p.full((1, 1, 1, queries), keys, "int64")
     if length is None:

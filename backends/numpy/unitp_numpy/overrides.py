@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.engine import operators as decompositions
-from unitp.engine.operators.attention import Run, blocks_of, runs
+from unitp.engine.operators.attention import Run, blocks_of, runs, scale_of
 from unitp.engine.overrides import Overrides, Prepared
 from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
@@ -66,7 +66,7 @@ def _row(x: Array, y: Array) -> Array:
 @Prepared
 def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Array, Array], Array]:
     shape = ctx.outputs[0]
-    size, epsilon = shape[-1], float(np.float32(ctx.attrs.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    size, epsilon = shape[-1], ctx.attrs.rounded("epsilon")
     if int(np.prod(shape)) > size:
 
         def rows(x: Array, scale: Array) -> Array:
@@ -87,21 +87,26 @@ def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Array, Array], A
 
 
 @overrides("Swish", *FLOATS)
-def swish(p: Primitives, ctx: Context, x: Array) -> Array:
+@Prepared
+def swish(p: Primitives, ctx: Context) -> Callable[[Array], Array]:
     """x / (1 + exp(-alpha x))."""
-    alpha = np.dtype(ctx.dtype).type(np.float32(ctx.attrs.get("alpha", 1.0)))  # type: ignore[arg-type]
-    out = np.multiply(x, -alpha)
-    with np.errstate(over="ignore"):
-        np.exp(out, out=out)
-    out += 1
-    return np.divide(x, out, out=out)
+    alpha = np.dtype(ctx.dtype).type(ctx.attrs.rounded("alpha"))
+
+    def step(x: Array) -> Array:
+        out = np.multiply(x, -alpha)
+        with np.errstate(over="ignore"):
+            np.exp(out, out=out)
+        out += 1
+        return np.divide(x, out, out=out)
+
+    return step
 
 
 @overrides("RotaryEmbedding", *FLOATS)
 @Prepared
 def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Array, Array, Array, Array], Array]:
-    shape, interleaved = ctx.outputs[0], bool(ctx.attrs.get("interleaved", 0))
-    size = int(ctx.attrs.get("rotary_embedding_dim", 0)) or shape[3]  # type: ignore[arg-type]
+    shape, interleaved = ctx.outputs[0], ctx.attrs.truth("interleaved")
+    size = ctx.attrs.whole("rotary_embedding_dim") or shape[3]
     half = size // 2
     every = (np.s_[..., 0:size:2], np.s_[..., 1:size:2])
     first, second = every if interleaved else (np.s_[..., :half], np.s_[..., half:size])
@@ -126,11 +131,11 @@ def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Array, Array, Arr
 def attention(p: Primitives, ctx: Context) -> Callable[..., Array]:
     """Causal or full, over the valid keys; masks, soft caps and queries that see nothing take the decomposition."""
     general = decompositions.get("Attention")
-    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.get("softcap"):
+    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.truth("softcap"):
         return lambda *inputs: general(p, ctx, *inputs)
     queries, keys = (shape[2] if shape else 0 for shape in ctx.inputs[:2])
-    causal = bool(ctx.attrs.get("is_causal", 0))
-    scale = np.dtype(ctx.dtype).type(np.float32(ctx.attrs.get("scale", 1 / sqrt((ctx.inputs[0] or (1,))[-1]))))  # type: ignore[arg-type]
+    causal = ctx.attrs.truth("is_causal")
+    scale = np.dtype(ctx.dtype).type(scale_of(ctx))
     head_runs, cuts = runs(ctx), blocks_of(ctx)
 
     def step(q: Array, k: Array, v: Array, *rest: Array | None) -> Array:

@@ -7,14 +7,14 @@ for all products of a SmolLM2 step, 19.9 with a copy `[k, n]`): a tied embedding
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod, sqrt
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from unitp.engine import operators as decompositions
-from unitp.engine.operators.attention import Run, allowed_keys, blocks_of, runs
+from unitp.engine.operators.attention import Run, allowed_keys, blocks_of, runs, scale_of
 from unitp.engine.overrides import Overrides, Prepared
 from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
@@ -56,14 +56,14 @@ def matmul(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor | Stored], T
 @overrides("Softmax", *FLOATS)
 @Prepared
 def softmax(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
-    dim = int(ctx.attrs.get("axis", -1))  # type: ignore[arg-type]
+    dim = ctx.attrs.whole("axis")
     return lambda x: tf.nn.softmax(x, dim)
 
 
 @overrides("Swish", *FLOATS)
 @Prepared
 def swish(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
-    alpha = float(np.float32(ctx.attrs.get("alpha", 1.0)))  # type: ignore[arg-type]
+    alpha = ctx.attrs.rounded("alpha")
     return lambda x: tf.nn.silu(x, beta=alpha)
 
 
@@ -74,9 +74,9 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
     decomposition.
     """
     general = decompositions.get("Attention")
-    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.get("softcap"):
+    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.truth("softcap"):
         return lambda *inputs: general(p, ctx, *inputs)
-    scale = float(np.float32(ctx.attrs.get("scale", 1 / sqrt((ctx.inputs[0] or (1,))[-1]))))  # type: ignore[arg-type]
+    scale = scale_of(ctx)
     hidden = np.dtype(ctx.dtype).type(np.finfo(ctx.dtype).min / 2)  # a score added to it stays finite
     head_runs, cuts = runs(ctx), blocks_of(ctx)
 

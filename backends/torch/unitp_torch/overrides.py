@@ -7,16 +7,15 @@ reads 1536 columns at 18 GB/s and 192 at 7.5, that with `[n, k]` rows of 1536 at
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name that everybody knows)
 
 from unitp.engine import operators as decompositions
-from unitp.engine.operators.attention import Run, runs
+from unitp.engine.operators.attention import Run, runs, scale_of
 from unitp.engine.overrides import Overrides, Prepared
 from unitp.engine.primitives import Primitives
 from unitp.program.rank import Context
@@ -47,35 +46,35 @@ def matmul(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
 @overrides("RMSNormalization", *FLOATS)
 @Prepared
 def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
-    size, epsilon = ctx.outputs[0][-1], float(np.float32(ctx.attrs.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    size, epsilon = ctx.outputs[0][-1], ctx.attrs.rounded("epsilon")
     return lambda x, scale: F.rms_norm(x, (size,), scale, epsilon)
 
 
 @overrides("LayerNormalization", *FLOATS)
 @Prepared
 def layer_normalization(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
-    size, epsilon = ctx.outputs[0][-1], float(np.float32(ctx.attrs.get("epsilon", 1e-5)))  # type: ignore[arg-type]
+    size, epsilon = ctx.outputs[0][-1], ctx.attrs.rounded("epsilon")
     return lambda x, scale, bias=None: F.layer_norm(x, (size,), scale, bias, epsilon)
 
 
 @overrides("Softmax", *FLOATS)
 @Prepared
 def softmax(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
-    dim = int(ctx.attrs.get("axis", -1))  # type: ignore[arg-type]
+    dim = ctx.attrs.whole("axis")
     return lambda x: torch.softmax(x, dim)
 
 
 @overrides("Swish", *FLOATS)
 @Prepared
 def swish(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
-    alpha = float(np.float32(ctx.attrs.get("alpha", 1.0)))  # type: ignore[arg-type]
+    alpha = ctx.attrs.rounded("alpha")
     return F.silu if alpha == 1.0 else lambda x: x * torch.sigmoid(x * alpha)
 
 
 @overrides("Gelu", *FLOATS)
 @Prepared
 def gelu(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
-    approximate = str(ctx.attrs.get("approximate", "none"))
+    approximate = ctx.attrs.word("approximate")
     return lambda x: F.gelu(x, approximate=approximate)
 
 
@@ -83,8 +82,8 @@ def gelu(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
 @Prepared
 def rotary_embedding(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
     """Pairs as complex numbers: `(a + ib)(cos + i sin)` for interleaved ones, two halves else."""
-    shape, interleaved = ctx.outputs[0], bool(ctx.attrs.get("interleaved", 0))
-    size = int(ctx.attrs.get("rotary_embedding_dim", 0)) or shape[3]  # type: ignore[arg-type]
+    shape, interleaved = ctx.outputs[0], ctx.attrs.truth("interleaved")
+    size = ctx.attrs.whole("rotary_embedding_dim") or shape[3]
     if size < shape[3]:
         general = decompositions.get("RotaryEmbedding")
         return lambda *inputs: general(p, ctx, *inputs)
@@ -112,11 +111,11 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
     that heads divide; each run is shaped so that they do.
     """
     general = decompositions.get("Attention")
-    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.get("softcap"):
+    if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.truth("softcap"):
         return lambda *inputs: general(p, ctx, *inputs)
     queries, keys = (shape[2] if shape else 0 for shape in ctx.inputs[:2])
-    causal = bool(ctx.attrs.get("is_causal", 0))
-    scale = float(np.float32(ctx.attrs.get("scale", 1 / sqrt((ctx.inputs[0] or (1,))[-1]))))  # type: ignore[arg-type]
+    causal = ctx.attrs.truth("is_causal")
+    scale = scale_of(ctx)
     head_runs = runs(ctx)
 
     def step(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:

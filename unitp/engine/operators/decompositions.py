@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from unitp.engine.overrides import Implementation
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.errors import ProgramError
@@ -33,28 +31,6 @@ class Family(dict[str, Implementation]):
     def unitp_decompositions(self) -> Mapping[str, Implementation]:
         """What has been added."""
         return dict(self)
-
-
-def number(ctx: Context, name: str, default: float) -> float:
-    """A float attribute: its float32 rounding, widened."""
-    return float(np.float32(ctx.attrs.get(name, default)))  # type: ignore[arg-type]
-
-
-def integer(ctx: Context, name: str, default: int) -> int:
-    return int(ctx.attrs.get(name, default))  # type: ignore[arg-type]
-
-
-def integers(ctx: Context, name: str) -> tuple[int, ...]:
-    return tuple(int(i) for i in ctx.attrs[name])  # type: ignore[union-attr]
-
-
-def dim_of(ctx: Context, rank: int, default: int = -1, name: str = "axis") -> int:
-    """The dim that an attribute names, counted from the front."""
-    return integer(ctx, name, default) % rank
-
-
-def dims_of(ctx: Context, rank: int, name: str = "axes") -> tuple[int, ...]:
-    return tuple(sorted(i % rank for i in integers(ctx, name)))
 
 
 def rank_of(ctx: Context, position: int = 0) -> int:

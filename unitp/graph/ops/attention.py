@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
+from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import Place
-from unitp.graph.ops.records import Attrs, Family, Grain, Operator, whole
+from unitp.graph.ops.records import Family, Grain, Operator
 from unitp.graph.ops.rule import Operand, Rule, Shape, Term, parse
 
 register = Family()
@@ -18,7 +19,7 @@ FEWEST = 64
 """So many queries are taken at a time, however long the cache is."""
 
 
-def attention(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def attention(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b h s e, b h/r t e, b h/r t f -> b h s f`, whole: s t e f. Query heads are split; KV heads get an overlapping split."""
     if any(s is None or len(s) != 4 for s in inputs[:3]):
         raise GraphError("Attention wants q, k and v with four dims: batch, heads, positions, head size")
@@ -53,16 +54,16 @@ def _mask_terms(mask: Shape, rule: Rule) -> Operand:
     return tuple(Term((n,)) if rule.factors[n].size == size else Term() for n, size in zip(names, mask, strict=True))
 
 
-def rotary(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def rotary(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b h s e, p r, p r, b s -> b h s e`, whole: e p r."""
     if len(inputs[0] or ()) != 4:
         raise GraphError("RotaryEmbedding wants four dims: batch, heads, positions, head size")
     return parse("b h s e, p r, p r, b s -> b h s e", inputs, whole="e p r")
 
 
-def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def scatter(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b g t e, b g s e, b -> b g t e`, whole: t s."""
-    if whole(attrs, "axis", -2) not in (-2, 2):
+    if attrs.whole("axis") not in (-2, 2):
         raise GraphError("TensorScatter is known along dim 2 of four only")
     rule = parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")
     held, update = rule.factors["t"].size, rule.factors["s"].size
@@ -71,16 +72,16 @@ def scatter(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
     return rule
 
 
-def _valid_keys(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+def _valid_keys(attrs: Attributes, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
     given = len(inputs) > 6 and inputs[6] is not None
     return (Place(6, "number of valid keys", 1, int((inputs[1] or ())[2])),) if given else ()
 
 
-def _positions(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+def _positions(attrs: Attributes, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
     return (Place(3, "position", 0, int((inputs[1] or ())[0]) - 1),)
 
 
-def _first_rows(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+def _first_rows(attrs: Attributes, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
     held, update = inputs[0] or (), inputs[1] or ()
     return (Place(2, "row to write from", 0, int(held[2]) - int(update[2])),)
 
@@ -108,6 +109,7 @@ register(
         "Attention",
         attention,
         arity=(3, 7),
+        defaults={"is_causal": 0, "softcap": 0.0},
         kind="attention",
         flops=4,
         space=("b", "h", "s", "t", "e"),
@@ -117,12 +119,22 @@ register(
     )
 )
 register(
-    Operator("RotaryEmbedding", rotary, arity=(4, 4), kind="rotary", flops=4, traffic="output", places=_positions)
+    Operator(
+        "RotaryEmbedding",
+        rotary,
+        defaults={"interleaved": 0, "rotary_embedding_dim": 0},
+        arity=(4, 4),
+        kind="rotary",
+        flops=4,
+        traffic="output",
+        places=_positions,
+    )
 )  # its tables: a few rows are read
 register(
     Operator(
         "TensorScatter",
         scatter,
+        defaults={"axis": -2},
         arity=(3, 3),
         kind="cache",
         space=("b", "g", "s", "e"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
+from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import reshaped
-from unitp.graph.ops.records import Attrs, Family, Operator
+from unitp.graph.ops.records import Family, Operator
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 from unitp.graph.values import DTYPES, Dim
 
@@ -36,25 +37,25 @@ def aligned(shape: Shape, out: Shape) -> Operand:
     return tuple(Term((f"d{i + shift}",)) if size == out[i + shift] else Term() for i, size in enumerate(shape))
 
 
-def elementwise(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def elementwise(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shapes = [s for s in inputs if s is not None]
     out = broadcast(shapes)
     factors = {f"d{i}": Factor(size) for i, size in enumerate(out)}
     return Rule(factors, tuple(aligned(s, out) for s in shapes), (aligned(out, out),))
 
 
-def _to_bool(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+def _to_bool(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
     return ("bool",)
 
 
-def _cast(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+def _cast(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
     to = attrs.get("to")
     if to not in DTYPES:
         raise GraphError(f"attribute to is {to!r}, wanted is one of {', '.join(DTYPES)}")
     return (str(to),)
 
 
-def _second(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+def _second(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
     return (dtypes[1],)
 
 
@@ -65,8 +66,10 @@ for _name in ("Equal", "Less", "And"):
     register(Operator(_name, elementwise, arity=(2, 2), dtypes=_to_bool))
 for _name in ("Neg", "Abs", "Relu", "Not"):
     register(Operator(_name, elementwise))
-for _name in ("Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Erf", "Swish", "Gelu"):
+for _name in ("Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "Erf"):
     register(Operator(_name, elementwise, flops=10))
+register(Operator("Swish", elementwise, flops=10, defaults={"alpha": 1.0}))
+register(Operator("Gelu", elementwise, flops=10, defaults={"approximate": "none"}))
 register(Operator("Identity", elementwise, kind="data movement", view="always", traffic="none", moved=reshaped))
 register(Operator("Cast", elementwise, dtypes=_cast, kind="data movement", view="maybe", moved=reshaped))
 register(Operator("Where", elementwise, arity=(3, 3), dtypes=_second))

@@ -38,7 +38,7 @@ def expand(node: Node, shape: tuple[int, ...]) -> list[Node]:
 
     Raises GraphError if its operator has no expansion.
     """
-    expansion = operator(node.op).expansion
-    if expansion is None:
+    known = operator(node.op)
+    if known.expansion is None:
         raise GraphError(f"{node.op} has no expansion for a split inner factor")
-    return expansion(node, shape)
+    return known.expansion(node, known.attributes(node.attrs), shape)

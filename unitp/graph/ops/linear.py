@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
+from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.elementwise import aligned, broadcast
-from unitp.graph.ops.records import Attrs, Family, Operator
+from unitp.graph.ops.records import Family, Operator
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 register = Family()
 """The operators of this module."""
 
 
-def matmul(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def matmul(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b m k, b k n -> b m n`, sum: k. Here b stands for the broadcast batch dims d0, d1, ..."""
     x, y = (tuple(s or ()) for s in inputs)
     if len(x) < 2 or len(y) < 2:
@@ -28,10 +29,10 @@ def matmul(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     return Rule(factors, (left, right), ((*aligned(batch, batch), m, n),))
 
 
-def gemm(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def gemm(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`m k, k n, m n -> m n`, sum: k, once: the bias (whose dims may be absent or of size 1)."""
-    a = "k m" if attrs.get("transA") else "m k"
-    b = "n k" if attrs.get("transB") else "k n"
+    a = "k m" if attrs.truth("transA") else "m k"
+    b = "n k" if attrs.truth("transB") else "k n"
     rule = parse(f"{a}, {b} -> m n", inputs[:2], sum="k")
     if len(inputs) < 3 or inputs[2] is None:
         return rule
@@ -43,9 +44,9 @@ def gemm(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] 
     return Rule(rule.factors, (*rule.inputs, terms), rule.outputs, once=(2,))
 
 
-def einsum_terms(attrs: Attrs) -> tuple[str, str, str]:
+def einsum_terms(attrs: Attributes) -> tuple[str, str, str]:
     """The letters of both operands and of the output. Raises GraphError if this is not a contraction of two operands."""
-    equation = str(attrs.get("equation", "")).replace(" ", "")
+    equation = attrs.word("equation").replace(" ", "")
     left, arrow, out = equation.partition("->")
     x, comma, y = left.partition(",")
     summed = (set(x) | set(y)) - set(out)
@@ -55,7 +56,7 @@ def einsum_terms(attrs: Attrs) -> tuple[str, str, str]:
     return x, y, out
 
 
-def einsum(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def einsum(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """The rule of Einsum: each letter is a factor, and a letter of both operands that the output lacks is summed."""
     x, y, out = einsum_terms(attrs)
     line = f"{' '.join(x)}, {' '.join(y)} -> {' '.join(out)}"
@@ -63,5 +64,14 @@ def einsum(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 
 
 register(Operator("MatMul", matmul, arity=(2, 2), kind="matmul", flops=2, packed=1))
-register(Operator("Gemm", gemm, arity=(2, 3), kind="matmul", flops=2))
+register(
+    Operator(
+        "Gemm",
+        gemm,
+        defaults={"transA": 0, "transB": 0, "alpha": 1.0, "beta": 1.0},
+        arity=(2, 3),
+        kind="matmul",
+        flops=2,
+    )
+)
 register(Operator("Einsum", einsum, arity=(2, 2), kind="matmul", flops=2))

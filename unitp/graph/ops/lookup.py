@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unitp.errors import GraphError
-from unitp.graph.ops.norm import positive
+from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import Place, index
-from unitp.graph.ops.records import Attrs, Family, Operator, whole
+from unitp.graph.ops.records import Family, Operator
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
 
 register = Family()
 """The operators of this module."""
 
 
-def gather(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def gather(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`v d, b s -> b s d`, mask: v, for any number of dims."""
     data, ids = (tuple(s or ()) for s in inputs)
-    dim = positive(whole(attrs, "axis", 0), len(data))
+    dim = attrs.dim(len(data))
     names = ["v" if i == dim else f"d{i}" for i in range(len(data))]
     places = [f"i{i}" for i in range(len(ids))]
     factors = {n: Factor(s, "mask" if n == "v" else "free") for n, s in zip(names, data, strict=True)}
@@ -27,17 +27,17 @@ def gather(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     return Rule(factors, (data_terms, id_terms), (out_terms,))
 
 
-def gather_nd(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def gather_nd(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b s d, b n 1 -> b n d`, whole: s (one index per place, after one batch dim)."""
-    if attrs.get("batch_dims", 0) != 1 or len(inputs[0] or ()) != 3 or (inputs[1] or ())[-1:] != (1,):
+    if attrs.whole("batch_dims") != 1 or len(inputs[0] or ()) != 3 or (inputs[1] or ())[-1:] != (1,):
         raise GraphError("GatherND is known with batch_dims=1, data of three dims and indices of shape (batch, n, 1)")
     return parse("b s d, b n . -> b n d", inputs, whole="s")
 
 
-def gather_elements(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def gather_elements(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b v, b w -> b w`, whole: v (the dim along which elements are looked up)."""
     data, ids = (tuple(s or ()) for s in inputs)
-    dim = positive(whole(attrs, "axis", 0), len(data))
+    dim = attrs.dim(len(data))
     if len(data) != len(ids) or any(a != b for i, (a, b) in enumerate(zip(data, ids, strict=False)) if i != dim):
         raise GraphError(f"GatherElements of {data} at {ids}: all dims but dim {dim} must agree")
     names = [f"d{i}" for i in range(len(ids))]
@@ -47,15 +47,37 @@ def gather_elements(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Seque
     return Rule(factors, (source, out), (out,))
 
 
-def _along(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+def _along(attrs: Attributes, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
     data = inputs[0] or ()
-    return (index(1, data[positive(whole(attrs, "axis", 0), len(data))]),)
+    return (index(1, data[attrs.dim(len(data))]),)
 
 
-def _after_batch(attrs: Attrs, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
+def _after_batch(attrs: Attributes, inputs: Sequence[Shape | None]) -> tuple[Place, ...]:
     return (index(1, (inputs[0] or ())[1]),)
 
 
-register(Operator("Gather", gather, arity=(2, 2), kind="look-up", traffic="output", places=_along))
-register(Operator("GatherND", gather_nd, arity=(2, 2), kind="look-up", traffic="output", places=_after_batch))
-register(Operator("GatherElements", gather_elements, arity=(2, 2), kind="look-up", traffic="output", places=_along))
+register(
+    Operator("Gather", gather, defaults={"axis": 0}, arity=(2, 2), kind="look-up", traffic="output", places=_along)
+)
+register(
+    Operator(
+        "GatherND",
+        gather_nd,
+        defaults={"batch_dims": 0},
+        arity=(2, 2),
+        kind="look-up",
+        traffic="output",
+        places=_after_batch,
+    )
+)
+register(
+    Operator(
+        "GatherElements",
+        gather_elements,
+        defaults={"axis": 0},
+        arity=(2, 2),
+        kind="look-up",
+        traffic="output",
+        places=_along,
+    )
+)

@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from unitp.graph.values import Attribute, Dim
+from unitp.graph.ops.attributes import Attributes
+from unitp.graph.values import Dim
 
 Array = npt.NDArray[Any]
-Attrs = Mapping[str, Attribute]
 Shape = tuple[Dim, ...]
 Span = tuple[int, int]
 """The smallest and the largest number."""
@@ -49,10 +49,10 @@ class Place(msgspec.Struct, frozen=True):
         return np.asarray((found < self.low) | (found > self.high))
 
 
-PlacesFunction = Callable[[Attrs, Sequence[Shape | None]], tuple[Place, ...]]
-MovedFunction = Callable[[Attrs, Sequence[Array], Sequence[tuple[int, ...]]], tuple[Array, ...]]
+PlacesFunction = Callable[[Attributes, Sequence[Shape | None]], tuple[Place, ...]]
+MovedFunction = Callable[[Attributes, Sequence[Array], Sequence[tuple[int, ...]]], tuple[Array, ...]]
 """Of attributes, inputs and the shapes of outputs."""
-SelectedFunction = Callable[[Attrs, Sequence[Shape | None]], Mapping[int, Span]]
+SelectedFunction = Callable[[Attributes, Sequence[Shape | None]], Mapping[int, Span]]
 """By the number of the output."""
 
 
@@ -67,6 +67,6 @@ def refused(subject: str, number: object, at: Sequence[int], place: Place, op: s
     return f'{subject} has {number}{where}, but as {place.what} of {op} "{name}" legal are {place.legal}'
 
 
-def reshaped(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+def reshaped(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
     """The `MovedFunction` of operators that keep their elements in order."""
     return (inputs[0].reshape(outputs[0]),)

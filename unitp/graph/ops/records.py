@@ -18,17 +18,17 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from unitp.errors import GraphError, did_you_mean
+from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
 from unitp.graph.ops.rule import Rule, Shape, parse
-from unitp.graph.values import Attribute, Dim, Node, TensorType
+from unitp.graph.values import Attribute, Node, TensorType
 from unitp.plugins.hooks import hookimpl
 
-Attrs = Mapping[str, Attribute]
-RuleFunction = Callable[[Attrs, Sequence[Shape | None], Sequence[Shape] | None], Rule]
-DtypeFunction = Callable[[Attrs, Sequence[str]], tuple[str, ...]]
+RuleFunction = Callable[[Attributes, Sequence[Shape | None], Sequence[Shape] | None], Rule]
+DtypeFunction = Callable[[Attributes, Sequence[str]], tuple[str, ...]]
 ScratchFunction = Callable[[Sequence[Sequence[int]], int], int]
-ExpansionFunction = Callable[[Node, tuple[int, ...]], list[Node]]
-PermutationFunction = Callable[[Attrs, int], tuple[int, ...]]
+ExpansionFunction = Callable[[Node, Attributes, tuple[int, ...]], list[Node]]
+PermutationFunction = Callable[[Attributes, int], tuple[int, ...]]
 
 Kind = Literal[
     "elementwise",
@@ -71,8 +71,9 @@ class Operator(msgspec.Struct, frozen=True):
     permutation  the order of dims, where the operator does nothing but permute them, from attributes and the number of dims
     written      the operand that the first output may be written into, where nobody else needs it
     packed       the operand that a backend may store in a form of its own, where it is a parameter
-    expansion    what it becomes where an inner factor is split, from the node and the shape of its first input
+    expansion    what it becomes where an inner factor is split, from the node, its attributes and the shape of its first input
                  (`unitp.graph.ops.expansions`)
+    defaults     the values of attributes that a node may leave out
     constants    the attributes that ONNX passes as inputs, from the second on, in their order
     candidates   whether each rank's outputs are candidates of its own part of the input alone
     internal     whether lowering alone makes it: a graph may not use it
@@ -95,12 +96,17 @@ class Operator(msgspec.Struct, frozen=True):
     written: int | None = None
     packed: int | None = None
     expansion: ExpansionFunction | None = None
+    defaults: dict[str, Attribute] = {}
     constants: tuple[str, ...] = ()
     candidates: bool = False
     internal: bool = False
     places: PlacesFunction | None = None
     moved: MovedFunction | None = None
     selected: SelectedFunction | None = None
+
+    def attributes(self, given: Mapping[str, Attribute]) -> Attributes:
+        """Return the attributes of a node of this operator, with the defaults of those that are not `given`."""
+        return Attributes({**self.defaults, **given})
 
 
 class Family(list[Operator]):
@@ -117,38 +123,6 @@ class Family(list[Operator]):
 
 
 _TABLE: dict[str, Operator] = {}
-
-
-def whole(attrs: Attrs, name: str, default: int = 0) -> int:
-    """An attribute that is a whole number (or a float with a whole value)."""
-    value = attrs.get(name, default)
-    if not isinstance(value, int | float):
-        raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
-    return int(value)
-
-
-def real(attrs: Attrs, name: str, default: float) -> float:
-    """An attribute that is a number."""
-    value = attrs.get(name, default)
-    if not isinstance(value, int | float):
-        raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
-    return float(value)
-
-
-def wholes(attrs: Attrs, name: str) -> tuple[int, ...]:
-    """An attribute that is a tuple of whole numbers."""
-    value = attrs.get(name)
-    if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
-        raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of whole numbers")
-    return value  # type: ignore[return-value]
-
-
-def dims(attrs: Attrs, name: str) -> tuple[Dim, ...]:
-    """An attribute that is a tuple of sizes or bounds: numbers or symbols."""
-    value = attrs.get(name)
-    if not isinstance(value, tuple):
-        raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of numbers or symbols")
-    return value
 
 
 def register(operator: Operator) -> None:
@@ -181,7 +155,7 @@ def _enter(operator: Operator) -> None:
 def line_rule(line: str, **kinds: str) -> RuleFunction:
     """The rule that a factor line says, as in `b s d, d -> b s d` (see `unitp.graph.ops.rule`)."""
 
-    def rule(attrs: Attrs, inputs: Sequence[Shape | None], out: Sequence[Shape] | None) -> Rule:
+    def rule(attrs: Attributes, inputs: Sequence[Shape | None], out: Sequence[Shape] | None) -> Rule:
         return parse(line, inputs, **kinds)  # type: ignore[arg-type]
 
     return rule
@@ -243,10 +217,13 @@ def output_count(name: str) -> int:
 @lru_cache(maxsize=4096)
 def _rule(op: str, attrs: bytes, inputs: tuple[Shape | None, ...], outputs: tuple[Shape, ...] | None) -> Rule:
     decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
-    return operator(op).rule(decoded, inputs, outputs)
+    known = operator(op)
+    return known.rule(known.attributes(decoded), inputs, outputs)
 
 
-def rule_of(op: str, attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None) -> Rule:
+def rule_of(
+    op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None
+) -> Rule:
     """The factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input.
 
     Raises GraphError for attributes and shapes that the operator does not take.
@@ -277,8 +254,8 @@ def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> t
     decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
     rule = rule_of(op, decoded, [t.shape if t else None for t in inputs])
     present = [t.dtype for t in inputs if t]
-    dtypes = operator(op).dtypes
-    names = dtypes(decoded, present) if dtypes else (present[0],) * len(rule.outputs)
+    known = operator(op)
+    names = known.dtypes(known.attributes(decoded), present) if known.dtypes else (present[0],) * len(rule.outputs)
     return tuple(TensorType(dtype, shape) for dtype, shape in zip(names, rule.output_shapes(), strict=True))
 
 

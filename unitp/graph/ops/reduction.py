@@ -6,38 +6,33 @@ from collections.abc import Sequence
 from math import prod
 
 from unitp.errors import GraphError
+from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.expansions import Nodes
-from unitp.graph.ops.norm import positive
 from unitp.graph.ops.places import SelectedFunction, Span
-from unitp.graph.ops.records import Attrs, Family, Operator, RuleFunction, whole, wholes
+from unitp.graph.ops.records import Family, Operator, RuleFunction
 from unitp.graph.ops.rule import Factor, Kind, Rule, Shape, Term
-from unitp.graph.values import Dim, Node
+from unitp.graph.values import Attribute, Dim, Node
 
 register = Family()
 """The operators of this module."""
 
 
-def dims_of(attrs: Attrs, rank: int, key: str = "axes") -> tuple[int, ...]:
-    """The dims that an attribute names, numbered from the front."""
-    return tuple(positive(axis, rank) for axis in wholes(attrs, key))
-
-
 def _reduce(kind: Kind) -> RuleFunction:
-    def rule(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    def rule(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
         x = tuple(inputs[0] or ())
-        gone = dims_of(attrs, len(x))
+        gone = attrs.dims(len(x))
         factors = {f"d{i}": Factor(size, kind if i in gone else "free") for i, size in enumerate(x)}
         terms = tuple(Term((f"d{i}",)) for i in range(len(x)))
         kept = tuple(
-            Term() if i in gone else t for i, t in enumerate(terms) if attrs.get("keepdims", 1) or i not in gone
+            Term() if i in gone else t for i, t in enumerate(terms) if attrs.truth("keepdims") or i not in gone
         )
         return Rule(factors, (terms,), (kept,))
 
     return rule
 
 
-def _select(k: Dim, attrs: Attrs, shape: Shape, keep: bool, outputs: int) -> Rule:
-    dim = positive(whole(attrs, "axis", -1), len(shape))
+def _select(k: Dim, attrs: Attributes, shape: Shape, keep: bool, outputs: int) -> Rule:
+    dim = attrs.dim(len(shape))
     names = ["v" if i == dim else f"d{i}" for i in range(len(shape))]
     factors = {n: Factor(s, "inner" if n == "v" else "free") for n, s in zip(names, shape, strict=True)}
     factors["c"] = Factor(k, "whole")
@@ -45,11 +40,11 @@ def _select(k: Dim, attrs: Attrs, shape: Shape, keep: bool, outputs: int) -> Rul
     return Rule(factors, (tuple(Term((n,)) for n in names),), (out,) * outputs)
 
 
-def topk(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def topk(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b v -> b c, b c`, inner: v, whole: c. Of equal values the lowest index comes first."""
     shape = tuple(inputs[0] or ())
     k = attrs.get("k")
-    size = shape[positive(whole(attrs, "axis", -1), len(shape))]
+    size = shape[attrs.dim(len(shape))]
     if isinstance(k, int) and isinstance(size, int) and not 1 <= k <= size:
         raise GraphError(f"TopK of {k} among {size}")
     if not isinstance(k, int | str):
@@ -57,56 +52,55 @@ def topk(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] 
     return _select(k, attrs, shape, True, 2)
 
 
-def argmax(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def argmax(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b v -> b c`, inner: v, with c of size 1 (or gone)."""
-    return _select(1, attrs, tuple(inputs[0] or ()), bool(attrs.get("keepdims", 1)), 1)
+    return _select(1, attrs, tuple(inputs[0] or ()), attrs.truth("keepdims"), 1)
 
 
-def topk_part(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def topk_part(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """The candidates of each part of v, with global indices: `b v -> b c, b c`. c has min(k, part) rows per part.
 
     Internal: v and c are split alike, so that each rank's candidates follow from its own part alone.
     """
     shape = tuple(inputs[0] or ())
-    dim = positive(whole(attrs, "axis", -1), len(shape))
+    dim = attrs.dim(len(shape))
     if outputs and len(outputs[0]) != len(shape):
         raise GraphError(f"TopKPart of {shape} leaves {outputs[0]}")
     rule = _select(outputs[0][dim] if outputs else 1, attrs, shape, True, 2)
     return Rule({n: Factor(f.size, "free") for n, f in rule.factors.items()}, rule.inputs, rule.outputs)
 
 
-def _index(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+def _index(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
     return ("int64",)
 
 
-def _value_and_index(attrs: Attrs, dtypes: Sequence[str]) -> tuple[str, ...]:
+def _value_and_index(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
     return (dtypes[0], "int64")
 
 
 def _selected(output: int) -> SelectedFunction:
     """A `SelectedFunction` for output number `output`, which has places along the reduced dim of the input."""
 
-    def selected(attrs: Attrs, inputs: Sequence[Shape | None]) -> dict[int, Span]:
+    def selected(attrs: Attributes, inputs: Sequence[Shape | None]) -> dict[int, Span]:
         shape = inputs[0] or ()
-        return {output: (0, int(shape[positive(whole(attrs, "axis", -1), len(shape))]) - 1)}
+        return {output: (0, int(shape[attrs.dim(len(shape))]) - 1)}
 
     return selected
 
 
-def _reduce_mean(node: Node, shape: tuple[int, ...]) -> list[Node]:
-    dims, add = dims_of(node.attrs, len(shape)), Nodes(node)
+def _reduce_mean(node: Node, attrs: Attributes, shape: tuple[int, ...]) -> list[Node]:
+    dims, add = attrs.dims(len(shape)), Nodes(node)
     mean = add.mean(node.inputs[0], dims, prod(shape[dim] for dim in dims))
-    if not node.attrs.get("keepdims", 1):
+    if not attrs.truth("keepdims"):
         add("Squeeze", mean, axes=dims)
     return add.end()
 
 
-def _top_k(node: Node, shape: tuple[int, ...]) -> list[Node]:
-    """The expansion of top-k: the candidates of each part, the best of them, and their places in the whole.
+def _best(node: Node, k: int, dim: int) -> list[Node]:
+    """The k largest along a dim: the candidates of each part, the best of them, and their places in the whole.
 
     What is gathered in between has as many rows as there are candidates. Their number is known where the split is known.
     """
-    k, dim = whole(node.attrs, "k", 1), positive(whole(node.attrs, "axis", -1), len(shape))
     values = node.outputs[0] if len(node.outputs) == 2 else f"{node.name}:best.0"
     part, places, best = f"{node.name}:part", f"{node.name}:part.1", f"{node.name}:best"
     return [
@@ -116,21 +110,32 @@ def _top_k(node: Node, shape: tuple[int, ...]) -> list[Node]:
     ]
 
 
-def _arg_max(node: Node, shape: tuple[int, ...]) -> list[Node]:
-    *parts, found = _top_k(node, shape)
-    if node.attrs.get("keepdims", 1):
+def _top_k(node: Node, attrs: Attributes, shape: tuple[int, ...]) -> list[Node]:
+    return _best(node, attrs.whole("k"), attrs.dim(len(shape)))
+
+
+def _arg_max(node: Node, attrs: Attributes, shape: tuple[int, ...]) -> list[Node]:
+    dim = attrs.dim(len(shape))
+    *parts, found = _best(node, 1, dim)
+    if attrs.truth("keepdims"):
         return [*parts, found]
     ids = f"{node.name}:best.ids"
     return [
         *parts,
         Node(found.op, found.inputs, (ids,), found.attrs),
-        Node("Squeeze", (ids,), node.outputs, {"axes": (whole(found.attrs, "axis"),)}),
+        Node("Squeeze", (ids,), node.outputs, {"axes": (dim,)}),
     ]
 
 
-register(Operator("ReduceSum", _reduce("sum"), kind="reduction", constants=("axes",)))
-register(Operator("ReduceMax", _reduce("max"), kind="reduction", constants=("axes",)))
-register(Operator("ReduceMean", _reduce("inner"), kind="reduction", constants=("axes",), expansion=_reduce_mean))
+KEPT: dict[str, Attribute] = {"keepdims": 1}
+
+register(Operator("ReduceSum", _reduce("sum"), kind="reduction", defaults=KEPT, constants=("axes",)))
+register(Operator("ReduceMax", _reduce("max"), kind="reduction", defaults=KEPT, constants=("axes",)))
+register(
+    Operator(
+        "ReduceMean", _reduce("inner"), kind="reduction", defaults=KEPT, constants=("axes",), expansion=_reduce_mean
+    )
+)
 register(
     Operator(
         "TopK",
@@ -139,12 +144,23 @@ register(
         dtypes=_value_and_index,
         kind="selection",
         flops=4,
+        defaults={"axis": -1},
         constants=("k",),
         expansion=_top_k,
         selected=_selected(1),
     )
 )
-register(Operator("ArgMax", argmax, dtypes=_index, kind="selection", expansion=_arg_max, selected=_selected(0)))
+register(
+    Operator(
+        "ArgMax",
+        argmax,
+        defaults={"axis": 0, "keepdims": 1},
+        dtypes=_index,
+        kind="selection",
+        expansion=_arg_max,
+        selected=_selected(0),
+    )
+)
 register(
     Operator(
         "TopKPart",

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from unitp.errors import GraphError
-from unitp.graph.ops.norm import positive
+from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import Array, reshaped
-from unitp.graph.ops.records import Attrs, Family, Operator, dims, whole, wholes
-from unitp.graph.ops.reduction import dims_of
+from unitp.graph.ops.records import Family, Operator
 from unitp.graph.ops.rule import Factor, Operand, Rule, Shape, Term
 from unitp.graph.values import Dim
 
@@ -23,9 +22,9 @@ register = Family()
 Group = tuple[list[int], list[int]]
 
 
-def reshape(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def reshape(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """`b (h e) -> b h e`: dims are matched from the left until products agree, and each group is refined to common factors."""
-    source, target = tuple(inputs[0] or ()), dims(attrs, "shape")
+    source, target = tuple(inputs[0] or ()), attrs.sizes("shape")
     if any(isinstance(size, int) and size < 1 for size in (*source, *target)):
         raise GraphError(f"cannot reshape {source} to {target}")
     factors: dict[str, Factor] = {}
@@ -121,12 +120,12 @@ def _assign(sizes: list[Dim], common: list[int]) -> list[list[int]]:
     return out
 
 
-def permutation(attrs: Attrs, dims: int) -> tuple[int, ...]:
+def permutation(attrs: Attributes, dims: int) -> tuple[int, ...]:
     """For each dim of a transpose's output, the dim of the input."""
-    return wholes(attrs, "perm") if "perm" in attrs else tuple(reversed(range(dims)))
+    return attrs.wholes("perm") if "perm" in attrs else tuple(reversed(range(dims)))
 
 
-def transpose(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def transpose(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     x = tuple(inputs[0] or ())
     perm = permutation(attrs, len(x))
     if sorted(perm) != list(range(len(x))):
@@ -145,9 +144,9 @@ def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tup
     return factors, tuple(Term((n,)) for n in names)
 
 
-def concat(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def concat(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shapes = [tuple(s or ()) for s in inputs]
-    dim = positive(whole(attrs, "axis"), len(shapes[0]))
+    dim = attrs.dim(len(shapes[0]))
     if any(len(s) != len(shapes[0]) or any(s[i] != shapes[0][i] for i in range(len(s)) if i != dim) for s in shapes):
         raise GraphError(f"Concat of {', '.join(map(str, shapes))} along dim {dim}")
     if any(isinstance(s[dim], str) for s in shapes):
@@ -163,9 +162,9 @@ def concat(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     return Rule(factors | more, tuple(operands), (out,))
 
 
-def split(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    shape, sizes = tuple(inputs[0] or ()), wholes(attrs, "split")
-    dim = positive(whole(attrs, "axis"), len(shape))
+def split(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shape, sizes = tuple(inputs[0] or ()), attrs.wholes("split")
+    dim = attrs.dim(len(shape))
     if len(sizes) != 2 or min(sizes) < 0 or sum(sizes) != shape[dim]:
         raise GraphError(f"Split of {shape} along dim {dim} into {sizes}: two parts that sum to it are wanted")
     factors, operand = _fixed(shape, {dim}, shape, "x")
@@ -177,10 +176,10 @@ def split(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape]
     return Rule(factors, (operand,), tuple(outs))
 
 
-def slice_(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def slice_(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """The rule of Slice: sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol."""
     shape = tuple(inputs[0] or ())
-    axes, starts, ends = dims_of(attrs, len(shape)), wholes(attrs, "starts"), dims(attrs, "ends")
+    axes, starts, ends = attrs.dims(len(shape)), attrs.wholes("starts"), attrs.sizes("ends")
     if not len(set(axes)) == len(axes) == len(starts) == len(ends):
         raise GraphError("Slice wants as many starts and ends as axes, each once")
     sizes = list(shape)
@@ -194,9 +193,9 @@ def slice_(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
     return Rule(factors | more, (operand,), (out,))
 
 
-def unsqueeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def unsqueeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shape = tuple(inputs[0] or ())
-    added = dims_of(attrs, len(shape) + len(wholes(attrs, "axes")))
+    added = attrs.dims(len(shape) + len(attrs.wholes("axes")))
     if len(set(added)) < len(added):
         raise GraphError(f"Unsqueeze adds dims {added}, one of them twice")
     factors, operand = _fixed(shape, set(), shape, "x")
@@ -206,9 +205,9 @@ def unsqueeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Sh
     )
 
 
-def squeeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+def squeeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     shape = tuple(inputs[0] or ())
-    gone = dims_of(attrs, len(shape))
+    gone = attrs.dims(len(shape))
     if any(shape[d] != 1 for d in gone):
         raise GraphError(f"Squeeze of dims {gone} of {shape}, which are not all 1")
     factors = {f"d{i}": Factor(size) for i, size in enumerate(shape) if i not in gone}
@@ -216,8 +215,8 @@ def squeeze(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shap
     return Rule(factors, (operand,), (tuple(t for i, t in enumerate(operand) if i not in gone),))
 
 
-def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    shape, target = tuple(inputs[0] or ()), dims(attrs, "shape")
+def expand(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    shape, target = tuple(inputs[0] or ()), attrs.sizes("shape")
     if len(shape) > len(target):
         raise GraphError(f"Expand of {shape} to {target}")
     shift = len(target) - len(shape)
@@ -232,28 +231,28 @@ def expand(attrs: Attrs, inputs: Sequence[Shape | None], outputs: Sequence[Shape
 # what they make of arrays, for places that pass through them
 
 
-def _transposed(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+def _transposed(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
     return (inputs[0].transpose(permutation(attrs, inputs[0].ndim)),)
 
 
-def _concatenated(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    return (np.concatenate(inputs, whole(attrs, "axis")),)
+def _concatenated(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    return (np.concatenate(inputs, attrs.whole("axis")),)
 
 
-def _parted(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    dim = positive(whole(attrs, "axis"), inputs[0].ndim)
+def _parted(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+    dim = attrs.dim(inputs[0].ndim)
     return tuple(np.split(inputs[0], [outputs[0][dim]], dim))
 
 
-def _sliced(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+def _sliced(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
     x = inputs[0]
     cut = [slice(None)] * x.ndim
-    for dim, start in zip(dims_of(attrs, x.ndim), wholes(attrs, "starts"), strict=True):
+    for dim, start in zip(attrs.dims(x.ndim), attrs.wholes("starts"), strict=True):
         cut[dim] = slice(start, start + outputs[0][dim])
     return (x[tuple(cut)],)
 
 
-def _expanded(attrs: Attrs, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
+def _expanded(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
     return (np.broadcast_to(inputs[0], outputs[0]),)
 
 
@@ -267,7 +266,7 @@ register(
     Operator("Transpose", transpose, kind="data movement", view="always", permutation=permutation, moved=_transposed)
 )
 register(Operator("Concat", concat, arity=(1, 64), moved=_concatenated, **_MOVES))
-register(Operator("Split", split, outputs=2, constants=("split",), moved=_parted, **_MOVES))
+register(Operator("Split", split, outputs=2, defaults={"axis": 0}, constants=("split",), moved=_parted, **_MOVES))
 register(
     Operator("Slice", slice_, traffic="none", constants=("starts", "ends", "axes", "steps"), moved=_sliced, **_MOVES)
 )

@@ -36,8 +36,9 @@ class Footprint:
         self._nodes = {node.name: node for node in self.graph.nodes}
         self._views = {name for node in self.graph.nodes if is_view(node) for name in node.outputs}
         self._parameters = {p.name for p in self.graph.parameters}
-        self._kept = self._parameters | {s.input for s in self.graph.states} | {s.output for s in self.graph.states}
-        self._kept |= {name for n in self.graph.nodes if n.name in problem.static for name in n.outputs}
+        self._kept = (
+            {*self.graph.origins} | {s.input for s in self.graph.states} | {s.output for s in self.graph.states}
+        )
 
     def held(self, rank: int, phase: str) -> Row:
         """Return the bytes that a rank holds between calls for a phase; a copy that readers could share is divided among them."""

@@ -1,7 +1,10 @@
 """Pins: choices that a user fixes before the planner decides the rest.
 
     PIN     [PHASE/]PATTERN: ATOM, ATOM, ...
-    ATOM    [WHERE=] S(DIM)@AXIS | P@AXIS | R@AXIS | R         dim split over an axis, partial, neither; R: over no axis
+    ATOM    [WHERE=] S(DIM)@AXIS | P@AXIS | R@AXIS | R | LAYOUT
+
+S, P and R are conditions on a layout: a dim is split over an axis (the planner decides where it is cut), it is partial over one, it is
+neither; R alone: over no axis. LAYOUT is a whole layout in the notation of `unitp.layout`: `-,tp[0:5 5:9]`.
 
 Without WHERE, the pattern (a glob) names tensors (parameters, states, inputs, values), and an atom says how they are held. With
 WHERE, it names operators, by a node's name or by a parameter or state that they read, and an atom says which layout an operand
@@ -28,7 +31,7 @@ from unitp.errors import InputError, PlanError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts
 from unitp.graph.values import Node
-from unitp.layout import Layout
+from unitp.layout import Layout, parse_layout
 from unitp.planner.problem.problem import Problem
 from unitp.planner.problem.variables import SHARED
 
@@ -41,19 +44,39 @@ MOST_NAMED = 6
 _ATOM = re.compile(
     r"(?:(?P<where>[wxy][0-9]{0,4})\s*=\s*)?(?P<kind>[SRP])(?:\((?P<dim>-?[0-9]{1,4})\))?(?:@(?P<axis>\w+))?"
 )
+_DIM = re.compile(r"(?:(?P<where>[wxy][0-9]{0,4})\s*=\s*)?(?P<dim>-(?:[|,].*)?|[^()@=]*\[.*)")
+_COLONS = re.compile(r"\[[0-9: ]*|\|[a-z]+:")
+"""Where a layout has colons."""
 Mask = npt.NDArray[np.bool_]
 
 
 class Atom(msgspec.Struct, frozen=True):
-    """A condition on the layout of one operand (`where`; "": of the tensor itself) over one axis ("", only for R: every axis)."""
+    """A condition on the layout of one operand (`where`; "": of the tensor itself) over one axis ("", only for R: every axis).
+
+    Kind L wants one `layout` exactly, whatever the other fields are.
+    """
 
     where: str
-    kind: Literal["S", "R", "P"]
-    axis: str
+    kind: Literal["S", "R", "P", "L"]
+    axis: str = ""
     dim: int = 0
+    layout: Layout | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that the condition names."""
+        return (*self.layout.axes, *self.layout.partial) if self.layout else (self.axis,) if self.axis else ()
+
+    def misfit(self, rank: int) -> str:
+        """Return what keeps the condition from a tensor with `rank` dims, or nothing."""
+        if self.layout is not None and len(self.layout.dims) != rank:
+            return f"layout {self.layout} has {len(self.layout.dims)}"
+        return f"there is no dim {self.dim}" if self.kind == "S" and not -rank <= self.dim < rank else ""
 
     def holds(self, layout: Layout) -> bool:
         """Say whether a layout satisfies this condition."""
+        if self.layout is not None:
+            return self.layout == layout
         if self.kind == "S":
             split = layout.dims[self.dim]
             return split is not None and self.axis in split.axes
@@ -90,24 +113,18 @@ def parse(text: str, phases: Sequence[str] = ()) -> Pin:
 
     Raises InputError if the text cannot be read.
     """
-    pattern, colon, tail = text.rpartition(":")
-    pattern = pattern.strip()
-    if not colon or not pattern:
+    colon = _COLONS.sub(lambda found: " " * len(found[0]), text).rfind(":")
+    pattern, tail = text[: max(colon, 0)].strip(), text[colon + 1 :]
+    if not pattern:
         raise InputError(f'cannot read pin "{text}": it has no "PATTERN:" before its layouts', hint=EXAMPLE)
     phase, slash, rest = pattern.partition("/")
     phase, pattern = (phase, rest) if slash and phase in phases else ("", pattern)
     atoms: list[Atom] = []
-    for part in (p.strip() for p in tail.split(",")):
-        match = _ATOM.fullmatch(part)
-        if match is None or (match["kind"] == "S") != (match["dim"] is not None):
-            raise InputError(
-                f'cannot read pin "{text}": "{part}" is not S(DIM)@AXIS, P@AXIS, R@AXIS or R', hint=EXAMPLE
-            )
-        if match["axis"] is None and match["kind"] != "R":
-            raise InputError(f'cannot read pin "{text}": "{part}" names no axis', hint=EXAMPLE)
-        where = match["where"] or (atoms[-1].where if atoms else "")
-        kind: Literal["S", "R", "P"] = match["kind"]  # type: ignore[assignment]
-        atoms.append(Atom(where, kind, match["axis"] or "", int(match["dim"] or 0)))
+    for part in _parts(tail):
+        try:
+            atoms.append(_atom(part, atoms[-1].where if atoms else ""))
+        except PlanError as error:
+            raise InputError(f'cannot read pin "{text}": {error.message}', hint=EXAMPLE) from None
     if any(atom.where for atom in atoms) and not all(atom.where for atom in atoms):
         raise InputError(
             f'cannot read pin "{text}": the first layout names no operand, a later one does',
@@ -116,21 +133,44 @@ def parse(text: str, phases: Sequence[str] = ()) -> Pin:
     return Pin(text, phase, pattern, tuple(atoms))
 
 
+def _parts(tail: str) -> list[str]:
+    """Return the atoms of a pin as text: what is between commas, but the dims of a layout together."""
+    parts: list[str] = []
+    within = False
+    for part in (p.strip() for p in tail.split(",")):
+        dim = _DIM.fullmatch(part)
+        if dim and within and not dim["where"]:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+        within = dim is not None and "|" not in part
+    return parts
+
+
+def _atom(part: str, before: str) -> Atom:
+    """Return the atom that a text stands for; one without WHERE has that of the atom `before`. Raises PlanError if it is none."""
+    if dim := _DIM.fullmatch(part):
+        return Atom(dim["where"] or before, "L", layout=parse_layout(part[dim.start("dim") :]))
+    match = _ATOM.fullmatch(part)
+    if match is None or (match["kind"] == "S") != (match["dim"] is not None):
+        raise PlanError(f'"{part}" is not S(DIM)@AXIS, P@AXIS, R@AXIS, R or a layout')
+    if match["axis"] is None and match["kind"] != "R":
+        raise PlanError(f'"{part}" names no axis')
+    kind: Literal["S", "R", "P"] = match["kind"]  # type: ignore[assignment]
+    return Atom(match["where"] or before, kind, match["axis"] or "", int(match["dim"] or 0))
+
+
 def matches(pattern: str, name: str) -> bool:
     """Say whether a name, or its part before some dot, equals the pattern or matches it as a glob (`*`: any text; `[ab]`: a or b)."""
     return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
-def readers(graph: Graph, static: set[str]) -> Iterator[tuple[str, Node]]:
+def readers(graph: Graph) -> Iterator[tuple[str, Node]]:
     """Yield (parameter or state, node) for every node that reads it, directly or through nodes that run once, at load."""
-    roots: dict[str, tuple[str, ...]] = {p.name: (p.name,) for p in graph.parameters}
-    roots |= {s.input: (s.input,) for s in graph.states}
+    roots = {**graph.origins, **{s.input: (s.input,) for s in graph.states}}
     for node in graph.nodes:
-        read = tuple(dict.fromkeys(root for name in node.inputs for root in roots.get(name, ())))
-        if node.name in static:
-            roots |= dict.fromkeys(node.outputs, read)
-        else:
-            yield from ((root, node) for root in read)
+        if node.outputs[0] not in graph.origins:
+            yield from ((root, node) for root in dict.fromkeys(r for name in node.inputs for r in roots.get(name, ())))
 
 
 def apply(problem: Problem, pins: Sequence[str]) -> Problem:
@@ -176,7 +216,7 @@ class _Matcher:
         self.problem, self.graph = problem, problem.graph
         self.held = {p.name for p in self.graph.parameters} | {s.input for s in self.graph.states}
         self.by_parameter: dict[str, list[Node]] = {}
-        for name, node in readers(self.graph, problem.static):
+        for name, node in readers(self.graph):
             self.by_parameter.setdefault(name, []).append(node)
 
     def places(self, pin: Pin, wrong: list[str]) -> list[_Place]:
@@ -245,20 +285,18 @@ class _Matcher:
 
     @staticmethod
     def resolve(atoms: Sequence[Atom], rank: int, what: str, wrong: list[str]) -> bool:
-        """Say whether all dims that the atoms name exist, and add those that do not to `wrong`."""
-        bad = sorted({atom.dim for atom in atoms if atom.kind == "S" and not -rank <= atom.dim < rank})
-        wrong += [f"{what} has {rank} dims, there is no dim {dim}" for dim in bad]
+        """Say whether all atoms fit a tensor with `rank` dims, and add what keeps the others from it to `wrong`."""
+        bad = sorted({misfit for atom in atoms if (misfit := atom.misfit(rank))})
+        wrong += [f"{what} has {rank} dims, {misfit}" for misfit in bad]
         return not bad
 
 
 def operands(problem: Problem, node: Node) -> dict[str, tuple[bool, int]]:
     """Return (is a result, position) of each operand and result of a node, by its names in pins."""
-    fixed = {p.name for p in problem.graph.parameters}
-    fixed |= {out for n in problem.graph.nodes if n.name in problem.static for out in n.outputs}
     found: dict[str, tuple[bool, int]] = {}
     present = [(i, name) for i, name in enumerate(node.inputs) if name]
     for i, name in present:
-        found.setdefault("w" if name in fixed else "x", (False, i))
+        found.setdefault("w" if name in problem.graph.origins else "x", (False, i))
     found["y"] = (True, 0)
     found |= {f"x{i}": (False, i) for i, _ in present}
     return found | {f"y{i}": (True, i) for i in range(len(node.outputs))}
@@ -273,27 +311,31 @@ def _side(side: tuple[tuple[Layout | None, ...], tuple[Layout, ...]], place: tup
 def _axis_problems(pin: Pin, problem: Problem) -> list[str]:
     sizes = problem.mesh.sizes
     found = []
-    for axis in dict.fromkeys(a.axis for a in pin.atoms if a.axis):
+    for axis in dict.fromkeys(axis for a in pin.atoms for axis in a.axes):
         if axis not in sizes:
             found.append(f'axis "{axis}" is not on the mesh {problem.mesh}. {did_you_mean(axis, sizes)}')
-        elif sizes[axis] == 1 and any(a.kind != "R" for a in pin.atoms if a.axis == axis):
+        elif sizes[axis] == 1 and any(a.kind != "R" for a in pin.atoms if axis in a.axes):
             found.append(f"axis {axis} has length 1, so nothing is split over it")
     return found
 
 
 def written(layout: Layout) -> str:
-    """Return a layout as the atoms of a pin: `S(1)@tp`, `S(0)@dp S(2)@tp`, `P@tp`, or `R` for a replicated one."""
+    """Return a layout as conditions of a pin: `S(1)@tp`, `S(0)@dp S(2)@tp`, `P@tp`, or `R` for a replicated one.
+
+    They leave open where dims are cut. The notation of the layout itself (`str`) is the pin that does not.
+    """
     atoms = [f"S({dim})@{axis}" for dim, split in enumerate(layout.dims) if split for axis in split.axes]
     return " ".join([*atoms, *(f"P@{axis}" for axis in layout.partial)]) or "R"
 
 
 def _legal(pin: Pin, place: _Place) -> str:
     """Return the choices of a place in the grammar of pins, those that break the fewest atoms first."""
-    wheres = [atom.where for atom in pin.atoms]
 
     def text(choice: tuple[Layout, ...]) -> str:
-        parts: Mapping[str, Layout] = dict(zip(wheres, choice, strict=True))
-        return ", ".join(f"{where}={written(at)}" if where else written(at) for where, at in parts.items())
+        parts: Mapping[str, str] = {
+            a.where: str(at) if a.layout is not None else written(at) for a, at in zip(pin.atoms, choice, strict=True)
+        }
+        return ", ".join(f"{where}={said}" if where else said for where, said in parts.items())
 
     def distance(choice: tuple[Layout, ...]) -> tuple[int, tuple[bool, ...]]:
         broken = tuple(not a.holds(at) for a, at in zip(pin.atoms, choice, strict=True))

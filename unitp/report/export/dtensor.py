@@ -55,13 +55,14 @@ def misfit(shape: Sequence[int], layout: Layout, mesh: Mesh) -> str:
     for dim, split in enumerate(bound.dims):
         if split is None:
             continue
-        text = " ".join(f"{a}:{b}" for a, b in split.intervals)
         if split.covers:
-            return f"several ranks hold the same rows of dim {dim} ({text})"
+            return f"several ranks hold the same rows of dim {dim} ({split.rows})"
         ranks = range(mesh.size)
         if any(chunked(shape, bound, r, mesh)[dim] != split.at(r, mesh) for r in ranks):
             theirs = list(dict.fromkeys(chunked(shape, bound, r, mesh)[dim] for r in ranks))
-            return f"dim {dim} is split {text}, but DTensor would split it {' '.join(f'{a}:{b}' for a, b in theirs)}"
+            return (
+                f"dim {dim} is split {split.rows}, but DTensor would split it {' '.join(f'{a}:{b}' for a, b in theirs)}"
+            )
     return ""
 
 

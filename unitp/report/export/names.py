@@ -22,7 +22,9 @@ def spellable(graph: Graph) -> bool:
 
 def halves(graph: Graph) -> bool:
     """Say whether rotary pairs are halves of a head, as in Hugging Face; if not, the rows of Q and K are permuted."""
-    return not any(n.attrs.get("interleaved") for n in graph.nodes if operator(n.op).kind == "rotary")
+    return not any(
+        operator(n.op).attributes(n.attrs).truth("interleaved") for n in graph.nodes if operator(n.op).kind == "rotary"
+    )
 
 
 def names(graph: Graph) -> dict[str, str]:

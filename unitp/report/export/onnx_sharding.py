@@ -126,8 +126,7 @@ class _Model:
         """Add one ShardingSpecProto. A split that ONNX cannot express is left out: the tensor is then whole along that dim."""
         shape = self.shape(self.graph.types[name])
         if layout.partial:
-            axes = ", ".join(layout.partial)
-            self.lost.append(Lost(name, f"it is a partial {layout.reduction} over {axes}; it is annotated as reduced"))
+            self.lost.append(Lost(name, f"it is {layout.pending}; it is annotated as reduced"))
         kept: dict[int, Split] = {}
         for dim, split in enumerate(layout.dims):
             if split is not None and not (why := _misfit(split, shape[dim], self.mesh)):
@@ -159,9 +158,8 @@ def shards(splits: Sequence[Split], mesh: Mesh) -> list[list[int]]:
 def _misfit(split: Split, size: int, mesh: Mesh) -> str:
     """Return why ONNX cannot express a split, or "" if it can."""
     count = mesh.count(split.axes)
-    text = " ".join(f"{a}:{b}" for a, b in split.intervals)
     if split.covers:
-        return f"held by several ranks at once ({text})"
+        return f"held by several ranks at once ({split.rows})"
     if size % count or split.intervals != cuts(count, size):
-        return f"split unevenly ({text})"
+        return f"split unevenly ({split.rows})"
     return ""
