@@ -13,6 +13,7 @@ j < n; the mask is true there. A query that sees nothing gives zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from math import sqrt
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unitp.engine.operators.decompositions import decomposition, scalar
+from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.attention import blocks
 from unitp.program.rank import Context
@@ -64,32 +66,42 @@ def scale_of(ctx: Context) -> float:
 
 
 @decomposition("Attention")
-def attention(
-    p: Primitives,
-    ctx: Context,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor = None,
-    past_key: Tensor = None,
-    past_value: Tensor = None,
-    length: Tensor = None,
-) -> Tensor:
-    allowed = allowed_keys(p, ctx, length)
-    bias = None
-    if mask is not None:
-        mask = p.reshape(mask, (*(1,) * (4 - len(p.shape(mask))), *p.shape(mask)))
-        if p.dtype(mask) == "bool":
-            allowed = mask if allowed is None else p.logical_and(allowed, mask)
-        else:
-            bias = mask
-    q = p.mul(q, scalar(p, scale_of(ctx), ctx.dtype))
-    done = []
-    for block in blocks_of(ctx):
-        rows, seen, added = (None if x is None else _queries(p, x, block) for x in (q, allowed, bias))
-        parts = [_run(p, ctx, run, rows, k, v, seen, added) for run in runs(ctx)]
-        done.append(parts[0] if len(parts) == 1 else p.concat(parts, 1))
-    return done[0] if len(done) == 1 else p.concat(done, 2)
+@Prepared
+def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
+    """Return attention of queries [b, h, s, e] to keys [b, g, t, e] and values [b, g, t, f], as [b, h, s, f].
+
+    mask     which keys each query sees (bool), or what is added to its scores; it broadcasts to [b, h, s, t]
+    length   the number of valid keys of each sequence [b]
+    """
+    scale, softcap = scale_of(ctx), ctx.attrs.rounded("softcap")
+    cuts, head_runs = blocks_of(ctx), runs(ctx)
+
+    def step(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor = None,
+        past_key: Tensor = None,
+        past_value: Tensor = None,
+        length: Tensor = None,
+    ) -> Tensor:
+        allowed = allowed_keys(p, ctx, length)
+        bias = None
+        if mask is not None:
+            mask = p.reshape(mask, (*(1,) * (4 - len(p.shape(mask))), *p.shape(mask)))
+            if p.dtype(mask) == "bool":
+                allowed = mask if allowed is None else p.logical_and(allowed, mask)
+            else:
+                bias = mask
+        q = p.mul(q, scalar(p, scale, ctx.dtype))
+        done = []
+        for block in cuts:
+            rows, seen, added = (None if x is None else _queries(p, x, block) for x in (q, allowed, bias))
+            parts = [_run(p, ctx, run, rows, k, v, seen, added, softcap) for run in head_runs]
+            done.append(parts[0] if len(parts) == 1 else p.concat(parts, 1))
+        return done[0] if len(done) == 1 else p.concat(done, 2)
+
+    return step
 
 
 def _queries(p: Primitives, x: Tensor, block: tuple[int, int]) -> Tensor:
@@ -107,13 +119,14 @@ def _run(
     v: Tensor,
     allowed: Tensor | None,
     bias: Tensor | None,
+    softcap: float,
 ) -> Tensor:
     batch, _, queries, size = p.shape(q)
     heads = run.groups * run.share
     keys = _heads(p, k, run.group, run.groups)
     rows = p.reshape(_heads(p, q, run.head, heads), (batch, run.groups, run.share * queries, size))
     scores = p.matmul(rows, p.transpose(keys, (0, 1, 3, 2)))
-    scores = p.reshape(_capped(p, ctx, scores), (batch, heads, queries, p.shape(k)[2]))
+    scores = p.reshape(_capped(p, ctx, scores, softcap), (batch, heads, queries, p.shape(k)[2]))
     if bias is not None:
         scores = p.add(scores, _heads(p, bias, run.head, heads))
     weights = _softmax(p, ctx, scores, None if allowed is None else _heads(p, allowed, run.head, heads))
@@ -128,8 +141,7 @@ def _heads(p: Primitives, x: Tensor, first: int, count: int) -> Tensor:
     return x if held in (1, count) else p.slice(x, 1, first, first + count)
 
 
-def _capped(p: Primitives, ctx: Context, scores: Tensor) -> Tensor:
-    softcap = ctx.attrs.rounded("softcap")
+def _capped(p: Primitives, ctx: Context, scores: Tensor, softcap: float) -> Tensor:
     if softcap <= 0:
         return scores
     cap = scalar(p, softcap, ctx.dtype)
@@ -173,25 +185,31 @@ def _softmax(p: Primitives, ctx: Context, scores: Tensor, allowed: Tensor | None
 
 
 @decomposition("RotaryEmbedding")
-def rotary_embedding(p: Primitives, ctx: Context, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
-    """Pairs of the first r entries of a head turn by cos, sin of their position; the rest passes through.
+@Prepared
+def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return x [b, h, s, e] turned by tables of angles (cos and sin, [p, r/2]) at `positions` [b, s].
 
-    Pairs are (i, i + r/2), or (2i, 2i + 1) where interleaved.
+    Pairs of the first r entries of a head turn; the rest passes through. Pairs are (i, i + r/2), or (2i, 2i + 1) where
+    interleaved.
     """
-    shape = p.shape(x)
+    shape, interleaved = ctx.outputs[0], ctx.attrs.truth("interleaved")
     size = ctx.attrs.whole("rotary_embedding_dim") or shape[3]
     half = size // 2
-    angles = (p.shape(positions)[0], 1, shape[2], half)
-    c, s = (p.reshape(p.take(table, positions, 0), angles) for table in (cos, sin))
-    turned = p.slice(x, 3, 0, size) if size < shape[3] else x
-    if ctx.attrs.truth("interleaved"):
-        pairs = p.reshape(turned, (*shape[:3], half, 2))
-        first, second = (p.reshape(p.slice(pairs, 4, i, i + 1), (*shape[:3], half)) for i in (0, 1))
-        done = [p.reshape(part, (*shape[:3], half, 1)) for part in _turn(p, first, second, c, s)]
-        turned = p.reshape(p.concat(done, 4), (*shape[:3], size))
-    else:
-        turned = p.concat(_turn(p, p.slice(turned, 3, 0, half), p.slice(turned, 3, half, size), c, s), 3)
-    return turned if size == shape[3] else p.concat([turned, p.slice(x, 3, size, shape[3])], 3)
+
+    def step(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
+        angles = (p.shape(positions)[0], 1, shape[2], half)
+        c, s = (p.reshape(p.take(table, positions, 0), angles) for table in (cos, sin))
+        turned = p.slice(x, 3, 0, size) if size < shape[3] else x
+        if interleaved:
+            pairs = p.reshape(turned, (*shape[:3], half, 2))
+            first, second = (p.reshape(p.slice(pairs, 4, i, i + 1), (*shape[:3], half)) for i in (0, 1))
+            done = [p.reshape(part, (*shape[:3], half, 1)) for part in _turn(p, first, second, c, s)]
+            turned = p.reshape(p.concat(done, 4), (*shape[:3], size))
+        else:
+            turned = p.concat(_turn(p, p.slice(turned, 3, 0, half), p.slice(turned, 3, half, size), c, s), 3)
+        return turned if size == shape[3] else p.concat([turned, p.slice(x, 3, size, shape[3])], 3)
+
+    return step
 
 
 def _turn(p: Primitives, first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> list[Tensor]:

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unitp.engine.operators.decompositions import decomposition, rank_of, scalar, unwrapped
+from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
+from unitp.layout import Interval
 from unitp.program.rank import Context
 
 
 @decomposition("Gather")
-def gather(p: Primitives, ctx: Context, data: Tensor, ids: Tensor) -> Tensor:
-    if data is None:
-        return p.full(ctx.outputs[0], 0, ctx.dtype)
+@Prepared
+def gather(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the rows of `data` at `ids` along a dim: the shape of `ids` replaces it. Rows of other ranks are zeros."""
     rank = rank_of(ctx)
     dim = ctx.attrs.dim(rank)
-    ids = unwrapped(p, ids, _whole(ctx, dim))
-    if "v" not in ctx.intervals:
-        return p.take(data, ids, dim)
-    start, stop = ctx.intervals["v"]
+    size, own = _whole(ctx, dim), ctx.intervals.get("v")
+
+    def step(data: Tensor, ids: Tensor) -> Tensor:
+        if data is None:
+            return p.full(ctx.outputs[0], 0, ctx.dtype)
+        ids = unwrapped(p, ids, size)
+        return p.take(data, ids, dim) if own is None else _held(p, ctx, data, ids, dim, own)
+
+    return step
+
+
+def _held(p: Primitives, ctx: Context, data: Tensor, ids: Tensor, dim: int, own: Interval) -> Tensor:
+    """Return the rows that this rank holds, which are those of the interval `own`, and zeros for the others."""
+    start, stop = own
     dtype = p.dtype(ids)
     places = p.sub(ids, scalar(p, start, dtype))
     zero = scalar(p, 0, dtype)
     inside = p.logical_and(p.logical_not(p.less(places, zero)), p.less(places, scalar(p, stop - start, dtype)))
     rows = p.take(data, p.where(inside, places, zero), dim)
-    mask = p.reshape(inside, (*(1,) * dim, *p.shape(ids), *(1,) * (rank - dim - 1)))
+    mask = p.reshape(inside, (*(1,) * dim, *p.shape(ids), *(1,) * (rank_of(ctx) - dim - 1)))
     return p.where(mask, rows, scalar(p, 0, ctx.dtype))
 
 
 @decomposition("GatherND")
 def gather_nd(p: Primitives, ctx: Context, data: Tensor, ids: Tensor) -> Tensor:
-    """One index per place after one batch dim: rows of the flattened data."""
+    """Return the rows of `data` [b, s, d] at `ids` [b, n, 1], as [b, n, d]: those of the flattened data."""
     batch, rows, columns = p.shape(data)
     count = p.shape(ids)[1]
     dtype = p.dtype(ids)
@@ -38,9 +52,12 @@ def gather_nd(p: Primitives, ctx: Context, data: Tensor, ids: Tensor) -> Tensor:
 
 
 @decomposition("GatherElements")
-def gather_elements(p: Primitives, ctx: Context, data: Tensor, ids: Tensor) -> Tensor:
+@Prepared
+def gather_elements(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the elements of `data` at `ids` along a dim, in the shape of `ids`."""
     dim = ctx.attrs.dim(rank_of(ctx))
-    return p.take_along(data, unwrapped(p, ids, _whole(ctx, dim)), dim)
+    size = _whole(ctx, dim)
+    return lambda data, ids: p.take_along(data, unwrapped(p, ids, size), dim)
 
 
 def _whole(ctx: Context, dim: int) -> int:

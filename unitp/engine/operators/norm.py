@@ -6,39 +6,64 @@ RMSNorm(x) = x / sqrt(mean x^2 + eps) * scale           LayerNorm(x) = RMSNorm(x
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unitp.engine.operators.decompositions import decomposition, rank_of, scalar
+from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
 
 
 @decomposition("Softmax")
-def softmax(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
+@Prepared
+def softmax(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    """Return e / sum e along one dim, in the shape of x."""
     dim = (ctx.attrs.dim(rank_of(ctx)),)
-    exponentials = p.exp(p.sub(x, p.reduce_max(x, dim, True)))
-    return p.div(exponentials, p.reduce_sum(exponentials, dim, True))
+
+    def step(x: Tensor) -> Tensor:
+        exponentials = p.exp(p.sub(x, p.reduce_max(x, dim, True)))
+        return p.div(exponentials, p.reduce_sum(exponentials, dim, True))
+
+    return step
 
 
 @decomposition("LogSoftmax")
-def log_softmax(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
+@Prepared
+def log_softmax(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    """Return the logarithm of the softmax along one dim, in the shape of x."""
     dim = (ctx.attrs.dim(rank_of(ctx)),)
-    shifted = p.sub(x, p.reduce_max(x, dim, True))
-    return p.sub(shifted, p.log(p.reduce_sum(p.exp(shifted), dim, True)))
+
+    def step(x: Tensor) -> Tensor:
+        shifted = p.sub(x, p.reduce_max(x, dim, True))
+        return p.sub(shifted, p.log(p.reduce_sum(p.exp(shifted), dim, True)))
+
+    return step
 
 
 @decomposition("RMSNormalization")
-def rms_normalization(p: Primitives, ctx: Context, x: Tensor, scale: Tensor) -> Tensor:
-    return p.mul(_unit(p, ctx, x), scale)
+@Prepared
+def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return x [..., d] over the root of its mean square, times a scale [d]."""
+    epsilon = ctx.attrs.rounded("epsilon")
+    return lambda x, scale: p.mul(_unit(p, ctx, x, epsilon), scale)
 
 
 @decomposition("LayerNormalization")
-def layer_normalization(p: Primitives, ctx: Context, x: Tensor, scale: Tensor, bias: Tensor = None) -> Tensor:
-    scaled = p.mul(_unit(p, ctx, p.sub(x, _mean(p, ctx, x))), scale)
-    return scaled if bias is None else p.add(scaled, bias)
+@Prepared
+def layer_normalization(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
+    """Return x [..., d] less its mean, over its standard deviation, times a scale [d], plus a bias [d] if there is one."""
+    epsilon = ctx.attrs.rounded("epsilon")
+
+    def step(x: Tensor, scale: Tensor, bias: Tensor = None) -> Tensor:
+        scaled = p.mul(_unit(p, ctx, p.sub(x, _mean(p, ctx, x)), epsilon), scale)
+        return scaled if bias is None else p.add(scaled, bias)
+
+    return step
 
 
-def _unit(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
+def _unit(p: Primitives, ctx: Context, x: Tensor, epsilon: float) -> Tensor:
     """x over the root of its mean square along the last dim."""
-    square = p.add(_mean(p, ctx, p.mul(x, x)), scalar(p, ctx.attrs.rounded("epsilon"), ctx.dtype))
+    square = p.add(_mean(p, ctx, p.mul(x, x)), scalar(p, epsilon, ctx.dtype))
     return p.div(x, p.sqrt(square))
 
 

@@ -2,54 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
 
 from unitp.engine.operators.decompositions import decomposition, rank_of, scalar
+from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context
 
 
 @decomposition("ReduceSum")
-def reduce_sum(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    if x is None:
-        return p.full(ctx.outputs[0], 0, ctx.dtype)
-    return p.reduce_sum(x, ctx.attrs.dims(rank_of(ctx)), _keeps(ctx))
+@Prepared
+def reduce_sum(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    """Return the sum over dims, which have size 1 then or are gone; over nothing it is 0."""
+    dims, keep = _dims(ctx), ctx.attrs.truth("keepdims")
+    return lambda x: p.full(ctx.outputs[0], 0, ctx.dtype) if x is None else p.reduce_sum(x, dims, keep)
 
 
 @decomposition("ReduceMax")
-def reduce_max(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    if x is None:
-        return p.full(ctx.outputs[0], _lowest(ctx.dtype), ctx.dtype)
-    if ctx.dtype == "bool":  # whether any is true
-        return p.cast(p.reduce_max(p.cast(x, "int32"), ctx.attrs.dims(rank_of(ctx)), _keeps(ctx)), "bool")
-    return p.reduce_max(x, ctx.attrs.dims(rank_of(ctx)), _keeps(ctx))
+@Prepared
+def reduce_max(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    """Return the maximum over dims, which have size 1 then or are gone; over nothing it is the lowest number of the dtype."""
+    dims, keep = _dims(ctx), ctx.attrs.truth("keepdims")
+
+    def step(x: Tensor) -> Tensor:
+        if x is None:
+            return p.full(ctx.outputs[0], _lowest(ctx.dtype), ctx.dtype)
+        if ctx.dtype == "bool":  # whether any is true
+            return p.cast(p.reduce_max(p.cast(x, "int32"), dims, keep), "bool")
+        return p.reduce_max(x, dims, keep)
+
+    return step
 
 
 @decomposition("ReduceMean")
-def reduce_mean(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    shape, dims = p.shape(x), ctx.attrs.dims(rank_of(ctx))
-    return p.div(p.reduce_sum(x, dims, _keeps(ctx)), scalar(p, prod(shape[d] for d in dims), ctx.dtype))
+@Prepared
+def reduce_mean(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    """Return the mean over dims, which have size 1 then or are gone."""
+    dims, keep = _dims(ctx), ctx.attrs.truth("keepdims")
+
+    def step(x: Tensor) -> Tensor:
+        count = prod(p.shape(x)[d] for d in dims)
+        return p.div(p.reduce_sum(x, dims, keep), scalar(p, count, ctx.dtype))
+
+    return step
 
 
 @decomposition("TopK", "TopKPart")
-def topk(p: Primitives, ctx: Context, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The candidates of this rank's part: as many as the output has here, at most all."""
-    dim = ctx.attrs.dim(rank_of(ctx))
-    values, ids = p.topk(x, ctx.outputs[0][dim], dim)
-    start = ctx.start("v")
-    return values, p.add(ids, scalar(p, start, "int64")) if start else ids
+@Prepared
+def topk(p: Primitives, ctx: Context) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return the candidates of this rank's part and their places in the whole (int64), as many as the output has here."""
+    dim, start = ctx.attrs.dim(rank_of(ctx)), ctx.start("v")
+    count = ctx.outputs[0][dim]
+
+    def step(x: Tensor) -> tuple[Tensor, Tensor]:
+        values, ids = p.topk(x, count, dim)
+        return values, p.add(ids, scalar(p, start, "int64")) if start else ids
+
+    return step
 
 
 @decomposition("ArgMax")
-def argmax(p: Primitives, ctx: Context, x: Tensor) -> Tensor:
-    _, ids = p.topk(x, 1, ctx.attrs.dim(rank_of(ctx)))
-    return p.reshape(ids, ctx.outputs[0])
+@Prepared
+def argmax(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
+    """Return the place of the maximum along a dim (int64), which has size 1 then or is gone; of equal ones the first."""
+    dim = ctx.attrs.dim(rank_of(ctx))
+    return lambda x: p.reshape(p.topk(x, 1, dim)[1], ctx.outputs[0])
 
 
-def _keeps(ctx: Context) -> bool:
-    return ctx.attrs.truth("keepdims")
+def _dims(ctx: Context) -> tuple[int, ...]:
+    return tuple(sorted(ctx.attrs.dims(rank_of(ctx))))
 
 
 def _lowest(dtype: str) -> float:
