@@ -22,6 +22,7 @@ from unitp_numpy.kernels.table import Input, Output, Row, address, empty_table
 
 from unitp.comparison.metrics import relative_error
 from unitp.engine.eager import EagerProgram
+from unitp.graph.ops import operator
 from unitp.graph.weights import read
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
@@ -60,7 +61,7 @@ def carried_out(row: Row | None, inputs: list[Array | None], shape: tuple[int, .
 
 def context(op: str, inputs: list[Array | None], shape: tuple[int, ...], dtype: str, **attrs: Any) -> Context:
     shapes = tuple(x.shape if x is not None else None for x in inputs)
-    return Context(op, attrs, shapes, (shape,), {}, dtype, shapes)
+    return Context(op, operator(op).attributes(attrs), shapes, (shape,), {}, dtype, shapes)
 
 
 def computed(op: str, inputs: list[Array | None], shape: tuple[int, ...], dtype: str, **attrs: Any) -> Array:

@@ -150,7 +150,7 @@ class Placement:
             state, rows, starts = forms
             if state is None or rows is None or starts is None or inputs[0] not in self.bound:
                 return False
-            dim = int(instruction.attrs.get("axis", -2)) % state.ndim  # type: ignore[arg-type]
+            dim = context(self.program, instruction, self.runner.rank).attrs.dim(state.ndim)
             row = kernels.update(state, rows, starts, dim)
             if row is None:
                 return False

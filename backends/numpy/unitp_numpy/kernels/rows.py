@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from unitp.engine.operators.attention import runs
+from unitp.engine.operators.attention import runs, scale_of
 from unitp.program.rank import Context
 from unitp_numpy.kernels.table import Array, Input, Op, Output, Row, bits, contiguous, strides
 
@@ -54,10 +53,10 @@ def _norm(ctx: Context, inputs: Inputs) -> Row | None:
     if x is None or scale is None or not (_float(ctx, x, scale) and contiguous(x) and contiguous(scale)):
         return None
     d = x.shape[-1]
-    last = _integer(ctx, "axis", -1) in (-1, x.ndim - 1)
+    last = ctx.attrs.dim(x.ndim) == x.ndim - 1
     if not last or scale.shape != (d,):
         return None
-    epsilon = float(np.float32(_number(ctx, "epsilon", 1e-5)))
+    epsilon = ctx.attrs.rounded("epsilon")
     return Row(Op.NORM, (x.size // d, d, Input(0), Input(1), Output(), bits(epsilon)))
 
 
@@ -69,17 +68,17 @@ def _rotate(ctx: Context, inputs: Inputs) -> Row | None:
     if not _float(ctx, x, cos, sin) or at.dtype != np.int64 or (x.ndim, cos.ndim, at.ndim) != (4, 2, 2):
         return None
     b, h, s, d = x.shape
-    half = (_integer(ctx, "rotary_embedding_dim", 0) or d) // 2
+    half = (ctx.attrs.whole("rotary_embedding_dim") or d) // 2
     if strides(x)[3] != 1 or cos.shape[1] != half or sin.shape != cos.shape or at.shape != (b, s):
         return None
-    pairs = _integer(ctx, "interleaved", 0)
+    pairs = ctx.attrs.whole("interleaved")
     sizes = (b, h, s, d, half, pairs, *strides(x)[:3])
     return Row(Op.ROTATE, (*sizes, Input(0), Input(1), Input(2), Input(3), Output()))
 
 
 def _attend(ctx: Context, inputs: Inputs) -> Row | None:
     (q, k, v), others, n = inputs[:3], inputs[3:6], inputs[6] if len(inputs) > 6 else None
-    if q is None or k is None or v is None or any(x is not None for x in others) or _number(ctx, "softcap", 0.0):
+    if q is None or k is None or v is None or any(x is not None for x in others) or ctx.attrs.truth("softcap"):
         return None
     if not (_float(ctx, q, k, v) and q.ndim == k.ndim == v.ndim == 4 and contiguous(q)):
         return None
@@ -94,11 +93,11 @@ def _attend(ctx: Context, inputs: Inputs) -> Row | None:
         or (n is not None and n.dtype != np.int64)
     ):
         return None
-    causal = _integer(ctx, "is_causal", 0)
+    causal = ctx.attrs.whole("is_causal")
     valid: Input | Array = Input(6) if n is not None else np.full(b, s if causal else keys)
     heads = np.array([r.group + i for r in runs(ctx) for i in range(r.groups) for _ in range(r.share)], np.int64)
     scores = _scores(keys, q.dtype)
-    scale = bits(_number(ctx, "scale", 1 / sqrt(d)))
+    scale = bits(scale_of(ctx))
     sizes = (b, h, s, d, groups, room, keys, e, scale, causal)
     return Row(Op.ATTEND, (*sizes, Input(0), Input(1), Input(2), heads, valid, scores, Output()))
 
@@ -140,7 +139,7 @@ def _swish(ctx: Context, inputs: Inputs) -> Row | None:
     (x,) = inputs
     if x is None or not (_float(ctx, x) and contiguous(x)):
         return None
-    return Row(Op.SWISH, (x.size, bits(float(np.float32(_number(ctx, "alpha", 1.0)))), Input(0), Output()))
+    return Row(Op.SWISH, (x.size, bits(ctx.attrs.rounded("alpha")), Input(0), Output()))
 
 
 def move(x: Array) -> Row | None:
@@ -153,7 +152,7 @@ def move(x: Array) -> Row | None:
 
 def _look_up(ctx: Context, inputs: Inputs) -> Row | None:
     data, ids = inputs
-    if data is None or ids is None or data.ndim != 2 or _integer(ctx, "axis", 0) % 2:
+    if data is None or ids is None or data.ndim != 2 or ctx.attrs.dim(2) != 0:
         return None
     if not (_float(ctx, data) and contiguous(data) and contiguous(ids) and ids.dtype == np.int64):
         return None
@@ -181,11 +180,3 @@ def _float(ctx: Context, *arrays: Array) -> bool:
 
 def _is_float(x: Array) -> bool:
     return x.dtype in (np.float32, np.float64)
-
-
-def _integer(ctx: Context, name: str, default: int) -> int:
-    return int(ctx.attrs.get(name, default))  # type: ignore[arg-type]
-
-
-def _number(ctx: Context, name: str, default: float) -> float:
-    return float(np.float32(ctx.attrs.get(name, default)))  # type: ignore[arg-type]
