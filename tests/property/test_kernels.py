@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from math import sqrt
@@ -38,7 +39,7 @@ FEW = st.integers(1, rows.FEW)
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> None:
-    assert library.prepare(sys.executable, lambda text: None) == ""
+    assert library.prepare(sys.executable, os.environ, lambda text: None) == ""
 
 
 def carried_out(row: Row | None, inputs: list[Array | None], shape: tuple[int, ...], dtype: str) -> Array:

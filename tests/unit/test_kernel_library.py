@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,10 +34,10 @@ def test_they_are_compiled_once(cache: Path) -> None:
     told: list[str] = []
     assert library.missing() == ["float32", "float64"]
     fake("float64")
-    assert library.prepare(sys.executable, told.append) == ""
+    assert library.prepare(sys.executable, os.environ, told.append) == ""
     assert told == ["compiling kernels for this processor, once (10 s)"]
     assert library.missing() == []
-    assert library.prepare(sys.executable, told.append) == ""
+    assert library.prepare(sys.executable, os.environ, told.append) == ""
     assert len(told) == 1
     assert callable(library.load.__wrapped__("float32"))
     assert all(file.stat().st_mode & 0o077 == 0 for file in cache.iterdir())
@@ -48,7 +49,7 @@ def test_an_interpreter_of_its_own_compiles_for_itself(cache: Path, tmp_path: Pa
     other = tmp_path / "python"
     other.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     other.chmod(0o755)
-    assert library.prepare(str(other), lambda text: None) == ""
+    assert library.prepare(str(other), os.environ, lambda text: None) == ""
 
 
 @pytest.mark.parametrize("harm", ["damaged", "writable by others", "a link"])
@@ -80,7 +81,7 @@ def test_without_numba_nothing_is_said(cache: Path, monkeypatch: pytest.MonkeyPa
         raise library.PackageNotFoundError(name)
 
     monkeypatch.setattr(library, "version", absent)
-    assert library.prepare(sys.executable, pytest.fail) == ""
+    assert library.prepare(sys.executable, os.environ, pytest.fail) == ""
     assert not cache.exists()
 
 

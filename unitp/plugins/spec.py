@@ -45,8 +45,9 @@ class BackendSpec(msgspec.Struct, frozen=True):
     `passes`: variables of the driver's environment that its processes get (`LC_*` is a prefix). In addition they get what
     `cluster` sets, the variables that locate the user and programs, and those of the user's settings file; nothing else.
 
-    `prepare`: "module:function" that the driver calls before ranks start, as `prepare(python, say)` with their interpreter. It
-    makes what they need once on a host (compiled code), says what takes long, and returns a warning, or an empty text.
+    `prepare`: "module:function" that the driver calls before ranks start, as `prepare(python, environment, say)` with their
+    interpreter and what they inherit. It makes what they need once on a host (compiled code), says what takes long, and returns a
+    warning, or an empty text.
 
     `exposed`: what can be reached, and by whom, if a session is not isolated (`unitp.ranks.isolation`).
 

@@ -30,7 +30,7 @@ from unitp.plugins.spec import BackendSpec, Process
 from unitp.program.instructions import Program
 from unitp.ranks.cluster import Cluster
 from unitp.ranks.describe import versions_in
-from unitp.ranks.environment import chosen
+from unitp.ranks.environment import KEPT, chosen
 from unitp.ranks.isolation import Isolation, isolate, require_mode
 from unitp.ranks.status import Places
 from unitp.ranks.watchdog import Limits
@@ -88,8 +88,10 @@ def launch(
     variables = variables_of(spec.name, settings())
     limits = (limits or Limits()).of_group(spec.start_limit_s, plan.mesh.size)
     programs: dict[int, Program] = {}
-    if spec.prepare and (slower := discover.resolve(spec.prepare)(python, say)):
-        warnings.warn(slower, BackendWarning, stacklevel=2)
+    if spec.prepare:
+        inherited = chosen(os.environ, [*KEPT, *spec.passes])
+        if slower := discover.resolve(spec.prepare)(python, inherited, say):
+            warnings.warn(slower, BackendWarning, stacklevel=2)
     say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
     with at_host(f"starting {spec.name}"):
         isolated = isolate(isolation, python)

@@ -12,7 +12,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
@@ -81,19 +81,19 @@ def processor() -> str:
         return "".join(dict.fromkeys(line for line in file if line.startswith(wanted)))
 
 
-def prepare(python: str, say: Callable[[str], None]) -> str:
+def prepare(python: str, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
     """Compile what the ranks will load, if it is not there yet. Returns why they will do without, or an empty text.
 
-    `python`: the interpreter of the ranks. Without numba there is nothing to say: it is an extra.
+    `python` is the interpreter of the ranks, and `environment` what they inherit: numba's own variables, which change what it
+    makes, are not among it. Without numba there is nothing to say: it is an extra.
     """
     if python != sys.executable:
         command = [python, "-P", "-m", "unitp_numpy.kernels.library"]
-        process = subprocess.run(command, env=_environment(), capture_output=True, text=True)
-        return process.stdout.strip()
+        return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True).stdout.strip()
     try:
         if wanted := missing():
             say(f"compiling kernels for this processor, once ({SECONDS} s)")
-            make(wanted)
+            make(wanted, environment)
     except NotInstalled:
         return ""
     except Missing as error:
@@ -106,34 +106,27 @@ def missing() -> list[str]:
     return [dtype for dtype in DTYPES if _compiled(path(dtype)) is None]
 
 
-def make(dtypes: list[str]) -> None:
+def make(dtypes: Sequence[str], environment: Mapping[str, str]) -> None:
     """Compile the kernels of these types into the user's cache, side by side. Raises Missing with the reason if that fails."""
     with _locked():
-        running = [(dtype, _compiler(dtype)) for dtype in dtypes if _compiled(path(dtype)) is None]
+        running = [(dtype, _compiler(dtype, environment)) for dtype in dtypes if _compiled(path(dtype)) is None]
         failed = [(dtype, text) for dtype, process in running if (text := _outcome(process))]
     if failed:
         raise Missing(f"numba cannot compile those of {failed[0][0]}: {failed[0][1]}")
 
 
-def _compiler(dtype: str) -> subprocess.Popen[str]:
+def _compiler(dtype: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A process that compiles the kernels of a type. It finds no modules in the current folder."""
     command = [sys.executable, "-P", "-m", "unitp_numpy.kernels.build", dtype, str(path(dtype))]
     return subprocess.Popen(
         command,
-        env=_environment(),
+        env=environment,
+        cwd="/",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def _environment() -> dict[str, str]:
-    """What a compiler gets of the driver's environment. Numba's own variables, which change what it makes, are not among it."""
-    return {
-        name: os.environ[name]
-        for name in ("HOME", "PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "XDG_CACHE_HOME")
-        if name in os.environ
-    }
 
 
 def _outcome(process: subprocess.Popen[str]) -> str:
@@ -198,4 +191,4 @@ def _engine() -> Any:
 
 
 if __name__ == "__main__":
-    print(prepare(sys.executable, lambda text: None))
+    print(prepare(sys.executable, os.environ, lambda text: None))
