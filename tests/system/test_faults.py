@@ -219,7 +219,7 @@ def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) 
             assert session.probe() == [2.0, 2.0]  # in a namespace of its own it is free
 
 
-def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
+def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who connects while ranks start, with nonsense or without the key, does not disturb."""
     original = module.Cluster._launch
 
@@ -233,12 +233,11 @@ def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
         original(self, *rest)
 
     strangers: list[socket.socket] = []
-    module.Cluster._launch = with_strangers  # type: ignore[method-assign]
+    monkeypatch.setattr(module.Cluster, "_launch", with_strangers)
     try:
         with launch(tiny, plan(tiny, Mesh(tp=2)), fake) as session:
             assert session.probe() == [2.0, 2.0]
     finally:
-        module.Cluster._launch = original  # type: ignore[method-assign]
         for stranger in strangers:
             stranger.close()
 
