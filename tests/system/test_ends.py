@@ -28,7 +28,7 @@ from unitp.plugins.spec import BackendSpec
 from unitp.ranks.processes import look
 from unitp.ranks.progress import BEAT_S, Activity, Page
 from unitp.ranks.serve import NO_MEMORY, Reserve, report
-from unitp.ranks.watchdog import _how
+from unitp.ranks.watchdog import how_it_ended
 from unitp.session.launch import launch
 from unitp.session.session import Session
 
@@ -250,7 +250,7 @@ def test_a_process_that_cannot_even_report_ends_with_a_code_of_its_own() -> None
         report(full, ValueError("unheard"), Reserve())
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code == NO_MEMORY
-    assert "ran out of memory" in _how(code)
+    assert "ran out of memory" in how_it_ended(code)
 
 
 def test_mpi_leaves_no_name_in_shared_memory(zoo: Any, tiny: Graph) -> None:
