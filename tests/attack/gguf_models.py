@@ -100,7 +100,7 @@ def originals(folder: Path) -> dict[str, tuple[File, str, dict[str, Any], list[i
     """Small files of both kinds of tokenizers: their parts, and what they give."""
     found = {}
     for kind, write in (("bytes", write_small), ("pieces", write_sentencepiece)):
-        path = write(folder / "original.gguf")  # type: ignore[operator]
+        path = write(folder / "original.gguf")
         found[kind] = parsed(path), *given_by(unitp.load(path))
         path.unlink()
     return found

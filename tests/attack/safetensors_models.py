@@ -139,9 +139,8 @@ def harmless(rng: random.Random, file: File) -> dict[str, bytes | str]:
     if rng.random() < 0.4:
         parts = halves(moved)
         places = {n: part for part, own in parts.items() for n in own.header}
-        return {INDEX: json.dumps({"metadata": {"total_size": 1}, "weight_map": places}).encode()} | {
-            part: own.packed() for part, own in parts.items()
-        }
+        index = json.dumps({"metadata": {"total_size": 1}, "weight_map": places}).encode()
+        return {INDEX: index, **{part: own.packed() for part, own in parts.items()}}
     if rng.random() < 0.5:
         moved.header["__metadata__"] = {"format": "pt", "x": name(rng).encode(errors="replace").decode()}
     listed = list(moved.header.items())

@@ -20,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -95,13 +97,13 @@ def runnable(names: Sequence[str] | None) -> list[str]:
 def overheads(names: Sequence[str]) -> Iterator[Line]:
     """All figures; sessions of these backends are started."""
     for verb in ((), ("generate",), ("plan",)):
-        yield under(" ".join(("unitp", *verb, "--help")), best(lambda v=verb: help_s(*v)), HELP_S)
+        yield under(" ".join(("unitp", *verb, "--help")), best(partial(help_s, *verb)), HELP_S)
     for mesh in ("tp=2", "dp=2,tp=2"):
         both = [printed(PLANNING, mesh) for _ in range(ROUNDS)]
         yield under(f"reading {MODEL}", min(reading for reading, _ in both), READING_S)
         yield under(f"planning 30 layers, {mesh}, two phases", min(planning for _, planning in both), PLANNING_S)
     for place in ((), ("blk.7.ffn_down.weight",)):
-        seconds = best(lambda at=place: printed(EXPLAINING, *at)[0])
+        seconds = min(printed(EXPLAINING, *place)[0] for _ in range(ROUNDS))
         yield under(f"explaining {place[0] if place else 'the whole plan'}", seconds, EXPLAINING_S)
     for name in names:
         yield start(name)
@@ -159,7 +161,7 @@ def isolation_s() -> float:
     return start_s("numpy", isolation="require") - start_s("numpy", isolation="off")
 
 
-def start_s(name: str, **options: str) -> float:
+def start_s(name: str, **options: Any) -> float:
     """Seconds until a session of two ranks on a small model is ready."""
     model = tiny()
     plan = unitp.plan(model, Mesh(tp=2), machine=EAGER_TO_SPLIT)

@@ -132,7 +132,8 @@ def measured(model: Model, name: str, machine: Machine, rounds: int) -> Iterator
 def choice(name: str, lines: list[Line]) -> Choice:
     def whole(width: int, of: str) -> float:
         weights = {"prefill": 1, "decode": STEPS}
-        return sum(weights[line.phase] * getattr(line, of) for line in lines if line.ranks == width)
+        seconds: float = sum(weights[line.phase] * getattr(line, of) for line in lines if line.ranks == width)
+        return seconds
 
     preferred = min(WIDTHS, key=lambda width: whole(width, "predicted_s"))
     best = min(WIDTHS, key=lambda width: whole(width, "measured_s"))

@@ -22,13 +22,14 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 import unitp
+from unitp.certificate import CertifiedPlan
 from unitp.cost import Device, Machine
 from unitp.explain.description import repriced
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
-from unitp.plans import Plan
 from unitp.ranks.processes import look, marked
 from unitp.session.session import Session
 
@@ -73,15 +74,15 @@ class Ranks:
 
     def __init__(self, session: Session, cores: list[int]) -> None:
         self.session = session
-        found = [m for m in marked(session.cluster.mark).values() if m.worker and m.number is not None]
-        self.pids = {m.number: m.seen.pid for m in found}
+        found = [m for m in marked(session.cluster.mark).values() if m.worker]
+        self.pids = {m.number: m.seen.pid for m in found if m.number is not None}
         for number, pid in self.pids.items():
             for thread in map(int, os.listdir(f"/proc/{pid}/task")):
-                os.sched_setaffinity(thread, {cores[int(number or 0)]})
+                os.sched_setaffinity(thread, {cores[number]})
                 if number == 1:
                     os.setpriority(os.PRIO_PROCESS, thread, NICE)
 
-    def prefill(self, ids: np.ndarray) -> tuple[float, list[float]]:
+    def prefill(self, ids: npt.NDArray[np.int64]) -> tuple[float, list[float]]:
         """Seconds, and the part of them that each rank had its core. Ranks that wait for each other are busy doing so."""
         before, begun = self._cpu_s(), time.perf_counter()
         self.session.run(input_ids=ids, last=True)
@@ -131,7 +132,7 @@ def measure(model: Model, tokens: int = TOKENS, rounds: int = ROUNDS, share: int
     return Found(even, weighted, disturbed, ratio, predicted)
 
 
-def predicted_s(plan: Plan, model: Model, machine: Machine) -> float:
+def predicted_s(plan: CertifiedPlan, model: Model, machine: Machine) -> float:
     return repriced(plan, model.graph, machine).phase("prefill").seconds
 
 

@@ -42,7 +42,9 @@ def allocate(on: Engine, graph: Graph, *banks: int) -> None:
 def step(on: Engine, token: int, past: int, bank: int) -> Array:
     """The logits after a further token."""
     given = {"input_ids": [[token]], "position_ids": [[past]], "write_indices": [past], "kv_length": [past + 1]}
-    arrays = {name: np.array(value, np.int64) for name, value in (given | {"logits_index": [[0]]}).items()}
+    arrays: dict[str, Array] = {
+        name: np.array(value, np.int64) for name, value in (given | {"logits_index": [[0]]}).items()
+    }
     (logits,) = on.run("step", arrays, bank).values()
     return logits.copy()
 

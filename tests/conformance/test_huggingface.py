@@ -23,6 +23,7 @@ from unitp.frontends.gguf_file import read_gguf
 from unitp.frontends.known_models import find
 from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
+from unitp.frontends.tokenizer import PackageTokenizer
 from unitp.mesh import Mesh
 from unitp.planner import Request
 from unitp.planner import plan as plan_graph
@@ -137,8 +138,9 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("hub") / "smollm2"
     file = read_gguf(find("smollm2-135m"))
     write_huggingface(folder, llama_config(file), arrays(file.tensors), eos_token_id=2)
-    tokenizer = unitp.load("smollm2-135m").tokenizer.to_json()
-    (folder / "tokenizer.json").write_text(tokenizer, "utf-8")
+    tokenizer = unitp.load("smollm2-135m").tokenizer
+    assert isinstance(tokenizer, PackageTokenizer)
+    (folder / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
     yield folder
     shutil.rmtree(folder)
 

@@ -37,11 +37,10 @@ def shards_and_caches(mesh: str, rank: int) -> int:
     """Bytes of float32 that the plan's layouts give to a rank."""
     plan, graph = smollm2_plan(mesh), smollm2().graph
     sizes = {"batch": plan.mesh.sizes.get("dp", 1), "cache": CONTEXT}
-    held = [(plan.parameters[p.name], p.type.shape) for p in graph.parameters]
-    held += [(plan.states[s.input], s.type.shape) for s in graph.states]
+    held = [(plan.parameters[p.name], p.type.sized(sizes)) for p in graph.parameters]
+    held += [(plan.states[s.input], s.type.sized(sizes)) for s in graph.states]
     numbers = 0
-    for layout, symbols in held:
-        shape = tuple(sizes.get(str(d), d) for d in symbols)
+    for layout, shape in held:
         numbers += prod(layout.bind(shape, plan.mesh).local_shape(shape, rank, plan.mesh))
     return 4 * numbers
 

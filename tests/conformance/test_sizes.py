@@ -56,7 +56,7 @@ def model() -> Model:
 @lru_cache
 def decided(name: str) -> Plan:
     mesh, phases, machine = PLANS[name]
-    return plan_graph(Request(model().graph, Mesh.parse(mesh), phases, machine=machine))
+    return plan_graph(Request(model().graph, Mesh.parse(mesh), phases or (), machine=machine))
 
 
 def answers(session: Session) -> tuple[list[np.ndarray], list[list[list[int]]]]:

@@ -13,8 +13,10 @@ from unitp.graph.ops import infer, operator, rule_of
 from unitp.graph.ops import records as table
 from unitp.graph.values import DTYPES, Node, TensorType
 
-NAMES = ("axis", "axes", "shape", "k", "to", "split", "starts", "ends", "perm", "keepdims", "equation", "transA")
-NAMES += ("batch_dims", "epsilon", "is_causal", "interleaved", "count")
+NAMES = (
+    "axis", "axes", "shape", "k", "to", "split", "starts", "ends", "perm", "keepdims", "equation", "transA",
+    "batch_dims", "epsilon", "is_causal", "interleaved", "count",
+)  # fmt: skip
 SIZES = (0, 1, 1, 2, 3, 4, 6, "batch")
 
 

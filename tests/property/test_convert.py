@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from unitp.graph.values import Attribute
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.program.check import check
@@ -109,7 +110,7 @@ def program_of(case: Case) -> Program:
     values["x"] = Value("float64", shape, source)
     names = {"d0": over} | {f"d{i + 1}": split for i, split in enumerate(source.dims)}
     reduction = "ReduceMax" if source.reduction == "max" else "ReduceSum"
-    attrs = {"axes": (0,), "keepdims": 0}
+    attrs: dict[str, Attribute] = {"axes": (0,), "keepdims": 0}
     made: list[Instruction] = [
         Local(reduction, ("parts",), ("x",), attrs, {factor: split for factor, split in names.items() if split})
     ]

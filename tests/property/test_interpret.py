@@ -28,8 +28,8 @@ def program_of(graph: Graph) -> Program:
 
 def arrays_of(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    arrays = {p.name: rng.normal(size=p.type.shape) for p in graph.parameters}
-    return arrays | {name: rng.integers(0, 5, type_.shape) for name, type_ in graph.inputs.items()}
+    arrays = {p.name: rng.normal(size=p.type.sized({})) for p in graph.parameters}
+    return arrays | {name: rng.integers(0, 5, type_.sized({})) for name, type_ in graph.inputs.items()}
 
 
 def run(program: Program, arrays: dict[str, np.ndarray], overrides: Overrides | None = None) -> list[np.ndarray]:

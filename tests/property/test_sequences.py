@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -56,7 +56,7 @@ def session(sequences: int = ROWS, context: int = CONTEXT) -> Iterator[Session]:
         yield made
 
 
-def right(ids: list[int]) -> Array:
+def right(ids: Sequence[int]) -> Array:
     return scores(ids, VOCAB)
 
 
@@ -337,7 +337,10 @@ def test_calls_of_several_threads_queue() -> None:
 
 def test_calls_of_asyncio_queue() -> None:
     async def all_of(made: Session) -> list[list[int]]:
-        return await asyncio.gather(*(asyncio.to_thread(lambda p=p: list(made.generate(p, 6))) for p in PROMPTS))
+        def tokens(prompt: list[int]) -> list[int]:
+            return list(made.generate(prompt, 6))
+
+        return await asyncio.gather(*(asyncio.to_thread(tokens, prompt) for prompt in PROMPTS))
 
     with session(sequences=16) as made:
         assert asyncio.run(all_of(made)) == [list(made.generate(prompt, 6)) for prompt in PROMPTS]
@@ -361,7 +364,7 @@ def test_a_fork_is_refused_at_every_entry() -> None:
         if (child := os.fork()) == 0:
             for name, entry in entries.items():
                 try:
-                    entry()  # type: ignore[no-untyped-call]
+                    entry()
                 except UnitpError as error:
                     if "is a fork of the one that launched the session" in str(error):
                         os.write(write, f"{name} ".encode())

@@ -54,7 +54,7 @@ PHASES: dict[str, list[Phase] | None] = {
 @lru_cache
 def planned(mesh: str, phases: str, eager: bool) -> Plan:
     machine = EAGER_TO_SPLIT if eager else Machine()
-    return plan(Request(graph(), Mesh.parse(mesh), PHASES[phases], machine=machine))
+    return plan(Request(graph(), Mesh.parse(mesh), PHASES[phases] or (), machine=machine))
 
 
 @lru_cache

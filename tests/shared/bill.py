@@ -59,9 +59,9 @@ def bill(backend: str) -> dict[str, Any]:
     wanted = dependencies(environment(backend))
     found = {name: one for one in document["components"] if (name := canonicalize_name(one["name"])) in wanted}
     for name, one in found.items():
-        _complete(one, distribution(name).metadata.get("License", "").strip())
-    refs = {name: one["bom-ref"] for name, one in found.items()}
-    document["metadata"]["component"] = found.pop(BACKENDS[backend].name)
+        _complete(one, str(distribution(name).metadata.json.get("license", "")).strip())
+    refs: dict[str, str] = {name: one["bom-ref"] for name, one in found.items()}
+    document["metadata"]["component"] = found.pop(canonicalize_name(BACKENDS[backend].name))
     document["components"] = [found[name] for name in sorted(found)]
     document["dependencies"] = [
         {"ref": refs[name], "dependsOn": sorted(refs[other] for other in wanted[name])} for name in sorted(wanted)
@@ -94,11 +94,11 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     documents = {backend: bill(backend) for backend in BACKENDS}
     for backend, document in documents.items():
-        path = folder / f"{BACKENDS[backend].name}.cdx.json"
+        path = folder / f"{canonicalize_name(BACKENDS[backend].name)}.cdx.json"
         text = text_of(document)
         require_valid(text)
         path.write_text(text, "utf-8")
-        print(f"{path}: {len(document['components'])} packages beside {BACKENDS[backend].name}")
+        print(f"{path}: {len(document['components'])} packages beside {canonicalize_name(BACKENDS[backend].name)}")
     found = rows(documents)
     (folder / "licences.md").write_text(table(found), "utf-8")
     look = [f"{row.package} ({': '.join(filter(None, (row.licence, row.look)))})" for row in found if row.look]

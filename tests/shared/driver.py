@@ -106,7 +106,12 @@ CHILDREN: dict[str, Callable[[], None]] = {"none": lambda: None, "fork": fork, "
 def drive(spec: BackendSpec, stage: str, children: str, expected: dict[str, Any]) -> None:
     graph = tiny_decoder()
     over = threading.Event()
-    threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()
+
+    def wait() -> None:
+        os.read(0, 1)
+        over.set()
+
+    threading.Thread(target=wait, daemon=True).start()
     say("launching")
     if stage == "start":
         threading.Timer(FORK_AFTER_S, CHILDREN[children]).start()

@@ -24,6 +24,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,10 +108,10 @@ def tries_of_a_network(at: Doors, rng: random.Random, host: str) -> Iterator[tup
     while True:
         port = rng.choice(at.ports) if at.ports and rng.random() < 0.5 else rng.randrange(20000, 20010)
         says = rng.choice((b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", pickle.dumps(print), rng.randbytes(64)))
-        yield f"connect to {host}:{port}", lambda port=port, says=says: connect(socket.AF_INET, (host, port), says)
+        yield f"connect to {host}:{port}", partial(connect, socket.AF_INET, (host, port), says)
 
 
-def connect(family: int, address: object, says: bytes = b"") -> None:
+def connect(family: int, address: str | tuple[str, int], says: bytes = b"") -> None:
     with socket.socket(family, socket.SOCK_STREAM) as some:
         some.settimeout(PATIENCE_S)
         some.connect(address)

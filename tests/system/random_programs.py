@@ -30,8 +30,8 @@ from unitp.testing.simulate import simulate
 def error(seed: int, rank: int, mesh: Mesh, collectives: CountedCollectives) -> float:
     """How far this rank's parts are from those of the unsharded run; inf where an integer differs."""
     graph, rng = random_graph(seed), np.random.default_rng(seed)
-    arrays = {p.name: rng.normal(size=p.type.shape) for p in graph.parameters}
-    arrays |= {name: rng.integers(0, 5, type_.shape) for name, type_ in graph.inputs.items()}
+    arrays: dict[str, np.ndarray] = {p.name: rng.normal(size=p.type.sized({})) for p in graph.parameters}
+    arrays |= {name: rng.integers(0, 5, type_.sized({})) for name, type_ in graph.inputs.items()}
     whole = simulate(lower(graph, random_plan(graph, Mesh(), seed), "main", {}, dtype="float64"), arrays, arrays)
     program = lower(graph, random_plan(graph, mesh, seed), "main", {}, dtype="float64")
 

@@ -28,7 +28,7 @@ from unitp.plugins.spec import BackendSpec
 from unitp.ranks.processes import look
 from unitp.ranks.progress import BEAT_S, Activity, Page
 from unitp.ranks.serve import NO_MEMORY, Reserve, report
-from unitp.ranks.watchdog import _how
+from unitp.ranks.watchdog import how_it_ended
 from unitp.session.launch import launch
 from unitp.session.session import Session
 
@@ -113,7 +113,9 @@ def test_signals_meant_for_the_driver_do_not_reach_the_supervisor(zoo: Any, tiny
             os.kill(supervisor.pid, sent)
         for _ in range(3):
             session.run(input_ids=[PROMPT], last=True)
-        assert look(supervisor.pid) == supervisor._replace(cpu_s=look(supervisor.pid).cpu_s)
+        seen = look(supervisor.pid)
+        assert seen is not None
+        assert seen == supervisor._replace(cpu_s=seen.cpu_s)
 
 
 def inherited() -> list[str]:
@@ -150,7 +152,8 @@ def test_a_fork_while_ranks_start_does_not_keep_the_start(
     tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread forks at the worst of moments: `Popen` waits for the end of a pipe that the fork would have inherited."""
-    started, children = subprocess.Popen._execute_child, []
+    popen: Any = subprocess.Popen
+    started, children = popen._execute_child, []
 
     def fork() -> None:
         if not (child := os.fork()):
@@ -243,10 +246,11 @@ def test_a_process_that_cannot_even_report_ends_with_a_code_of_its_own() -> None
 
     child = os.fork()
     if not child:
-        report(Full(), ValueError("unheard"), Reserve())
+        full: Any = Full()
+        report(full, ValueError("unheard"), Reserve())
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code == NO_MEMORY
-    assert "ran out of memory" in _how(code)
+    assert "ran out of memory" in how_it_ended(code)
 
 
 def test_mpi_leaves_no_name_in_shared_memory(zoo: Any, tiny: Graph) -> None:

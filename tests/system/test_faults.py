@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from drivers import Driver
 
+from unitp.certificate import CertifiedPlan
 from unitp.errors import InputError, RankError
 from unitp.explain.description import describe
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
-from unitp.plans import Plan
 from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks import cluster as module
@@ -89,7 +89,7 @@ class Blow:
         os.kill(self.pid, self.sent)
 
 
-def split_plan(graph: Graph) -> Plan:
+def split_plan(graph: Graph) -> CertifiedPlan:
     """A plan whose ranks wait for each other in every layer."""
     return plan(Request(graph, Mesh(tp=2), machine=EAGER_TO_SPLIT))
 
@@ -219,7 +219,7 @@ def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) 
             assert session.probe() == [2.0, 2.0]  # in a namespace of its own it is free
 
 
-def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
+def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who connects while ranks start, with nonsense or without the key, does not disturb."""
     original = module.Cluster._launch
 
@@ -233,12 +233,11 @@ def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec) -> None:
         original(self, *rest)
 
     strangers: list[socket.socket] = []
-    module.Cluster._launch = with_strangers  # type: ignore[method-assign]
+    monkeypatch.setattr(module.Cluster, "_launch", with_strangers)
     try:
         with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
             assert session.probe() == [2.0, 2.0]
     finally:
-        module.Cluster._launch = original  # type: ignore[method-assign]
         for stranger in strangers:
             stranger.close()
 

@@ -15,6 +15,7 @@ from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
+from unitp.plans import Plan
 from unitp.plugins.discover import backends
 from unitp.session.launch import launch
 from unitp.session.session import Session
@@ -34,7 +35,7 @@ def graph() -> Graph:
     return b.graph(b.MatMul(b.Mul(large, large), b.random("w", (7, 4), seed=2)))
 
 
-def shared(made: Graph) -> object:
+def shared(made: Graph) -> Plan:
     """A plan that splits the vocabulary of both look-ups."""
     for seed in range(1000):
         plan = random_plan(made, Mesh(tp=2), seed)
@@ -49,7 +50,7 @@ def shared(made: Graph) -> object:
 def test_the_session_lives_on(backend: str) -> None:
     made = graph()
     with launch(made, shared(made), backend=backend) as session:
-        right = {"at": [0, 12, -13], "back": [0, 13, -12], "factor": [1.0]}
+        right: dict[str, list[float]] = {"at": [0, 12, -13], "back": [0, 13, -12], "factor": [1.0]}
         first = session.run(right)
         for name, strange, says in (
             ("at", 13, 'at has 13 at [1], but as index of Gather "gather_0" legal are -13 to 12'),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from unitp.engine.arena import BLOCK, LINE, SMALL, Arena
@@ -9,7 +11,9 @@ from unitp.engine.arena import BLOCK, LINE, SMALL, Arena
 
 def test_copies_are_equal_apart_and_aligned():
     arena, rng = Arena(), np.random.default_rng(1)
-    arrays = [rng.normal(size=(n, 65)).astype(dtype) for n in (300, 301, 999) for dtype in ("float32", "float64")]
+    arrays: list[Any] = [
+        rng.normal(size=(n, 65)).astype(dtype) for n in (300, 301, 999) for dtype in ("float32", "float64")
+    ]
     arrays += [arrays[0].T, np.arange(20000), rng.random(SMALL) < 0.5, np.zeros(BLOCK // 8 + 1), np.float32(3.0)]
     copies = [arena.copy(array) for array in arrays]
     for array, copy in zip(arrays, copies, strict=True):

@@ -66,7 +66,8 @@ def test_arithmetic_and_memory_are_told_apart(seed: int) -> None:
     work = [(1e6, 1e6), (4e6, 4e6), (2e8, 2e6), (8e8, 4e6)]
     samples = [Sample(f, b, noise(seconds_at(planted, Sample(f, b, 0)))) for f, b in work]
     found = fit_rate(samples)
-    assert (found.flops_per_s, found.bytes_per_s) == (pytest.approx(4e10, rel=0.15), pytest.approx(1e10, rel=0.2))
+    assert found.flops_per_s == pytest.approx(4e10, rel=0.15)
+    assert found.bytes_per_s == pytest.approx(1e10, rel=0.2)
     for sample in samples:
         assert seconds_at(found, sample) == pytest.approx(sample.seconds, rel=0.12)
 
@@ -199,15 +200,15 @@ def layers_as_if(machine: Machine, ranks: int, more: float) -> Layers:
     """What layers would take if everything were as `machine` says, and collectives `more` times as slow."""
     model = small_decoder()
     made = layers_plan(model, ranks, machine)
-    programs = [lower(model.graph, made, name) for name in ("prefill", "decode")]
+    programs = prefill, decode = [lower(model.graph, made, name) for name in ("prefill", "decode")]
     took = [(p := predict(program, machine)).seconds + (more - 1) * p.collectives_s for program in programs]
-    return Layers(took[0], took[1], *programs)
+    return Layers(took[0], took[1], prefill, decode)
 
 
 @pytest.mark.parametrize("more", [1.0, 1.6])
 def test_what_layers_leave_is_the_collectives(more: float) -> None:
     device = Device({"float32": 1e11}, 2e10, 5e-6, operators={"TensorScatter": Rate(2e-5, None, 1e9)})
-    kinds = {kind: (Stretch(1e-5, 1e9, 2e-5),) for kind in KINDS}
+    kinds: dict[str, tuple[Stretch, ...]] = {kind: (Stretch(1e-5, 1e9, 2e-5),) for kind in KINDS}
     machine = Machine(devices={"cpu": msgspec.structs.replace(device, busy={2: device})}, link_kinds=kinds)
     layers = layers_as_if(machine, 2, more)
     found = with_layers(machine, layers, "cpu", 2)

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_every_setting_has_a_default_and_a_description() -> None:
 @pytest.mark.parametrize("name", GIVEN)
 def test_flag_over_environment_over_file_over_default(folder: Path, name: str) -> None:
     default, flag, in_file, in_environment = GIVEN[name]
-    kind = type(default)
+    kind: Callable[[object], object] = type(default)
 
     def found(flags: dict[str, object], environment: dict[str, str]) -> tuple[object, str]:
         setting = settings(flags, environment)[name]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from unitp.comparison.metrics import MEANING, relative_error
 from unitp.engine import operators as decompositions
 from unitp.engine.operators.attention import Run, runs
+from unitp.engine.operators.decompositions import Family
 from unitp.errors import ProgramError
 from unitp.graph.ops import known_ops, operator
 from unitp.graph.ops.attention import FEWEST, SCORES, blocks
@@ -42,8 +43,10 @@ def test_every_operator_has_one_decomposition():
     assert known_ops() <= decompositions.ops()
     with pytest.raises(ProgramError, match='Did you mean "Softmax"'):
         decompositions.get("SoftMax")
+    family = Family()
+    family("Add")(decompositions.get("Add"))
     with pytest.raises(ProgramError, match="two decompositions"):
-        decompositions.decomposition("Add")(decompositions.get("Add"))
+        family("Add")(decompositions.get("Add"))
 
 
 def test_erf_is_exact_in_float64():

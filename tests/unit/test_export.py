@@ -309,7 +309,7 @@ def test_an_annotated_model_computes_what_the_graph_does() -> None:
         "write_indices": np.zeros(2, np.int64), "kv_length": np.full(2, 4), "logits_index": np.array([[1, 3], [0, 2]]),
     }  # fmt: skip
     weights = {p.name: read(p.source, [(0, n) for n in shape_of(p.source)], "float64") for p in graph.parameters}
-    states = {s.input: np.zeros([sizes.get(str(d), d) for d in s.type.shape]) for s in graph.states}
+    states = {s.input: np.zeros(s.type.sized(sizes)) for s in graph.states}
     run = ReferenceEvaluator(model).run(None, feeds | weights | states)
     found = dict(zip((o.name for o in model.graph.output), run, strict=True))
     program = lower(graph, unsplit(graph, phases), "main", dtype="float64")

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def absent(path: Path) -> None:
     assert not path.exists()
 
 
-KINDS = {
+KINDS: dict[Callable[[Path], None], str] = {
     fifo: "it is a FIFO, no regular file",
     device: "it is a device, no regular file",
     folder: "it is a folder, no regular file",
@@ -81,9 +82,11 @@ READERS = {
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_no_file_of_its_kind_is_refused_at_once(reader: str, make: object, tmp_path: Path) -> None:
+def test_what_is_no_file_of_its_kind_is_refused_at_once(
+    reader: str, make: Callable[[Path], None], tmp_path: Path
+) -> None:
     path = tmp_path / "file"
-    make(path)  # type: ignore[operator]
+    make(path)
     with pytest.raises(UnitpError) as raised:
         READERS[reader](path)
     said = raised.value.message

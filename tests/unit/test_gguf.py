@@ -365,7 +365,7 @@ def header_bytes() -> int:
 
 
 def test_a_header_truncated_at_any_byte_is_refused(tmp_path: Path) -> None:
-    few = {"tokenizer__ggml__tokens": ["a", "b"], "tokenizer__ggml__token_type": [1, 1]}
+    few: dict[str, Any] = {"tokenizer__ggml__tokens": ["a", "b"], "tokenizer__ggml__token_type": [1, 1]}
     path = write_small(tmp_path / "short.gguf", **few)
     data, end = path.read_bytes(), min(t.offset for t in read_gguf(path).tensors.values())
     for size in range(end):

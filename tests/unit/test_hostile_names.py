@@ -51,7 +51,7 @@ from unitp.plugins.entry_points import Plugin
 from unitp.plugins.hooks import hookimpl
 from unitp.plugins.spec import BackendSpec, Requirement
 from unitp.program.lower import lower
-from unitp.ranks.logs import _forward
+from unitp.ranks.logs import Forwarder
 from unitp.report import html, trace
 from unitp.report.export import export
 from unitp.session.executor import TracedCall
@@ -298,7 +298,7 @@ def test_tables_that_follow_a_run_obey_no_name(
 ) -> None:
     from unitp.cli.bench import print_phase
     from unitp.cli.compare import print_comparison
-    from unitp.cli.demo import _print_texts, print_plan
+    from unitp.cli.demo import print_plan, print_texts
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     verdict = Verdict(
@@ -314,7 +314,7 @@ def test_tables_that_follow_a_run_obey_no_name(
     )
     found = Comparison(tagged("model"), "tp=2", "float32", 0.0, {tagged("backend"): verdict})
     print_comparison(found)
-    _print_texts(found)
+    print_texts(found)
     print_plan(made, graph)
     print_phase(
         PhaseTimes(tagged("phase"), {"batch": 1}, 1, 1.0, 1.0, tagged("basis"), (Line(tagged("class"), 1, 1.0, 1.0),))
@@ -333,8 +333,12 @@ def test_tables_that_follow_a_run_obey_no_name(
 
 def test_what_ranks_print_commands_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "log").write_bytes(f"{EVERYTHING}\n".encode())
-    _forward("rank0", tmp_path / "log", 0, True)
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", capsys.readouterr().err)
+    forwarder = Forwarder()
+    forwarder.start({"rank0": tmp_path / "log"})
+    forwarder.stop()
+    printed = capsys.readouterr().err
+    assert printed.startswith("[rank0] ")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", printed)
 
 
 # errors

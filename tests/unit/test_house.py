@@ -11,6 +11,15 @@ import grimp
 from unitp.graph.ops import known_ops
 
 PACKAGE = Path(__file__).parents[2] / "unitp"
+# Tests that reach into the package all the same: most interrupt or delay something at an exact place. This table only gets shorter.
+INSIDE = {
+    "tests/attack/command_lines.py": {"_start"},
+    "tests/property/test_sequences.py": {"_alike", "_call", "_take_back"},
+    "tests/property/test_weighted_cuts.py": {"_slowest", "_summed"},
+    "tests/system/test_faults.py": {"_any_port", "_launch"},
+    "tests/system/test_session.py": {"_say_goodbye"},
+    "tests/unit/test_watchdog.py": {"_look", "_note"},
+}
 OPERATORS_BY_NAME = ("graph", "frontends", "engine/operators", "testing")
 """Rooms that may name operators: they define them, write graphs of them, or try each."""
 FAMILIES = ("cli", "graph/ops", "engine/operators")
@@ -52,3 +61,38 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         for module in free:
             del left[module]
     assert left == {}
+
+
+def of_the_package() -> set[str]:
+    """The functions, methods and classes of the package whose names begin with one underscore."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    names = {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, kinds)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def used(tree: ast.Module, private: set[str]) -> set[str]:
+    """The private names of the package that a test imports, calls or replaces; a class of the test may have its own."""
+    own = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module)) if module.startswith("unitp"):
+                found |= {alias.name for alias in node.names}
+            case ast.Attribute(value=ast.Name(id="self")):
+                pass
+            case ast.Attribute(attr=name):
+                found.add(name)
+            case ast.Call(func=ast.Attribute(attr="setattr"), args=[*_, ast.Constant(value=str(name)), _]):
+                found.add(name.rpartition(".")[2])
+    return (found & private) - own
+
+
+def test_tests_stay_outside_of_what_is_private() -> None:
+    """No test gets used to a private name, and `INSIDE` has no name that its test does not use any more."""
+    private = of_the_package()
+    root = PACKAGE.parent
+    found = {
+        str(path.relative_to(root)): used(ast.parse(path.read_text()), private) for path in root.glob("tests/**/*.py")
+    }
+    assert {name: names for name, names in found.items() if names} == INSIDE

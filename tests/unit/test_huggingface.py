@@ -136,7 +136,8 @@ def test_configs_of_the_hub_load(tmp_path: Path, name: str, longest: int) -> Non
 
 @pytest.mark.parametrize("key", [*USUAL])
 def test_an_unusual_value_is_refused_by_name(tmp_path: Path, key: str) -> None:
-    refused(directory(tmp_path, **{key: 7}), f"{key}=7")
+    about: dict[str, Any] = {key: 7}
+    refused(directory(tmp_path, **about), f"{key}=7")
 
 
 @pytest.mark.parametrize("key,values", [*USUAL.items()])
@@ -276,8 +277,9 @@ def test_frequencies_are_those_of_transformers(tmp_path: Path, kind: str, settin
     theta = 500000.0
     new = {"rope_type": kind, "rope_theta": theta, **settings}
     right = LlamaRotaryEmbedding(transformers_config("llama", rope_parameters=new)).inv_freq.numpy()
-    given = {"rope_parameters": new} if form == "rope_parameters" else {"rope_scaling": {"type": kind, **settings}}
-    base, divisors = rope(directory(tmp_path, **{"rope_theta": theta, **given}))
+    given: dict[str, Any] = {"rope_theta": theta}
+    given |= {"rope_parameters": new} if form == "rope_parameters" else {"rope_scaling": {"type": kind, **settings}}
+    base, divisors = rope(directory(tmp_path, **given))
     found = base ** (-2.0 * np.arange(4) / 8) / np.array(divisors or (1.0,) * 4)
     np.testing.assert_allclose(found, right, rtol=1e-6)
 
@@ -394,7 +396,10 @@ def test_weights_of_other_widths_are_read_as_float32(tmp_path: Path, dtype: str)
 
 
 def test_weights_that_are_no_floats_are_refused(tmp_path: Path) -> None:
-    change = {"model.norm.weight": np.ones(32, np.int64), "lm_head.weight": np.ones(3, np.int8)}
+    change: dict[str, np.ndarray | None] = {
+        "model.norm.weight": np.ones(32, np.int64),
+        "lm_head.weight": np.ones(3, np.int8),
+    }
     path = rewritten(directory(tmp_path), {"model.norm.weight": change["model.norm.weight"]})
     refused(path, '"model.norm.weight" has dtype I64')
     with pytest.raises(ModelError, match="dtype I8"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import msgspec
 import pytest
 from unitp_numpy.kernels import library
 
@@ -26,7 +28,7 @@ def fake(dtype: str) -> None:
     """Put an object file where the compiled one would be."""
     file = library.path(dtype)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(library.msgspec.msgpack.encode(library.Compiled("run", b"code")))
+    file.write_bytes(msgspec.msgpack.encode(library.Compiled("run", b"code")))
     file.chmod(0o600)
 
 
@@ -78,7 +80,7 @@ def test_another_version_or_processor_has_its_own(cache: Path, monkeypatch: pyte
 
 def test_without_numba_nothing_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
-        raise library.PackageNotFoundError(name)
+        raise PackageNotFoundError(name)
 
     monkeypatch.setattr(library, "version", absent)
     assert library.prepare(sys.executable, os.environ, pytest.fail) == ""

@@ -59,7 +59,7 @@ def run(graph: Graph, program: Program) -> dict[str, np.ndarray]:
     }  # fmt: skip
     weights = {p.name: read(p.source, [(0, n) for n in shape_of(p.source)], "float64") for p in graph.parameters}
     weights["expert_ids"] = weights["expert_ids"].astype(np.int64)
-    states = {s.input: np.zeros([SIZES.get(str(d), d) for d in s.type.shape]) for s in graph.states}
+    states = {s.input: np.zeros(s.type.sized(SIZES)) for s in graph.states}
     return simulate(program, feeds, weights, states).outputs
 
 

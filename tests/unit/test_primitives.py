@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -86,11 +87,12 @@ def test_functions_of_one(p, name, dtype):
     x = numbers(40, dtype="float64")
     x = np.abs(x) if name in ("log", "sqrt") else x
     x = x.astype(dtype).astype("float64")
-    exact = {
+    others: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "neg": np.negative,
         "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
         "erf": np.vectorize(math.erf),
-    }.get(name) or getattr(np, name)
+    }
+    exact = others.get(name) or getattr(np, name)
     near(p, getattr(p, name)(p.from_numpy(x.astype(dtype))), exact(x).astype(dtype))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def made() -> Problem:
 def tables(problem: Problem) -> dict[object, np.ndarray]:
     """Every table of a problem, by its kind and place."""
     singles, both = dict(enumerate(problem.unary)), problem.holding
-    kinds = {"unary": singles, "pairs": problem.pairs, "held": both.unary, "held by two": both.pairs}
+    kinds: dict[str, Any] = {"unary": singles, "pairs": problem.pairs, "held": both.unary, "held by two": both.pairs}
     return {(kind, at): table for kind, found in kinds.items() for at, table in found.items()}
 
 

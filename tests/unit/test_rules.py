@@ -5,10 +5,18 @@ import pytest
 from unitp.errors import GraphError
 from unitp.frontends.builder import Builder
 from unitp.graph.ops import factor_split, infer, layouts, rule_of, term_split
+from unitp.graph.ops.rule import Rule, Term
 from unitp.graph.values import Node, TensorType
 from unitp.layout import Layout, Split
 
 HEADS = Split(("tp",), ((0, 5), (5, 9)))
+
+
+def term(rule: Rule, operand: int, dim: int) -> Term:
+    """The factors of a dim of an operand that the rule has."""
+    terms = rule.inputs[operand]
+    assert terms is not None
+    return terms[dim]
 
 
 def test_a_contraction_split_over_its_sum_leaves_a_partial_sum():
@@ -34,17 +42,17 @@ def test_kv_heads_follow_query_heads_as_a_cover():
     groups = Split(("tp",), ((0, 2), (1, 3)))
     assert inputs[1] == inputs[2] == Layout((None, groups, None, None))
     assert outputs[0] == Layout((None, HEADS, None, None))
-    assert factor_split(rule, rule.inputs[1][1], groups) is None
+    assert factor_split(rule, term(rule, 1, 1), groups) is None
     by_group = Split(("tp",), ((0, 2), (2, 3)))
-    assert factor_split(rule, rule.inputs[1][1], by_group) == Split(("tp",), ((0, 6), (6, 9)))
+    assert factor_split(rule, term(rule, 1, 1), by_group) == Split(("tp",), ((0, 6), (6, 9)))
 
 
 def test_of_a_merged_dim_only_the_major_factor_splits():
     rule = rule_of("Reshape", {"shape": ("batch", "seq", 9, 64)}, [("batch", "seq", 576)])
     assert rule.splittable("g2_0")
     assert not rule.splittable("g2_1")
-    assert term_split(rule, rule.inputs[0][2], {"g2_0": HEADS}) == Split(("tp",), ((0, 320), (320, 576)))
-    assert factor_split(rule, rule.inputs[0][2], Split(("tp",), ((0, 288), (288, 576)))) is None
+    assert term_split(rule, term(rule, 0, 2), {"g2_0": HEADS}) == Split(("tp",), ((0, 320), (320, 576)))
+    assert factor_split(rule, term(rule, 0, 2), Split(("tp",), ((0, 288), (288, 576)))) is None
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from unitp.errors import ModelError
 from unitp.frontends.safetensors import read_safetensors
 from unitp.graph.weights import NUMBERS, read
 
-TENSORS = {
+TENSORS: dict[str, np.ndarray] = {
     "a": np.arange(35, dtype=np.float32).reshape(5, 7),
     "b": np.arange(11, dtype=np.float16),
     "c": np.arange(24, dtype=np.float64).reshape(2, 3, 4),
@@ -135,11 +135,13 @@ def test_what_the_package_refuses_is_refused_and_nothing_else(tmp_path: Path) ->
         data = len(raw).to_bytes(8, "little") + raw + bytes(max(at + rng.choice((0, 0, 0, 4, -4)), 0))
         path.write_bytes(data)
         try:
-            theirs = bool(deserialize(data)) or True
+            deserialize(data)
+            theirs = True
         except SafetensorError:
             theirs = False
         try:
-            ours = bool(read_safetensors(path)) or True
+            read_safetensors(path)
+            ours = True
         except ModelError:
             ours = False
         assert ours == theirs, header

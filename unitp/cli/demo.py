@@ -73,7 +73,7 @@ def command(
     if as_json:
         print_json(plain(found))
     else:
-        _print_texts(found)
+        print_texts(found)
         print_comparison(found)
     sys.exit(0 if found.agree else 1)
 
@@ -110,7 +110,8 @@ def print_plan(plan: CertifiedPlan, graph: Graph) -> None:
         say(f"  {move.phase}: {move.count} {move.kind} over {move.axis}")
 
 
-def _print_texts(found: Comparison) -> None:
+def print_texts(found: Comparison) -> None:
+    """Print the first text (or the first tokens) of every backend."""
     for name, verdict in found.backends.items():
         text = verdict.texts[0] if verdict.texts else " ".join(map(str, verdict.tokens[0]))
         say((name, "bold"), f": {PROMPT}", (text, "cyan"), keep=PROSE)

@@ -260,7 +260,7 @@ class Watchdog:
             )
             unseen = self._unseen(one) if self._starting else ""
             log = code is None or code >= 0 or code == -signal.SIGABRT
-            return self._error(one, _how(code), unseen, log=log, hint=self._lacking(code))
+            return self._error(one, how_it_ended(code), unseen, log=log, hint=self._lacking(code))
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
@@ -411,7 +411,8 @@ def _consequence(death: tuple[Watched, int | None]) -> int:
     return 1 if code is None or code < 0 else 2
 
 
-def _how(code: int | None) -> str:
+def how_it_ended(code: int | None) -> str:
+    """The words for an exit code as subprocess gives it: negative for a signal, None where the code is not known."""
     if code is None:
         return "was killed, or ended by itself"
     if code < 0:

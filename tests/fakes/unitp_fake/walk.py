@@ -10,6 +10,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from unitp.errors import InputError
 from unitp.session.generation import Generation
 from unitp.session.session import Session
 
-Logits = npt.NDArray[np.floating]
+Logits = npt.NDArray[Any]
 
 
 class Interrupted(BaseException):
