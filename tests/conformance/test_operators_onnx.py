@@ -22,9 +22,9 @@ CASES = list(cases())
 PRECISION = 2.0**-20
 """Of float32 operators against vectors that are themselves rounded: eight units of 2^-23."""
 ABSENT = {"Cast", "GatherND"}
-"""Operators without a vector in dtypes and forms that unitp has: see `tests/unit/test_decompositions.py`."""
+"""Operators without a vector in dtypes and forms that unitp has: see `tests/unit/engine/test_decompositions.py`."""
 ROUNDED = {"Erf", "Gelu"}
-"""The evaluator computes erf in float32, and GELU with float32 constants: see `tests/unit/test_decompositions.py`."""
+"""The evaluator computes erf in float32, and GELU with float32 constants: see `tests/unit/engine/test_decompositions.py`."""
 ENGINES = sorted(backends())
 KITS = ("numpy", "torch", "tensorflow")
 """Backends whose primitives work on arrays one by one, so that decompositions can be tried without overrides."""

@@ -18,7 +18,7 @@ INSIDE = {
     "tests/property/test_weighted_cuts.py": {"_slowest", "_summed"},
     "tests/system/test_faults.py": {"_any_port", "_launch"},
     "tests/system/test_session.py": {"_say_goodbye"},
-    "tests/unit/test_watchdog.py": {"_look", "_note"},
+    "tests/unit/ranks/test_watchdog.py": {"_look", "_note"},
 }
 OPERATORS_BY_NAME = ("graph", "frontends", "engine/operators", "testing")
 """Rooms that may name operators: they define them, write graphs of them, or try each."""

@@ -25,7 +25,7 @@ from unitp.plugins import discover, entry_points, hooks
 from unitp.plugins.hooks import Hook, hookimpl, hookspec
 from unitp.report.export import EXPORTS, export
 
-STRANGERS = Path(__file__).parents[1] / "fakes" / "strangers"
+STRANGERS = Path(__file__).parents[2] / "fakes" / "strangers"
 
 
 @pytest.fixture

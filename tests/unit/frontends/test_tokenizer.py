@@ -19,7 +19,7 @@ from unitp.errors import ModelError
 from unitp.frontends.tokenizer import WAYS, GgufTokenizer, JsonTokenizer, PackageTokenizer, Tokenizer, load_tokenizer
 from unitp.testing.gguf_files import metadata, write_small
 
-REFERENCE = Path(__file__).parents[1] / "conformance" / "smollm2.npz"
+REFERENCE = Path(__file__).parents[2] / "conformance" / "smollm2.npz"
 TEXTS = {"capital": "The capital of France is", "code": "def fibonacci(n):\n"}
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -16,7 +16,7 @@ from unitp.engine.eager import EagerEngine
 from unitp.engine.engine import Engine
 from unitp.engine.states import Storage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BACKENDS = sorted((ROOT / "backends").glob("*/unitp_*/*.py"))
 ENGINE = sorted((ROOT / "unitp" / "engine").rglob("*.py"))
 OF_FRAMEWORKS = {"_sync_copyfrom", "_LIB"}

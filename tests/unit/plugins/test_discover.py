@@ -14,7 +14,7 @@ from unitp.errors import BackendError
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Requirement
 
-STRANGERS = Path(__file__).parents[1] / "fakes" / "strangers"
+STRANGERS = Path(__file__).parents[2] / "fakes" / "strangers"
 FRAMEWORKS = {"torch", "tensorflow", "mxnet", "mpi4py"}
 
 
