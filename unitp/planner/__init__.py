@@ -69,13 +69,18 @@ def _found(request: Request, candidates: Candidates, prices: Prices, deadline: f
     phases, pins, objective = request.phases, request.pins, request.objective
     problem = _pinned(phases, candidates, prices, pins)
     budgets = _budgets(request.mesh, request.machine, request.memory_limit)
-    several = _is_several(_pinned(phases, candidates, prices, ()), deadline) if pins else None
-    allowed, found = _solve(problem, budgets, objective, deadline, several)
-    worth = objective == "time" and not found.proven and (found.narrow or len(problem.variables) <= FEW)
+    several = _is_several(phases, candidates, prices, deadline) if pins else None
+    allowed, found, decided = _solve(problem, budgets, objective, deadline, several)
+    worth = objective == "time" and not (found.proven and decided) and _is_small(problem, found)
     if worth and time.perf_counter() < deadline:  # once more, with variables for copies that readers share
         problem = _pinned(phases, candidates, prices, pins, problem.worth_copying())
-        allowed, found = _solve(problem, budgets, objective, deadline, several)
+        allowed, found, _ = _solve(problem, budgets, objective, deadline, several)
     return allowed, found
+
+
+def _is_small(problem: Problem, found: Found) -> bool:
+    """Say whether the problem can have more variables, for copies that readers share."""
+    return found.narrow or len(problem.variables) <= FEW
 
 
 def _no_room(request: Request, error: NoFitError) -> PlanError:
@@ -135,25 +140,27 @@ def _pinned(
 
 def _solve(
     problem: Problem, budgets: Sequence[float], objective: Objective, deadline: float, several: bool | None
-) -> tuple[Problem, Found]:
-    """Return the best choice, with or without a memory limit, and the problem with the choices that were allowed.
+) -> tuple[Problem, Found, bool]:
+    """Return the best choice, with or without a memory limit, the problem with the choices that were allowed, and `decided`.
 
     several   may parameters have several layouts; None: undecided
     """
     shape = shape_of(problem)
     several = False if objective == "memory" else several
-    problem, search, fastest = _fastest(problem, deadline, several)
+    problem, search, fastest, decided = _fastest(problem, deadline, several)
     found = Frugal(problem, search, fastest, deadline).found() if objective == "time" else fastest
     if objective == "time" and not np.isfinite(budgets).any():
-        return problem, found
+        return problem, found, decided
     limited = Limited(problem, shape, budgets, lambda choice: memory_of(problem, choice), deadline)
-    return problem, limited.least(found) if objective == "memory" else limited.solve(found, fastest)
+    return problem, limited.least(found) if objective == "memory" else limited.solve(found, fastest), decided
 
 
-def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Problem, Search, Found]:
-    """Return the problem with the choices that were allowed, the search, and the fastest choice.
+def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[Problem, Search, Found, bool]:
+    """Return the problem with the choices that were allowed, the search, the fastest choice, and `decided`.
 
     several   True: a parameter may have several layouts. False: it has one. None: it may have several if that saves enough time.
+    decided   whether that is certain. It is not if several layouts are worth it by the choice that was found with one layout,
+              but might not be by a better one, which the lower bound does not exclude.
     """
     once = one_layout(problem)
     search = Search(once.unary, once.pairs, shape_of(once), once.memo, deadline=deadline)
@@ -168,13 +175,18 @@ def _fastest(problem: Problem, deadline: float, several: bool | None) -> tuple[P
     if several is None and found.value > bound * (1 + WORTH):
         other = least(problem)
         if found.value > other.value * (1 + WORTH):
-            return problem, search, other
-    return allowed, search, found
+            return problem, search, other, found.bound > other.value * (1 + WORTH)
+    return allowed, search, found, True
 
 
-def _is_several(problem: Problem, deadline: float) -> bool:
+def _is_several(phases: Sequence[Phase], candidates: Candidates, prices: Prices, deadline: float) -> bool:
     """Say whether parameters may have several layouts. It is decided without pins, so that adding a pin cannot speed up a plan."""
-    return _fastest(problem, deadline, None)[0] is problem
+    problem = _pinned(phases, candidates, prices, ())
+    allowed, _, found, decided = _fastest(problem, deadline, None)
+    if not decided and _is_small(problem, found) and time.perf_counter() < deadline:
+        problem = _pinned(phases, candidates, prices, (), problem.worth_copying())
+        allowed = _fastest(problem, deadline, None)[0]
+    return allowed is problem
 
 
 def _budgets(mesh: Mesh, machine: Machine, memory_limit: int | None) -> list[float]:
