@@ -20,6 +20,7 @@ from unitp.graph.graph import Graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backend as find_backend
 from unitp.session.capacity import enough_for
+from unitp.session.decoder import require_prompts
 from unitp.session.launch import check, count, launch
 from unitp.session.session import Session
 
@@ -119,8 +120,7 @@ def compare(
         }
     else:
         prompts = _prompts(model, prompt, prompt_ids)
-        if len(prompts) < (needed := plan.mesh.sizes.get("dp", 1)):
-            raise InputError(f"{len(prompts)} prompts are fewer than the {needed} of axis dp, which splits prompts")
+        require_prompts(len(prompts), plan.mesh)
         oracle = of_prompts(model, prompts, max_new_tokens, context, launch_options("numpy"))
         judged = {}
         for name in backends:
