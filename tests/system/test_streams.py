@@ -52,6 +52,7 @@ def arguments(folder: str, talking: str, tmp_path_factory: pytest.TempPathFactor
     cli.main(["plan", folder, "--mesh", "tp=2", "-o", plan])
     return {
         "doctor": ("--no-start",),
+        "plugins": (),
         "models": (),
         "machines": (),
         "plan": (folder, "--mesh", "tp=2"),
