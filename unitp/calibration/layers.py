@@ -21,7 +21,7 @@ from unitp.cost import Device, Machine, Rate, Stretch
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.graph.graph import Graph
-from unitp.graph.ops import known_ops, operator
+from unitp.graph.ops import OPERATORS
 from unitp.graph.source import RandomSource
 from unitp.mesh import Mesh
 from unitp.planner import Request
@@ -44,7 +44,7 @@ QUICK_SMALL = 0.5
 """The quantile that stands for one of many short instructions."""
 
 
-SCATTER = next(name for name in sorted(known_ops()) if operator(name).written is not None)
+SCATTER = next(name for name, offer in OPERATORS.built_in.items() if offer.value.written is not None)
 """The operator that writes the rows of a call into a cache."""
 
 
