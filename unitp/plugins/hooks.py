@@ -10,6 +10,7 @@ everything is listed. One that breaks, or gives a name that is taken already, is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -48,8 +49,7 @@ class Hook(Generic[T]):
         self.kind, self.name, self._type = kind, spec.__name__, type_
         self._spec = ModuleType(kind)
         setattr(self._spec, self.name, spec)
-        version = installed("unitp") or ""
-        own = (Plugin(f"unitp {number}", plugin, "unitp", version) for number, plugin in enumerate(built_in))
+        own = (Plugin(f"unitp {number}", plugin, "unitp", _own_version()) for number, plugin in enumerate(built_in))
         self.built_in, broken = self._asked(own, {})
         if broken:
             raise TypeError(f"what is built in is broken: {broken[0].reason}")
@@ -138,3 +138,9 @@ def forget() -> None:
     loaded.cache_clear()
     for hook in _HOOKS:
         hook.forget()
+
+
+@lru_cache
+def _own_version() -> str:
+    """The version of unitp. It is read from a file, once for all hooks."""
+    return installed("unitp") or ""
