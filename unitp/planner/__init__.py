@@ -22,6 +22,7 @@ from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Candidates, parameter_bytes
 from unitp.planner.fastest import Found, Search
+from unitp.planner.judged import NoFitError
 from unitp.planner.no_fit import no_room
 from unitp.planner.prices.work import Prices
 from unitp.planner.problem.blocks import FEW, instead, shape_of
@@ -32,7 +33,7 @@ from unitp.planner.problem.unused_axes import unused
 from unitp.planner.problem.variables import SHARED
 from unitp.planner.request import Objective, Request, default_phases, require_sizes, require_use
 from unitp.planner.tie_break import Frugal
-from unitp.planner.within_memory import Limited, NoFitError
+from unitp.planner.within_memory import Limited
 from unitp.plans import Phase, PhasePlan, Plan
 from unitp.program.lower import lower
 from unitp.program.memory import Memory, peaks

@@ -8,7 +8,7 @@ from math import ceil
 from unitp.cost.bytes import format_bytes
 from unitp.errors import PlanError
 from unitp.mesh import Mesh
-from unitp.planner.within_memory import NoFitError
+from unitp.planner.judged import NoFitError
 
 TIMES = (1, 1.25, 1.5, 1.75, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """The lengths of an axis to try, as multiples of the least one that could hold the weights."""
