@@ -21,8 +21,8 @@ import msgspec
 from unitp.engine.engine import Engine
 from unitp.errors import BackendError
 from unitp.plugins import discover
-from unitp.ranks.describe import describe
 from unitp.ranks.environment import FOLDER, FOLDER_PREFIX, own_number
+from unitp.ranks.interpreters import describe
 from unitp.ranks.progress import Activity, Page, PageProgress
 from unitp.ranks.serve import Reserve, Worker, report
 from unitp.wire.channel import Channel, WireError, for_worker

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unitp.errors import PlanError
 from unitp.layout import Layout, Split, parse_layout, parse_split
-from unitp.planner.problem.pins import parse
+from unitp.planner.problem.pin_notation import parse
 
 AXES = st.lists(st.sampled_from(["dp", "tp", "pp", "größe", "x_1"]), min_size=1, max_size=3, unique=True).map(tuple)
 ROWS = st.tuples(st.integers(0, 10**15 - 1), st.integers(0, 10**15 - 1))

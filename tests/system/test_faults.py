@@ -29,7 +29,7 @@ from unitp.plugins.discover import backend, missing
 from unitp.plugins.spec import BackendSpec
 from unitp.ranks import cluster as module
 from unitp.ranks import watchdog
-from unitp.ranks.watchdog import Limits
+from unitp.ranks.limits import Limits
 from unitp.session import launch as launching
 from unitp.session.launch import launch
 from unitp.session.session import Session

@@ -25,7 +25,7 @@ from unitp.planner import Request, plan
 from unitp.plans import Plan
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec
-from unitp.ranks.describe import ask_interpreter, describe, versions_in
+from unitp.ranks.interpreters import ask_interpreter, describe, versions_in
 from unitp.session.launch import launch
 from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT

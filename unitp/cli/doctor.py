@@ -61,7 +61,7 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
     """Examine one backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
     from unitp.plugins.discover import lacking, versions
-    from unitp.ranks.describe import versions_in
+    from unitp.ranks.interpreters import versions_in
 
     row: dict[str, Any] = {"backend": spec.name, "runtime": spec.runtime, "state": "ok", "mend": "", "why": ""}
     row["notice"] = spec.notice

@@ -13,7 +13,8 @@ from unitp.cli.show import held_text, known_graph, model_option
 
 if TYPE_CHECKING:
     from unitp.certificate import Unused
-    from unitp.explain.alternatives import Alternatives, Place
+    from unitp.explain.alternatives import Alternatives
+    from unitp.explain.answers import Place
 
 
 @click.command("explain")

@@ -196,7 +196,7 @@ class Settings:
 
     def launch_options(self, backend: str) -> dict[str, Any]:
         """The options of `unitp.launch` for a backend."""
-        from unitp.ranks.watchdog import Limits
+        from unitp.ranks.limits import Limits
 
         return {
             "python": python_of(backend, self.all),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unitp.engine.operators.decompositions import scalar
+from unitp.engine.operators.family import scalar
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.errors import InputError
 from unitp.graph.ops import operator

@@ -17,95 +17,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-import msgspec
 import numpy as np
 
 from unitp.certificate import CertifiedPlan, Unused
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine
 from unitp.errors import PlanError, did_you_mean
-from unitp.explain.description import factors_text
+from unitp.explain.answers import Alternative, Contested, Cost, Place
+from unitp.explain.choices_made import choice_of, choice_text, pin_text
 from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
-from unitp.graph.ops import layouts
-from unitp.layout import Layout
 from unitp.planner.choices.candidates import Candidates
 from unitp.planner.prices.work import Prices
 from unitp.planner.problem.blocks import FEW, instead
 from unitp.planner.problem.one_layout import one_layout
 from unitp.planner.problem.pins import apply as apply_pins
-from unitp.planner.problem.pins import matches, operands, readers, written
+from unitp.planner.problem.pins import matches, readers
 from unitp.planner.problem.problem import Problem, posed
 from unitp.planner.problem.unused_axes import unused
 from unitp.planner.problem.variables import SHARED, Variable
 from unitp.planner.solve.elimination import Table, TooWideError, evaluate
 from unitp.planner.solve.marginals import Marginals, MarginalsGiven
-from unitp.plans import Plan, require
+from unitp.plans import require
 
 ROUNDING = 1e-9
 """Differences below this fraction of the objective count as zero."""
 
 TIE = 1e-10
 """The price of all bytes that the plan holds, as a fraction of the objective: of equally fast plans, the one that holds least wins."""
-
-
-class Alternative(msgspec.Struct, frozen=True):
-    """One choice at a place.
-
-    pin                    the choice in the grammar of pins
-    pinned_out             a pin of the plan forbids it
-    own_s, in_s, out_s     seconds of one call
-    total_s, regret_s      parts of the objective, in weighted seconds (inf: impossible)
-    held_bytes             bytes that a rank holds if the choice is forced, the mean over ranks
-    phases                 seconds of a call of each phase if it is forced
-    others                 the number of choices elsewhere that the best plan with it makes differently
-    """
-
-    choice: str
-    pin: str
-    chosen: bool
-    pinned_out: bool
-    own_s: float
-    in_s: float
-    out_s: float
-    total_s: float
-    regret_s: float
-    held_bytes: float
-    phases: dict[str, float]
-    others: int
-
-
-class Place(msgspec.Struct, frozen=True):
-    """A variable of the plan with its alternatives; `names` are all tensors or operators with the same. `phase` "": all phases."""
-
-    what: str
-    kind: str
-    phase: str
-    names: tuple[str, ...]
-    alternatives: tuple[Alternative, ...]
-
-
-class Cost(msgspec.Struct, frozen=True):
-    """The seconds of places with one label in one call of a phase: their work, and the conversions of what they read."""
-
-    what: str
-    phase: str
-    count: int
-    own_s: float
-    in_s: float
-
-
-class Contested(msgspec.Struct, frozen=True):
-    """A choice, its best alternative (`instead`), and what that would add to the objective (`regret_s`)."""
-
-    what: str
-    kind: str
-    phase: str
-    count: int
-    names: tuple[str, ...]
-    choice: str
-    instead: str
-    regret_s: float
 
 
 class Alternatives:
@@ -315,80 +254,6 @@ class Alternatives:
         made = list({a.pin: a for a in reversed(made)}.values())[::-1] if variable.copies else made
         names = tuple(problem.variables[i].name for i in numbers)
         return Place(self.label(number), variable.kind, variable.phase, names, tuple(made))
-
-
-def choice_of(problem: Problem, plan: Plan) -> list[int]:
-    """Return the choice of every variable that a plan stands for. Raises PlanError if the planner has no such candidate."""
-    phases = {p.phase.name: p for p in plan.phases}
-    choice: list[int] = []
-    strange = []
-    for variable in problem.variables:
-        phase = phases[variable.phase or plan.phases[0].phase.name]
-        options: Sequence[object] = variable.assignments or variable.layouts
-        wanted: object
-        if variable.kind == "node":
-            wanted = tuple(sorted(phase.nodes.get(variable.name, {}).items()))
-        elif variable.kind == "output":
-            wanted = phase.values.get(variable.name, variable.layouts[0])
-        else:
-            held = {"parameter": plan.parameters, "state": plan.states}.get(variable.kind, phase.values)
-            wanted = held.get(variable.name, Layout.replicated(len(problem.graph.types[variable.name].shape)))
-        if wanted in options:
-            choice.append(options.index(wanted))
-        else:
-            strange.append(f"{variable.kind} {variable.name}" + (f" in {variable.phase}" if variable.phase else ""))
-            choice.append(0)
-    for number, variable in enumerate(problem.variables):
-        if variable.copies:
-            choice[number] = _best_copies(problem, choice, number)
-    if strange:
-        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-        raise PlanError(
-            f"the plan splits {', '.join(strange[:3])}{more} in a way that this planner does not consider",
-            hint="The plan was edited, or made by another version or with other roles: plan anew with `unitp plan`.",
-        )
-    for number, variable in enumerate(problem.variables):
-        if (
-            variable.kind == "output" and variable.name not in phases[variable.phase].values
-        ):  # as its operator leaves it
-            source, left = problem.source(variable.name, variable.phase)
-            choice[number] = variable.layouts.index(Layout(left[choice[source]].dims))
-    return choice
-
-
-def _best_copies(problem: Problem, choice: Sequence[int], number: int) -> int:
-    """Return the choice with the same layout whose copies cost least, with neighbours as in the plan."""
-    variable, own = problem.variables[number], problem.unary[number].copy()
-    for (a, b), table in problem.pairs.items():
-        if number in (a, b):
-            own = own + (table[:, choice[b]] if number == a else table[choice[a]])
-    return min(
-        (x for x, lay in enumerate(variable.layouts) if lay == variable.layouts[choice[number]]), key=own.__getitem__
-    )
-
-
-def choice_text(variable: Variable, number: int) -> str:
-    """Return a choice in a few words: `k over tp[0:768 768:1536]`, `-,tp[0:2 1:3]`, `whole`, `replicated`."""
-    if variable.assignments:
-        return factors_text(variable.assignments[number])
-    return variable.layouts[number].words
-
-
-def pin_text(problem: Problem, variable: Variable, number: int) -> str:
-    """Return the layouts of a choice, in the grammar of pins."""
-    if not variable.assignments:
-        return written(variable.layouts[number])
-    node = next(n for n in problem.graph.nodes if n.name == variable.name)
-    inputs, outputs = layouts(problem.candidates.rules[node.name], dict(variable.assignments[number]))
-    said: dict[tuple[bool, int], str] = {}
-    for where, place in operands(problem, node).items():
-        said.setdefault(place, where)
-    texts = []
-    for (out, at), where in said.items():
-        layout = outputs[at] if out else inputs[at]
-        if layout is not None:
-            texts.append(", ".join(f"{where}={atom}" for atom in written(layout).split()))
-    return ", ".join(texts)
 
 
 def _edges(problem: Problem) -> list[list[tuple[int, bool, Table]]]:

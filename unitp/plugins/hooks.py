@@ -1,6 +1,6 @@
 """Hooks: a room of unitp declares what a plug-in may add to it, and what is built in comes through the same hook.
 
-    FRONT_ENDS = Hook("front end", unitp_front_ends, FrontEnd, built_in=_BuiltIn())
+    FRONT_ENDS = Hook("front end", unitp_front_ends, FrontEnd, [BuiltIn()])
 
 A plug-in is a module that an entry point of the group `unitp` names. It implements any of the hooks, each with a function
 of the hook's name, marked with `hookimpl`. Plug-ins are loaded when a name is asked for that is not built in, or when

@@ -32,16 +32,18 @@ from unitp.ranks.environment import for_process
 from unitp.ranks.folder import new_folder
 from unitp.ranks.isolation import Isolation
 from unitp.ranks.leftovers import Leftovers
+from unitp.ranks.limits import Limits
 from unitp.ranks.logs import Forwarder
 from unitp.ranks.member import Member, no_forks
 from unitp.ranks.progress import Page
+from unitp.ranks.reception import Reception
 from unitp.ranks.serve import DRIVER_ARRAYS, rank_arrays
 from unitp.ranks.supervisor import Supervisor
-from unitp.ranks.watchdog import Limits, Watchdog
+from unitp.ranks.watchdog import Watchdog
 from unitp.ranks.worker_command import command
 from unitp.wire.arrays import Inbox, Outbox
-from unitp.wire.channel import Channel, WireError, encode, for_driver
-from unitp.wire.greeting import SOCKET, Guest, new_key
+from unitp.wire.channel import Channel, WireError, encode
+from unitp.wire.greeting import SOCKET, new_key
 from unitp.wire.messages import Close, Failed, Refused, Reply, Start
 
 BACKLOG = 128
@@ -82,7 +84,7 @@ class Cluster:
         self.forwarder = Forwarder() if verbose else None
         self._listener: socket.socket | None = None
         self._channels: dict[str, Channel[Reply]] = {}
-        self._guests: dict[int, Guest] = {}
+        self._door: Reception | None = None
         self._names: dict[int, str] = {}
         self._poller = select.poll()
         self._waiting: set[str] = set()
@@ -161,45 +163,17 @@ class Cluster:
     def _accept(self, listener: socket.socket, key: bytes) -> None:
         """Accept connections until all processes of this session are connected. Strangers are refused."""
         start = Start(self.spec.name, self.mesh)
-        self._poller.register(listener, select.POLLIN)
+        door = self._door = Reception(listener, key, self._poller, self.pages)
         self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
-        missing = set(self.pages)
-        while missing:
+        while door.missing:
             for fd in self._ready():
-                if fd == listener.fileno():
-                    guest = Guest(for_driver(listener.accept()[0]), key)
-                    self._guests[guest.channel.fileno()] = guest
-                    self._poller.register(guest.channel, select.POLLIN)
-                elif fd in self._names:
+                if fd in self._names:
                     self._read(self._names[fd])
-                else:
-                    name = self._introduce(fd, missing)
-                    if name is not None:
-                        missing.discard(name)
-                        self._channels[name].send(start)
-        self._poller.unregister(listener)
-        for fd in list(self._guests):
-            self._show_out(fd)
-
-    def _show_out(self, fd: int) -> None:
-        self._poller.unregister(fd)
-        self._guests.pop(fd).channel.close()
-
-    def _introduce(self, fd: int, missing: set[str]) -> str | None:
-        """Read from a new connection. Returns its name once it has proven who it is. A stranger's connection is closed."""
-        guest = self._guests[fd]
-        try:
-            if (hello := guest.listen()) is None:
-                return None
-            name = f"{'rank' if hello.role == 'worker' else hello.role} {hello.number}"
-            if name not in missing:
-                raise WireError(f"a second or unknown process says that it is {name}")
-        except WireError:
-            self._show_out(fd)
-            return None
-        del self._guests[fd]
-        self._channels[name], self._names[fd] = guest.channel, name
-        return name
+                elif (came := door.answer(fd)) is not None:
+                    self._names[fd] = came.name
+                    self._channels[came.name] = came.channel
+                    came.channel.send(start)
+        door.close()
 
     # ask
 
@@ -322,8 +296,10 @@ class Cluster:
             self.supervisor.dismiss()
 
     def _close_channels(self) -> None:
-        for channel in (*self._channels.values(), *(guest.channel for guest in self._guests.values())):
+        for channel in self._channels.values():
             channel.close()
+        if self._door is not None:
+            self._door.close()
 
     def abandon(self) -> None:
         """Close what a fork of the driver inherited. The session belongs to its parent."""

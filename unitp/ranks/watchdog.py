@@ -4,13 +4,14 @@
     stopped   its state in /proc stays T                                        `STOPPED_S`
     failed    a rank sent its exception, and nobody died within a grace period  0.7 s
     silent    the heartbeat thread of a ready rank has stopped                  `Limits.heartbeat_s`
-    stuck     no rank makes progress, and a last one uses no processor time     `Limits.stall_s` (else tenfold)
+    stuck     no rank makes progress, and a rank that is furthest behind uses   `Limits.stall_s`
+              no processor time (if all of those compute: ten times the limit)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
 One death causes others: a launcher takes its ranks along, and ends them all when one dies. Of the deaths within
 `SETTLE_S`, the error names the first process that did not end by itself: epoll reports deaths in order, however late this
-thread looks. Connections break a moment before a death is reported, so a killed launcher always comes first. A death
-counts before an exception, because peers raise when a connection breaks.
+thread looks. A killed launcher comes before all others, since nobody in a session kills it. A death counts before an
+exception, because peers raise when a connection breaks.
 
 Everything may be frozen and resumed (a laptop's lid, a cgroup's freezer, SIGSTOP), and this thread may get no processor.
 So time limits use a clock of their own, `_clock`, which advances by at most `STEP_S` from one look to the next: time that
@@ -27,18 +28,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
-
-import msgspec
 
 import unitp.errors
 from unitp.errors import RankError, UnitpError
-from unitp.host import host_error, remedy
-from unitp.ranks.folder import SHARED_MEMORY, room
+from unitp.host import host_error
+from unitp.ranks.deaths import Watched, consequence, exit_code, how_it_ended, lacking
+from unitp.ranks.limits import Limits
 from unitp.ranks.member import Member
 from unitp.ranks.processes import Seen, end_all, look, marked
 from unitp.ranks.progress import Page
-from unitp.ranks.serve import NO_MEMORY
 from unitp.wire.messages import Failed
 
 TICK_S = 0.1
@@ -51,37 +49,6 @@ STOPPED_S = 2.0
 THAW_S = 4.0
 IDLE_SHARE = 0.1
 PATIENCE = 10
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """Time limits in seconds. `start_s`: until all ranks are ready (None: the backend's, see `of_group`).
-
-    `missing_s`: until a launcher must have started its ranks.
-    """
-
-    start_s: float | None = None
-    stall_s: float = 120.0
-    heartbeat_s: float = 30.0
-    missing_s: float = 10.0
-
-    def of_group(self, start_s: float, ranks: int) -> Limits:
-        """These limits for a number of ranks of a backend whose start takes at most `start_s` on a core of its own.
-
-        Ranks that share a core start one after the other.
-        """
-        if self.start_s is not None:
-            return self
-        crowd = max(1.0, ranks / len(os.sched_getaffinity(0)))
-        return msgspec.structs.replace(self, start_s=start_s * crowd, missing_s=self.missing_s * crowd)
-
-
-class Watched(NamedTuple):
-    """A process under watch. `member` is set if the driver started it itself."""
-
-    name: str
-    seen: Seen
-    member: Member | None
-    launcher: bool
 
 
 class Watchdog:
@@ -255,12 +222,11 @@ class Watchdog:
             time.sleep(SETTLE_S)
             self._note(0.0)
             self._look_at_all(dead)
-            one, code = min(
-                (dead[pid] for pid in dict.fromkeys((*self._ended, *dead)) if pid in dead), key=_consequence
-            )
+            one, code = min((dead[pid] for pid in dict.fromkeys((*self._ended, *dead)) if pid in dead), key=consequence)
             unseen = self._unseen(one) if self._starting else ""
             log = code is None or code >= 0 or code == -signal.SIGABRT
-            return self._error(one, how_it_ended(code), unseen, log=log, hint=self._lacking(code))
+            folders = {log.parent for member in self.members for log in member.logs}
+            return self._error(one, how_it_ended(code), unseen, log=log, hint=lacking(code, self._logs(), folders))
         return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
 
     def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
@@ -271,7 +237,7 @@ class Watchdog:
                 continue
             now = look(pid)
             if now is None or not now.alive or now.started != one.seen.started:
-                dead[pid] = one, _exit_code(one, now)
+                dead[pid] = one, exit_code(one, now)
             elif not now.stopped:
                 self._now[one.name] = now
                 self._halted.pop(pid, None)
@@ -358,17 +324,6 @@ class Watchdog:
         tail = "" if not log else one.member.tail() if one.member else self._logs()
         return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}", hint=hint)
 
-    def _lacking(self, code: int | None) -> str:
-        """What the host may have lacked and how to mend it.
-
-        That is room for a page of a mapped file (a bus error), or what the logs say.
-        """
-        logs = self._logs()
-        if code == -signal.SIGBUS or "Bus error" in logs:  # the latter is how MPICH tells it
-            places = room([SHARED_MEMORY, *{log.parent for member in self.members for log in member.logs}])
-            return f"A file in memory had no room to grow: {places}. Free some, or give it more (docker run --shm-size=256m)."
-        return remedy(logs)
-
     def _unseen(self, one: Watched) -> str:
         """Processes that may have ended so soon after their start that they never came under watch."""
         watched = self._watched.values()
@@ -389,34 +344,3 @@ class Watchdog:
 
     def _logs(self) -> str:
         return "".join(member.tail() for member in self.members)
-
-
-def _exit_code(one: Watched, now: Seen | None) -> int | None:
-    """The exit code (or minus the signal) of a dead process, as far as it is known for another process's child."""
-    if one.member is not None:
-        return one.member.exit_code()
-    if now is None or now.started != one.seen.started:
-        return None
-    return os.waitstatus_to_exitcode(now.status)
-
-
-def _consequence(death: tuple[Watched, int | None]) -> int:
-    """A sort key of deaths by how likely another death caused them. Of equal ones the first stays first.
-
-    Nobody in a session kills the launcher that the driver started, and a killed process does not end by itself.
-    """
-    one, code = death
-    if one.launcher and one.member is not None and code is not None and code < 0:
-        return 0
-    return 1 if code is None or code < 0 else 2
-
-
-def how_it_ended(code: int | None) -> str:
-    """The words for an exit code as subprocess gives it: negative for a signal, None where the code is not known."""
-    if code is None:
-        return "was killed, or ended by itself"
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    if code == NO_MEMORY:
-        return "ran out of memory (not even a report was possible)"
-    return f"ended by itself (exit code {code})"

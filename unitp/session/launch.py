@@ -29,11 +29,11 @@ from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
 from unitp.program.instructions import Program
 from unitp.ranks.cluster import Cluster
-from unitp.ranks.describe import versions_in
 from unitp.ranks.environment import KEPT, chosen
+from unitp.ranks.interpreters import versions_in
 from unitp.ranks.isolation import Isolation, isolate, require_mode
+from unitp.ranks.limits import Limits
 from unitp.ranks.status import Places
-from unitp.ranks.watchdog import Limits
 from unitp.session.capacity import rows_for
 from unitp.session.decoder import is_decoder, positions
 from unitp.session.session import Session

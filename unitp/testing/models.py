@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.cost import Machine
-from unitp.frontends.huggingface import ARCHITECTURES, spelled
+from unitp.frontends.huggingface import ARCHITECTURES
+from unitp.frontends.huggingface_weights import spelled
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.graph.source import RandomSource

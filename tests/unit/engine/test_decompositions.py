@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from unitp.comparison.metrics import MEANING, relative_error
 from unitp.engine import operators as decompositions
 from unitp.engine.operators.attention import Run, runs
-from unitp.engine.operators.decompositions import Family
+from unitp.engine.operators.family import Family
 from unitp.errors import ProgramError
 from unitp.graph.ops import known_ops, operator
 from unitp.graph.ops.attention import FEWEST, SCORES, blocks

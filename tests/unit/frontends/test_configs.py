@@ -15,7 +15,8 @@ from unitp import cli, plan_file, plans
 from unitp.errors import ModelError
 from unitp.frontends import known_models as registry
 from unitp.frontends.configs import CONFIGS, known_config
-from unitp.frontends.huggingface import ARCHITECTURES, spelled
+from unitp.frontends.huggingface import ARCHITECTURES
+from unitp.frontends.huggingface_weights import spelled
 from unitp.graph.source import AbsentSource
 from unitp.graph.weights import read, require_weights
 from unitp.mesh import Mesh

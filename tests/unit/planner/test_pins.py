@@ -20,7 +20,8 @@ from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner import Request
 from unitp.planner import plan as plan_graph
-from unitp.planner.problem.pins import Atom, matches, parse, written
+from unitp.planner.problem.pin_notation import Atom, parse, written
+from unitp.planner.problem.pins import matches
 from unitp.plans import Phase, Plan
 from unitp.program.check import check
 from unitp.program.lower import lower

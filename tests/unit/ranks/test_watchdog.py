@@ -16,10 +16,11 @@ from calls import calls
 from unitp.errors import InputError, ModelError, RankError, UnitpError
 from unitp.ranks import watchdog
 from unitp.ranks.environment import MARK, for_process, number_of, own_number
+from unitp.ranks.limits import Limits
 from unitp.ranks.member import Member
 from unitp.ranks.processes import end_all, look, marked
 from unitp.ranks.progress import Activity, Page, PageProgress
-from unitp.ranks.watchdog import Limits, Watchdog
+from unitp.ranks.watchdog import Watchdog
 from unitp.wire.messages import Failed
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unitp.engine.operators.decompositions import Family, scalar
+from unitp.engine.operators.family import Family, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.attention import blocks

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import pi, sqrt
 
-from unitp.engine.operators.decompositions import Family, scalar
+from unitp.engine.operators.family import Family, scalar
 from unitp.engine.overrides import Implementation, Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context

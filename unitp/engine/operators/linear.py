@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from unitp.engine.operators.decompositions import Family, scalar
+from unitp.engine.operators.family import Family, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.linear import einsum_terms

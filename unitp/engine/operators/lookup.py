@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unitp.engine.operators.decompositions import Family, rank_of, scalar, unwrapped
+from unitp.engine.operators.family import Family, rank_of, scalar, unwrapped
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.layout import Interval

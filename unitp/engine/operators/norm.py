@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unitp.engine.operators.decompositions import Family, rank_of, scalar
+from unitp.engine.operators.family import Family, rank_of, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from unitp.engine.operators.decompositions import Family, rank_of, scalar
+from unitp.engine.operators.family import Family, rank_of, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.program.rank import Context

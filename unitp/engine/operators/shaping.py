@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import reduce
 from itertools import accumulate, pairwise
 
-from unitp.engine.operators.decompositions import Family, rank_of, scalar
+from unitp.engine.operators.family import Family, rank_of, scalar
 from unitp.engine.overrides import Prepared
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.graph.ops.shaping import permutation

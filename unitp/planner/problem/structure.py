@@ -8,7 +8,7 @@ equal layers cost as much as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
 from math import prod
 
@@ -23,8 +23,9 @@ from unitp.graph.values import Node, TensorType
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Assignment, Candidates
-from unitp.planner.prices.work import Prices, Shape
+from unitp.planner.prices.work import Prices
 from unitp.planner.problem.held_bytes import Holding
+from unitp.planner.problem.priced_tables import PricedTables
 from unitp.planner.problem.shared_conversions import Shared, repeated
 from unitp.planner.problem.variables import SHARED, Copied, Variable
 from unitp.planner.solve.identity_cache import Memo
@@ -68,9 +69,8 @@ class Structure:
         self._assignments: dict[tuple[str, str], tuple[Assignment, ...]] = {}
         self._sides: dict[tuple[str, str], list[Sides]] = {}
         self._known: dict[bytes, tuple[tuple[Assignment, ...], list[Sides]]] = {}
-        self._tables: dict[object, Table] = {}
+        self.tables = PricedTables(graph, phases, prices)
         self._tuples: dict[Hashable, tuple[Layout, ...]] = {}
-        self._alive: list[tuple[Layout, ...]] = []
         self.memo = Memo()
         self.holding = Holding(self.memo)
         self.copied: list[Copied] = []
@@ -133,16 +133,13 @@ class Structure:
     def _variable(self, made: Variable) -> int:
         number = len(self.variables)
         self.variables.append(made)
-        self.unary.append(self._zeros(len(made.assignments or made.layouts)))
+        self.unary.append(self.tables.zeros(len(made.assignments or made.layouts)))
         self.index[made.kind, made.name, made.phase] = number
         return number
 
     def _input(self, name: str, type_: TensorType, phase: Phase) -> None:
         made = Variable("input", name, phase.name, layouts=self._layouts_of(name, type_, [phase.name]))
         self._make_copies(name, self._variable(self._with_copies(made, name)), phase)
-
-    def _zeros(self, count: int) -> Table:
-        return self._tables.setdefault(("zeros", count), np.zeros(count))
 
     def _held(self, kind: str, name: str, type_: TensorType) -> None:
         """Add the variable of a parameter or state: every layout that a reader requires, with the bytes held."""
@@ -151,12 +148,8 @@ class Structure:
         made = self._with_copies(Variable(kind, name, SHARED, layouts=homes), name) if kind != "state" else None
         number = self._variable(made or Variable(kind, name, SHARED, layouts=homes))
         sizes = type_.sized(phase.sizes)
-        kept = [(lay, *more) for lay, more in _choices(self.variables[number])]
-        key = ("held", sizes, type_.dtype, tuple(kept))
-        if key not in self._tables:
-            held = [sum(self.prices.held(lay, sizes, type_.dtype) for lay in both) for both in kept]
-            self._tables[key] = np.array(held)
-        self.holding.unary[number] = self._tables[key]
+        kept = [(lay, *more) for lay, more in self.variables[number].with_copies()]
+        self.holding.unary[number] = self.tables.held(tuple(kept), sizes, type_.dtype)
 
     def _with_copies(self, made: Variable, value: str) -> Variable:
         """Return the variable extended by the sets of copies that several readers could share, or unchanged if there are none."""
@@ -215,7 +208,9 @@ class Structure:
         for node in nodes:
             number = self._variable(Variable("node", node.name, phase_name, self._assignments[node.name, phase_name]))
             if phase_name != SHARED:
-                self.unary[number] = self.memo.times(self._work(node, phase), phase.weight)
+                self.unary[number] = self.memo.times(
+                    self.tables.work(node, phase, self._assignments[node.name, phase_name]), phase.weight
+                )
             for value in dict.fromkeys(filter(None, node.inputs)):
                 self._connect(value, node, number, phase, phase_name)
             for place, value in enumerate(node.outputs):
@@ -250,15 +245,15 @@ class Structure:
         choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
         made = self._with_copies(Variable("value", value, phase.name, layouts=choices), value)
         number = self._variable(made)
-        self.pair(producer, number, self._conversions(value, left, made.layouts, phase), phase.weight)
+        self.pair(producer, number, self.tables.conversions(value, left, made.layouts, phase), phase.weight)
         self._make_copies(value, number, phase)
 
     def _make_copies(self, value: str, number: int, phase: Phase) -> None:
         """Add to each choice of a value's variable the seconds that its copies take."""
         if self.variables[number].copies:
-            both = _choices(self.variables[number])
+            both = self.variables[number].with_copies()
             prices = [
-                self._conversions(value, (home,), copies, phase).sum() if copies else 0.0 for home, copies in both
+                self.tables.conversions(value, (home,), copies, phase).sum() if copies else 0.0 for home, copies in both
             ]
             self.unary[number] = self.unary[number] + phase.weight * np.array(prices)
 
@@ -268,13 +263,15 @@ class Structure:
         fixed = self.is_fixed(source)
         if fixed and home == SHARED and not (is_view(node) and self.kept.intersection(node.outputs)):
             return  # a temporary copy, freed at load once the node has run
-        before: list[
-            tuple[Layout, ...]
-        ] = []  # a fixed value is converted at load: that costs no time, but the memory of a copy
+        before: list[tuple[Layout, ...]] = []
         for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
-            if fixed:
+            if fixed:  # it is converted at load: that costs no time, but the memory of a copy
                 self.copied.append(Copied(source, number, value, left, wanted))
-            table = self._copies(value, left, wanted) if fixed else self._conversions(value, left, wanted, phase)
+            table = (
+                self.tables.copies(value, left, wanted)
+                if fixed
+                else self.tables.conversions(value, left, wanted, phase)
+            )
             if before:
                 table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
             self._pay(value, source, number, table, wanted, phase)
@@ -314,59 +311,20 @@ class Structure:
             whole = tuple(Layout(lay.dims) for lay in left)
             choices = tuple(dict.fromkeys(whole))
             if self.is_fixed(source):
-                self._pay(value, source, source, self._copies(value, left, whole), whole, phase)
+                self._pay(value, source, source, self.tables.copies(value, left, whole), whole, phase)
             elif self.variables[source].kind != "node":
-                self._pay(value, source, source, self._conversions(value, left, whole, phase), whole, phase)
+                self._pay(value, source, source, self.tables.conversions(value, left, whole, phase), whole, phase)
             else:
                 number = self._variable(Variable("output", value, phase.name, layouts=choices))
-                self.pair(source, number, self._conversions(value, left, choices, phase), phase.weight)
+                self.pair(source, number, self.tables.conversions(value, left, choices, phase), phase.weight)
         for state in self.graph.states:
             source, left = self.source(state.output, phase.name)
             number, held = self.source(state.input, phase.name)
-            self._pay(state.output, source, number, self._conversions(state.output, left, held, phase), held, phase)
+            self._pay(
+                state.output, source, number, self.tables.conversions(state.output, left, held, phase), held, phase
+            )
 
     # prices
-
-    def _work(self, node: Node, phase: Phase) -> Table:
-        types = [self._typed(n, phase) if n else None for n in node.inputs]
-        attrs = msgspec.msgpack.encode(node.attrs)
-        assignments = self._assignments[node.name, phase.name]
-        key = ("work", node.op, attrs, tuple(types), assignments, phase.name)
-        if key not in self._tables:
-            self._tables[key] = self.prices.work(node, phase.sizes, types, assignments)
-        return self._tables[key]
-
-    def _typed(self, name: str, phase: Phase) -> TensorType:
-        return TensorType(self.graph.types[name].dtype, self.graph.types[name].sized(phase.sizes))
-
-    def _conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
-        """Return the seconds of converting a value from each produced to each required layout."""
-        return self._between("convert", value, left, wanted, phase, self.prices.conversions)
-
-    def _copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
-        """Return the bytes of a second copy, for each layout that is held and each that is required."""
-        return self._between("copy", value, left, wanted, self.phases[0], self.prices.copies)
-
-    def _between(
-        self,
-        kind: str,
-        value: str,
-        left: tuple[Layout, ...],
-        wanted: tuple[Layout, ...],
-        phase: Phase,
-        make: Callable[[Shape, str, tuple[Layout, ...], tuple[Layout, ...]], Table],
-    ) -> Table:
-        """Return the table that `make` builds for two tuples of layouts; equal tables are built once."""
-        type_ = self.graph.types[value]
-        shape = type_.sized(phase.sizes)
-        near = (kind, shape, type_.dtype, id(left), id(wanted))
-        if near not in self._tables:
-            key = (kind, shape, type_.dtype, left, wanted)
-            if key not in self._tables:
-                self._tables[key] = make(shape, type_.dtype, left, wanted)
-            self._tables[near] = self._tables[key]
-            self._alive += left, wanted
-        return self._tables[near]
 
     def pair(self, a: int, b: int, table: Table, weight: float = 1.0) -> None:
         """Add a table of seconds by the choices of two variables, times a weight."""
@@ -376,7 +334,7 @@ class Structure:
         """Add a table of bytes held by the choices of two variables."""
         self.holding.add(a, b, table)
         if a != b:
-            self.pair(a, b, self._tables.setdefault(("none", table.shape), np.zeros(table.shape)))
+            self.pair(a, b, self.tables.zeros(*table.shape))
 
 
 def charge(memo: Memo, unary: list[Table], pairs: Pairs, a: int, b: int, table: Table) -> None:
@@ -388,8 +346,3 @@ def charge(memo: Memo, unary: list[Table], pairs: Pairs, a: int, b: int, table: 
         return
     have = pairs.get((a, b))
     pairs[a, b] = table if have is None else memo.add(have, table)
-
-
-def _choices(variable: Variable) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
-    """Yield the layout of each choice, and its copies."""
-    return zip(variable.layouts, variable.copies or ((),) * len(variable.layouts), strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from unitp.layout import Layout
@@ -24,6 +26,10 @@ class Variable(msgspec.Struct, frozen=True):
     assignments: tuple[Assignment, ...] = ()
     layouts: tuple[Layout, ...] = ()
     copies: tuple[tuple[Layout, ...], ...] = ()
+
+    def with_copies(self) -> Iterator[tuple[Layout, tuple[Layout, ...]]]:
+        """Yield the layout of each choice, and its copies."""
+        return zip(self.layouts, self.copies or ((),) * len(self.layouts), strict=True)
 
 
 class Copied(msgspec.Struct, frozen=True):

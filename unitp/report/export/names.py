@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unitp.frontends.huggingface import LAYER_NAMES, NAMES, spelled
+from unitp.frontends.huggingface_weights import LAYER_NAMES, NAMES, spelled
 from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
 from unitp.graph.source import RangeSource, RopeSource

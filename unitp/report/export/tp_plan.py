@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from unitp.errors import PlanError
-from unitp.frontends.huggingface import spelled
+from unitp.frontends.huggingface_weights import spelled
 from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
 from unitp.layout import Layout
