@@ -1,4 +1,8 @@
-"""Prices of work and communication on a machine."""
+"""What work and communication cost on a machine, in seconds.
+
+A `Machine` says which `Device` each rank is, and which `Link` joins two ranks. The functions price one operator, one copy or one
+collective by its formula; `unitp.planner.prices` applies them to layouts.
+"""
 
 from unitp.cost.collectives import collective_seconds
 from unitp.cost.device import Device, Rate

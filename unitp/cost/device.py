@@ -1,12 +1,12 @@
-"""How fast a device is: at arithmetic by dtype, at memory, at calling an operator; and, where it was measured, operator by operator.
+"""How fast a device is: its FLOP/s by dtype, its memory bandwidth, and what it costs to call an operator or a program.
 
     operator      max(flops / F, bytes / B) + o
-    contraction   flops / F(rows) + o                where the device has a table of F; rows: how often a weight is used
-    program       p                                  each call of a program, whatever it does
+    contraction   flops / F(rows) + o                if the device has a table of F; rows: how often each weight is used
+    program       p                                  for each call of a program, whatever it does
 
-F, B and o are those of the operator where the device lists it, else its own. F(rows) is interpolated, logarithm by
-logarithm, between the rows that were measured: one row reads a matrix as fast as memory gives it, many are arithmetic.
-Ranks of one host share its memory: what holds while several of them work is a device of its own (`busy`).
+F, B and o are those that the device lists for the operator, else the device's own. F(rows) is interpolated between measured
+rows on logarithmic scales: a product of one row is limited by reading its weight from memory, a product of many rows by
+arithmetic. The ranks of one host share its memory, so a device is slower while others work; `busy` describes it then.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ import numpy as np
 from unitp.graph.ops import is_contraction
 
 Points = tuple[tuple[float, float], ...]
-"""Rows and FLOP/s, rows ascending."""
+"""Pairs of rows and FLOP/s, rows ascending."""
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """What is known of one operator. What is None is the device's. `flops_per_s`: in float32."""
+    """How fast a device is at one operator; a field that is None is as for the device.
+
+    operator_s    seconds per call
+    flops_per_s   FLOP/s in float32
+    bytes_per_s   bytes that it reads and writes per second
+    """
 
     operator_s: float | None = None
     flops_per_s: float | None = None
@@ -32,7 +37,7 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 class Speed(NamedTuple):
-    """F, B and o of an operator in a dtype; `points`: F by rows, where it depends on them."""
+    """F, B and o of an operator in a dtype. `points`: F by rows, empty if it does not depend on them."""
 
     flops_per_s: float
     bytes_per_s: float
@@ -41,10 +46,16 @@ class Speed(NamedTuple):
 
 
 class Device(msgspec.Struct, frozen=True):
-    """One class of devices. A dtype that `flops_per_s` does not list is as fast as float32.
+    """One class of devices.
 
-    `matmul`: FLOP/s of contractions by dtype and rows; `operators`: by operator; `program_s`: what each call of a program
-    costs beside its operators; `busy`: the same device while so many ranks of its host work.
+    flops_per_s          FLOP/s by dtype; a dtype that is not listed is as fast as float32
+    memory_bytes_per_s   memory bandwidth
+    operator_s           seconds to call an operator
+    memory_bytes         size of the memory
+    matmul               FLOP/s of contractions, by dtype and rows
+    operators            operators that differ from the rest
+    program_s            seconds that each call of a program costs in addition to its operators
+    busy                 the same device by the number of ranks that work on its host at the same time
     """
 
     flops_per_s: dict[str, float]
@@ -57,15 +68,15 @@ class Device(msgspec.Struct, frozen=True):
     busy: dict[int, Device] = {}
 
     def flops(self, dtype: str) -> float:
-        """FLOP/s in a dtype."""
+        """Return the FLOP/s in a dtype."""
         return self.flops_per_s.get(dtype, self.flops_per_s["float32"])
 
     def among(self, ranks: int) -> Device:
-        """This device while so many ranks of its host work: as measured with that many, or with the nearest fewer."""
+        """Return this device while `ranks` ranks work on its host, as measured with that many or the next smaller number."""
         return self.busy[max(known)] if (known := [n for n in self.busy if n <= ranks]) else self
 
     def speed(self, op: str, dtype: str) -> Speed:
-        """How fast an operator is in a dtype."""
+        """Return how fast this device is at an operator in a dtype."""
         rate = self.operators.get(op, NO_RATE)
         general = self.flops(dtype)
         scale = general / self.flops_per_s["float32"]
@@ -77,7 +88,7 @@ class Device(msgspec.Struct, frozen=True):
         )
 
     def contractions(self, dtype: str) -> Points:
-        """F of contractions (of two operands, the second the weight) by rows; nothing where it was not measured so."""
+        """Return F by rows for contractions (the second operand is the weight); empty if it was not measured by rows."""
         if not self.matmul:
             return ()
         scale = self.flops(dtype) / self.flops_per_s["float32"]
@@ -88,6 +99,9 @@ NO_RATE = Rate()
 
 
 def at_rows(points: Points, rows: Any) -> Any:
-    """FLOP/s at so many rows (a number, or an array of them), from the points measured; beyond them, the nearest."""
+    """Return FLOP/s at a number of rows, interpolated between the measured points; beyond them, that of the nearest point.
+
+    rows   a number, or an array of numbers; the result has its shape
+    """
     known, found = np.log(np.array(points).T)
     return np.exp(np.interp(np.log(np.maximum(rows, 1e-9)), known, found))

@@ -1,6 +1,7 @@
-"""What a collective costs between two ranks: a latency and a bandwidth for each step of the ring, and a price for each call.
+"""The three numbers of a link between ranks: latency and bandwidth of a ring step, and the price of a call of a collective.
 
-A link may know more of a kind of collective: its own three numbers, by the size of the whole array where they are not linear.
+A link may have different numbers for a kind of collective. If its time is not linear in the bytes, it has several stretches: each
+has its own three numbers, for whole arrays up to some size.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from math import inf
 import msgspec
 
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+"""The kinds of collectives that a link may have numbers for."""
 
 
 class Stretch(msgspec.Struct, frozen=True):
-    """The numbers of a kind of collective for whole arrays of at most `up_to` bytes."""
+    """The numbers of a link for a kind of collective and whole arrays of at most `up_to` bytes; the fields are those of `Link`."""
 
     latency_s: float
     bytes_per_s: float
@@ -23,9 +25,12 @@ class Stretch(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """What a step of a collective costs between two ranks (latency, bytes one way), and each call whatever its size.
+    """What a collective costs between two ranks.
 
-    `kinds`: what differs for a kind of collective, in stretches of ascending `up_to`, the last without end.
+    latency_s     seconds of a ring step, whatever its size
+    bytes_per_s   bandwidth in one direction
+    call_s        seconds of a call, whatever its size
+    kinds         different numbers for a kind of collective, as stretches of ascending `up_to`; that of the last is infinite
     """
 
     latency_s: float
@@ -34,16 +39,16 @@ class Link(msgspec.Struct, frozen=True):
     kinds: dict[str, tuple[Stretch, ...]] = {}
 
     def of(self, kind: str, nbytes: float) -> Link | Stretch:
-        """The three numbers for a kind of collective of whole arrays of `nbytes`."""
+        """Return the three numbers for a kind of collective and whole arrays of `nbytes`."""
         return next((s for s in self.kinds.get(kind, ()) if nbytes <= s.up_to), self)
 
     def worse(self, other: Link) -> Link:
-        """As slow as the slower of two in every respect."""
+        """Return a link that is in every number as slow as the slower of the two."""
         return slowest((self, other))
 
 
 def slowest(links: Sequence[Link]) -> Link:
-    """As slow as the slowest of several in every respect, kind by kind and size by size."""
+    """Return a link that is in every number as slow as the slowest of `links`, for each kind of collective and each size."""
     kinds = {}
     for kind in sorted({kind for link in links for kind in link.kinds}):
         edges = sorted({s.up_to for link in links for s in link.kinds.get(kind, ())} | {inf})

@@ -1,7 +1,7 @@
-"""The numbers of a machine that prices are made of, in seconds, bytes and FLOPs: which device each rank is, and what links them.
+"""The machine that plans are priced on: which device each rank is, and the links between ranks, in seconds, bytes and FLOPs.
 
-A plan keeps the `hash` of the numbers and of the formulas it was priced with. Machines come from the defaults, from a
-built-in profile or from a file (`unitp.cost.machine_file`).
+A machine comes from the defaults, from a built-in profile, or from a file (`unitp.cost.machine_file`). A plan keeps the `hash`
+of the machine and of the formulas that it was priced with.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from unitp.errors import MeshError
 from unitp.mesh import Mesh
 
 FORMULAS = 4
-"""Counts up when a formula of `unitp.cost` changes, so that plans priced by older ones are told apart."""
+"""The version of the formulas of `unitp.cost`. It goes up when one changes, so that plans priced by older ones are recognised."""
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """The link between two ranks, in either direction."""
+    """The link between two ranks, the same in both directions."""
 
     ranks: tuple[int, int]
     link: Link
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Devices and links. With the first fields alone, all ranks are alike and so are all links.
+    """Devices and links. If only the first seven fields are given, all ranks have the same device and all links are the same.
 
     The defaults are those of a rank on one core of a current x86-64 host, rounded from measurements on SmolLM2-135M in
-    float32; another machine keeps its plans as long as their ratios are alike.
+    float32. A plan depends only on the ratios of these numbers, so it also suits a machine with similar ratios.
 
-    flops_per_s         1e11     a prefill of 512 tokens, one thread
-    memory_bytes_per_s  2e10     the matrix-vector products of a decode step: torch reads 16 GB/s, NumPy 31, of the 42
-                                 that one thread can
-    operator_s          5e-6     calling one operator (13 us in MXNet, less in the others)
-    link_latency_s      5e-6     an all_reduce of 2 KB between 2 ranks by MPI takes 4.7 us
-    link_bytes_per_s    2e9      an all_reduce of 16 MB between 2 ranks: 5.9 GB/s by MPI, 1.4 by gloo, 0.8 by KVStore
-    call_s              30e-6    what a collective costs a framework inside a real decode loop, whatever its size; else
-                                 a ring all_reduce would cost as much as reduce_scatter + all_gather, and decode would
-                                 take twice Megatron's collectives
-    memory_bytes        inf      of each device; a plan needs no more
-    name                         of the profile or file
-    devices                      classes by name; with none, every rank is the device that the fields above describe
-    ranks                        the class of each rank; with none, every rank is of the only class
-    axes                         the link along an axis of the mesh, where it has one of its own
-    network, ranks_per_node      the link between ranks of different nodes, each of so many consecutive ranks
-    pairs                        the link between two ranks; goes before all others
-    link_kinds                   what differs for a kind of collective on the link that the fields above describe
+    flops_per_s         1e11     measured in a prefill of 512 tokens on one thread
+    memory_bytes_per_s  2e10     measured in the matrix-vector products of a decode step: torch reads 16 GB/s and NumPy 31,
+                                 of the 42 that one thread can read
+    operator_s          5e-6     seconds to call an operator (13 us in MXNet, less in the others)
+    link_latency_s      5e-6     an all_reduce of 2 KB between 2 ranks takes 4.7 us over MPI
+    link_bytes_per_s    2e9      an all_reduce of 16 MB between 2 ranks: 5.9 GB/s over MPI, 1.4 over gloo, 0.8 over KVStore
+    call_s              30e-6    what a framework needs for a collective of any size in a real decode loop; without it a
+                                 ring all_reduce would cost as much as reduce_scatter and all_gather together, and decode
+                                 would have twice as many collectives as Megatron
+    memory_bytes        inf      the memory of each device, which is a limit for plans
+    name                         the name of the profile or file
+    devices                      device classes by name; if there are none, the fields above describe the device of every rank
+    ranks                        the device class of each rank; if it is empty, every rank has the only class
+    axes                         by axis of the mesh, the link along it, if it has one of its own
+    network, ranks_per_node      the link between nodes, and the number of consecutive ranks on each node
+    pairs                        the links between two given ranks, which take precedence over all others
+    link_kinds                   the `kinds` of the link that the fields above describe
     """
 
     flops_per_s: float = 1e11
@@ -71,35 +71,35 @@ class Machine(msgspec.Struct, frozen=True):
 
     @property
     def hash(self) -> str:
-        """Names the cost model: its numbers and its formulas."""
+        """A short hash of the cost model: of the numbers of this machine, and of the version of the formulas."""
         return hashlib.sha256(msgspec.json.encode((FORMULAS, self))).hexdigest()[:12]
 
     @property
     def link(self) -> Link:
-        """The link that holds where no other is given."""
+        """The link between ranks for which no other is given."""
         return Link(self.link_latency_s, self.link_bytes_per_s, self.call_s, self.link_kinds)
 
     def class_of(self, rank: int) -> str:
-        """The name of a rank's device class ("" where all are the default)."""
+        """Return the name of a rank's device class; "" if all ranks have the default device."""
         return self.ranks[rank] if self.ranks else next(iter(self.devices), "")
 
     def device(self, rank: int) -> Device:
-        """The device of a rank."""
+        """Return the device of a rank while no other rank works on its host."""
         if self.devices:
             return self.devices[self.class_of(rank)]
         flops = {"float32": self.flops_per_s}
         return Device(flops, self.memory_bytes_per_s, self.operator_s, self.memory_bytes)
 
     def working(self, rank: int, mesh: Mesh) -> Device:
-        """The device of a rank while all ranks of its host work."""
+        """Return the device of a rank while all ranks of its host work."""
         return self.device(rank).among(min(self.ranks_per_node or mesh.size, mesh.size))
 
     def program_s(self, mesh: Mesh) -> float:
-        """What each call of a program costs beside its instructions: on the rank where that is most."""
+        """Return the seconds that each call of a program costs in addition to its instructions, on the rank where that is most."""
         return max(self.working(rank, mesh).program_s for rank in range(mesh.size))
 
     def between(self, axis: str, a: int, b: int) -> Link:
-        """The link between two ranks that differ along `axis`."""
+        """Return the link between ranks `a` and `b`, whose coordinates differ along `axis` alone."""
         for pair in self.pairs:
             if {a, b} == set(pair.ranks):
                 return pair.link
@@ -110,7 +110,7 @@ class Machine(msgspec.Struct, frozen=True):
         return self.link
 
     def ring(self, axis: str, mesh: Mesh) -> Link:
-        """What holds a collective over `axis` up: the worst link between neighbours of any of its rings."""
+        """Return the slowest link between neighbours in any ring along `axis`: a collective waits for it."""
         if not (self.pairs or self.network):
             return self.axes.get(axis, self.link)
         found: Link | None = None
@@ -121,7 +121,10 @@ class Machine(msgspec.Struct, frozen=True):
         return found or self.link
 
     def require_fits(self, mesh: Mesh) -> None:
-        """Raise MeshError, with all that is wrong, where this is no machine for `mesh`."""
+        """Check that this machine has a device for every rank of `mesh`, and links for axes and ranks of it alone.
+
+        Raises MeshError, with all that does not fit.
+        """
         if problems := list(self._misfits(mesh)):
             raise MeshError(
                 f"machine {self.name or 'file'} does not fit the mesh {mesh}: {'; '.join(problems)}",
@@ -130,8 +133,8 @@ class Machine(msgspec.Struct, frozen=True):
 
     def _misfits(self, mesh: Mesh) -> Iterator[str]:
         if self.ranks and len(self.ranks) != mesh.size:
-            yield f"its ranks are {len(self.ranks)}, the mesh has {mesh.size}"
+            yield f"it has {len(self.ranks)} ranks, the mesh has {mesh.size}"
         yield from (f"axes.{axis} is not an axis of the mesh" for axis in self.axes if axis not in mesh.sizes)
         for number, pair in enumerate(self.pairs):
             if max(pair.ranks) >= mesh.size:
-                yield f"pairs[{number}] names rank {max(pair.ranks)}, the mesh has {mesh.size}"
+                yield f"pairs[{number}] names rank {max(pair.ranks)}, but the mesh has ranks 0 to {mesh.size - 1}"

@@ -1,4 +1,7 @@
-"""A machine as the text of its file, with a comment on each number where there is one: `parse_machine` gives it back."""
+"""Writes a machine as the text of a machine file (TOML), with comments on its numbers.
+
+`unitp.cost.machine_file.parse_machine` reads the text as the same machine, with numbers rounded to the digits written.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,19 @@ from unitp.cost.machine import Machine
 from unitp.texts import toml_key, toml_text
 
 Notes = Mapping[str, str]
-"""Comments by place, as in `devices.cpu.operators.Add` or `link.all_reduce`; "" is the head of the file."""
+"""Comments by the place of an entry (`devices.cpu.operators.Add`, `link.all_reduce`); that of "" is the head of the file."""
 
 DIGITS = 4
+"""Significant digits of a number in the file: more than measurements have."""
 
 
 def machine_text(machine: Machine, notes: Notes | None = None, digits: int = DIGITS) -> str:
-    """The TOML of a machine; numbers are rounded to so many significant digits."""
+    """Return a machine as TOML, with numbers rounded to `digits` significant digits."""
     return "\n".join(_Writer(notes or {}, digits).machine(machine)) + "\n"
 
 
 def rounded(machine: Machine, digits: int = DIGITS) -> Machine:
-    """The machine that its text is read as."""
+    """Return the machine as it would be read from its text, with rounded numbers."""
 
     def walk(value: object) -> object:
         if isinstance(value, float):

@@ -1,4 +1,7 @@
-"""A machine in a plan's file: what of it differs from the default numbers. A plan is then explained without its machine's file."""
+"""The machine in a plan file: the fields that differ from the defaults.
+
+A plan can then be explained and compared without the machine file that it was made with.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from unitp.errors import InputError, PlanError
 from unitp.plans import ANEW
 
 EXACT = 17
-"""Digits that lose nothing of a number."""
+"""The significant digits that give back every float64 exactly."""
 
 
 def record(machine: Machine) -> dict[str, Any]:
-    """The machine as plain values, without what is as in `Machine()`; empty for the default one."""
+    """Return the fields of a machine that differ from `Machine()`, as plain values for JSON; empty for the default machine."""
     found = _plain(machine)
     assert isinstance(found, dict)
     return found
 
 
 def planned_machine(plan: CertifiedPlan) -> Machine:
-    """The machine that a plan was priced on. Raises PlanError where its record is none, or none for its mesh."""
+    """Return the machine that a plan was priced on. Raises PlanError if its record is damaged, or does not fit its mesh."""
     if not (kept := plan.certificate.priced_on):
         return Machine()
     try:
@@ -38,7 +41,7 @@ def planned_machine(plan: CertifiedPlan) -> Machine:
 
 
 def _plain(value: object) -> object:
-    """Structs as dicts of the fields that are not their defaults (infinity, which JSON has not, is always one)."""
+    """Return structs as dicts of the fields that differ from their defaults (JSON has no infinity; it is always a default)."""
     if isinstance(value, msgspec.Struct):
         fields = ((f, getattr(value, f.name)) for f in msgspec.structs.fields(value))
         return {f.name: _plain(own) for f, own in fields if own != _default(f)}

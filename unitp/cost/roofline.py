@@ -1,11 +1,12 @@
-"""Seconds of local work on a device (`unitp.cost.device`), in the words of the roofline: arithmetic or memory, and an overhead.
+"""Seconds of local work on a device, by the roofline model: the slower of arithmetic and memory, and an overhead.
 
     operator      max(flops / F, bytes / B) + o       Williams, Waterman, Patterson, "Roofline", 2009
-    contraction   flops / F(rows) + o                 where the device has a table of F
-    view          o, where the device lists the operator, else nothing
+    contraction   flops / F(rows) + o                 if the device has a table of F
+    view          o if the device lists the operator, else 0
     copy          2 bytes / B + o                     each byte is read and written
 
-Where ranks are unlike, each does its own part at its own speed, and the operator lasts as long as the slowest.
+`unitp.cost.device` has F, B and o. If devices are heterogeneous, each rank does its own part at its own speed, and the operator
+takes as long as the slowest rank (`unitp.planner.prices.work`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from unitp.cost.device import Device, at_rows
 def operator_seconds(
     device: Device, flops: float, nbytes: float, dtype: str = "float32", op: str = "", rows: float = 0.0
 ) -> float:
-    """Seconds of an operator that does `flops` operations and moves `nbytes` between memory and core.
+    """Return the seconds of one call of an operator on a device.
 
-    `op`: its name, for what the device knows of it; `rows`: of a contraction, how often each weight is used.
+    flops    floating-point operations
+    nbytes   bytes that it reads from memory and writes to it
+    op       its name; the device may list numbers for it
+    rows     for a contraction, how often each weight is used (0: unknown, the roofline holds)
     """
     speed = device.speed(op, dtype)
     if speed.points and rows:
@@ -27,11 +31,11 @@ def operator_seconds(
 
 
 def view_seconds(device: Device, op: str) -> float:
-    """Seconds of an operator that moves nothing."""
+    """Return the seconds of an operator whose result is a view, which moves no data."""
     rate = device.operators.get(op)
     return 0.0 if rate is None or rate.operator_s is None else rate.operator_s
 
 
 def copy_seconds(device: Device, nbytes: float) -> float:
-    """Seconds of a slice or any other copy of `nbytes`."""
+    """Return the seconds of a slice or another copy of `nbytes` bytes."""
     return 2 * nbytes / device.memory_bytes_per_s + device.operator_s

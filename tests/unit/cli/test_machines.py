@@ -92,7 +92,7 @@ def test_a_profile_is_a_machine_too_and_so_is_the_setting(
     [
         ("tp=2", "absent.toml", ['there is no machine "absent.toml"']),
         ("tp=2", "h10-nvlink", ['Did you mean "h100-nvlink"?']),
-        ("tp=3", "two.toml", ["does not fit the mesh tp=3", "its ranks are 2, the mesh has 3"]),
+        ("tp=3", "two.toml", ["does not fit the mesh tp=3", "it has 2 ranks, the mesh has 3"]),
         (
             "tp=2",
             "bad.toml",
@@ -151,7 +151,7 @@ def test_show_and_explain_price_on_the_plans_own_machine_or_another(
         Path("three.toml").write_text(TWO.replace('"slow", "fast"]', '"slow", "fast", "fast"]'))
         said = unitp(*verb, "--model", folder, "--machine", "three.toml")
         assert (said.code, said.out) == (2, ""), verb
-        assert "its ranks are 3, the mesh has 2" in said.err
+        assert "it has 3 ranks, the mesh has 2" in said.err
 
 
 def test_diff_prices_both_plans_on_one_machine(unitp: Any, folder: str, files: dict[str, str]) -> None:
@@ -171,7 +171,7 @@ def test_python_takes_a_machine_by_value_by_name_and_by_file(tmp_path: Path) -> 
     by_value = package.plan(model, mesh, machine=load_machine(tmp_path / "two.toml"))
     assert by_file.parameters == by_value.parameters
     assert package.plan(model, mesh, machine="h100-nvlink").certificate.machine == load_machine("h100-nvlink").hash
-    with pytest.raises(MeshError, match="its ranks are 2, the mesh has 3"):
+    with pytest.raises(MeshError, match="it has 2 ranks, the mesh has 3"):
         package.plan(model, Mesh(tp=3), machine=tmp_path / "two.toml")
     with pytest.raises(InputError, match="there is no machine"):
         package.plan(model, mesh, machine="h1")
