@@ -108,7 +108,10 @@ def load(path: str | os.PathLike[str]) -> CertifiedPlan:
 
 
 def decode(data: bytes, where: str = "plan") -> CertifiedPlan:
-    """A plan from its file's bytes. What can be judged without the graph is judged: splits have no gap and fit the mesh."""
+    """Return the plan in a file's bytes. What needs no graph is checked: splits have no gap and fit the mesh.
+
+    Raises PlanError, which names `where`, for anything but a sound plan of the schema that this unitp reads.
+    """
     head = parse_json(data, f"{where} is not a plan: it", PlanError, hint=ANEW)
     if "schema" not in head:
         raise PlanError(f"{where} is not a plan", hint=ANEW)

@@ -59,6 +59,10 @@ class Verbs(click.RichGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the name and the command of the verb that is called, and its arguments.
+
+        Raises InputError for an unknown verb.
+        """
         if args[0] not in VERBS and not ctx.resilient_parsing:
             raise InputError(f'unknown verb "{args[0]}"', hint=did_you_mean(args[0], VERBS))
         ctx.meta["unitp.verb"] = args[0]

@@ -79,7 +79,10 @@ def command(
 
 
 def usable(settings: Settings) -> tuple[str, ...]:
-    """The backends whose frameworks are installed, the best known first. For missing ones the command that mends it is printed."""
+    """Return the backends whose frameworks are installed, the best known first; for the others, print how to install them.
+
+    Raises BackendError if no framework is installed.
+    """
     from unitp.plugins.discover import backends, missing
 
     known = backends()

@@ -146,7 +146,10 @@ def read_machine(text: str | None) -> Machine | None:
 
 
 def parse_phase(text: str) -> Phase:
-    """`decode:batch=1,seq=1,cache=1024,weight=200`."""
+    """Return the phase that a text like `decode:batch=1,seq=1,cache=1024,weight=200` describes.
+
+    Raises InputError for a text of another form, and for sizes or a weight that no phase can have.
+    """
     from unitp.plans import Phase, phase_problem
 
     name, colon, rest = text.partition(":")

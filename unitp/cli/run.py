@@ -78,7 +78,11 @@ def write_archive(file: BinaryIO, arrays: Mapping[str, Any]) -> None:
 
 
 def read_inputs(inputs: tuple[str, ...], archive: str | None) -> dict[str, Any]:
-    """Arrays by name from `NAME=FILE` words and an archive. Nothing in them is unpickled."""
+    """Return arrays by name, from `NAME=FILE` words and an archive. Nothing in the files is unpickled.
+
+    Raises InputError for a word without `=`, a name that is given twice, an array where an archive belongs or an archive where
+    an array belongs, and a file that cannot be read.
+    """
     from unitp.session.array_files import read_arrays
 
     found: dict[str, Any] = {}

@@ -135,6 +135,7 @@ class BaseEngine(ABC):
 
     @final
     def compile(self, key: str, program: Program) -> None:
+        """Prepare a program. Raises InputError if it is for another mesh than that of the ranks."""
         if program.mesh != self.mesh:
             raise InputError(f"a program for the mesh {program.mesh} was given to ranks on {self.mesh}")
         self.programs[key] = self.prepare(program)

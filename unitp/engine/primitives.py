@@ -37,7 +37,7 @@ class Primitives(Protocol):
         """The sizes of the dims of `x`: () for a scalar."""
 
     def dtype(self, x: Tensor) -> str:
-        """The NumPy name of the dtype of `x`."""
+        """The NumPy name of the dtype of `x`, a tensor of any shape."""
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         """`x` in `dtype`, of the same shape. From float to integer it truncates toward zero; to bool, nonzero is true."""

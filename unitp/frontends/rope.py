@@ -53,7 +53,11 @@ def unknown_rope(config: Mapping[str, Any]) -> list[str]:
 
 
 def rope_divisors(config: Mapping[str, Any], head_dim: int, where: object) -> tuple[float, tuple[float, ...]]:
-    """The base and the divisors of the rotary frequencies: plain, `linear`, or `llama3`."""
+    """Return the base and the divisors of the rotary frequencies; there are no divisors for plain ones.
+
+    Raises ModelError, which names `where` and the key, for a number that is missing, out of range, or leads to a divisor that is
+    0 or infinite.
+    """
     settings = _settings(config)
     kind, given = _kind(settings), Fields(settings, where, "RoPE's ")
     base = given.real("rope_theta", Fields(config, where).real("rope_theta", 10000.0, least=1.0), least=1.0)

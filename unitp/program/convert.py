@@ -56,7 +56,10 @@ def within(inner: Split | None, outer: Split | None, mesh: Mesh) -> bool:
 
 @lru_cache(maxsize=65536)
 def steps(source: Layout, target: Layout, mesh: Mesh) -> tuple[Step, ...]:
-    """The instructions that convert a tensor from layout `source` to `target`. Both layouts are bound."""
+    """Return the instructions that convert a tensor from layout `source` to `target`, each with the layout after it.
+
+    Both layouts are bound. Raises ProgramError if no instructions lead there, for instance to a partial maximum.
+    """
     if source == target:
         return ()
     conversion = _Conversion(source, target, mesh)

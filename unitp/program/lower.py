@@ -34,9 +34,10 @@ def lower(
     outputs: tuple[str, ...] | None = None,
     dtype: str = "float32",
 ) -> Program:
-    """The program of `graph` under `plan` for these sizes (default: the phase's) and `outputs` (default: all).
+    """Return the program of `graph` under `plan` for these sizes (default: the phase's) and `outputs` (default: all).
 
-    `dtype="float64"` widens every float32 tensor. Raises PlanError if the plan is not for this graph.
+    `dtype="float64"` widens every float32 tensor. Raises PlanError if the plan is not for this graph or has no such phase, and
+    InputError if `sizes` lacks a symbol of the graph.
     """
     if plan.graph != graph.hash:
         raise PlanError(

@@ -63,6 +63,7 @@ def number_of(environment: Mapping[str, str]) -> int | None:
 
 
 def own_number(environment: Mapping[str, str]) -> int:
+    """Return the rank of this process, from its environment. Raises InputError if the launcher did not set one."""
     number = number_of(environment)
     if number is None:
         raise InputError("the launcher did not say which rank this is", hint=f"It sets one of {', '.join(LAUNCHERS)}.")

@@ -103,7 +103,7 @@ def _is_whole(value: object) -> bool:
 
 
 def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
-    """The sequences of `input_ids` [batch, seq]."""
+    """Return the sequences of `input_ids` [batch, seq]. Raises InputError for another number of dims, and for what is not a token id."""
     with foreign("input_ids is no array", hint="Sequences in one array are equally long."):
         array = np.asarray(ids)
     if array.ndim != 2:

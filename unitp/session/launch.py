@@ -120,9 +120,11 @@ def check(
     python: str | None = None,
     threads: int = 1,
 ) -> tuple[int, str]:
-    """Check a request without starting anything. Returns the context and the interpreter of the ranks.
+    """Check a request without starting anything. Return the context and the interpreter of the ranks.
 
-    Raises what `launch` would raise before it starts anything.
+    Raises what `launch` would raise before it starts anything: ModelError if the graph has no weights, PlanError if the plan is
+    not for it, BackendError if the framework is missing, and InputError for a dtype, a context or a number of threads that the
+    backend or the model does not allow.
     """
     require_weights(graph)
     plans.require(plan, graph)

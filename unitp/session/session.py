@@ -189,7 +189,10 @@ class Session:
         ignore_eos: bool = False,
         keep: bool = False,
     ) -> Generation:
-        """A generation like that of `generate`, for a list of prompts. It has its rows when this returns; nothing has run."""
+        """Return a generation like that of `generate`, for a list of prompts. It has its rows of the caches; nothing has run yet.
+
+        Raises InputError if the graph does not generate tokens, and for prompts, sampling or a number of tokens that cannot be.
+        """
         if self.decoder is None:
             raise InputError(
                 f"graph {self.graph.name} does not generate tokens", hint="Language models come from unitp.load."

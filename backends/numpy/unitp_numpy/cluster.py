@@ -48,7 +48,10 @@ def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
 
 
 def mpiexec() -> str:
-    """MPICH's launcher: beside the interpreter, where its wheel puts it, or in a folder of PATH that is named in full."""
+    """Return the path of MPICH's launcher: beside the interpreter, where its wheel puts it, or in a folder of PATH (absolute).
+
+    Raises BackendError if it is in neither.
+    """
     beside = Path(sys.executable).with_name("mpiexec")
     folders = os.pathsep.join(filter(os.path.isabs, os.environ.get("PATH", os.defpath).split(os.pathsep)))
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec", path=folders)

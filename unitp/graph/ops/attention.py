@@ -20,7 +20,11 @@ FEWEST = 64
 
 
 def attention(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b h s e, b h/r t e, b h/r t f -> b h s f`, whole: s t e f. Query heads are split; KV heads get an overlapping split."""
+    """`b h s e, b h/r t e, b h/r t f -> b h s f`, whole: s t e f. Query heads are split; KV heads get an overlapping split.
+
+    Raises GraphError for operands that do not have four dims, for caches among the inputs, if the number of KV heads does not
+    divide that of query heads, and for a mask that does not broadcast to the scores.
+    """
     if any(s is None or len(s) != 4 for s in inputs[:3]):
         raise GraphError("Attention wants q, k and v with four dims: batch, heads, positions, head size")
     if any(s is not None for s in inputs[4:6]):
@@ -55,14 +59,20 @@ def _mask_terms(mask: Shape, rule: Rule) -> Operand:
 
 
 def rotary(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b h s e, p r, p r, b s -> b h s e`, whole: e p r."""
+    """`b h s e, p r, p r, b s -> b h s e`, whole: e p r.
+
+    Raises GraphError if the first operand does not have four dims, or the shapes contradict the line.
+    """
     if len(inputs[0] or ()) != 4:
         raise GraphError("RotaryEmbedding wants four dims: batch, heads, positions, head size")
     return parse("b h s e, p r, p r, b s -> b h s e", inputs, whole="e p r")
 
 
 def scatter(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b g t e, b g s e, b -> b g t e`, whole: t s."""
+    """`b g t e, b g s e, b -> b g t e`, whole: t s.
+
+    Raises GraphError for another dim than 2, for more rows than the state has, and for shapes that contradict the line.
+    """
     if attrs.whole("axis") not in (-2, 2):
         raise GraphError("TensorScatter is known along dim 2 of four only")
     rule = parse("b g t e, b g s e, b -> b g t e", inputs, whole="t s")

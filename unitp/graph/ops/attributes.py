@@ -25,18 +25,19 @@ NUMBERS = (int, float)
 class Attributes(dict[str, Attribute]):
     """Attributes by name, defaults included (`unitp.graph.ops.records.Operator.attributes` makes them).
 
-    Every reader raises GraphError, with the attribute's name, for a value of another type, and for one that is given nowhere.
+    Every reader raises GraphError, with the attribute's name, for a value of another type, and for an attribute that has neither
+    a value nor a default.
     """
 
     def whole(self, name: str) -> int:
-        """Return an attribute that is a whole number (or a float with a whole value)."""
+        """Return an attribute that is a whole number (or a float with a whole value). Raises GraphError for any other value."""
         value = self.real(name)
         if isinstance(value, float) and not value.is_integer():
             raise GraphError(f"attribute {name} is {value!r}, wanted is a whole number")
         return int(value)
 
     def real(self, name: str) -> float:
-        """Return an attribute that is a number, as it was given."""
+        """Return an attribute that is a number, as it was given. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, NUMBERS):
             raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
@@ -51,21 +52,21 @@ class Attributes(dict[str, Attribute]):
         return bool(self.real(name))
 
     def word(self, name: str) -> str:
-        """Return an attribute that is text."""
+        """Return an attribute that is text. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, str):
             raise GraphError(f"attribute {name} is {value!r}, wanted is text")
         return value
 
     def wholes(self, name: str) -> tuple[int, ...]:
-        """Return an attribute that is a tuple of whole numbers."""
+        """Return an attribute that is a tuple of whole numbers. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
             raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of whole numbers")
         return value  # type: ignore[return-value]
 
     def sizes(self, name: str) -> tuple[Dim, ...]:
-        """Return an attribute that is a tuple of sizes or bounds: numbers or symbols."""
+        """Return an attribute that is a tuple of sizes or bounds: numbers or symbols. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, tuple):
             raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of numbers or symbols")

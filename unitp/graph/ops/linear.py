@@ -15,7 +15,10 @@ register = Family()
 
 
 def matmul(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b m k, b k n -> b m n`, sum: k. Here b stands for the broadcast batch dims d0, d1, ..."""
+    """`b m k, b k n -> b m n`, sum: k. Here b stands for the broadcast batch dims d0, d1, ...
+
+    Raises GraphError for an operand with fewer than two dims, and for shapes that do not multiply or broadcast.
+    """
     x, y = (tuple(s or ()) for s in inputs)
     if len(x) < 2 or len(y) < 2:
         raise GraphError(f"MatMul wants matrices, got shapes {x} and {y}")
@@ -30,7 +33,10 @@ def matmul(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def gemm(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`m k, k n, m n -> m n`, sum: k, once: the bias (whose dims may be absent or of size 1)."""
+    """`m k, k n, m n -> m n`, sum: k, once: the bias (whose dims may be absent or of size 1).
+
+    Raises GraphError for operands that are not matrices that multiply, and for a bias that does not broadcast to the result.
+    """
     a = "k m" if attrs.truth("transA") else "m k"
     b = "n k" if attrs.truth("transB") else "k n"
     rule = parse(f"{a}, {b} -> m n", inputs[:2], sum="k")

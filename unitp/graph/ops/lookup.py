@@ -28,14 +28,20 @@ def gather(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def gather_nd(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b s d, b n 1 -> b n d`, whole: s (one index per place, after one batch dim)."""
+    """`b s d, b n 1 -> b n d`, whole: s (one index per place, after one batch dim).
+
+    Raises GraphError for any other form of GatherND.
+    """
     if attrs.whole("batch_dims") != 1 or len(inputs[0] or ()) != 3 or (inputs[1] or ())[-1:] != (1,):
         raise GraphError("GatherND is known with batch_dims=1, data of three dims and indices of shape (batch, n, 1)")
     return parse("b s d, b n . -> b n d", inputs, whole="s")
 
 
 def gather_elements(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b v, b w -> b w`, whole: v (the dim along which elements are looked up)."""
+    """`b v, b w -> b w`, whole: v (the dim along which elements are looked up).
+
+    Raises GraphError if the shapes differ in any other dim.
+    """
     data, ids = (tuple(s or ()) for s in inputs)
     dim = attrs.dim(len(data))
     if len(data) != len(ids) or any(a != b for i, (a, b) in enumerate(zip(data, ids, strict=False)) if i != dim):

@@ -126,6 +126,7 @@ _TABLE: dict[str, Operator] = {}
 
 
 def register(operator: Operator) -> None:
+    """Add an operator to those that graphs may use. Raises GraphError if there is one of this name."""
     if operator.name in _TABLE:
         raise GraphError(f"operator {operator.name} is registered twice")
     _enter(operator)

@@ -41,7 +41,10 @@ def _select(k: Dim, attrs: Attributes, shape: Shape, keep: bool, outputs: int) -
 
 
 def topk(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b v -> b c, b c`, inner: v, whole: c. Of equal values the lowest index comes first."""
+    """`b v -> b c, b c`, inner: v, whole: c. Of equal values the lowest index comes first.
+
+    Raises GraphError for a k that is not a number or a symbol, is below 1, or exceeds the size of v.
+    """
     shape = tuple(inputs[0] or ())
     k = attrs.get("k")
     size = shape[attrs.dim(len(shape))]
@@ -60,7 +63,8 @@ def argmax(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 def topk_part(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
     """The candidates of each part of v, with global indices: `b v -> b c, b c`. c has min(k, part) rows per part.
 
-    Internal: v and c are split alike, so that each rank's candidates follow from its own part alone.
+    Internal: v and c are split alike, so that each rank's candidates follow from its own part alone. Raises GraphError if
+    the output has another number of dims than the input.
     """
     shape = tuple(inputs[0] or ())
     dim = attrs.dim(len(shape))

@@ -23,7 +23,10 @@ Group = tuple[list[int], list[int]]
 
 
 def reshape(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """`b (h e) -> b h e`: dims are matched from the left until products agree, and each group is refined to common factors."""
+    """`b (h e) -> b h e`: dims are matched from the left until products agree, and each group is refined to common factors.
+
+    Raises GraphError for a size below 1, and if the products of all sizes differ.
+    """
     source, target = tuple(inputs[0] or ()), attrs.sizes("shape")
     if any(isinstance(size, int) and size < 1 for size in (*source, *target)):
         raise GraphError(f"cannot reshape {source} to {target}")
@@ -126,6 +129,7 @@ def permutation(attrs: Attributes, dims: int) -> tuple[int, ...]:
 
 
 def transpose(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """`a b -> b a`, for any number of dims in the order `perm`. Raises GraphError if `perm` does not name every dim once."""
     x = tuple(inputs[0] or ())
     perm = permutation(attrs, len(x))
     if sorted(perm) != list(range(len(x))):
@@ -145,6 +149,10 @@ def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tup
 
 
 def concat(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """The rule of Concat: the dim that is joined is whole, the others are free.
+
+    Raises GraphError if other dims differ, or the joined one is symbolic.
+    """
     shapes = [tuple(s or ()) for s in inputs]
     dim = attrs.dim(len(shapes[0]))
     if any(len(s) != len(shapes[0]) or any(s[i] != shapes[0][i] for i in range(len(s)) if i != dim) for s in shapes):
@@ -163,6 +171,10 @@ def concat(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def split(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """The rule of Split: the dim that is divided is whole, the others are free.
+
+    Raises GraphError for other than two parts, and for parts that do not add up to the dim.
+    """
     shape, sizes = tuple(inputs[0] or ()), attrs.wholes("split")
     dim = attrs.dim(len(shape))
     if len(sizes) != 2 or min(sizes) < 0 or sum(sizes) != shape[dim]:
@@ -177,7 +189,10 @@ def split(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[S
 
 
 def slice_(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Slice: sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol."""
+    """The rule of Slice: sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol.
+
+    Raises GraphError for bounds outside of a dim, and unless each axis is named once and has one start and one end.
+    """
     shape = tuple(inputs[0] or ())
     axes, starts, ends = attrs.dims(len(shape)), attrs.wholes("starts"), attrs.sizes("ends")
     if not len(set(axes)) == len(axes) == len(starts) == len(ends):
@@ -194,6 +209,7 @@ def slice_(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def unsqueeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """The rule of Unsqueeze: the dims of the input are free. Raises GraphError if a dim is added twice."""
     shape = tuple(inputs[0] or ())
     added = attrs.dims(len(shape) + len(attrs.wholes("axes")))
     if len(set(added)) < len(added):
@@ -206,6 +222,7 @@ def unsqueeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequen
 
 
 def squeeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """The rule of Squeeze: the dims that remain are free. Raises GraphError if a dim that is removed has another size than 1."""
     shape = tuple(inputs[0] or ())
     gone = attrs.dims(len(shape))
     if any(shape[d] != 1 for d in gone):
@@ -216,6 +233,10 @@ def squeeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence
 
 
 def expand(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
+    """The rule of Expand: all dims of the result are free; a dim of the input that is broadcast has no factor.
+
+    Raises GraphError if the shape of the input does not broadcast to the target.
+    """
     shape, target = tuple(inputs[0] or ()), attrs.sizes("shape")
     if len(shape) > len(target):
         raise GraphError(f"Expand of {shape} to {target}")

@@ -64,7 +64,10 @@ class Fields:
         self.defined: set[str] = set()
 
     def begin(self) -> None:
-        """Check mesh and values, and define the values that come from outside."""
+        """Check mesh and values, and define the values that come from outside.
+
+        Raises ProgramError that names the first value whose shape, dtype or layout is impossible.
+        """
         _check_mesh(self.mesh)
         legal: set[tuple[tuple[int, ...], Layout]] = set()
         for name, value in self.program.values.items():
@@ -76,6 +79,10 @@ class Fields:
             self.given(name)
 
     def given(self, name: str) -> None:
+        """Define a value that comes from outside.
+
+        Raises ProgramError if the program does not list it, if it comes twice, or if it is a partial sum.
+        """
         if name not in self.program.values:
             raise ProgramError(f'"{name}" comes from outside, but is no value of the program')
         if name in self.defined:
@@ -85,7 +92,10 @@ class Fields:
         self.defined.add(name)
 
     def end(self) -> None:
-        """Check outputs and new states, and that every value has been defined."""
+        """Check outputs and new states, and that every value has been defined.
+
+        Raises ProgramError for an output or state that is not defined or cannot be given away, and for a value without origin.
+        """
         for name in self.program.outputs:
             if name not in self.defined:
                 raise ProgramError(f'output "{name}" is not defined')
