@@ -176,7 +176,7 @@ def _require_known(env: Mapping[str, str]) -> None:
         if variable.startswith("UNITP_") and variable not in (*known, FILE):
             near = get_close_matches(variable, known, n=1, cutoff=0.88)
             if near:
-                raise InputError(f"{variable} is no setting", hint=f'Did you mean "{near[0]}"?')
+                raise InputError(f"{variable} is not a setting", hint=f'Did you mean "{near[0]}"?')
 
 
 def _read(path: Path, *, named: bool) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def _require_variables(table: Any, where: str) -> None:
         raise InputError(f'{where}: write NAME = "value" below it')
     for name, value in table.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise InputError(f'{where}: "{name}" is no name of a variable')
+            raise InputError(f'{where}: "{name}" is not the name of a variable')
         if not isinstance(value, str) or "\0" in value:
             raise InputError(f'{where}: {name} is "{_words(value)}", wanted is text in quotes')
         if name.startswith("UNITP_"):

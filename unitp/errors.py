@@ -108,7 +108,7 @@ class HostError(UnitpError):
 
 
 class UnitpWarning(UserWarning):
-    """What users should know, though it is no error."""
+    """What users should know, although it is not an error."""
 
 
 class BackendWarning(UnitpWarning):

@@ -101,16 +101,16 @@ def parse_json(data: str | bytes, where: object, mistake: Mistake = InputError, 
     """A JSON object. A key that is there twice, a number that JSON does not have, and endless nesting are mistakes."""
 
     def no_number(text: str) -> None:
-        raise ValueError(f"{text} is no number of JSON")
+        raise ValueError(f"{text} is not a number in JSON")
 
     try:
         text = data.decode() if isinstance(data, bytes) else data
         found = json.loads(text, object_pairs_hook=_unique, parse_constant=no_number)
         _require_plain(found, finite=True)
-    except (ValueError, RecursionError, MemoryError) as error:  # ValueError: also of bytes that are no text
+    except (ValueError, RecursionError, MemoryError) as error:  # ValueError: also for bytes that are not text
         raise mistake(f"{where} is not JSON: {_why(error)}", hint=hint) from None
     if not isinstance(found, dict):
-        raise mistake(f"{where} is no JSON object", hint=hint)
+        raise mistake(f"{where} is not a JSON object", hint=hint)
     return found
 
 
@@ -182,7 +182,7 @@ def unicode(text: str) -> str:
 @contextmanager
 def foreign(what: str, mistake: Mistake = InputError, *, hint: str = "") -> Iterator[None]:
     """Whatever a foreign reader raises meanwhile is a `mistake` about `what`; what a signal of the user's raises comes out as
-    itself. A panic of a reader in Rust is no `Exception`.
+    itself. A panic of a reader in Rust is not an `Exception`.
     """
     try:
         yield

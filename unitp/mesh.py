@@ -23,7 +23,7 @@ DIGITS = 9
 class Mesh:
     """Named axes with their sizes, major to minor: `Mesh(dp=2, tp=3)`, or `Mesh.parse("dp=2,tp=3")`. `Mesh()` is one rank.
 
-    Raises MeshError for a name that is no identifier, a size that is no whole number from 1 on, or more than `MOST_RANKS` ranks.
+    Raises MeshError for a name that is not an identifier, a size that is not a whole number from 1 on, or more than `MOST_RANKS` ranks.
     """
 
     axes: tuple[tuple[str, int], ...]

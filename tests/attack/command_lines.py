@@ -268,7 +268,7 @@ def feed(given: Input) -> bool:
 
 
 def reset(folder: Path, files: dict[Path, bytes]) -> None:
-    """Files are as they were, what commands wrote is gone, and what is no file is there."""
+    """Files are as they were, what commands wrote is gone, and what is not a file is there."""
     for found in folder.iterdir():
         if found.is_dir() and not found.is_symlink():
             shutil.rmtree(found)

@@ -32,7 +32,7 @@ NO_FILES = ("fifo", "folder", "loop", "zeros", "sparse", "socket")
 
 @dataclass(frozen=True)
 class Input:
-    """Files by name: bytes, or a word for what is no regular file."""
+    """Files by name: bytes, or a word for what is not a regular file."""
 
     files: dict[str, bytes | str]
     folder: Path

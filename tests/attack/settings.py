@@ -28,7 +28,7 @@ WORD = EVERYTHING.replace("\0", "")
 """What an environment variable can hold."""
 
 File = bytes | str | None
-"""The bytes of a file; a word for what is no regular file; None: it is not there."""
+"""The bytes of a file; a word for what is not a regular file; None: it is not there."""
 
 
 @dataclass(frozen=True)

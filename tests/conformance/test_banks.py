@@ -70,7 +70,7 @@ def test_one_program_serves_all_banks_and_what_is_freed_is_gone(on: Engine) -> N
         for bank, row in zip((2, 3), range(2), strict=True):
             np.testing.assert_array_equal(step(on, rows[row][past], past, bank), alone[row][past])
     assert not np.array_equal(alone[0][2], alone[1][2]), "what was said before counts"
-    assert on.stats().functions == before, "another bank is no reason to trace"
+    assert on.stats().functions == before, "another bank is not a reason to trace"
     held = [watched(state) for state in on.states.of(1).values()]  # type: ignore[attr-defined]
     assert not any(gone() for gone in held)
     on.free(1)

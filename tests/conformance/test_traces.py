@@ -72,7 +72,7 @@ def traced(session: Session) -> list[EngineStats]:
 
 
 def require_real_counts(session: Session) -> None:
-    """TensorFlow counts functions, each time that their Python runs: some for every bucket, so the count is no constant."""
+    """TensorFlow counts functions, each time that their Python runs: some for every bucket, so the count is not constant."""
     counts = [session.stats()]
     for length in (20, 25, 40, 40):  # all logits: programs that have not run yet
         session.run(input_ids=[[1] * length])

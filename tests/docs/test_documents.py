@@ -81,7 +81,7 @@ def test_a_command_that_is_shown_exists_with_its_options(document: str, line: st
     context = click.Context(group, info_name="unitp")
     context.meta["unitp.verb"] = words[0]
     command = group if words[0].startswith("-") else group.get_command(context, words[0])
-    assert command is not None, f"{words[0]} is no verb"
+    assert command is not None, f"{words[0]} is not a verb"
     if isinstance(command, click.Group) and command is not group:
         inner = command.get_command(context, words[1])
         assert inner is not None

@@ -53,7 +53,7 @@ def examples(max_examples: int) -> settings:
     """So many, or a part of them where time is short."""
     return settings(
         budget.examples(max_examples), phases=[hypothesis.Phase.generate]
-    )  # a smaller seed is no smaller graph
+    )  # a smaller seed does not make a smaller graph
 
 
 class Case(msgspec.Struct, frozen=True, dict=True):
@@ -88,7 +88,7 @@ class Case(msgspec.Struct, frozen=True, dict=True):
 
 
 def case(seed: int, most: int = MOST_PROGRAMS, memory: bool = False) -> Case:
-    """A problem of at most so many programs. Of two phases one is no larger than the other in any size."""
+    """A problem of at most so many programs. Of two phases one is not larger than the other in any size."""
     rng = np.random.default_rng([seed, 1])
     mesh = MESHES[int(rng.choice(len(MESHES), p=[0.35, 0.25, 0.1, 0.3]))]
     symbolic = bool(rng.random() < 0.5)

@@ -41,7 +41,7 @@ class Twice(dict[str, Any]):
 
 RAW = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 5000, "0x10", "01", "1.", "nul", "'x'", '"\\ud800"', '"\\udc00\\ud800"',
        '"\\u0000"', "[" * 200 + "]" * 200, "[" * 100_000, '{"a":' * 5000, "", ",", "{,}", "[1,]", "\ufeff1", "/* */1")  # fmt: skip
-"""What is no JSON, or no JSON that all read alike."""
+"""What is not JSON, or not JSON that all read alike."""
 
 
 def dump(value: Any) -> str:

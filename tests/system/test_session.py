@@ -172,7 +172,7 @@ def mlp() -> Graph:
 
 @pytest.fixture(scope="module")
 def layer(watched_for_long: Watched) -> Iterator[Session]:
-    """A graph that is no decoder, on one rank."""
+    """A graph that is not a decoder, on one rank."""
     with watched_for_long(), started(mlp(), "") as session:
         yield session
 
@@ -204,7 +204,7 @@ def test_all_mistakes_in_inputs_are_told_at_once(layer: Session) -> None:
 
 
 def test_an_output_that_the_graph_does_not_have_is_named(layer: Session) -> None:
-    with pytest.raises(InputError, match='"nope" is no output of mlp'):
+    with pytest.raises(InputError, match='"nope" is not an output of mlp'):
         layer.run(x=np.ones((512, 64), np.float32), mask=np.ones((512, 1), bool), outputs=["nope"])
 
 
@@ -217,7 +217,7 @@ def test_bad_prompts_are_refused(batches: Session) -> None:
         batches.generate([PROMPT, []])
     with pytest.raises(InputError, match="temperature -1"):
         batches.generate([PROMPT, PROMPT], sampling=Sampling(temperature=-1.0, top_p=3.0))
-    with pytest.raises(InputError, match="is no token id"):
+    with pytest.raises(InputError, match="is not a token id"):
         batches.generate(["text"])  # type: ignore[arg-type]  # what a type checker would have refused
 
 

@@ -158,7 +158,7 @@ def test_a_dangling_link_is_no_file(folder: Path) -> None:
     [
         ({"UNITP_THREADS": "many"}, 'UNITP_THREADS: threads is "many", wanted is a whole number'),
         ({"UNITP_STALL_S": "0"}, "UNITP_STALL_S: stall_s is 0.0, wanted is a number of seconds from 0.1 to 1e9"),
-        ({"UNITP_BAKEND": "torch"}, 'UNITP_BAKEND is no setting\nDid you mean "UNITP_BACKEND"?'),
+        ({"UNITP_BAKEND": "torch"}, 'UNITP_BAKEND is not a setting\nDid you mean "UNITP_BACKEND"?'),
     ],
 )
 def test_what_is_wrong_in_the_environment_is_said(folder: Path, environment: dict[str, str], message: str) -> None:
@@ -288,7 +288,7 @@ def test_xdg_names_another_place_and_none_is_needed(folder: Path) -> None:
     [
         ("[backends.mxnet]\nenv = 3", 'write NAME = "value" below it'),
         ("[backends.mxnet.env]\nX = 3", 'X is "3", wanted is text in quotes'),
-        ("[backends.mxnet.env]\n'a=b' = 'x'", '"a=b" is no name of a variable'),
+        ("[backends.mxnet.env]\n'a=b' = 'x'", '"a=b" is not the name of a variable'),
         ("[backends.mxnet.env]\nUNITP_SESSION = 'x'", "UNITP_SESSION is unitp's own"),
     ],
 )

@@ -545,7 +545,7 @@ def test_an_archive_has_no_member_outside_its_folder() -> None:
 
 def test_names_that_are_no_unicode_are_refused_where_a_graph_gets_its_hash() -> None:
     b = Builder("g")
-    with pytest.raises(GraphError, match="is no Unicode"):
+    with pytest.raises(GraphError, match="is not Unicode"):
         _ = b.graph(b.Relu(b.input("\udcff", "float32", (4,)))).hash
 
 

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     "--prompt-ids", "prompt_ids", multiple=True, metavar="IDS", help="Token ids instead of text, as in 504,3575,282."
 )
 @click.option(
-    "--input", "inputs", multiple=True, metavar="NAME=FILE.npy", help="An array, for a graph that is no language model."
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FILE.npy",
+    help="An array, for a graph that is not a language model.",
 )
 @tokens_option(32)
 @options(running_options, json_option)

@@ -265,7 +265,7 @@ class Request:
 
         graph = self.model.graph
         if not is_decoder(graph):
-            raise InputError(f"{self.model.name} is no language model")
+            raise InputError(f"{self.model.name} is not a language model")
         if not prompts:
             raise InputError("no prompt is given", hint="Give --prompt or --prompt-ids.")
         require_tokens(prompts, int(graph.types["logits"].shape[-1]), context_of(graph, self.context))

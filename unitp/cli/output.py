@@ -83,7 +83,7 @@ def print_json(value: Any) -> None:
     """Print one JSON object on standard output. Characters that are invisible, or that it cannot show, are escaped."""
     try:
         text = shown_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-    except UnicodeEncodeError:  # the name of a file that is no UTF-8: JSON can say it, msgspec does not
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8: JSON can say it, msgspec does not
         text = json.dumps(_finite(msgspec.to_builtins(value, str_keys=True)), indent=2)
     same = text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8")
     sys.stdout.write((text if same == text else json.dumps(json.loads(text), indent=2)) + "\n")

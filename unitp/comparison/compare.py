@@ -113,7 +113,7 @@ def compare(
     say("oracle: NumPy float64 and float32 on one rank")
     if model.decoder is None:
         if inputs is None:
-            raise InputError(f"{model.name} is no language model: give its inputs")
+            raise InputError(f"{model.name} is not a language model: give its inputs")
         oracle = of_inputs(model, inputs, launch_options("numpy"))
         judged = {
             n: _on_inputs(_start(model, plan, n, dtype, None, say, options[n]), oracle, inputs, dtype) for n in backends

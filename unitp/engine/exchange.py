@@ -52,7 +52,7 @@ class Exchange:
             case Mask():
                 return self.mask(instruction)
             case Local():
-                raise TypeError(f"{instruction} is no explicit instruction")
+                raise TypeError(f"{instruction} is not an explicit instruction")
 
     def idle(self, instruction: Instruction) -> bool:
         """Whether every rank that takes part holds an empty output. Always true of Local."""

@@ -77,7 +77,7 @@ def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = Tru
     try:
         request = msgspec.json.encode({"template": model.decoder.chat_template, "variables": given})
     except UnicodeEncodeError as error:
-        raise InputError(f"a message of the chat is no Unicode: {error.reason}") from None
+        raise InputError(f"a message of the chat is not Unicode: {error.reason}") from None
     failed = f"the chat template of {model.name}"
     found = _answer(request, failed)
     if found.refused is not None:

@@ -139,6 +139,6 @@ def _divisors(file: GgufFile, given: Fields, head_dim: int) -> tuple[float, ...]
             )
         factors = tuple(float(f) * factor for f in read(source, [(0, pairs)]))
         if not all(0.0 < f < math.inf for f in factors):
-            raise ModelError(f'{file.path} is corrupt: "{ROPE_FACTORS}" has factors that are no numbers above 0')
+            raise ModelError(f'{file.path} is corrupt: "{ROPE_FACTORS}" has factors that are not numbers above 0')
         return factors
     return (factor,) * pairs if factor != 1.0 else ()

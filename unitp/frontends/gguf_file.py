@@ -117,7 +117,7 @@ def _read(cursor: _Cursor) -> GgufFile:
     path = cursor.path
     if cursor.size < len(MAGIC) or (magic := cursor.take(len(MAGIC))) != MAGIC:
         seen = f"it begins with {magic!r}" if cursor.size >= len(MAGIC) else f"it has {cursor.size} bytes"
-        raise ModelError(f"{path} is no GGUF file: {seen}")
+        raise ModelError(f"{path} is not a GGUF file: {seen}")
     if (version := cursor.number("I")) not in (2, 3):
         raise ModelError(f"{path} has GGUF version {version}, known are 2 and 3 (little-endian)")
     count, entries = cursor.count("tensors"), cursor.count("keys")
@@ -138,7 +138,7 @@ def _read(cursor: _Cursor) -> GgufFile:
 def _tensors(
     cursor: _Cursor, found: Sequence[tuple[str, tuple[int, ...], int, int]], alignment: int
 ) -> dict[str, GgufSource]:
-    """Where tensors lie. Raises ModelError where bytes of the file are no tensor's, or more than one's."""
+    """Return the source of each tensor. Raises ModelError if bytes belong to no tensor, or to more than one."""
     path, base = cursor.path, _padded(cursor.at, alignment)
     tensors: dict[str, GgufSource] = {}
     next_at, last = base, "the header"
@@ -146,7 +146,9 @@ def _tensors(
         if name in tensors:
             raise ModelError(f'{path} is corrupt: tensor "{name}" is there twice')
         if at % alignment:
-            raise ModelError(f'{path} is corrupt: tensor "{name}" begins at {at}, no multiple of {alignment}')
+            raise ModelError(
+                f'{path} is corrupt: tensor "{name}" begins at {at}, which is not a multiple of {alignment}'
+            )
         tensors[name] = GgufSource(path, base + at, kind, shape)
         end = base + at + _stored_bytes(path, name, tensors[name])
         if end > cursor.size:
@@ -179,7 +181,7 @@ def _stored_bytes(path: str, name: str, source: GgufSource) -> int:
         raise ModelError(f'{path}: tensor "{name}" has type {_kind_name(source.kind)}, which unitp cannot read')
     block, size = sizes
     if (source.shape or (1,))[-1] % block:
-        raise ModelError(f'{path} is corrupt: rows of "{name}" are no whole number of blocks of {block}')
+        raise ModelError(f'{path} is corrupt: a row of "{name}" does not have a whole number of blocks of {block}')
     return prod(source.shape) // block * size
 
 

@@ -61,7 +61,7 @@ def environment() -> Environment:
     class Generation(Extension):
         """`{% generation %}` stands around the assistant's words. It marks them for training, and prints them unchanged."""
 
-        tags = {"generation"}  # noqa: RUF012  (jinja2's declaration is no ClassVar)
+        tags = {"generation"}  # noqa: RUF012  (jinja2's declaration is not a ClassVar)
 
         def parse(self, parser: Parser) -> nodes.Node:
             line = next(parser.stream).lineno

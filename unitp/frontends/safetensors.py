@@ -30,7 +30,7 @@ def read_sharded(index: Path) -> dict[str, FileSource]:
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{index} is corrupt: it has no weight_map")
     if strange := [f for f in places.values() if not isinstance(f, str) or Path(f).name != f]:
-        raise ModelError(f"{index} is corrupt: {shortened(strange[0])} is no file of its folder")
+        raise ModelError(f"{index} is corrupt: {shortened(strange[0])} is not a file in its folder")
     found: dict[str, FileSource] = {}
     for file in sorted(set(places.values())):
         here = read_safetensors(index.parent / file)
@@ -49,7 +49,9 @@ def read_safetensors(path: Path) -> dict[str, FileSource]:
         size = require_whole(file, path, ModelError)
         length = int.from_bytes(file.read(HEADER), "little")
         if size < HEADER or length > size - HEADER:
-            raise ModelError(f"{path} is truncated or no safetensors file: {size} bytes, a header of {length} wanted")
+            raise ModelError(
+                f"{path} is truncated or not a safetensors file: {size} bytes, a header of {length} wanted"
+            )
         if length > MOST_JSON:
             raise ModelError(f"{path} has a header of {length} bytes, at most {MOST_JSON} are read")
         header = parse_json(file.read(length), f"{path} is corrupt: its header", ModelError)

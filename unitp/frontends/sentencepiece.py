@@ -2,7 +2,7 @@
 
     a space is written as "▁", and one more stands before each stretch of text between special tokens;
     while two neighbours join to a token: join those whose token has the highest score, the leftmost of equals;
-    a character that is no token becomes the tokens of its bytes
+    a character that is not a token becomes the tokens of its bytes
 
 The merging is our own. The `tokenizers` package ranks pairs, and no ranking of pairs means "the leftmost of equals" where
 scores are equal (files made from a `tokenizer.json` have one score for all). Nor does its decoder keep a good byte beside

@@ -169,7 +169,7 @@ def _from_json(source: JsonTokenizer) -> PackageTokenizer:
 
     data = read_bytes(source.path, ModelError)
     _require_charsmaps(data, source.path)
-    with foreign(f"{source.path} is no tokenizer", ModelError):
+    with foreign(f"{source.path} is not a tokenizer", ModelError):
         fast = Fast.from_str(data.decode())
         fast.no_truncation()  # stored beside the tokenizer, but of a training run
         fast.no_padding()
@@ -190,10 +190,10 @@ def _require_charsmaps(data: bytes, where: str) -> None:
         left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
         if not isinstance(part, dict) or not isinstance(text := part.get(CHARSMAP), str):
             continue
-        with foreign(f"{where} is no tokenizer: its {CHARSMAP}", ModelError):
+        with foreign(f"{where} is not a tokenizer: its {CHARSMAP}", ModelError):
             table = b64decode(text, validate=True)
         if len(table) < 4 or int.from_bytes(table[:4], "little") > len(table) - 4:
-            raise ModelError(f"{where} is no tokenizer: its {CHARSMAP} is truncated")
+            raise ModelError(f"{where} is not a tokenizer: its {CHARSMAP} is truncated")
 
 
 def _require_modest(tokenizer: Any, where: str) -> None:
@@ -202,7 +202,7 @@ def _require_modest(tokenizer: Any, where: str) -> None:
     """
     for part in (tokenizer.normalizer, tokenizer.decoder):
         if part is not None and (growth := _growth(parse_json(part.__getstate__(), where, ModelError))) > MOST_GROWTH:
-            raise ModelError(f"{where} is no tokenizer: it makes a text up to {growth:.0f} times as long")
+            raise ModelError(f"{where} is not a tokenizer: it makes a text up to {growth:.0f} times as long")
 
 
 def _growth(part: Any) -> float:

@@ -73,7 +73,7 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
         try:
             text = msgspec.json.encode(sourceless, order="sorted")
         except UnicodeEncodeError as error:
-            raise GraphError(f"a name in graph {self.name} is no Unicode: {error.object!r}") from None
+            raise GraphError(f"a name in graph {self.name} is not Unicode: {error.object!r}") from None
         return hashlib.sha256(text).hexdigest()[:16]
 
     def parameter(self, name: str) -> Parameter:

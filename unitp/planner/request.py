@@ -69,7 +69,7 @@ def default_phases(graph: Graph, mesh: Mesh) -> tuple[Phase, ...]:
 
 
 def require_sizes(request: Request) -> None:
-    """Raise PlanError if a phase has no size for a symbol, a weight that is no number above 0, or fewer rows than an axis."""
+    """Raise PlanError if a phase has no size for a symbol, a weight that is not a number above 0, or fewer rows than an axis."""
     graph, mesh, phases, roles = request.graph, request.mesh, request.phases, request.roles
     for phase in phases:
         if not 0 < phase.weight < np.inf:

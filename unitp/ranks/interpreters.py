@@ -116,4 +116,4 @@ def ask_interpreter(python: str) -> Description:
     try:
         return msgspec.json.decode(done.stdout, type=Description)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise BackendError(f"the interpreter {python} answered what is no description: {error}") from None
+        raise BackendError(f"the interpreter {python} did not answer with a description: {error}") from None

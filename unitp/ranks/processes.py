@@ -1,6 +1,6 @@
 """The processes of a session, read from /proc: which carry its mark, which state they are in, and how to end them all.
 
-A mark is an environment variable that names the session. It is no secret. Children inherit it, so the proxies of
+A mark is an environment variable that names the session. It is not a secret. Children inherit it, so the proxies of
 launchers and helpers of frameworks are found too, however they were started. A process is identified by its number and
 start time, because numbers are reused.
 """

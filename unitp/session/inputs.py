@@ -29,7 +29,7 @@ def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Ar
     for name in filter(given.__contains__, graph.inputs):
         wanted = graph.inputs[name]
         try:
-            with foreign(f"{name} is no array"):  # ragged lists, what is no number, what is somebody's own
+            with foreign(f"{name} is not an array"):  # ragged lists, what is not a number, what is somebody's own
                 array = np.asarray(given[name])
         except InputError as error:
             problems.append(error.message)
@@ -89,11 +89,11 @@ def token_lists(ids: object) -> tuple[list[list[int]], bool]:
     if not isinstance(ids, list | tuple) or not ids:
         raise InputError("no token ids are given", hint="Give a list of integers, or a list of such lists.")
     single = not isinstance(ids[0], list | tuple | np.ndarray)
-    with foreign("these are no token ids", hint="Give a list of integers, or a list of such lists."):
+    with foreign("these are not token ids", hint="Give a list of integers, or a list of such lists."):
         prompts = [list(prompt) for prompt in ([ids] if single else ids)]
     strange = [t for prompt in prompts for t in prompt if not _is_whole(t)]
     if strange:
-        raise InputError(f"{shortened(strange[0])} is no token id", hint="Token ids are integers.")
+        raise InputError(f"{shortened(strange[0])} is not a token id", hint="Token ids are integers.")
     return [[int(t) for t in prompt] for prompt in prompts], single
 
 
@@ -104,7 +104,7 @@ def _is_whole(value: object) -> bool:
 
 def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
     """Return the sequences of `input_ids` [batch, seq]. Raises InputError for another number of dims, and for what is not a token id."""
-    with foreign("input_ids is no array", hint="Sequences in one array are equally long."):
+    with foreign("input_ids is not an array", hint="Sequences in one array are equally long."):
         array = np.asarray(ids)
     if array.ndim != 2:
         raise InputError(

@@ -113,7 +113,8 @@ class Session:
         wanted = tuple(outputs if outputs is not None else self.graph.outputs)
         if unknown := [name for name in wanted if name not in self.graph.outputs]:
             raise InputError(
-                f'"{unknown[0]}" is no output of {self.graph.name}', hint=did_you_mean(unknown[0], self.graph.outputs)
+                f'"{unknown[0]}" is not an output of {self.graph.name}',
+                hint=did_you_mean(unknown[0], self.graph.outputs),
             )
         require_places(self.graph, wanted, arrays, sizes)
         return self._do_run(lambda _: self._run(sizes, wanted, arrays, keep))

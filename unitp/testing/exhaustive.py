@@ -257,7 +257,7 @@ class Space:
         return False
 
     def _held(self, program: Program) -> Held:
-        """Parameters, and what follows from them and is read by each call, where it is no view of another."""
+        """Parameters, and what follows from them and is read by each call, unless it is a view of another."""
         kept, made = self._kept(program)
         roots = set(program.parameters)
         for name in kept:

@@ -90,7 +90,7 @@ class Channel(Generic[Received]):
         try:
             return self._decoder.decode(body)
         except (msgspec.MsgspecError, ValueError) as error:  # ValueError: text that is not UTF-8
-            raise WireError(f"a frame of {len(body)} bytes is no message: {error}") from None
+            raise WireError(f"a frame of {len(body)} bytes is not a message: {error}") from None
 
     def wait_for_end(self) -> None:
         """Return when the other end has closed the connection. Messages not yet read stay unread."""

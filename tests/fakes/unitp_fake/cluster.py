@@ -16,5 +16,5 @@ def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
 
 
 def serve() -> None:
-    """What a process does that is no rank."""
+    """What a process does that is not a rank."""
     signal.pause()

@@ -281,7 +281,7 @@ def test_a_phase_with_fewer_prompts_than_dp_is_refused(unitp: Any, folder: str) 
 
 
 def test_a_message_is_printed_as_it_is(unitp: Any, tmp_path: Path) -> None:
-    """Brackets are no markup, and a long line is not broken where it is piped."""
+    """Brackets are not markup, and a long line is not broken where it is piped."""
     name = "/".join(["[bold]x", *["far" * 30] * 2])
     assert f'unknown model "{name}"' in unitp("generate", name, "--prompt", "x").err
 

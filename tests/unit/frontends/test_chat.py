@@ -259,7 +259,7 @@ def test_nothing_is_left_of_the_process_of_a_template() -> None:
 
 
 def test_text_that_is_no_unicode_is_refused() -> None:
-    with pytest.raises(InputError, match="a message of the chat is no Unicode"):
+    with pytest.raises(InputError, match="a message of the chat is not Unicode"):
         prompt("x", messages=[Message("user", "\udcff")])
     with pytest.raises(ModelError, match="UnicodeEncodeError"):
         prompt(r"{{ '\ud800' }}")

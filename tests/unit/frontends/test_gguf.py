@@ -209,7 +209,7 @@ def test_biases_of_some_layers_only_are_named(tmp_path: Path) -> None:
 
 def test_wrong_rotary_factors_are_named(tmp_path: Path) -> None:
     weights = arrays(random_weights(SMALL))
-    for factors, word in (([1.0] * 3, "[3], wanted is [4]"), ([1.0, 0.0, 1.0, 1.0], "no numbers above 0")):
+    for factors, word in (([1.0] * 3, "[3], wanted is [4]"), ([1.0, 0.0, 1.0, 1.0], "not numbers above 0")):
         tensors = weights | {"rope_freqs.weight": np.array(factors, np.float32)}
         refused(write_gguf(tmp_path / "bad.gguf", metadata(), tensors), "rope_freqs.weight", word)
 
@@ -240,9 +240,9 @@ def entry(key: bytes, kind: int, value: bytes) -> bytes:
 @pytest.mark.parametrize(
     "data,words",
     [
-        (b"", ["no GGUF file", "0 bytes"]),
-        (b"GG", ["no GGUF file", "2 bytes"]),
-        (b"PK\x03\x04" + b"\0" * 40, ["no GGUF file", "PK"]),
+        (b"", ["not a GGUF file", "0 bytes"]),
+        (b"GG", ["not a GGUF file", "2 bytes"]),
+        (b"PK\x03\x04" + b"\0" * 40, ["not a GGUF file", "PK"]),
         (header(entries=2**63), [f"{2**63} keys, at most 65536 are read"]),
         (header(entries=1), ["truncated or corrupt", "ends at 24"]),
         (header(tensors=2**63, entries=0), [f"{2**63} tensors, at most 65536 are read"]),
@@ -290,7 +290,7 @@ def one_tensor(
             one_tensor(alignment=(10, struct.pack("<Q", 32))),
             ["general.alignment is 32, wanted is a power of two (UINT32)"],
         ),
-        (one_tensor(at=4), ["no multiple of 32"]),
+        (one_tensor(at=4), ["not a multiple of 32"]),
         (one_tensor(copies=2), ['"t" is there twice']),
         (one_tensor(alignment=(4, struct.pack("<I", 0))), ["general.alignment is 0"]),
         (one_tensor(alignment=(4, struct.pack("<I", 48))), ["general.alignment is 48"]),

@@ -438,8 +438,8 @@ def test_an_index_that_disagrees_with_its_files_is_refused(tmp_path: Path) -> No
         ({**right, one: other}, f'"{one}"'),
         ({k: v for k, v in right.items() if k != one}, f'"{one}"'),
         ({**right, "more.weight": first}, '"more.weight"'),
-        ({**right, one: "../model.safetensors"}, "no file of its folder"),
-        ({**right, one: 3}, "3 is no file"),
+        ({**right, one: "../model.safetensors"}, "not a file in its folder"),
+        ({**right, one: 3}, "3 is not a file"),
         ([], "no weight_map"),
     ):
         index.write_text(json.dumps({"weight_map": places}))

@@ -60,7 +60,7 @@ def test_a_model_without_a_tokenizer_works_on_token_ids(tmp_path: Path) -> None:
 def test_a_corrupt_tokenizer_is_named(tmp_path: Path, data: bytes) -> None:
     path = directory(tmp_path)
     (path / "tokenizer.json").write_bytes(data)
-    with pytest.raises(ModelError, match=r"tokenizer\.json is no tokenizer"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not a tokenizer"):
         _ = load_huggingface(path).tokenizer
 
 

@@ -83,13 +83,13 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
 @pytest.mark.parametrize(
     "raw,words",
     [
-        (b"", "truncated or no safetensors file: 0 bytes"),
-        (b"\x05\0\0", "truncated or no safetensors file: 3 bytes"),
+        (b"", "truncated or not a safetensors file: 0 bytes"),
+        (b"\x05\0\0", "truncated or not a safetensors file: 3 bytes"),
         ((2**63).to_bytes(8, "little") + b"{}", "a header of 9223372036854775808 wanted"),
         (with_header(b"{nope"), "its header is not JSON"),
         (with_header(b"\xff\xff"), "its header is not JSON"),
         (with_header(b"[" * 100_000), "its header is not JSON"),
-        (with_header([1]), "its header is no JSON object"),
+        (with_header([1]), "its header is not a JSON object"),
         (with_header({"t": 3}), 'tensor "t" is 3'),
         (with_header({"t": {"dtype": "F32"}}), 'tensor "t" is'),
         (with_header(entry("F8_E4M3")), 'tensor "t" has dtype F8_E4M3; known: F32'),

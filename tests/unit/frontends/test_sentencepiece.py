@@ -112,7 +112,7 @@ PIECES = {
     "<0xFF> <0xFE> <0x41> ris": "\ufffd|\ufffd|A|ris",
     "▁▁▁▁ of": "    |of",
 }
-"""What each token adds. The bytes are llama.cpp's; where they are no UTF-8, U+FFFD stands for each beginning of a character."""
+"""What each token adds. The bytes are llama.cpp's; where they are not UTF-8, U+FFFD stands for each beginning of a character."""
 
 
 def tokenizer(**more: Any) -> Tokenizer:

@@ -262,7 +262,7 @@ def test_a_model_with_a_tokenizer_of_another_kind_works_on_token_ids(tmp_path: P
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(data)
-    with pytest.raises(ModelError, match=r"tokenizer\.json is no tokenizer"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not a tokenizer"):
         load_tokenizer(JsonTokenizer(str(path)))
     with pytest.raises(ModelError, match="cannot read"):
         load_tokenizer(JsonTokenizer(str(tmp_path / "none.json")))
@@ -274,5 +274,5 @@ def test_a_truncated_tokenizer_json_is_refused(tmp_path: Path, data: st.DataObje
     whole = small(tmp_path).to_json().encode()
     path = tmp_path / "tokenizer.json"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    with pytest.raises(ModelError, match="is no tokenizer"):
+    with pytest.raises(ModelError, match="is not a tokenizer"):
         load_tokenizer(JsonTokenizer(str(path)))

@@ -1,4 +1,4 @@
-"""Time comes first: bytes held are no part of the objective, and decide between plans that are as fast within 0.1 %."""
+"""Time comes first: bytes held are not part of the objective, and decide between plans that are as fast within 0.1 %."""
 
 from __future__ import annotations
 

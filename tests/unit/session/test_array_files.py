@@ -151,5 +151,5 @@ def test_what_is_no_token_ids_is_named(ids: Any) -> None:
 def test_what_is_no_array_is_named() -> None:
     graph = Builder("g")
     x = graph.input("x", "float32", ("n",))
-    with pytest.raises(InputError, match="x is no array: odd"):
+    with pytest.raises(InputError, match="x is not an array: odd"):
         bind(graph.graph(graph.Add(x, x)), {"x": Odd()})

@@ -60,7 +60,7 @@ def test_a_long_frame_is_refused_before_it_is_read(pair: Ends) -> None:
 def test_a_message_of_another_direction_is_refused(pair: Ends) -> None:
     driver, worker = pair
     worker.send(Start("numpy", Mesh()))
-    with pytest.raises(WireError, match="is no message"):
+    with pytest.raises(WireError, match="is not a message"):
         driver.receive()
 
 

@@ -41,7 +41,7 @@ def posed(
     *,
     copies: Mapping[tuple[str, str, str], int] | None = None,
 ) -> Problem:
-    """Return the problem of planning a graph in these phases, without pins, and with prices that are no bounds yet.
+    """Return the problem of planning a graph in these phases, without pins, and with prices that are not bounds yet.
 
     copies   (kind, name, phase) of variables that may decide to make so many converted copies, for all readers that require them
     """

@@ -84,7 +84,7 @@ class Fields:
         Raises ProgramError if the program does not list it, if it comes twice, or if it is a partial sum.
         """
         if name not in self.program.values:
-            raise ProgramError(f'"{name}" comes from outside, but is no value of the program')
+            raise ProgramError(f'"{name}" comes from outside, but is not a value of the program')
         if name in self.defined:
             raise ProgramError(f'"{name}" comes from outside twice')
         if self.program.values[name].layout.partial:
@@ -131,7 +131,7 @@ class Fields:
                 yield f'"{name}" is read before it is defined'
         for name in writes(instruction):
             if name not in self.program.values:
-                yield f'"{name}" is no value of the program'
+                yield f'"{name}" is not a value of the program'
             if name in self.defined or writes(instruction).count(name) > 1:
                 yield f'"{name}" is defined twice'
         if isinstance(instruction, Local):

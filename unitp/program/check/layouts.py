@@ -146,7 +146,7 @@ def _candidate_problem(local: Local) -> str:
     if rows is None or picked is None or rows.axes != picked.axes:
         return f"candidates and rows of {local.op} are not split alike"
     if rows.covers or picked.covers or not isinstance(k, int):
-        return f"rows or candidates of {local.op} overlap, or k is no number"
+        return f"rows or candidates of {local.op} overlap, or k is not a number"
     counts = [b - a for a, b in picked.intervals]
     if counts != [min(k, b - a) for a, b in rows.intervals]:
         return f"ranks have {counts} candidates of {k} among rows {rows}"
@@ -193,7 +193,7 @@ def _conversion_problem(instruction: Conversion, before: Layout, after: Layout, 
         case Slice():
             want = after.dims[instruction.dim]
             if want is None or not _within(want, before.dims[instruction.dim], mesh):
-                return f"dim {instruction.dim} of {after} is no part of {before}"
+                return f"dim {instruction.dim} of {after} is not part of {before}"
             return _differs(_with(before, {instruction.dim: want}), after)
         case Mask():
             if instruction.axis in (*before.partial, *before.axes):

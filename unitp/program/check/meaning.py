@@ -52,7 +52,9 @@ def _check_ends(program: Program, graph: Graph, outputs: tuple[str, ...] | None,
         raise ProgramError(f"the program leaves {', '.join(left)}; wanted are {', '.join(outputs)}")
     for name in program.outputs:
         if stands_for[name] not in graph.outputs:
-            raise ProgramError(f'output "{name}" stands for "{stands_for[name]}", which is no output of {graph.name}')
+            raise ProgramError(
+                f'output "{name}" stands for "{stands_for[name]}", which is not an output of {graph.name}'
+            )
     found = {old: stands_for[new] for old, new in program.states}
     wanted = {state.input: state.output for state in graph.states}
     for old in {**wanted, **found}:
@@ -70,7 +72,7 @@ def _check_given(program: Program, graph: Graph, floats: str) -> None:
     for what, names, types in groups:
         for name in names:
             if name not in types:
-                raise ProgramError(f'"{name}" is no {what} of {graph.name}')
+                raise ProgramError(f'{graph.name} has no {what} "{name}"')
             value, type_ = program.values[name], types[name]
             dtype = floats if type_.dtype == "float32" else type_.dtype
             shape = type_.sized(program.sizes)

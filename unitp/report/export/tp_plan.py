@@ -47,7 +47,7 @@ Cut = int | None
 
 
 def write(plan: Plan, graph: Graph, phase: PhasePlan, *, python: bool) -> Export:
-    """Return the plan as JSON, or as a Python module. Raises PlanError if the model is no Llama-type decoder, or has experts."""
+    """Return the plan as JSON, or as a Python module. Raises PlanError if the model is not a Llama-type decoder, or has experts."""
     if not spellable(graph):
         raise PlanError(
             f"{graph.name} is not a Llama-type decoder of plain layers, the only models with a known tp_plan",
