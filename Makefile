@@ -34,7 +34,7 @@ help:
 	@echo "make bench-overheads   help, planning, starting, a call of nothing: seconds, beside what is wanted"
 	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
 	@echo "make bench-prediction  predicted against measured time on a calibrated machine"
-	@echo "make bench-unlike      two unlike devices: the weighted plan against the even one"
+	@echo "make bench-unlike      two heterogeneous devices: the weighted plan against the even one"
 	@echo "make dist       sdists and wheels of all distributions, in dist/"
 	@echo "make dist-check what is in dist/ in empty environments, one per backend: doctor, a plan, a text (2 GB of downloads)"
 	@echo "make sbom       what each backend's environment consists of (CycloneDX), and its licences, in dist/sbom/"

@@ -63,7 +63,7 @@ class Split(msgspec.Struct, frozen=True, array_like=True):
         return self.intervals[mesh.flat(rank, self.axes)]
 
     @property
-    def covers(self) -> bool:
+    def overlaps(self) -> bool:
         """Whether intervals overlap: two coordinates hold the same row."""
         stop = 0
         for a, b in self.intervals:

@@ -10,7 +10,7 @@ and decode (batch 16, cache 1024, weight 200). Beside the rows:
     tied        one assignment for both phases against one for each: the best of either, no limit on time
 
 The exit code is 1 where something wanted is missed. autoparallel reports 46.8 s for Llama-8B
-(https://github.com/meta-pytorch/autoparallel/issues/521: forward and backward; its ILP knows no axes of unlike roles and no caches).
+(https://github.com/meta-pytorch/autoparallel/issues/521: forward and backward; its ILP has no axes with roles and no caches).
 """
 
 from __future__ import annotations

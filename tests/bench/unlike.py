@@ -1,4 +1,4 @@
-"""Two unlike devices, measured: does a plan whose bounds follow their speed beat the even one?
+"""Two heterogeneous devices, measured: does a plan whose bounds follow their speed beat the even one?
 
 Two NumPy ranks, each on a core of its own; another process takes half of the core of rank 1, 5 ms at a time: a device half
 as fast. (A process that is merely busy would not do: the scheduler divides a core fairly over a while, and gives a rank that

@@ -82,7 +82,7 @@ def unlike_plan() -> Plan:
     return plan_graph(Request(small_model().graph, Mesh(tp=3), machine=machine))
 
 
-def test_bounds_follow_the_speed_of_unlike_devices():
+def test_bounds_follow_the_speed_of_heterogeneous_devices():
     caches = {str(layout) for layout in unlike_plan().states.values()}
     assert caches == {"-,tp[0:2 2:3 3:3],-,-"}
 
@@ -90,7 +90,7 @@ def test_bounds_follow_the_speed_of_unlike_devices():
 @pytest.mark.parametrize(
     "backend", [pytest.param(b, marks=full_unless(sampled(["unlike"]), b, "unlike")) for b in BACKENDS]
 )
-def test_a_small_model_agrees_on_unlike_devices(backend: str) -> None:
+def test_a_small_model_agrees_on_heterogeneous_devices(backend: str) -> None:
     """Unequal parts, and none at all, of heads, columns, vocabulary and caches."""
     with launch(small_model(), unlike_plan(), backend, dtype="float64") as session:
         agrees(session)

@@ -80,14 +80,14 @@ def related(rng: np.random.Generator, mesh: Mesh, shape: tuple[int, ...], layout
             dims[dim], dims[other] = None, recut(rng, mesh, split.axes, shape[other])
         elif split is not None and change == 2:
             dims[dim] = recut(rng, mesh, split.axes[:-1], shape[dim]) if split.axes[1:] else None
-        elif partial and change == 3 and not (split and split.covers):
+        elif partial and change == 3 and not (split and split.overlaps):
             axes = (*(split.axes if split else ()), partial.pop())
             dims[dim] = finer(rng, mesh, split, axes, shape[dim])
     return Layout(tuple(dims), tuple(sorted(partial)))
 
 
 def recut(rng: np.random.Generator, mesh: Mesh, axes: tuple[str, ...], size: int) -> Split:
-    return Split(axes, random_intervals(rng, mesh.count(axes), size, cover=rng.random() < 0.3))
+    return Split(axes, random_intervals(rng, mesh.count(axes), size, overlap=rng.random() < 0.3))
 
 
 def finer(rng: np.random.Generator, mesh: Mesh, split: Split | None, axes: tuple[str, ...], size: int) -> Split:
@@ -171,10 +171,10 @@ def test_the_sample_has_every_kind_of_step_and_of_layout() -> None:
         kinds.update({type(i).__name__ for i in instructions})
         for layout in (case.source, case.target):
             splits = [split for split in layout.dims if split]
-            kinds["cover"] += any(split.covers for split in splits)
+            kinds["overlapping"] += any(split.overlaps for split in splits)
             kinds["empty"] += any(a == b for split in splits for a, b in split.intervals)
             kinds["several axes"] += any(len(split.axes) > 1 for split in splits)
             kinds[f"partial {layout.reduction}"] += bool(layout.partial)
     wanted = ["Slice", "AllReduce", "ReduceScatter", "AllToAll", "AllGather", "Mask"]
-    wanted += ["cover", "empty", "several axes", "partial sum", "partial max"]
+    wanted += ["overlapping", "empty", "several axes", "partial sum", "partial max"]
     assert all(kinds[kind] >= 25 for kind in wanted), kinds

@@ -99,9 +99,9 @@ def case(seed: int, most: int = MOST_PROGRAMS, memory: bool = False) -> Case:
     if rng.random() < (0.6 if symbolic else 0.2):
         phases.insert(int(rng.integers(2)), Phase("small", small, float(10 ** rng.uniform(-1, 1))))
     smaller = [(mesh, phases, True), (MESHES[0], phases, True), (MESHES[0], phases[:1], False)]
-    for (on, fewer, unlike), nodes in itertools.product(smaller, [5, 4, 3, 2, 1]):
+    for (on, fewer, heterogeneous), nodes in itertools.product(smaller, [5, 4, 3, 2, 1]):
         graph = small_graph(seed, nodes, symbolic)
-        machine = random_machine(np.random.default_rng([seed, 2]), on, unlike=unlike)
+        machine = random_machine(np.random.default_rng([seed, 2]), on, heterogeneous=heterogeneous)
         if Space(graph, on, fewer, machine, roles).count <= most:
             break
     return Case(graph, on, tuple(fewer), machine, roles, memory)

@@ -1,4 +1,4 @@
-"""Cuts for unlike devices: they tile, keep the grain, follow the weights, nest over axes; and what is planned with them is right."""
+"""Cuts for heterogeneous devices: they tile, keep the grain, follow the weights, nest over axes; and what is planned with them is right."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_weights_of_a_mesh_nest_and_respect_the_slowest(unlike, size):
 def test_devices_alike_give_even_cuts_only():
     for names in (["fast"] * 4, ["slow"] * 4):
         assert Weighing([machine_of(names)], Mesh(x=2, y=2), ("x", "y"), 1).families(("x", "y")) == {None: 1}
-    # unlike along y only: split over x both coordinates are as slow
+    # devices differ along y only: split over x both coordinates are as slow
     mixed = Weighing([machine_of(["fast", "slow"] * 2)], Mesh(x=2, y=2), ("x", "y"), 1)
     assert mixed.families(("x",)) == {None: 0b111}
     assert mixed.families(("y",)) == {
@@ -218,7 +218,7 @@ def numbers(graph, seed):
 @pytest.mark.timeout(300)
 @examples(60)
 @given(seed=st.integers(0, 100_000), unlike=unlike(MESHES[:5]))
-def test_a_plan_for_unlike_devices_equals_the_unsharded_run(seed, unlike):
+def test_a_plan_for_heterogeneous_devices_equals_the_unsharded_run(seed, unlike):
     mesh, machine = unlike
     roomy = {n: msgspec.structs.replace(d, memory_bytes=1e4 * d.memory_bytes) for n, d in machine.devices.items()}
     machine = msgspec.structs.replace(machine, devices=roomy)

@@ -38,8 +38,8 @@ def test_an_overlapped_row_belongs_to_its_first_holder():
     assert owned([(0, 2), (1, 3)]) == ((0, 2), (2, 3))
     assert owned([(0, 4), (1, 2), (2, 6)]) == ((0, 4), (2, 2), (4, 6))
     assert owned([(0, 0), (0, 3), (3, 3)]) == ((0, 0), (0, 3), (3, 3))
-    assert Split(("tp",), ((0, 2), (1, 3))).covers
-    assert not Split(("tp",), ((0, 2), (2, 3))).covers
+    assert Split(("tp",), ((0, 2), (1, 3))).overlaps
+    assert not Split(("tp",), ((0, 2), (2, 3))).overlaps
 
 
 @pytest.mark.parametrize(

@@ -113,24 +113,25 @@ def difference(
 
 def _changes(a: CertifiedPlan, b: CertifiedPlan, phases: list[str], places: Places | None) -> Iterator[Changed]:
     label: Callable[[str], str] = places.label if places else pattern
-    yield from _unlike("parameter", "", a.parameters, b.parameters, _held, label)
-    yield from _unlike("state", "", a.states, b.states, _held, label)
+    yield from _changed("parameter", "", a.parameters, b.parameters, _held, label)
+    yield from _changed("state", "", a.states, b.states, _held, label)
     for name in phases if a.graph == b.graph else ():
         one, other = a.phase(name), b.phase(name)
         # a plan lists only what is split: another operator runs whole, another value has the layout that its operator produces
-        yield from _unlike(
+        yield from _changed(
             "operator", name, _both(one.nodes, other.nodes, {}), _both(other.nodes, one.nodes, {}), _factors, label
         )
-        yield from _unlike("value", name, one.values, other.values, _held, label)
+        yield from _changed("value", name, one.values, other.values, _held, label)
 
 
 def _both(own: Mapping[str, T], other: Mapping[str, T], default: T) -> dict[str, T]:
     return {**dict.fromkeys(other, default), **own}
 
 
-def _unlike(
+def _changed(
     kind: str, phase: str, a: Mapping[str, T], b: Mapping[str, T], text: Callable[[T], str], label: Callable[[str], str]
 ) -> Iterator[Changed]:
+    """Yield what both plans have, but in different layouts or splits; places with equal labels count as one."""
     found: dict[tuple[str, str, str], int] = {}
     for name in a:
         if name in b and a[name] != b[name]:

@@ -81,7 +81,7 @@ def _found(request: Request, candidates: Candidates, prices: Prices, deadline: f
 
 def _is_small(problem: Problem, found: Found) -> bool:
     """Say whether the problem can have more variables, for copies that readers share."""
-    return found.narrow or len(problem.variables) <= FEW
+    return found.exact or len(problem.variables) <= FEW
 
 
 def _no_room(request: Request, error: NoFitError) -> PlanError:
@@ -229,8 +229,8 @@ def _read(problem: Problem, choice: Sequence[int], model: str = "") -> Plan:
                 for home in homes:
                     values[home][variable.name] = pick
             elif variable.kind == "output":
-                source, left = problem.source(variable.name, variable.phase)
-                if Layout(left[choice[source]].dims) != pick:
+                source, layouts = problem.source(variable.name, variable.phase)
+                if Layout(layouts[choice[source]].dims) != pick:
                     values[variable.phase][variable.name] = pick
         elif assignment := variable.assignments[chosen]:
             for home in homes:

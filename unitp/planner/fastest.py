@@ -61,7 +61,7 @@ class Found(msgspec.Struct, frozen=True):
         return self.best - self.bound <= ROUNDING * abs(self.best)
 
     @property
-    def narrow(self) -> bool:
+    def exact(self) -> bool:
         """Whether elimination was exact: `bound` is then the minimum of the prices that were minimised."""
         return self.solver.startswith("elimination")
 
@@ -69,7 +69,7 @@ class Found(msgspec.Struct, frozen=True):
         """Return this with the value of its programs, which may be above that of the prices that were minimised."""
         if value - self.bound <= ROUNDING * abs(value):
             return msgspec.structs.replace(self, value=value, bound=value)
-        solver = "elimination, shared conversions bounded" if self.narrow else "descent over phases"
+        solver = "elimination, shared conversions bounded" if self.exact else "descent over phases"
         return msgspec.structs.replace(self, value=value, solver=solver)
 
 

@@ -21,7 +21,7 @@ from unitp.planner.solve.elimination import Table
 from unitp.planner.solve.identity_cache import Memo
 from unitp.planner.solve.integer_programs import Row
 
-WIDE = 50_000_000
+ONE_PHASE = 50_000_000
 """The most entries of a table for eliminating one phase."""
 
 APART = (0.98, 1.02)
@@ -96,7 +96,7 @@ class Watched:
                 k: row.pairs.get(k, memo.make("none", (t,), partial(np.zeros, t.shape)))
                 for k, t in self.problem.pairs.items()
             }
-            self._held[rank, phase] = Apart(unary, pairs, self.shape, WIDE).wishes(unary, pairs, memo)[1]
+            self._held[rank, phase] = Apart(unary, pairs, self.shape, ONE_PHASE).wishes(unary, pairs, memo)[1]
         return self._held[rank, phase]
 
     def least_peak(self, rank: int, phase: str) -> float:

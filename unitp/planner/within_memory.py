@@ -28,9 +28,9 @@ from unitp.planner.solve.descent import ROUNDS, TRIED, Apart, Shape, shortened
 from unitp.planner.solve.elimination import Elimination, InfeasibleError, Table, TooWideError, evaluate
 from unitp.planner.solve.identity_cache import Memo
 from unitp.planner.solve.integer_programs import Program, Row, entries, highest
-from unitp.planner.watched_rows import WIDE, Tables, Watched, mean, unit
+from unitp.planner.watched_rows import ONE_PHASE, Tables, Watched, mean, unit
 
-NARROW = 2_000_000
+ALL_PHASES = 2_000_000
 """The most entries of a table for eliminating all phases as one block."""
 
 SMALL = 20_000
@@ -67,7 +67,7 @@ class Limited:
     def shape(self) -> Shape:
         """All phases as one block if the treewidth is low, else one block for each phase."""
         try:
-            Elimination([len(u) for u in self.problem.unary], self.problem.pairs, NARROW)
+            Elimination([len(u) for u in self.problem.unary], self.problem.pairs, ALL_PHASES)
         except TooWideError:
             return self.phases
         return Shape(self.phases.shared, [[i for block in self.phases.blocks for i in block]])
@@ -75,7 +75,7 @@ class Limited:
     @cached_property
     def apart(self) -> Apart:
         """The decomposition of the problem into `shape`."""
-        return Apart(self.problem.unary, self.problem.pairs, self.shape, WIDE)
+        return Apart(self.problem.unary, self.problem.pairs, self.shape, ONE_PHASE)
 
     @cached_property
     def _layers(self) -> list[list[int]]:

@@ -110,7 +110,7 @@ class _Conversion:
 
     def scatter_dim(self, axis: str) -> int | None:
         for dim, (have, want) in enumerate(zip(self.now.dims, self.target.dims, strict=True)):
-            if want and want.axes[-1] == axis and not want.covers and hull(want, self.mesh) == have:
+            if want and want.axes[-1] == axis and not want.overlaps and hull(want, self.mesh) == have:
                 return dim
         return None
 

@@ -76,8 +76,8 @@ class _Lowering:
             self.hold(state.input, state.type, self.plan.states[state.input])
         for node in nodes:
             self.node(self.concrete(node))
-        states = tuple((s.input, self.want(s.output, self.values[s.input].layout)) for s in self.graph.states)
-        results = tuple(self.want(name, self.whole(name)) for name in outputs)
+        states = tuple((s.input, self.converted_to(s.output, self.values[s.input].layout)) for s in self.graph.states)
+        results = tuple(self.converted_to(name, self.whole(name)) for name in outputs)
         return Program(
             graph=self.graph.hash,
             mesh=self.mesh,
@@ -104,8 +104,8 @@ class _Lowering:
         self.values[name] = Value(dtype, shape, layout)
         self.held[name] = name
 
-    def want(self, name: str, layout: Layout) -> str:
-        """The name of value `name` in `layout`. The conversion is added if no node needed it before."""
+    def converted_to(self, name: str, layout: Layout) -> str:
+        """Return the name of value `name` in `layout`. The conversion is added if no node needed it before."""
         source = self.held[name]
         if self.values[source].layout == layout:
             return source
@@ -165,17 +165,17 @@ class _Lowering:
                     self.emit(part, splits)
         for name in node.outputs:
             if (layout := self.phase.values.get(name)) is not None:
-                self.held[name] = self.want(name, layout.bind(self.shape(name), self.mesh))
+                self.held[name] = self.converted_to(name, layout.bind(self.shape(name), self.mesh))
 
     def emit(self, node: Node, splits: Splits, shapes: tuple[tuple[int, ...], ...] | None = None) -> None:
         """Append a local operator, after the conversions of its inputs. `shapes` are those of outputs that cannot be inferred."""
         rule = rule_of(node.op, node.attrs, [self.shape(n) if n else None for n in node.inputs], shapes)
         own = {f: s for f, s in splits.items() if f in rule.factors and _splits(s, int(rule.factors[f].size))}
-        wanted, left = layouts(rule, own)
-        inputs = tuple(self.want(n, w) if n and w else n for n, w in zip(node.inputs, wanted, strict=True))
+        required, produced = layouts(rule, own)
+        inputs = tuple(self.converted_to(n, w) if n and w else n for n, w in zip(node.inputs, required, strict=True))
         known = {n: TensorType(self.values[self.held[n]].dtype, self.shape(n)) for n in node.inputs if n}
         types = infer(node, known)
-        for number, (name, type_, layout) in enumerate(zip(node.outputs, types, left, strict=True)):
+        for number, (name, type_, layout) in enumerate(zip(node.outputs, types, produced, strict=True)):
             shape = shapes[number] if shapes else tuple(int(d) for d in type_.shape)
             self.define(name, type_.dtype, shape, layout)
         self.instructions.append(Local(node.op, inputs, node.outputs, node.attrs, own))

@@ -94,21 +94,22 @@ class Space:
         rule = self.candidates.rules[node.name]
         return (layouts(rule, dict(a)) for a in self.assignments(node, phase))
 
-    def wanted(self, name: str, phases: Sequence[Phase]) -> dict[Layout, None]:
-        """The layouts in which a value is read, and the replicated one."""
+    def required(self, name: str, phases: Sequence[Phase]) -> dict[Layout, None]:
+        """The layouts in which nodes require a value, and the replicated one."""
         found = {Layout.replicated(len(self.graph.types[name].shape)): None}
         for node in self.graph.nodes:
             for operand in (i for i, read in enumerate(node.inputs) if read == name):
                 for phase in phases:
-                    found |= {w: None for wants, _ in self.sides(node, phase) if (w := wants[operand]) is not None}
+                    sides = self.sides(node, phase)
+                    found |= {at: None for required, _ in sides if (at := required[operand]) is not None}
         return found
 
     def outside(self, name: str, phases: Sequence[Phase]) -> list[Layout]:
         """The layouts in which what comes from outside may be held: never as a partial sum."""
-        return [layout for layout in self.wanted(name, phases) if not layout.partial]
+        return [layout for layout in self.required(name, phases) if not layout.partial]
 
     def homes(self, node: Node, place: int, phase: Phase) -> list[Layout | None]:
-        """The layouts in which an output of a node may be held; None: as the node leaves it.
+        """The layouts in which an output of a node may be held; None: as the node produces it.
 
         The latter is listed only where nobody else is asked, or no layout says it: a maximum still to be taken.
         """
@@ -117,10 +118,10 @@ class Space:
         ends = (name in self.graph.outputs) + sum(s.output == name for s in self.graph.states)
         if readers + ends < 2 and name not in self.graph.outputs:
             return [None]
-        left = {side[1][place]: None for side in self.sides(node, phase)}
-        homes = {Layout(lay.dims): None for lay in left} | self.wanted(name, [phase])
+        produced = {side[1][place]: None for side in self.sides(node, phase)}
+        homes = {Layout(lay.dims): None for lay in produced} | self.required(name, [phase])
         if readers + ends > 1:
-            homes |= left
+            homes |= produced
         for state in (s for s in self.graph.states if s.output == name):
             homes |= dict.fromkeys(self.outside(state.input, self.phases))
         made = [home for home in homes if home.reduction == "sum"]

@@ -19,11 +19,11 @@ from unitp.mesh import Mesh
 from unitp.plans import Phase, PhasePlan, Plan
 
 
-def random_intervals(rng: np.random.Generator, parts: int, size: int, cover: bool) -> tuple[Interval, ...]:
-    """Monotone intervals over `size` rows without a gap; some empty, and overlapping where `cover`."""
+def random_intervals(rng: np.random.Generator, parts: int, size: int, overlap: bool) -> tuple[Interval, ...]:
+    """Monotone intervals over `size` rows without a gap; some empty, and overlapping ones if `overlap`."""
     edges = [0, *sorted(int(e) for e in rng.integers(0, size + 1, parts - 1)), size]
     cuts = list(itertools.pairwise(edges))
-    if not cover:
+    if not overlap:
         return tuple(cuts)
     low = high = 0
     out = []
@@ -37,11 +37,13 @@ def random_intervals(rng: np.random.Generator, parts: int, size: int, cover: boo
     return tuple(out)
 
 
-def random_split(rng: np.random.Generator, mesh: Mesh, axes: tuple[str, ...], size: Dim, cover: bool = False) -> Split:
+def random_split(
+    rng: np.random.Generator, mesh: Mesh, axes: tuple[str, ...], size: Dim, overlap: bool = False
+) -> Split:
     """Over `size` rows; open where that is a symbol."""
     if isinstance(size, str):
         return Split(axes)
-    return Split(axes, random_intervals(rng, mesh.count(axes), size, cover and rng.random() < 0.3))
+    return Split(axes, random_intervals(rng, mesh.count(axes), size, overlap and rng.random() < 0.3))
 
 
 def random_layout(rng: np.random.Generator, mesh: Mesh, shape: tuple[Dim, ...], partial: bool = False) -> Layout:
@@ -55,7 +57,7 @@ def random_layout(rng: np.random.Generator, mesh: Mesh, shape: tuple[Dim, ...], 
         elif choice == -2:
             sums.append(str(axis))
     dims = tuple(
-        random_split(rng, mesh, tuple(given[d]), size, cover=True) if d in given else None
+        random_split(rng, mesh, tuple(given[d]), size, overlap=True) if d in given else None
         for d, size in enumerate(shape)
     )
     return Layout(dims, tuple(sorted(sums)))

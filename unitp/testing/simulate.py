@@ -196,9 +196,9 @@ def _cut(program: Program, name: str, rank: int, whole: Array) -> Array | None:
 
 def _apart(x: Array, y: Array) -> float:
     """How far arrays differ at most; what is not finite is equal or infinitely far."""
-    unlike = ~((x == y) | (np.isnan(x) & np.isnan(y)))
+    differ = ~((x == y) | (np.isnan(x) & np.isnan(y)))
     with np.errstate(invalid="ignore"):
-        return float(np.nan_to_num(np.abs(x[unlike] - y[unlike]), nan=np.inf).max(initial=0.0))
+        return float(np.nan_to_num(np.abs(x[differ] - y[differ]), nan=np.inf).max(initial=0.0))
 
 
 def _joined(program: Program, name: str, parts: Sequence[Array]) -> tuple[Array, float]:

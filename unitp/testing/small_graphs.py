@@ -195,8 +195,11 @@ def small_graph(seed: int, most: int = 5, symbolic: bool = False) -> Graph:
     return _Small(seed, most, symbolic).run()
 
 
-def random_machine(rng: np.random.Generator, mesh: Mesh, *, unlike: bool = True) -> Machine:
-    """Prices that make tensors of a few elements worth splitting: some are nothing, links and (`unlike`) ranks differ."""
+def random_machine(rng: np.random.Generator, mesh: Mesh, *, heterogeneous: bool = True) -> Machine:
+    """Return a machine on which it is worth splitting tensors of a few elements: some prices are 0, and links differ.
+
+    heterogeneous   devices may differ as well
+    """
 
     def price(low: float, high: float, nothing: float = 0.0) -> float:
         return 0.0 if rng.random() < nothing else float(10.0 ** rng.uniform(low, high))
@@ -209,7 +212,7 @@ def random_machine(rng: np.random.Generator, mesh: Mesh, *, unlike: bool = True)
 
     common, own = link(), device()
     classes = {"one": own}
-    if unlike and rng.random() < 0.4:
+    if heterogeneous and rng.random() < 0.4:
         classes["two"] = device()
     names = [str(n) for n in rng.choice([*classes], mesh.size)] if len(classes) > 1 else []
     a, b = (int(r) for r in rng.choice(mesh.size, 2, replace=False))

@@ -107,7 +107,7 @@ def rotary_embedding(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
 def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
     """`scaled_dot_product_attention` per run of query heads that share KV heads evenly, over the valid keys.
 
-    Masks, soft caps, and sequences of unlike lengths take the decomposition. `enable_gqa` is not used: it does not check
+    Masks, soft caps, and sequences of different lengths take the decomposition. `enable_gqa` is not used: it does not check
     that heads divide; each run is shaped so that they do.
     """
     general = decompositions.get("Attention")

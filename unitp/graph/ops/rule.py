@@ -162,7 +162,7 @@ def factor_split(rule: Rule, term: Term, split: Split) -> Split | None:
     if split.open:
         return split if len(term.factors) == 1 and term.ratio == 1 else None
     if term.ratio > 1:
-        if split.covers:
+        if split.overlaps:
             return None
         size = int(rule.factors[term.factors[0]].size)
         return Split(

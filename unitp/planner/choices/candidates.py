@@ -154,8 +154,8 @@ class Candidates:
             at, factor, cut = work.pop()
             rule = self.rules[at]
             known = self.splits.setdefault((at, factor), {})
-            covers = cut.covers and rule.factors[factor].kind in REDUCED
-            if not measures & ~known.get(cut, 0) or not rule.splittable(factor) or covers:
+            overlapping = cut.overlaps and rule.factors[factor].kind in REDUCED
+            if not measures & ~known.get(cut, 0) or not rule.splittable(factor) or overlapping:
                 continue
             known[cut] = known.get(cut, 0) | measures
             for value, dim, term in self._places.get((at, factor), ()):

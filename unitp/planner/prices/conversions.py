@@ -36,11 +36,11 @@ class Conversions:
         self._known: dict[tuple[Shape, str], _Known] = {}
 
     def table(
-        self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
+        self, shape: Shape, dtype: str, produced: Sequence[Layout], required: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:
-        """Return the seconds from each layout in `left` to each in `wanted`; inf for a conversion that does not exist."""
+        """Return the seconds from each layout in `produced` to each in `required`; inf for a conversion that does not exist."""
         known = self._known.setdefault((shape, dtype), _Known(self, shape, dtype))
-        sources, targets = [known.number(lay) for lay in left], [known.number(lay) for lay in wanted]
+        sources, targets = [known.number(lay) for lay in produced], [known.number(lay) for lay in required]
         return np.array([[known.seconds(a, b) for b in targets] for a in sources])
 
     def path(self, source: Layout, target: Layout, keys: tuple[Signature, Signature]) -> Path:

@@ -85,17 +85,17 @@ class Prices:
         return float(np.sum(of_ranks))
 
     def copies(
-        self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
+        self, shape: Shape, dtype: str, produced: Sequence[Layout], required: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:
-        """Return the bytes, on all ranks together, of a copy in each layout of `wanted` in addition to one in each of `left`."""
-        made = [self.held(layout, shape, dtype) for layout in wanted]
-        return np.array([[0.0 if a == b else size for b, size in zip(wanted, made, strict=True)] for a in left])
+        """Return the bytes, on all ranks together, of a copy in each layout of `required` in addition to one in each of `produced`."""
+        made = [self.held(layout, shape, dtype) for layout in required]
+        return np.array([[0.0 if a == b else size for b, size in zip(required, made, strict=True)] for a in produced])
 
     def conversions(
-        self, shape: Shape, dtype: str, left: Sequence[Layout], wanted: Sequence[Layout]
+        self, shape: Shape, dtype: str, produced: Sequence[Layout], required: Sequence[Layout]
     ) -> npt.NDArray[np.float64]:
-        """Return the seconds of converting from each layout in `left` to each in `wanted`; inf if that is impossible."""
-        return self._conversions.table(shape, dtype, left, wanted)
+        """Return the seconds of converting from each layout in `produced` to each in `required`; inf if that is impossible."""
+        return self._conversions.table(shape, dtype, produced, required)
 
     def step(self, instruction: Instruction, before: Value, after: Value) -> float:
         """Return the seconds of one conversion instruction."""
@@ -149,9 +149,9 @@ class Prices:
         bound = {f: s.bind(int(rule.factors[f].size), self.mesh) for f, s in splits.items() if f in rule.factors}
         sizes = {f: int(factor.size) for f, factor in rule.factors.items()}
         rows = {f: self.row(bound[f], n) if f in bound else n for f, n in sizes.items()}
-        wanted, left = layouts(rule, bound)
-        read = [self._of(w, t) for w, t in zip(wanted, types, strict=True) if w and t]
-        written = [self._of(lay, t) for lay, t in zip(left, outputs, strict=True)]
+        required, produced = layouts(rule, bound)
+        read = [self._of(w, t) for w, t in zip(required, types, strict=True) if w and t]
+        written = [self._of(lay, t) for lay, t in zip(produced, outputs, strict=True)]
         if traffic == "update":
             moved: float | Row = 2.0 * np.minimum(read[0], read[1])
         else:
@@ -191,8 +191,8 @@ class Prices:
         given = {n: t for n, t in zip(names, types, strict=True) if t is not None}
         graph = Graph("alone", given, alone.outputs, (), (), (alone,))
         rule = rule_of(node.op, node.attrs, [t.shape if t else None for t in types])
-        wanted, _ = layouts(rule, splits)
-        values = {n: w for n, w in zip(names, wanted, strict=True) if w is not None}
+        required, _ = layouts(rule, splits)
+        values = {n: w for n, w in zip(names, required, strict=True) if w is not None}
         phase = PhasePlan(Phase("alone", {}), {alone.name: splits}, values)
         plan = Plan(graph.hash, self.mesh, {}, {}, (phase,))
         program = lower(graph, plan, "alone")

@@ -51,7 +51,7 @@ class Footprint:
             made = [c for c in self.problem.copied if self.problem.variables[c.reader].phase in (phase, SHARED)]
             shares = Counter(copied.value for copied in made)
             for copied in made:
-                table = self._copy(copied.value, copied.left, copied.wanted, shares[copied.value], rank)
+                table = self._copy(copied.value, copied.produced, copied.required, shares[copied.value], rank)
                 key = (min(copied.source, copied.reader), max(copied.source, copied.reader))
                 turned = table if copied.source < copied.reader else self._turned(table)
                 pairs[key] = pairs[key] + turned if key in pairs else turned
@@ -83,15 +83,17 @@ class Footprint:
             self._tables[key] = np.array(rows, float).max(axis=0)
         return self._tables[key]
 
-    def _copy(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], share: int, rank: int) -> Table:
+    def _copy(
+        self, value: str, produced: tuple[Layout, ...], required: tuple[Layout, ...], share: int, rank: int
+    ) -> Table:
         """Return the bytes of the copy that a reader adds: none if it reads a parameter, or a view of one, as it is held."""
         type_ = self.graph.types[value]
         shape = type_.sized(self.phases[0].sizes)
         free = value in self._parameters or value in self._views
-        key = ("copy", shape, type_.dtype, left, wanted, share, free, rank)
+        key = ("copy", shape, type_.dtype, produced, required, share, free, rank)
         if key not in self._tables:
-            made = [self._bytes(lay, shape, type_.dtype, rank) / share for lay in wanted]
-            rows = [[0.0 if free and a == b else m for b, m in zip(wanted, made, strict=True)] for a in left]
+            made = [self._bytes(lay, shape, type_.dtype, rank) / share for lay in required]
+            rows = [[0.0 if free and a == b else m for b, m in zip(required, made, strict=True)] for a in produced]
             self._tables[key] = np.array(rows)
         return self._tables[key]
 
@@ -112,8 +114,8 @@ class Footprint:
         self,
         node: Node,
         phase: Phase,
-        wanted: tuple[Layout | None, ...],
-        left: tuple[Layout, ...],
+        required: tuple[Layout | None, ...],
+        produced: tuple[Layout, ...],
         rank: int,
         parts: bool,
     ) -> float:
@@ -123,21 +125,21 @@ class Footprint:
         """
         read = {
             (name, layout): self._of(name, layout, phase, rank)
-            for name, layout in zip(node.inputs, wanted, strict=True)
+            for name, layout in zip(node.inputs, required, strict=True)
             if name and layout is not None and name not in self._kept
         }
-        kept = zip(node.outputs, left, strict=True)
+        kept = zip(node.outputs, produced, strict=True)
         written = sum(self._of(name, layout, phase, rank) for name, layout in kept if name not in self._kept)
         if parts:
             return max(sum(read.values()), written)
-        return sum(read.values()) + written + self._space(node, phase, wanted, rank)
+        return sum(read.values()) + written + self._space(node, phase, required, rank)
 
-    def _space(self, node: Node, phase: Phase, wanted: tuple[Layout | None, ...], rank: int) -> int:
+    def _space(self, node: Node, phase: Phase, required: tuple[Layout | None, ...], rank: int) -> int:
         scratch = operator(node.op).scratch
         if scratch is None:
             return 0
         shapes = []
-        for name, layout in zip(node.inputs, wanted, strict=True):
+        for name, layout in zip(node.inputs, required, strict=True):
             shape = self.graph.types[name].sized(phase.sizes) if name and layout is not None else ()
             shapes.append(
                 layout.bind(shape, self.mesh).local_shape(shape, rank, self.mesh) if layout is not None else shape

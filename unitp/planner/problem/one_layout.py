@@ -32,9 +32,9 @@ def one_layout(problem: Problem) -> Problem:
     agree: dict[tuple[int, int], Table] = {}
     edges: dict[int, list[tuple[int, Table]]] = {}
     for copied in problem.copied:
-        key = id(copied.left), id(copied.wanted)
+        key = id(copied.produced), id(copied.required)
         if key not in agree:
-            agree[key] = np.where(_alike(copied.left, copied.wanted), 0.0, np.inf)
+            agree[key] = np.where(_alike(copied.produced, copied.required), 0.0, np.inf)
         edges.setdefault(copied.source, []).append((copied.reader, agree[key]))
 
     def able(number: int) -> Mask:
@@ -57,6 +57,6 @@ def one_layout(problem: Problem) -> Problem:
     return problem.with_pairs(pairs)
 
 
-def _alike(left: Sequence[Layout], wanted: Sequence[Layout]) -> Mask:
+def _alike(produced: Sequence[Layout], required: Sequence[Layout]) -> Mask:
     """Say for each produced and required layout whether they split every dim alike."""
-    return np.array([[a.dims == b.dims for b in wanted] for a in left])
+    return np.array([[a.dims == b.dims for b in required] for a in produced])

@@ -45,13 +45,15 @@ class PricedTables:
         key = ("work", node.op, msgspec.msgpack.encode(node.attrs), tuple(types), assignments, phase.name)
         return self._once(key, lambda: self.prices.work(node, phase.sizes, types, assignments))
 
-    def conversions(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...], phase: Phase) -> Table:
-        """Return the seconds of converting a value from each produced layout (`left`) to each required one (`wanted`)."""
-        return self._between("convert", value, left, wanted, phase, self.prices.conversions)
+    def conversions(
+        self, value: str, produced: tuple[Layout, ...], required: tuple[Layout, ...], phase: Phase
+    ) -> Table:
+        """Return the seconds of converting a value from each `produced` layout to each `required` one."""
+        return self._between("convert", value, produced, required, phase, self.prices.conversions)
 
-    def copies(self, value: str, left: tuple[Layout, ...], wanted: tuple[Layout, ...]) -> Table:
-        """Return the bytes of a second copy, for each layout that is held (`left`) and each that is required (`wanted`)."""
-        return self._between("copy", value, left, wanted, self.phases[0], self.prices.copies)
+    def copies(self, value: str, produced: tuple[Layout, ...], required: tuple[Layout, ...]) -> Table:
+        """Return the bytes of a second copy, for each layout that is held (`produced`) and each `required` one."""
+        return self._between("copy", value, produced, required, self.phases[0], self.prices.copies)
 
     def _typed(self, name: str, phase: Phase) -> TensorType:
         return TensorType(self.graph.types[name].dtype, self.graph.types[name].sized(phase.sizes))
@@ -60,19 +62,19 @@ class PricedTables:
         self,
         kind: str,
         value: str,
-        left: tuple[Layout, ...],
-        wanted: tuple[Layout, ...],
+        produced: tuple[Layout, ...],
+        required: tuple[Layout, ...],
         phase: Phase,
         make: Callable[[Shape, str, tuple[Layout, ...], tuple[Layout, ...]], Table],
     ) -> Table:
         """Return the table that `make` builds for two tuples of layouts."""
         type_ = self.graph.types[value]
         shape = type_.sized(phase.sizes)
-        near = (kind, shape, type_.dtype, id(left), id(wanted))
+        near = (kind, shape, type_.dtype, id(produced), id(required))
         if near not in self._tables:
-            key = (kind, shape, type_.dtype, left, wanted)
-            self._tables[near] = self._once(key, lambda: make(shape, type_.dtype, left, wanted))
-            self._alive += left, wanted
+            key = (kind, shape, type_.dtype, produced, required)
+            self._tables[near] = self._once(key, lambda: make(shape, type_.dtype, produced, required))
+            self._alive += produced, required
         return self._tables[near]
 
     def _once(self, key: Hashable, make: Callable[[], Table]) -> Table:

@@ -34,7 +34,7 @@ class Problem(Protocol):
     variables: list[Variable]
 
     def is_fixed(self, number: int) -> bool: ...
-    def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]: ...
+    def produced(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]: ...
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]: ...
 
 
@@ -44,7 +44,7 @@ class Shared(NamedTuple):
     source, reader   the variable that decides how the value is held, and the one of the reader
     home             the phase; SHARED for a copy of a value that depends on parameters alone
     table            seconds (bytes for such a copy) by the choices of both
-    wanted           the layout that each choice of the reader requires
+    required         the layout that each choice of the reader requires
     """
 
     value: str
@@ -52,7 +52,7 @@ class Shared(NamedTuple):
     reader: int
     home: str
     table: Table
-    wanted: tuple[Layout, ...]
+    required: tuple[Layout, ...]
 
 
 def repeated(problem: Problem, paid: Sequence[Shared], choice: Sequence[int]) -> Iterator[tuple[int, str, float]]:
@@ -62,24 +62,24 @@ def repeated(problem: Problem, paid: Sequence[Shared], choice: Sequence[int]) ->
     homes: set[tuple[str, str]] = set()
     for shared in paid:
         price = float(shared.table[choice[shared.source], choice[shared.reader]])
-        wanted = shared.wanted[choice[shared.reader]]
+        required = shared.required[choice[shared.reader]]
         if price == 0.0:
             continue
         if problem.is_fixed(shared.source):  # only the copy at the end of the path is held
-            if (shared.value, shared.home, wanted) in seen:
+            if (shared.value, shared.home, required) in seen:
                 yield shared.reader, shared.home, price
-            seen.add((shared.value, shared.home, wanted))
+            seen.add((shared.value, shared.home, required))
             continue
         phase = phases[shared.home]
         made = _Path(problem, shared.value, phase)
         if problem.variables[shared.source].kind == "value" and (shared.value, phase.name) not in homes:
             homes.add((shared.value, phase.name))
-            producer, left = problem.left(shared.value, phase.name)
+            producer, produced = problem.produced(shared.value, phase.name)
             held = problem.variables[shared.source].layouts[choice[shared.source]]
-            path = made.steps(left[choice[producer]], held)
+            path = made.steps(produced[choice[producer]], held)
             seen |= {(shared.value, phase.name, after.layout) for _, _, after in path}
-        _, left = problem.source(shared.value, phase.name)
-        for instruction, before, after in made.steps(left[choice[shared.source]], wanted):
+        _, produced = problem.source(shared.value, phase.name)
+        for instruction, before, after in made.steps(produced[choice[shared.source]], required):
             key = (shared.value, phase.name, after.layout)
             if key in seen:
                 yield shared.reader, shared.home, phase.weight * problem.prices.step(instruction, before, after)

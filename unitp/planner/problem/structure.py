@@ -34,7 +34,7 @@ from unitp.plans import Phase
 Table = npt.NDArray[np.float64]
 Pairs = dict[tuple[int, int], Table]
 Sides = tuple[tuple[Layout | None, ...], tuple[Layout, ...]]
-"""The layouts that a node requires of its inputs (`wanted`) and produces for its outputs (`left`)."""
+"""The layouts that a node requires of its inputs (`required`) and produces for its outputs (`produced`)."""
 
 MOST_CHOICES = 400
 """A variable that would have more choices with copies gets none."""
@@ -91,10 +91,10 @@ class Structure:
             self._repeated = key, list(repeated(self, self.shared, choice))
         return self._repeated[1]
 
-    def left(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
+    def produced(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """Return the variable of the node that produces a value in a phase, and the layout that each of its choices produces."""
         producer, place = self._producers[value]
-        return self.index["node", producer, phase], self._left(producer, place, phase)
+        return self.index["node", producer, phase], self._produced(producer, place, phase)
 
     def choices(self, node: str, phase: str) -> tuple[tuple[Assignment, ...], list[Sides]]:
         """Return the assignments of a node in a phase, and the layouts that each implies."""
@@ -160,7 +160,7 @@ class Structure:
         for phase in [p.name for p in self.phases] if made.phase == SHARED else [made.phase]:
             for node, operand in self.consumers.get(value, ()):
                 home = SHARED if node.name in self.static else phase
-                for layout in self._wanted(node, operand, home):
+                for layout in self._required(node, operand, home):
                     found.setdefault(layout, set()).add((node.name, home))
         more = [lay for lay, readers in found.items() if len(readers) + self._ends_of(value) > 1]
         sets = [c for n in range(most + 1) for c in combinations(more, n)]
@@ -177,8 +177,8 @@ class Structure:
         wishes: dict[int, tuple[Layout, ...]] = {}
         for node, operand in self.consumers.get(name, ()):
             for phase in phases if node.name not in self.static else [SHARED]:
-                wanted = self._wanted(node, operand, phase)
-                wishes[id(wanted)] = wanted
+                required = self._required(node, operand, phase)
+                wishes[id(required)] = required
         made = name in self._producers
 
         def union() -> tuple[Layout, ...]:
@@ -193,16 +193,16 @@ class Structure:
             self._tuples[key] = make()
         return self._tuples[key]
 
-    def _wanted(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
+    def _required(self, node: Node, operand: int, phase: str) -> tuple[Layout, ...]:
         """Return the layout that each assignment of a node requires of an input."""
         sides = self._sides[node.name, phase]
-        key = ("wanted", id(sides), operand)
-        return self._once(key, lambda: tuple(lay for wanted, _ in sides if (lay := wanted[operand]) is not None))
+        key = ("required", id(sides), operand)
+        return self._once(key, lambda: tuple(lay for required, _ in sides if (lay := required[operand]) is not None))
 
-    def _left(self, node: str, place: int, phase: str) -> tuple[Layout, ...]:
+    def _produced(self, node: str, place: int, phase: str) -> tuple[Layout, ...]:
         """Return the layout that each assignment of a node produces for an output."""
         sides = self._sides[node, phase]
-        return self._once(("left", id(sides), place), lambda: tuple(left[place] for _, left in sides))
+        return self._once(("produced", id(sides), place), lambda: tuple(produced[place] for _, produced in sides))
 
     def _nodes(self, phase_name: str, nodes: Sequence[Node], phase: Phase) -> None:
         for node in nodes:
@@ -231,7 +231,7 @@ class Structure:
 
     def _fan_out(self, node: Node, place: int, value: str, producer: int, phase: Phase) -> None:
         """Add a variable for the layout in which a value with several readers is held."""
-        left = self._left(node.name, place, phase.name)
+        produced = self._produced(node.name, place, phase.name)
         read = self._layouts_of(value, self.graph.types[value], [phase.name])
         states = [s.input for s in self.graph.states if s.output == value]
         held = [self.variables[self.index["state", state, SHARED]].layouts for state in states]
@@ -239,13 +239,13 @@ class Structure:
 
         def union() -> tuple[Layout, ...]:
             # readers that require different parts of a sum can share the all-reduced value
-            whole = [Layout(lay.dims) for lay in left] if ends or len(self.candidates.axes) > 1 else []
-            return tuple(dict.fromkeys([*left, *read, *whole, *(lay for layouts in held for lay in layouts)]))
+            whole = [Layout(lay.dims) for lay in produced] if ends or len(self.candidates.axes) > 1 else []
+            return tuple(dict.fromkeys([*produced, *read, *whole, *(lay for layouts in held for lay in layouts)]))
 
-        choices = self._once(("held", id(left), id(read), ends, *map(id, held)), union)
+        choices = self._once(("held", id(produced), id(read), ends, *map(id, held)), union)
         made = self._with_copies(Variable("value", value, phase.name, layouts=choices), value)
         number = self._variable(made)
-        self.pair(producer, number, self.tables.conversions(value, left, made.layouts, phase), phase.weight)
+        self.pair(producer, number, self.tables.conversions(value, produced, made.layouts, phase), phase.weight)
         self._make_copies(value, number, phase)
 
     def _make_copies(self, value: str, number: int, phase: Phase) -> None:
@@ -259,37 +259,41 @@ class Structure:
 
     def _connect(self, value: str, node: Node, number: int, phase: Phase, home: str) -> None:
         """Add the price of converting a value for a node that reads it, once if two operands require the same layout."""
-        source, left = self.source(value, phase.name)
+        source, produced = self.source(value, phase.name)
         fixed = self.is_fixed(source)
         if fixed and home == SHARED and not (is_view(node) and self.kept.intersection(node.outputs)):
             return  # a temporary copy, freed at load once the node has run
         before: list[tuple[Layout, ...]] = []
-        for wanted in dict.fromkeys(self._wanted(node, n, home) for n, name in enumerate(node.inputs) if name == value):
+        for required in dict.fromkeys(
+            self._required(node, n, home) for n, name in enumerate(node.inputs) if name == value
+        ):
             if fixed:  # it is converted at load: that costs no time, but the memory of a copy
-                self.copied.append(Copied(source, number, value, left, wanted))
+                self.copied.append(Copied(source, number, value, produced, required))
             table = (
-                self.tables.copies(value, left, wanted)
+                self.tables.copies(value, produced, required)
                 if fixed
-                else self.tables.conversions(value, left, wanted, phase)
+                else self.tables.conversions(value, produced, required, phase)
             )
             if before:
-                table = table * [all(w != b[n] for b in before) for n, w in enumerate(wanted)]
-            self._pay(value, source, number, table, wanted, phase)
-            before.append(wanted)
+                table = table * [all(w != b[n] for b in before) for n, w in enumerate(required)]
+            self._pay(value, source, number, table, required, phase)
+            before.append(required)
 
-    def _pay(self, value: str, source: int, number: int, table: Table, wanted: Sequence[Layout], phase: Phase) -> None:
+    def _pay(
+        self, value: str, source: int, number: int, table: Table, required: Sequence[Layout], phase: Phase
+    ) -> None:
         """Add the price of a reader's conversions, in seconds or in bytes held; a conversion to a copy that exists is free."""
         variable, fixed = self.variables[source], self.is_fixed(source)
         table = table if fixed else self.memo.times(table, phase.weight)
         if variable.copies:
             table = np.array(
                 [
-                    [0.0 if w in c else x for x, w in zip(row, wanted, strict=True)]
+                    [0.0 if w in c else x for x, w in zip(row, required, strict=True)]
                     for row, c in zip(table, variable.copies, strict=True)
                 ]
             )
         (self._hold if fixed else self.pair)(source, number, table)
-        self.shared.append(Shared(value, source, number, SHARED if fixed else phase.name, table, tuple(wanted)))
+        self.shared.append(Shared(value, source, number, SHARED if fixed else phase.name, table, tuple(required)))
 
     def source(self, value: str, phase: str) -> tuple[int, tuple[Layout, ...]]:
         """Return the variable that decides the layout of `value`, and the layout for each of its choices."""
@@ -299,7 +303,7 @@ class Structure:
                 return number, self.variables[number].layouts
         producer, place = self._producers[value]
         shared = SHARED if producer in self.static else phase
-        return self.index["node", producer, shared], self._left(producer, place, shared)
+        return self.index["node", producer, shared], self._produced(producer, place, shared)
 
     def _ends(self, phase: Phase) -> None:
         """Price the conversions of outputs, to any layout that is not partial, and of new states, to the layout they are held in.
@@ -307,24 +311,22 @@ class Structure:
         An output that already has a variable, since nodes read it too, keeps that layout without its partial sums.
         """
         for value in self.graph.outputs:
-            source, left = self.source(value, phase.name)
-            whole = tuple(Layout(lay.dims) for lay in left)
+            source, produced = self.source(value, phase.name)
+            whole = tuple(Layout(lay.dims) for lay in produced)
             choices = tuple(dict.fromkeys(whole))
             if self.is_fixed(source):
-                self._pay(value, source, source, self.tables.copies(value, left, whole), whole, phase)
+                self._pay(value, source, source, self.tables.copies(value, produced, whole), whole, phase)
             elif self.variables[source].kind != "node":
-                self._pay(value, source, source, self.tables.conversions(value, left, whole, phase), whole, phase)
+                self._pay(value, source, source, self.tables.conversions(value, produced, whole, phase), whole, phase)
             else:
                 number = self._variable(Variable("output", value, phase.name, layouts=choices))
-                self.pair(source, number, self.tables.conversions(value, left, choices, phase), phase.weight)
+                self.pair(source, number, self.tables.conversions(value, produced, choices, phase), phase.weight)
         for state in self.graph.states:
-            source, left = self.source(state.output, phase.name)
+            source, produced = self.source(state.output, phase.name)
             number, held = self.source(state.input, phase.name)
             self._pay(
-                state.output, source, number, self.tables.conversions(state.output, left, held, phase), held, phase
+                state.output, source, number, self.tables.conversions(state.output, produced, held, phase), held, phase
             )
-
-    # prices
 
     def pair(self, a: int, b: int, table: Table, weight: float = 1.0) -> None:
         """Add a table of seconds by the choices of two variables, times a weight."""

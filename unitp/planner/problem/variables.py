@@ -35,12 +35,12 @@ class Variable(msgspec.Struct, frozen=True):
 class Copied(msgspec.Struct, frozen=True):
     """A value that depends on parameters alone, and a node that reads it.
 
-    source, left      the variable that decides how the value is held, and the layout of each of its choices
-    reader, wanted    the variable of the node, and the layout that each of its assignments requires
+    source, produced    the variable that decides how the value is held, and the layout of each of its choices
+    reader, required    the variable of the node, and the layout that each of its assignments requires
     """
 
     source: int
     reader: int
     value: str
-    left: tuple[Layout, ...]
-    wanted: tuple[Layout, ...]
+    produced: tuple[Layout, ...]
+    required: tuple[Layout, ...]

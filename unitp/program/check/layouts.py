@@ -88,14 +88,14 @@ class Layouts:
         for number, (name, terms) in enumerate(zip(local.inputs, rule.inputs, strict=True)):
             if terms is None:
                 continue
-            wanted = Layout(tuple(_dim(rule, t, local) for t in terms), sums if number in rule.once else ())
-            if (have := self.program.values[name].layout) != wanted:
-                return f'input "{name}" is {have}, its splits want {wanted}'
+            required = Layout(tuple(_dim(rule, t, local) for t in terms), sums if number in rule.once else ())
+            if (have := self.program.values[name].layout) != required:
+                return f'input "{name}" is {have}, its splits require {required}'
         for name, terms in zip(local.outputs, rule.outputs, strict=True):
             dims = tuple(_dim(rule, t, local) for t in terms)
-            left = Layout(dims, sums, "max" if "max" in kinds.values() else "sum")
-            if (have := self.program.values[name].layout) != left:
-                return f'output "{name}" is {have}, its splits leave {left}'
+            produced = Layout(dims, sums, "max" if "max" in kinds.values() else "sum")
+            if (have := self.program.values[name].layout) != produced:
+                return f'output "{name}" is {have}, its splits produce {produced}'
         return ""
 
     # conversions
@@ -126,7 +126,7 @@ def _factor_problem(rule: Rule, local: Local, mesh: Mesh) -> str:
             return f"the split of {name}: {'; '.join(problems)}"
         if factor.kind in ("whole", "inner") or not _major(rule, name):
             return f"factor {name} of {local.op} cannot be split here"
-        if split.covers and factor.kind in REDUCED:
+        if split.overlaps and factor.kind in REDUCED:
             return f"factor {name} is reduced, and rows of its split overlap"
     kinds = {rule.factors[name].kind for name in local.splits} & {*REDUCED}
     if "max" in kinds and len(kinds) > 1:
@@ -145,7 +145,7 @@ def _candidate_problem(local: Local) -> str:
     rows, picked, k = local.splits.get("v"), local.splits.get("c"), local.attrs.get("k")
     if rows is None or picked is None or rows.axes != picked.axes:
         return f"candidates and rows of {local.op} are not split alike"
-    if rows.covers or picked.covers or not isinstance(k, int):
+    if rows.overlaps or picked.overlaps or not isinstance(k, int):
         return f"rows or candidates of {local.op} overlap, or k is not a number"
     counts = [b - a for a, b in picked.intervals]
     if counts != [min(k, b - a) for a, b in rows.intervals]:
@@ -209,7 +209,7 @@ def _scatter_problem(instruction: ReduceScatter, before: Layout, after: Layout, 
     want = after.dims[instruction.dim]
     if want is None or want.axes[-1] != instruction.axis or _joined(want, mesh) != before.dims[instruction.dim]:
         return f"dim {instruction.dim} of {after} is not that of {before} split further over {instruction.axis}"
-    if want.covers:
+    if want.overlaps:
         return "a sum is scattered over rows that overlap"
     return _differs(Layout(_with(before, {instruction.dim: want}).dims, *_less(before, instruction.axis)), after)
 

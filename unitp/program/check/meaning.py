@@ -49,7 +49,7 @@ def check_graph(program: Program, graph: Graph, outputs: tuple[str, ...] | None 
 def _check_ends(program: Program, graph: Graph, outputs: tuple[str, ...] | None, stands_for: Mapping[str, str]) -> None:
     left = tuple(stands_for[name] for name in program.outputs)
     if outputs is not None and left != outputs:
-        raise ProgramError(f"the program leaves {', '.join(left)}; wanted are {', '.join(outputs)}")
+        raise ProgramError(f"the program gives the outputs {', '.join(left)} instead of {', '.join(outputs)}")
     for name in program.outputs:
         if stands_for[name] not in graph.outputs:
             raise ProgramError(

@@ -55,7 +55,7 @@ def misfit(shape: Sequence[int], layout: Layout, mesh: Mesh) -> str:
     for dim, split in enumerate(bound.dims):
         if split is None:
             continue
-        if split.covers:
+        if split.overlaps:
             return f"several ranks hold the same rows of dim {dim} ({split.rows})"
         ranks = range(mesh.size)
         if any(chunked(shape, bound, r, mesh)[dim] != split.at(r, mesh) for r in ranks):

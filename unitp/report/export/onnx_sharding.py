@@ -114,9 +114,9 @@ class _Model:
         rule = rule_of(node.op, node.attrs, shapes)
         planned = self.phase.nodes.get(node.name, {})
         splits = {f: split.bind(int(rule.factors[f].size), self.mesh) for f, split in planned.items()}
-        wanted, left = layouts(rule, splits)
+        required, produced = layouts(rule, splits)
         seen: dict[str, Layout] = {}
-        for name, layout in zip((*node.inputs, *node.outputs), (*wanted, *left), strict=True):
+        for name, layout in zip((*node.inputs, *node.outputs), (*required, *produced), strict=True):
             if name and layout is not None and seen.setdefault(name, layout) == layout:
                 yield name, layout
             elif name and layout is not None:
@@ -158,7 +158,7 @@ def shards(splits: Sequence[Split], mesh: Mesh) -> list[list[int]]:
 def _misfit(split: Split, size: int, mesh: Mesh) -> str:
     """Return why ONNX cannot express a split, or "" if it can."""
     count = mesh.count(split.axes)
-    if split.covers:
+    if split.overlaps:
         return f"held by several ranks at once ({split.rows})"
     if size % count or split.intervals != cuts(count, size):
         return f"split unevenly ({split.rows})"
