@@ -17,6 +17,8 @@ import pytest
 from hypothesis import settings
 from zoo import MARK, Surroundings, Zoo
 
+from unitp.testing.models import write_huggingface
+
 settings.register_profile("quick", deadline=None)
 settings.register_profile("thorough", deadline=None)
 settings.load_profile("quick")
@@ -51,6 +53,12 @@ def watched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Zoo]:
     assert zoo.left() == []
     assert list(folder.iterdir()) == []
     assert surroundings.left() == []
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model in a Hugging Face directory, without a tokenizer."""
+    return str(write_huggingface(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from mutations import NUMBERS, damaged, name
 from numpy.lib import format as npy
-from tiny import tiny_decoder
 
 from unitp.cli.run import read_inputs
 from unitp.frontends.builder import Builder
 from unitp.graph.graph import Graph
 from unitp.session.inputs import bind, token_lists, token_rows
+from unitp.testing.models import tiny
 
 NAME = "arrays"
 
@@ -55,7 +55,7 @@ def graph() -> Graph:
 
 @cache
 def decoder() -> Graph:
-    return tiny_decoder(layers=1)
+    return tiny(layers=1).graph
 
 
 def one(rng: random.Random, folder: Path) -> Input:

@@ -23,12 +23,10 @@ from mutations import NUMBERS, name
 
 from unitp import cli
 from unitp.errors import InputError
-from unitp.frontends.llama import LlamaConfig
 from unitp.session import launch
-from unitp.testing.models import arrays, random_weights, write_huggingface
+from unitp.testing.models import SMALL, write_huggingface
 
 NAME = "command line"
-SMALL = LlamaConfig(layers=1, width=32, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=97, max_context=64)
 STARTED = "ranks would be started here"
 MACHINE = """
 [devices.cpu]
@@ -68,7 +66,7 @@ def stop(*_: Any, **__: Any) -> Any:
 def laid(folder: Path) -> tuple[str, dict[Path, bytes]]:
     """A model, plans, a machine and arrays in the folder: the hash of the model's graph, and all files."""
     launch._start = stop  # nothing is started in this process
-    write_huggingface(folder / "tiny", SMALL, arrays(random_weights(SMALL)))
+    write_huggingface(folder / "tiny", SMALL)
     (folder / "m.toml").write_text(MACHINE)
     np.save(folder / "ids.npy", np.array([[1, 2, 3]]))
     np.savez(folder / "ids.npz", input_ids=np.array([[1, 2, 3]]))

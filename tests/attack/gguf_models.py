@@ -20,7 +20,7 @@ import unitp
 from unitp.errors import InputError
 from unitp.frontends.model import Model
 from unitp.graph.weights import read, shape_of
-from unitp.testing.gguf_files import write_sentencepiece, write_small
+from unitp.testing.models import write_gguf, write_sentencepiece
 
 NAME = "gguf"
 TEXT = "the banana is in Paris 7 é <|end|> [INST]"
@@ -99,7 +99,7 @@ def parsed(path: Path) -> File:
 def originals(folder: Path) -> dict[str, tuple[File, str, dict[str, Any], list[int]]]:
     """Small files of both kinds of tokenizers: their parts, and what they give."""
     found = {}
-    for kind, write in (("bytes", write_small), ("pieces", write_sentencepiece)):
+    for kind, write in (("bytes", write_gguf), ("pieces", write_sentencepiece)):
         path = write(folder / "original.gguf")
         found[kind] = parsed(path), *given_by(unitp.load(path))
         path.unlink()

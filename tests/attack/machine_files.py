@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 from mutations import NUMBERS, damaged, name
-from tiny import tiny_decoder
 
 import unitp
 from unitp.cost.machine_file import load_machine, parse_machine
@@ -22,6 +21,7 @@ from unitp.cost.machine_text import machine_text
 from unitp.errors import MeshError, PlanError
 from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
+from unitp.testing.models import tiny
 from unitp.texts import toml_key, toml_text
 
 NAME = "machines"
@@ -106,7 +106,7 @@ call_s = 30e-6
 
 @cache
 def graph() -> Graph:
-    return tiny_decoder(layers=1)
+    return tiny(layers=1).graph
 
 
 def one(rng: random.Random, folder: Path) -> Input:

@@ -19,12 +19,10 @@ import numpy as np
 from mutations import NUMBERS, changed, damaged, dump, name, odd
 
 import unitp
-from unitp.frontends.llama import LlamaConfig
 from unitp.graph.weights import read, shape_of
-from unitp.testing.models import arrays, random_weights, write_huggingface
+from unitp.testing.models import SMALL, write_huggingface
 
 NAME = "safetensors"
-SMALL = LlamaConfig(layers=1, width=32, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=97, max_context=64)
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PARTS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 NO_FILES = ("fifo", "folder", "loop", "zeros", "sparse", "socket")
@@ -63,7 +61,7 @@ def parsed(raw: bytes) -> File:
 @cache
 def original(folder: Path) -> tuple[bytes, bytes, str, dict[str, Any]]:
     """A small model: its config and weights as files, the hash of its graph, and its weights as arrays."""
-    path = write_huggingface(folder / "original", SMALL, arrays(random_weights(SMALL)))
+    path = write_huggingface(folder / "original", SMALL)
     found = (path / "config.json").read_bytes(), (path / WHOLE).read_bytes(), *given_by(path)
     shutil.rmtree(path)
     return found

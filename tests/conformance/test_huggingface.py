@@ -30,7 +30,7 @@ from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backends
 from unitp.session.launch import launch
-from unitp.testing.models import EAGER_TO_SPLIT, arrays, random_weights, write_huggingface
+from unitp.testing.models import EAGER_TO_SPLIT, TINY, arrays, random_weights, write_huggingface
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -40,9 +40,7 @@ NEW_TOKENS = 40
 CLOSE = 1e-4
 CONTEXT = 64
 
-SMALL = LlamaConfig(
-    layers=2, width=72, heads=9, kv_heads=3, head_dim=8, hidden=100, vocab=257, max_context=128, epsilon=1e-6
-)
+SMALL = msgspec.structs.replace(TINY, max_context=128, epsilon=1e-6, interleaved=False)
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
@@ -111,7 +109,7 @@ ALL = [
 @pytest.mark.parametrize("backend,kind", ALL)
 def test_small_models_are_what_transformers_says(backend: str, kind: str, tmp_path: Path) -> None:
     config, more = KINDS[kind]
-    folder = write_huggingface(tmp_path / kind, config, arrays(random_weights(config)), **more)
+    folder = write_huggingface(tmp_path / kind, config, **more)
     logits, tokens = of_transformers(folder, PROMPTS, NEW_TOKENS)
     assert len({*tokens[0], *tokens[1]}) > 4, "a model that says one thing only shows nothing"
     model = unitp.load(folder)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import msgspec
 import numpy as np
 import pytest
 from places import BACKENDS, sampled
@@ -21,7 +20,7 @@ from unitp.planner import plan as plan_graph
 from unitp.plans import Phase, Plan
 from unitp.session.launch import launch
 from unitp.session.session import Session
-from unitp.testing.models import EAGER_TO_SPLIT, TINY, tiny
+from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -50,7 +49,7 @@ NEW = 5
 
 @lru_cache
 def model() -> Model:
-    return tiny(msgspec.structs.replace(TINY, max_context=128))
+    return tiny(max_context=128)
 
 
 @lru_cache

@@ -19,8 +19,6 @@ from unitp.comparison.metrics import relative_error
 from unitp.cost import Machine
 from unitp.errors import ProgramError
 from unitp.explain.description import light_outputs
-from unitp.frontends.llama import LlamaConfig, decoder_graph
-from unitp.graph.source import RandomSource
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
@@ -28,6 +26,7 @@ from unitp.plans import Phase
 from unitp.program.check import check, check_ranks
 from unitp.program.instructions import AllGather, AllReduce, Collective, Local, Slice, reads
 from unitp.program.lower import lower
+from unitp.testing.models import tiny
 from unitp.testing.random_graphs import random_graph
 from unitp.testing.random_plans import random_plan
 from unitp.testing.simulate import simulate
@@ -47,12 +46,7 @@ def random_program(seed, mesh):
 @cache
 def decoder(mesh, planned):
     """Two layers with 9 query and 3 KV heads, as planned for free links (or at random), and a program of 4 new positions."""
-    config = LlamaConfig(2, 36, 9, 3, 4, 50, 64, 32)
-    layer = {"attn_norm": (36,), "attn_q": (36, 36), "attn_k": (12, 36), "attn_v": (12, 36), "attn_output": (36, 36)}
-    layer |= {"ffn_norm": (36,), "ffn_gate": (50, 36), "ffn_up": (50, 36), "ffn_down": (36, 50)}
-    shapes = {f"blk.{n}.{name}.weight": shape for n in range(2) for name, shape in layer.items()}
-    shapes |= {"token_embd.weight": (64, 36), "output_norm.weight": (36,)}
-    graph = decoder_graph("two", config, {name: RandomSource(1, shape) for name, shape in shapes.items()})
+    graph = tiny(width=36, head_dim=4, hidden=50, vocab=64, max_context=32, interleaved=False).graph
     sizes = {"batch": 2, "seq": 4, "cache": 16, "live": 8, "take": 1, "candidates": 3}
     free = Machine(operator_s=0.0, link_latency_s=0.0, link_bytes_per_s=1e15, call_s=0.0)
     made = (

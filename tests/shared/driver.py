@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny import tiny_decoder
 
 from unitp.comparison.metrics import relative_error
 from unitp.errors import UnitpError
@@ -32,7 +31,7 @@ from unitp.plugins.discover import backend
 from unitp.plugins.spec import BackendSpec
 from unitp.session.launch import launch
 from unitp.session.session import Session
-from unitp.testing.models import EAGER_TO_SPLIT
+from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 PROMPT = [1, 2, 3]
 LONG_PROMPT = list(range(1, 40)) * 8
@@ -67,12 +66,16 @@ class Turns:
             assert tokens == self.expected["tokens"], f"wrong tokens: {tokens}"
 
 
+def model() -> Graph:
+    return tiny(vocab=97, max_context=1024).graph
+
+
 def session_of(spec: BackendSpec, mesh: Mesh, graph: Graph) -> Session:
     return launch(graph, plan(Request(graph, mesh, machine=EAGER_TO_SPLIT)), spec, dtype="float64")
 
 
 def expect(path: Path) -> None:
-    with session_of(backend("numpy"), Mesh(tp=1), tiny_decoder()) as session:
+    with session_of(backend("numpy"), Mesh(tp=1), model()) as session:
         logits = session.run(input_ids=[LONG_PROMPT], last=True)["logits"]
         tokens = [int(token) for token in session.generate(PROMPT, TOKENS, ignore_eos=True)]
     path.write_text(json.dumps({"logits": logits.tolist(), "tokens": tokens}))
@@ -104,7 +107,7 @@ CHILDREN: dict[str, Callable[[], None]] = {"none": lambda: None, "fork": fork, "
 
 
 def drive(spec: BackendSpec, stage: str, children: str, expected: dict[str, Any]) -> None:
-    graph = tiny_decoder()
+    graph = model()
     over = threading.Event()
 
     def wait() -> None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-import msgspec
 import pytest
 
 import unitp
@@ -21,7 +20,7 @@ from unitp.planner import Request
 from unitp.planner import plan as plan_graph
 from unitp.plans import Plan
 from unitp.plugins.discover import backends
-from unitp.testing.models import EAGER_TO_SPLIT, TINY, tiny
+from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
 BACKENDS = sorted(backends())
 NARROW, WIDE = ("tp=1", "tp=2"), ("tp=3", "tp=4", "dp=2,tp=2")
@@ -82,7 +81,7 @@ on_every_backend = pytest.mark.parametrize("large", BACKENDS, indirect=True)
 @lru_cache
 def small_model() -> Model:
     """Made for contexts longer than a chunk of a prompt."""
-    return tiny(msgspec.structs.replace(TINY, max_context=2048))
+    return tiny(max_context=2048)
 
 
 @lru_cache

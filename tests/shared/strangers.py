@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tiny import tiny_decoder
 from zoo import listeners
 
 from unitp.mesh import Mesh
@@ -38,6 +37,7 @@ from unitp.plugins.discover import backends
 from unitp.ranks.processes import marked
 from unitp.session.launch import launch
 from unitp.session.session import Session
+from unitp.testing.models import tiny
 
 NOBODY = 65534
 PTRACE_ATTACH = 16
@@ -187,7 +187,7 @@ def cable() -> Iterator[str]:
 
 def besiege(backend: str, count: int, seed: int, *, network: str = "", isolation: str = "require") -> list[str]:
     """What strangers achieved against a session of this backend, in so many tries of each."""
-    graph = tiny_decoder(context=128)
+    graph = tiny(max_context=128).graph
     prompt = np.arange(1, 9)[None]
     done = threading.Event()
     with launch(graph, plan(Request(graph, Mesh(tp=2))), backend, isolation=isolation) as session:

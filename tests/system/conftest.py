@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import tiny_decoder
 
 from unitp.graph.graph import Graph
 from unitp.plugins.spec import BackendSpec
-from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
+from unitp.testing import models
 
 FAKES = Path(__file__).parents[1] / "fakes"
 
@@ -27,25 +26,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> BackendSpec:
 
 @pytest.fixture(scope="session")
 def tiny() -> Graph:
-    return tiny_decoder()
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small model in a Hugging Face directory, without a tokenizer."""
-    return str(write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY, arrays(random_weights(TINY))))
+    return models.tiny(vocab=97, max_context=1024).graph
 
 
 @pytest.fixture(scope="session")
 def talking(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small model whose tokens are the bytes, with a chat template; its stop token is the end of a turn."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
 
-    at = write_huggingface(
-        tmp_path_factory.mktemp("models") / "talking", TINY, arrays(random_weights(TINY)), eos_token_id=256
-    )
+    at = models.write_huggingface(tmp_path_factory.mktemp("models") / "talking", eos_token_id=256)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer = Tokenizer(BPE({c: i for i, c in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<end>"])

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 import unitp
-from unitp.frontends.llama import LlamaConfig
 from unitp.mesh import Mesh
 from unitp.report import html
-from unitp.testing.models import tiny
+from unitp.testing.models import WIDE, tiny
 
 pytestmark = [pytest.mark.browser, pytest.mark.system]
 
@@ -74,7 +73,7 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def page() -> str:
     """Thirty layers on eight ranks, with pins."""
-    model = tiny(LlamaConfig(30, 256, 16, 4, 16, 512, 1024, 512))
+    model = tiny(WIDE)
     pins = ["blk.*.ffn_down.weight: S(1)@tp", "blk.*.ffn_up.weight: S(0)@tp"]
     return html.page(unitp.plan(model, Mesh(dp=2, tp=4), pins=pins), model.graph)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from strangers import besiege, open_doors
-from tiny import tiny_decoder
 
 from unitp.errors import HostError, IsolationWarning
 from unitp.mesh import Mesh
@@ -18,6 +17,7 @@ from unitp.planner import Request, plan
 from unitp.plugins.discover import backends
 from unitp.ranks.isolation import Isolation, isolate
 from unitp.session.launch import launch
+from unitp.testing.models import tiny
 
 pytestmark = pytest.mark.system
 
@@ -59,7 +59,7 @@ def test_a_session_that_is_not_isolated_has_one() -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "mxnet"])
 def test_what_can_be_bound_to_loopback_is(backend: str) -> None:
-    graph = tiny_decoder(context=128)
+    graph = tiny(max_context=128).graph
     with launch(graph, plan(Request(graph, Mesh(tp=2))), backend, isolation="off") as session:
         assert {address for address, _ in open_doors(session)} == {"127.0.0.1"}
 
@@ -111,7 +111,7 @@ def refused(tmp_path: Path) -> str:
 
 
 def test_a_host_without_namespaces_is_told_once_what_stays_open(refused: str) -> None:
-    graph = tiny_decoder(context=128)
+    graph = tiny(max_context=128).graph
     split = plan(Request(graph, Mesh(tp=2)))
     with (
         pytest.warns(IsolationWarning, match="not isolated: .* Operation not permitted.*mpiexec listens on every"),

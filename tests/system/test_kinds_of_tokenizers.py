@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unitp.testing.gguf_files import sentencepiece, write_sentencepiece, write_small
+from unitp.testing.models import sentencepiece, write_gguf, write_sentencepiece
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
 TOKENS: list[str] = sentencepiece()["tokenizer.ggml.tokens"]
@@ -38,7 +38,7 @@ def test_a_prompt_of_text_is_continued_with_the_tokens_of_llama_2(tmp_path: Path
 
 
 def test_a_model_whose_tokenizer_is_unknown_shows_token_ids_and_refuses_text(tmp_path: Path) -> None:
-    path = write_small(tmp_path / "small.gguf", tokenizer__ggml__model="rwkv")
+    path = write_gguf(tmp_path / "small.gguf", tokenizer__ggml__model="rwkv")
     shown = generate(path, "--prompt-ids", "5,17,3")
     tokens = [int(token) for token in shown.stdout.split()]
     assert len(tokens) == 5

@@ -1,4 +1,4 @@
-"""The command line without ranks: `unitp ARGUMENTS` in this process, and a small model to call it with."""
+"""The command line without ranks: `unitp ARGUMENTS` in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from unitp import cli
-from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
 
 
 class Said:
@@ -46,9 +45,3 @@ def unitp(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     return Command(capsys)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small model in a Hugging Face directory."""
-    return str(write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY, arrays(random_weights(TINY))))

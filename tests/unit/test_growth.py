@@ -11,11 +11,10 @@ import pytest
 from calls import calls
 
 from unitp.explain.alternatives import Alternatives
-from unitp.frontends.llama import LlamaConfig
 from unitp.frontends.model import Model
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
-from unitp.testing.models import tiny
+from unitp.testing.models import WIDE, tiny
 
 FEW, MANY, MOST = 6, 24, 9.0
 """Four times as many layers: linear is 4, the square 16."""
@@ -38,7 +37,7 @@ def explained(layers: int) -> Callable[[], object]:
 
 
 def of(layers: int) -> Model:
-    return tiny(LlamaConfig(layers, 256, 16, 4, 16, 512, 1024, 512))
+    return tiny(WIDE, layers=layers)
 
 
 @pytest.mark.parametrize("work", [planned, explained], ids=lambda work: work.__name__)

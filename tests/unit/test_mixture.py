@@ -15,7 +15,6 @@ from unitp.comparison.metrics import MEANING, relative_error
 from unitp.errors import GraphError, ModelError
 from unitp.frontends.builder import Builder
 from unitp.frontends.configs import known_config
-from unitp.frontends.llama import LlamaConfig
 from unitp.graph.graph import Graph
 from unitp.graph.source import RangeSource
 from unitp.graph.weights import read, shape_of
@@ -26,29 +25,17 @@ from unitp.plans import Phase, Plan, unsplit
 from unitp.program.check import check
 from unitp.program.instructions import AllReduce, Program
 from unitp.program.lower import lower
-from unitp.testing.models import EAGER_TO_SPLIT, arrays, random_weights, tiny, write_huggingface
+from unitp.testing.models import EAGER_TO_SPLIT, SMALL, random_weights, tiny, write_huggingface
 from unitp.testing.random_plans import random_plan
 from unitp.testing.simulate import simulate
 
-CONFIG = LlamaConfig(
-    layers=1,
-    width=24,
-    heads=4,
-    kv_heads=2,
-    head_dim=6,
-    hidden=20,
-    vocab=53,
-    max_context=32,
-    experts=5,
-    chosen=2,
-    tied=False,
-)
+CONFIG = msgspec.structs.replace(SMALL, hidden=20, experts=5, chosen=2, tied=False)
 SIZES = {"batch": 2, "seq": 3, "cache": 4, "live": 4, "take": 3, "candidates": 2}
 EXPERTS = "blk.0.ffn_gate_exps.weight"
 
 
 def graph_of(**more: Any) -> Graph:
-    return tiny(msgspec.structs.replace(CONFIG, **more)).graph
+    return tiny(CONFIG, **more).graph
 
 
 def run(graph: Graph, program: Program) -> dict[str, np.ndarray]:
@@ -144,24 +131,22 @@ def test_all_experts_are_paid_for_since_all_are_computed() -> None:
 
 
 def folder(at: Path, **more: Any) -> Path:
-    return write_huggingface(
-        at / "mix", CONFIG, arrays(random_weights(CONFIG)), architecture="MixtralForCausalLM", **more
-    )
+    return write_huggingface(at / "mix", CONFIG, architecture="MixtralForCausalLM", **more)
 
 
 def test_experts_of_a_file_become_one_tensor(tmp_path: Path) -> None:
     source = unitp.load(folder(tmp_path)).graph.parameter(EXPERTS).source
-    assert shape_of(source) == (5, 20, 24)
-    wanted = read(random_weights(CONFIG)[EXPERTS], [(0, 5), (0, 20), (0, 24)])
+    assert shape_of(source) == (5, 20, 32)
+    wanted = read(random_weights(CONFIG)[EXPERTS], [(0, 5), (0, 20), (0, 32)])
     assert np.array_equal(read(source, [(1, 4), (3, 20), (0, 7)]), wanted[1:4, 3:20, 0:7])
-    assert read(source, [(2, 2), (0, 20), (0, 24)]).shape == (0, 20, 24)
+    assert read(source, [(2, 2), (0, 20), (0, 32)]).shape == (0, 20, 32)
 
 
 @pytest.mark.parametrize(
     "lost,message",
     [
         ("experts.2.w1", "experts.*.w1.weight is there for 0, 1, 3, 4"),
-        ("experts.4.w2", 'experts.*.w2.weight" has shape [4, 24, 20], wanted is [5, 24, 20]'),
+        ("experts.4.w2", 'experts.*.w2.weight" has shape [4, 32, 20], wanted is [5, 32, 20]'),
         ("gate", 'block_sparse_moe.gate.weight" is missing'),
     ],
 )

@@ -25,7 +25,7 @@ from unitp.planner import Request, plan
 from unitp.plans import Phase, Plan
 from unitp.program.check import check
 from unitp.program.lower import lower
-from unitp.testing.models import EAGER_TO_SPLIT, tiny
+from unitp.testing.models import EAGER_TO_SPLIT, mlp, tiny
 from unitp.testing.random_graphs import random_graph
 from unitp.testing.random_plans import random_plan
 
@@ -178,8 +178,7 @@ def test_what_is_wrong_in_a_file_is_said(fields: dict[str, Any], message: str) -
 
 def test_a_plan_for_another_graph_is_refused_by_name() -> None:
     _, made, _ = planned()
-    other = unitp.Builder("mlp")
-    graph = other.graph(other.Neg(other.input("x", "float32", (4,))))
+    graph = mlp()
     with pytest.raises(PlanError, match=r"made for another graph \(\w{16}, tiny\); mlp is \w{16}") as caught:
         plans.require(made, graph)
     assert "unitp plan" in caught.value.hint

@@ -16,13 +16,12 @@ from unitp.cost import (
 )
 from unitp.cost.link import slowest
 from unitp.explain.description import light_outputs
-from unitp.frontends.llama import LlamaConfig, decoder_graph
-from unitp.graph.source import RandomSource
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
 from unitp.planner.prices.work import Prices
 from unitp.program.lower import lower
 from unitp.program.objective import objective, predict, predicted_seconds
+from unitp.testing.models import tiny
 
 ROUND = Machine(
     flops_per_s=1e9,
@@ -113,21 +112,7 @@ def test_the_hash_tells_machines_apart():
 @pytest.fixture(scope="module")
 def decoder():
     """Six layers of SmolLM2's widths: enough that communication is worth its price."""
-    config = LlamaConfig(6, 576, 9, 3, 64, 1536, 8192, 512)
-    layer = {
-        "attn_norm": (576,),
-        "attn_q": (576, 576),
-        "attn_k": (192, 576),
-        "attn_v": (192, 576),
-        "attn_output": (576, 576),
-        "ffn_norm": (576,),
-        "ffn_gate": (1536, 576),
-        "ffn_up": (1536, 576),
-        "ffn_down": (576, 1536),
-    }
-    shapes = {f"blk.{n}.{name}.weight": shape for n in range(6) for name, shape in layer.items()}
-    shapes |= {"token_embd.weight": (8192, 576), "output_norm.weight": (576,)}
-    return decoder_graph("six", config, {name: RandomSource(1, shape) for name, shape in shapes.items()})
+    return tiny(layers=6, width=576, head_dim=64, hidden=1536, vocab=8192, interleaved=False).graph
 
 
 HOST = Machine(

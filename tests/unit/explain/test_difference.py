@@ -16,7 +16,7 @@ from unitp.mesh import Mesh
 from unitp.plans import Phase
 from unitp.program.lower import lower
 from unitp.program.memory import peak
-from unitp.testing.models import TINY, tiny
+from unitp.testing.models import mlp, tiny
 
 
 @cache
@@ -95,7 +95,7 @@ def test_different_meshes_machines_and_phases_are_noted() -> None:
 
 
 def test_plans_for_different_graphs_are_compared_by_tensor_names() -> None:
-    deeper = tiny(msgspec.structs.replace(TINY, layers=3))
+    deeper = tiny(layers=3)
     b = unitp.plan(deeper, Mesh(tp=3))
     found = difference(planned(), b, model().graph, deeper.graph)
     assert {c.kind for c in found.changes} <= {"parameter", "state"}
@@ -105,10 +105,7 @@ def test_plans_for_different_graphs_are_compared_by_tensor_names() -> None:
 
 
 def test_plans_with_nothing_in_common_are_refused() -> None:
-    builder = unitp.Builder("mlp")
-    x = builder.input("x", "float32", (4, 8))
-    graph = builder.graph(builder.MatMul(x, builder.random("w", (8, 6), seed=0)))
-    other = unitp.plan(graph, Mesh(tp=2))
+    other = unitp.plan(mlp(batch=4), Mesh(tp=2))
     with pytest.raises(PlanError, match=r"cannot be compared: one is for tiny, graph \w+, the other for mlp") as caught:
         difference(planned(), other)
     assert caught.value.hint

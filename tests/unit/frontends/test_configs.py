@@ -20,7 +20,7 @@ from unitp.frontends.huggingface_weights import spelled
 from unitp.graph.source import AbsentSource
 from unitp.graph.weights import read, require_weights
 from unitp.mesh import Mesh
-from unitp.testing.models import TINY, arrays, random_weights, write_huggingface
+from unitp.testing.models import TINY, write_huggingface
 
 BILLIONS = {
     "llama-3.1-8b": 8.03, "llama-3.1-70b": 70.6, "llama-3.1-405b": 406.0, "qwen2.5-0.5b": 0.49, "qwen2.5-1.5b": 1.54,
@@ -33,7 +33,7 @@ BILLIONS = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with weights."""
-    return write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY, arrays(random_weights(TINY)))
+    return write_huggingface(tmp_path_factory.mktemp("models") / "tiny", TINY)
 
 
 @pytest.fixture(scope="module")

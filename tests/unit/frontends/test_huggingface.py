@@ -16,11 +16,10 @@ from unitp.errors import ModelError
 from unitp.frontends.huggingface import ARCHITECTURES, HARMLESS, USED, USUAL, load_huggingface
 from unitp.frontends.llama import LlamaConfig
 from unitp.graph.weights import read, shape_of
+from unitp.testing import models
 from unitp.testing.models import arrays, random_weights, write_huggingface
 
-SMALL = LlamaConfig(
-    layers=2, width=32, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=97, max_context=8192, epsilon=1e-6
-)
+SMALL = msgspec.structs.replace(models.SMALL, layers=2, vocab=97, max_context=8192, epsilon=1e-6)
 QWEN2 = msgspec.structs.replace(SMALL, qkv_bias=True)
 MIXTRAL = msgspec.structs.replace(SMALL, experts=3, chosen=2)
 WEIGHTED = {"llama": SMALL, "mistral": SMALL, "mixtral": MIXTRAL, "qwen2": QWEN2}

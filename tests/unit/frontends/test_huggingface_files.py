@@ -12,14 +12,11 @@ from safetensors.numpy import load_file, save_file
 import unitp
 from unitp.errors import InputError, ModelError
 from unitp.frontends.huggingface import load_huggingface
-from unitp.frontends.llama import LlamaConfig
-from unitp.testing.models import arrays, random_weights, write_huggingface
-
-SMALL = LlamaConfig(layers=1, width=32, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=97, max_context=64)
+from unitp.testing.models import SMALL, write_huggingface
 
 
 def directory(folder: Path, **more: Any) -> Path:
-    return write_huggingface(folder / "model", SMALL, arrays(random_weights(SMALL)), **more)
+    return write_huggingface(folder / "model", SMALL, **more)
 
 
 def refused(path: Path, *words: str) -> None:

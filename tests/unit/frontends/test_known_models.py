@@ -16,7 +16,7 @@ import unitp
 from unitp.errors import ModelError
 from unitp.frontends import known_models as registry
 from unitp.frontends.known_models import KNOWN, Known, find
-from unitp.testing.gguf_files import write_small
+from unitp.testing.models import write_gguf
 
 NAME = "smollm2-135m"
 
@@ -37,7 +37,7 @@ class Package:
 @pytest.fixture
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
     """A small model in a package that is installed."""
-    data = write_small(tmp_path / "small.gguf").read_bytes()
+    data = write_gguf(tmp_path / "small.gguf").read_bytes()
     made = Known(
         name="small", package="llm-small", version="1.0", file="small.gguf", size=len(data),
         sha256=hashlib.sha256(data).hexdigest(), about="small",

@@ -1,6 +1,6 @@
 """Text to tokens and back for GGUF files of the kind "llama" (Llama 2, TinyLlama, Mistral): what llama.cpp and SentencePiece make of it.
 
-The tables are llama.cpp's own results for the small vocabulary of `unitp.testing.gguf_files` (xllamacpp 2026.10.11549:
+The tables are llama.cpp's own results for the small vocabulary of `unitp.testing.models` (xllamacpp 2026.10.11549:
 `llama_tokenize` with special tokens added and read, `llama_token_to_piece`). Against the same llama.cpp were checked, all equal:
 2,547 texts (special tokens, runs of spaces, newlines, CJK, emoji, random code points, periodic texts) on each of 6 vocabularies
 (trained by SentencePiece 0.2.3 with and without a space before the text; all scores equal; periodic pieces with and without equal
@@ -29,7 +29,7 @@ from unitp.errors import ModelError
 from unitp.frontends.gguf_file import read_gguf
 from unitp.frontends.sentencepiece import SentencePiece
 from unitp.frontends.tokenizer import GgufTokenizer, Tokenizer, load_tokenizer
-from unitp.testing.gguf_files import sentencepiece, write_sentencepiece
+from unitp.testing.models import sentencepiece, write_sentencepiece
 
 TOKENS: list[str] = sentencepiece()["tokenizer.ggml.tokens"]
 PARTS = [

@@ -17,7 +17,7 @@ from tokenizers import decoders, models
 import unitp
 from unitp.errors import ModelError
 from unitp.frontends.tokenizer import WAYS, GgufTokenizer, JsonTokenizer, PackageTokenizer, Tokenizer, load_tokenizer
-from unitp.testing.gguf_files import metadata, write_small
+from unitp.testing.models import metadata, write_gguf
 
 REFERENCE = Path(__file__).parents[2] / "conformance" / "smollm2.npz"
 TEXTS = {"capital": "The capital of France is", "code": "def fibonacci(n):\n"}
@@ -31,7 +31,7 @@ def smollm2() -> Tokenizer:
 
 
 def small(folder: Path, **more: Any) -> PackageTokenizer:
-    made = load_tokenizer(GgufTokenizer(str(write_small(folder / "small.gguf", **more))))
+    made = load_tokenizer(GgufTokenizer(str(write_gguf(folder / "small.gguf", **more))))
     assert isinstance(made, PackageTokenizer)
     return made
 
@@ -250,7 +250,7 @@ def test_what_a_tokenizer_cannot_be_is_named(tmp_path: Path, more: dict[str, Any
 @pytest.mark.parametrize("kind", ["bert", "t5", "rwkv", "gemma4", "no_vocab", "", None])
 def test_a_model_with_a_tokenizer_of_another_kind_works_on_token_ids(tmp_path: Path, kind: str | None) -> None:
     """It shows token ids, and refuses text by the name of the kind."""
-    model = unitp.load(write_small(tmp_path / "small.gguf", tokenizer__ggml__model=kind))
+    model = unitp.load(write_gguf(tmp_path / "small.gguf", tokenizer__ggml__model=kind))
     assert model.graph.outputs[0] == "logits"
     stream = model.speller.stream()
     assert "".join([*map(stream.add, [7, 8, 261]), stream.end()]) == "7 8 261"

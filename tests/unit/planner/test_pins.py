@@ -13,7 +13,7 @@ from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
 from unitp.explain.alternatives import Alternatives
 from unitp.explain.description import moved
-from unitp.frontends.llama import LlamaConfig, decoder_graph
+from unitp.frontends.llama import LlamaConfig
 from unitp.graph.graph import Graph
 from unitp.graph.values import Node
 from unitp.layout import Layout, Split
@@ -27,7 +27,7 @@ from unitp.program.check import check
 from unitp.program.lower import lower
 from unitp.program.objective import predicted_seconds
 from unitp.testing.megatron import MEGATRON, by_sequence
-from unitp.testing.models import random_weights, tiny
+from unitp.testing.models import tiny
 
 
 @cache
@@ -233,7 +233,7 @@ NVLINK = Machine(
 
 @cache
 def llama() -> Graph:
-    return decoder_graph("llama", LLAMA, random_weights(LLAMA))
+    return tiny(LLAMA, "llama").graph
 
 
 @cache

@@ -18,9 +18,8 @@ from unitp.certificate import CertifiedPlan, certified
 from unitp.comparison.metrics import relative_error
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
-from unitp.frontends.builder import Builder
 from unitp.frontends.configs import known_config
-from unitp.frontends.llama import LlamaConfig, decoder_graph
+from unitp.frontends.llama import LlamaConfig
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts, rule_of
 from unitp.graph.weights import read, shape_of
@@ -30,12 +29,8 @@ from unitp.planner import Request, plan
 from unitp.plans import Phase, Plan, unsplit
 from unitp.report.export import Export, export, grouped
 from unitp.report.export.dtensor import chunked, misfit, placements
-from unitp.testing.models import TINY, arrays, random_weights, tiny, write_huggingface
+from unitp.testing.models import EVEN, TINY, mlp, tiny, write_huggingface
 from unitp.testing.random_plans import random_plan
-
-EVEN = LlamaConfig(
-    layers=2, width=64, heads=8, kv_heads=4, head_dim=8, hidden=96, vocab=130, max_context=64, tied=False
-)
 
 MACHINE = Machine(call_s=1e-7, link_latency_s=1e-8, operator_s=0.0, link_bytes_per_s=1e10, flops_per_s=1e9)
 """Communication that is cheap, but not free: small models are split as large ones are, rows first, then columns."""
@@ -45,7 +40,7 @@ BIASED = msgspec.structs.replace(EVEN, qkv_bias=True, tied=True)
 
 
 def graph_of(config: LlamaConfig) -> Graph:
-    return decoder_graph("even", config, random_weights(config))
+    return tiny(config).graph
 
 
 def planned(graph: Graph, **axes: int) -> CertifiedPlan:
@@ -246,13 +241,11 @@ def _with(made: Plan, parameters: dict[str, Layout]) -> Plan:
 
 
 def test_a_tp_plan_is_of_a_decoder() -> None:
-    b = Builder("mlp")
-    x = b.input("x", "float32", ("batch", 8))
-    graph = b.graph(b.MatMul(x, b.random("w", (8, 4), seed=1)))
+    graph = mlp()
     made = plan(Request(graph, Mesh(tp=2), machine=MACHINE))
     with pytest.raises(PlanError, match="mlp is not a Llama-type decoder"):
         export(made, graph, "tp-plan")
-    assert json.loads(export(made, graph, "dtensor").data)["parameters"]["w"]["exact"]
+    assert json.loads(export(made, graph, "dtensor").data)["parameters"]["up"]["exact"]
 
 
 def test_experts_have_no_tp_plan_but_placements() -> None:
@@ -381,7 +374,7 @@ def held(spec: Any, shape: list[int], mesh: Mesh) -> list[tuple[tuple[int, int],
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and plans of it."""
     at = tmp_path_factory.mktemp("export")
-    write_huggingface(at / "even", EVEN, arrays(random_weights(EVEN)))
+    write_huggingface(at / "even", EVEN)
     graph = unitp.load(at / "even").graph
     plan_file.save(planned(graph, tp=2), at / "even.json")
     plan_file.save(certified(by_heads(graph, EVEN, 8), planned(graph, tp=2).certificate), at / "uneven.json")

@@ -15,7 +15,6 @@ from unitp.certificate import CertifiedPlan
 from unitp.cost import Machine
 from unitp.errors import InputError, PlanError
 from unitp.explain.description import moved
-from unitp.frontends.llama import LlamaConfig
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.program.lower import lower
@@ -24,15 +23,14 @@ from unitp.report import html
 from unitp.report.drawing import bars, grid
 from unitp.report.html import bytes_text, time_text
 from unitp.report.phase_steps import phase_page, short
-from unitp.testing.models import TINY, tiny
+from unitp.testing.models import WIDE, mlp, tiny
 
 MESHES = [{}, {"tp": 2}, {"tp": 3}, {"dp": 2, "tp": 2}, {"dp": 2, "tp": 8}, {"tp": 16}]
 
 
 @cache
 def model(layers: int = 2) -> unitp.Model:
-    wide = LlamaConfig(layers, 256, 16, 4, 16, 512, 1024, 512)
-    return tiny(wide if layers > 2 else TINY)
+    return tiny(WIDE, layers=layers) if layers > 2 else tiny()
 
 
 @cache
@@ -162,10 +160,7 @@ def test_steps_and_blocks_take_the_predicted_time(mesh: dict[str, int]) -> None:
 
 
 def test_a_graph_without_layers_is_one_block() -> None:
-    builder = unitp.Builder("mlp")
-    x = builder.input("x", "float32", ("batch", 64))
-    h = builder.Relu(builder.MatMul(x, builder.random("up", (64, 256), seed=1)))
-    graph = builder.graph(builder.MatMul(h, builder.random("down", (256, 64), seed=2)))
+    graph = mlp(64, 256)
     made = unitp.plan(graph, Mesh(tp=2))
     said = words(tree(html.page(made, graph)))
     assert "all of it" in said
