@@ -22,6 +22,9 @@ NAMES = {
 }
 EVERYTHING = " ".join(NAMES.values())
 
+WORD = EVERYTHING.replace("\0", "")
+"""What an argument of a command line can be."""
+
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """What rich itself writes to a terminal for a style."""
 
