@@ -34,6 +34,16 @@ def settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(scope="session", autouse=True)
+def compiler_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Parts of torch make a folder for its compiler when they are imported, in /tmp and for good. Tests import them in this process, at
+    any time, and the folder would count as left by whatever test is watched then. Ranks make theirs in the folder of their session.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def ctrl_c_counts() -> None:
     """A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests of Ctrl-C would hang."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

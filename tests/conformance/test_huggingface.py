@@ -61,12 +61,6 @@ KINDS: dict[str, tuple[LlamaConfig, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def inductor_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """torch makes a folder for its compiler as soon as it is imported: not among those that have to be gone afterwards."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-
-
 def of_transformers(folder: Path, prompts: list[list[int]], new_tokens: int) -> tuple[np.ndarray, list[list[int]]]:
     """Greedy tokens, and the logits of every position of prompt and continuation but the last."""
     import torch

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -25,13 +27,20 @@ def on(request: pytest.FixtureRequest) -> Engine:
         return engine(request.param)
 
 
-def prepared(on: Engine, name: str, graph: Graph, arrays: dict[str, np.ndarray]) -> None:
+@contextmanager
+def prepared(on: Engine, name: str, graph: Graph, arrays: dict[str, np.ndarray]) -> Iterator[None]:
+    """The graph's program under this name, and its states in bank 0 until the end: the engine is that of other tests, too."""
     program = lower(graph, unsplit(graph, [Phase("main", {})]), "main", dtype="float64")
     for parameter in graph.parameters:
         on.load(parameter.name, arrays[parameter.name])
     for state in graph.states:
         on.allocate(0, state.input, state.type.sized({}), "float64")
     on.compile(name, program)
+    try:
+        yield
+    finally:
+        if graph.states:
+            on.free(0)
 
 
 @pytest.mark.parametrize("name", TAKERS)
@@ -40,26 +49,27 @@ def test_the_refusal_names_operator_number_and_range(name: str, on: Engine) -> N
     graph = graph_of(taker, "computed")
     right = np.resize(np.arange(taker.low, taker.high + 1), taker.shape)
     arrays = numbers(graph, 3)
-    prepared(on, f"places of {name}", graph, arrays)
 
     def run(places: np.ndarray) -> dict[str, np.ndarray]:
         given = arrays | {"at": filled("computed", places)}
         return on.run(f"places of {name}", {name: given[name] for name in graph.inputs})
 
-    first = run(right)
-    node = next(n for n in graph.nodes if n.op == name.partition(",")[0])
-    for wrong in (taker.low - 1, taker.high + 1, 10**6, -(10**6)):
-        places = right.copy()
-        at = tuple(n - 1 for n in places.shape)
-        places[at] = wrong
-        with pytest.raises(InputError) as raised:
-            run(places)
-        begin, end = f"the graph has {wrong} at [{', '.join(map(str, at))}", f"legal are {taker.low} to {taker.high}"
-        assert str(raised.value).startswith(begin)
-        assert str(raised.value).endswith(f'of {node.op} "{node.name}" {end}')
-    on.reset(0)
-    for output, array in run(right).items():
-        np.testing.assert_array_equal(array, first[output])
+    with prepared(on, f"places of {name}", graph, arrays):
+        first = run(right)
+        node = next(n for n in graph.nodes if n.op == name.partition(",")[0])
+        for wrong in (taker.low - 1, taker.high + 1, 10**6, -(10**6)):
+            places = right.copy()
+            at = tuple(n - 1 for n in places.shape)
+            places[at] = wrong
+            with pytest.raises(InputError) as raised:
+                run(places)
+            said, legal = str(raised.value), f"legal are {taker.low} to {taker.high}"
+            assert said.startswith(f"the graph has {wrong} at [{', '.join(map(str, at))}")
+            assert said.endswith(f'of {node.op} "{node.name}" {legal}')
+        if graph.states:
+            on.reset(0)
+        for output, array in run(right).items():
+            np.testing.assert_array_equal(array, first[output])
 
 
 def test_a_cache_keeps_its_rows(on: Engine) -> None:
@@ -69,16 +79,15 @@ def test_a_cache_keeps_its_rows(on: Engine) -> None:
     at = b.Neg(b.input("at", "int64", (2,)))
     b.keep(past, present := b.TensorScatter(past, b.input("x", "float32", (2, 1, 2, 2)), at, axis=2))
     graph = b.graph(str(b.Slice(present, axes=(2,), starts=(0,), ends=(5,))))
-    prepared(on, "cache of places", graph, {})
-    on.reset(0)
 
     def run(x: int, *at: int) -> np.ndarray:
         given = {"x": np.full((2, 1, 2, 2), float(x)), "at": -np.array(at)}
         return on.run("cache of places", given)[graph.outputs[0]][:, 0, :, 0]
 
-    run(1, 0, 0)
-    run(2, 2, 2)
-    with pytest.raises(InputError, match="the graph has 5 at \\[1\\]"):
-        run(3, 0, 5)
-    wanted = [[3, 3, 4, 4, 0], [1, 1, 4, 4, 0]]
-    np.testing.assert_array_equal(run(4, 2, 2), wanted)
+    with prepared(on, "cache of places", graph, {}):
+        run(1, 0, 0)
+        run(2, 2, 2)
+        with pytest.raises(InputError, match="the graph has 5 at \\[1\\]"):
+            run(3, 0, 5)
+        wanted = [[3, 3, 4, 4, 0], [1, 1, 4, 4, 0]]
+        np.testing.assert_array_equal(run(4, 2, 2), wanted)
