@@ -1,4 +1,4 @@
-"""The hook by which machine profiles come, built-in ones and those of plug-ins."""
+"""The hook through which all machine profiles come: the built-in ones and those of plug-ins."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ PROFILES = Path(__file__).parent / "profiles"
 
 @hookspec
 def unitp_machines() -> Mapping[str, Path]:
-    """The machine profiles that this plug-in adds: machine files (TOML), by the name that `--machine` takes."""
+    """Return the machine files (TOML) that this plug-in adds, by the name under which `--machine` finds each."""
     return {}
 
 
 class BuiltIn:
-    """The profiles in `unitp/cost/profiles`."""
+    """The plug-in of the profiles in `unitp/cost/profiles`."""
 
     @hookimpl
     def unitp_machines(self) -> Mapping[str, Path]:
-        """The profiles that come with unitp."""
+        """Return the machine files that come with unitp, by name."""
         return {path.stem: path for path in PROFILES.glob("*.toml")}
 
 

@@ -96,7 +96,11 @@ def test_a_profile_is_a_machine_too_and_so_is_the_setting(
         (
             "tp=2",
             "bad.toml",
-            ["devices.a.memory_bytes_per_s: -1", "link.call_s: missing", "speed: there is no such entry"],
+            [
+                "devices.a.memory_bytes_per_s must be a positive number of bytes per second, but it is -1.",
+                "link.call_s is missing",
+                "speed is not a known entry",
+            ],
         ),
         ("tp=2", "none.toml", ["is not TOML"]),
         ("tp=2", ".", ["cannot read the machine"]),
