@@ -116,8 +116,11 @@ class Hook(Generic[T]):
             if isinstance(made, Mapping):
                 given |= made
             else:
-                several = made if isinstance(made, list | tuple) else () if made is None else (made,)
-                given |= {getattr(one, "name", None): one for one in several}
+                for one in made if isinstance(made, list | tuple) else () if made is None else (made,):
+                    name = getattr(one, "name", None)
+                    if name in given:
+                        raise ValueError(f'{self.name} returned "{name}" twice')
+                    given[name] = one
         return given
 
     def _problem(self, given: Mapping[Any, Any], taken: Mapping[str, str]) -> str:

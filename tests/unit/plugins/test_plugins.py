@@ -154,6 +154,7 @@ def boom(*given: Any) -> Any:
     [
         (lambda: [Thing(name="own")], 'unitp has a thing "own"'),
         (lambda: [Thing(name="taken")], 'another plug-in has a thing "taken"'),
+        (lambda: [Thing(name="x"), Thing(name="x")], 'ValueError: unitp_things returned "x" twice'),
         (lambda: "text", "unitp_things returned str, wanted is a Thing"),
         (lambda: [3], "unitp_things returned int, wanted is a Thing"),
         (lambda: {"": Thing(name="x")}, "unitp_things returned a thing without a name"),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from unitp.engine.operators import attention, elementwise, linear, lookup, norm, reduction, shaping
 from unitp.engine.overrides import Implementation
 from unitp.errors import ProgramError, did_you_mean
-from unitp.plugins.hooks import Hook, hookspec
+from unitp.plugins.hooks import Hook, hookimpl, hookspec
 
 __all__ = ["DECOMPOSITIONS", "get", "ops", "unitp_decompositions"]
 
@@ -26,9 +26,23 @@ def unitp_decompositions() -> Mapping[str, Implementation]:
 
 
 FAMILIES = (attention, elementwise, linear, lookup, norm, reduction, shaping)
-DECOMPOSITIONS: Hook[Implementation] = Hook(
-    "decomposition", unitp_decompositions, Callable, [family.decomposition for family in FAMILIES]
-)
+
+
+class BuiltIn:
+    """The decompositions of all families."""
+
+    @hookimpl
+    def unitp_decompositions(self) -> Mapping[str, Implementation]:
+        """The decompositions that come with unitp. Raises ProgramError if two families have one for the same operator."""
+        found: dict[str, Implementation] = {}
+        for family in FAMILIES:
+            if twice := found.keys() & family.decomposition.keys():
+                raise ProgramError(f"operator {min(twice)} has two decompositions")
+            found |= family.decomposition
+        return found
+
+
+DECOMPOSITIONS: Hook[Implementation] = Hook("decomposition", unitp_decompositions, Callable, [BuiltIn()])
 
 
 def get(op: str) -> Implementation:

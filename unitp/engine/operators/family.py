@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from unitp.engine.overrides import Implementation
 from unitp.engine.primitives import Primitives, Tensor
 from unitp.errors import ProgramError
-from unitp.plugins.hooks import hookimpl
 from unitp.program.rank import Context
 
 
 class Family(dict[str, Implementation]):
-    """The decompositions of a module, and the plug-in that brings them: `decomposition = Family()`, then `@decomposition("Softmax")`."""
+    """The decompositions of a module: `decomposition = Family()`, then `@decomposition("Softmax")`."""
 
     def __call__(self, *names: str) -> Callable[[Implementation], Implementation]:
         """A decorator that adds an implementation for these operators. Raises ProgramError if one has been added."""
@@ -26,11 +25,6 @@ class Family(dict[str, Implementation]):
             return fn
 
         return add
-
-    @hookimpl
-    def unitp_decompositions(self) -> Mapping[str, Implementation]:
-        """What has been added."""
-        return dict(self)
 
 
 def rank_of(ctx: Context, position: int = 0) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from unitp.graph.ops import attention, elementwise, linear, lookup, norm, reduction, shaping
 from unitp.graph.ops.records import Operator, look_in, register
-from unitp.plugins.hooks import Hook, hookspec
+from unitp.plugins.hooks import Hook, hookimpl, hookspec
 
 
 @hookspec
@@ -16,7 +16,18 @@ def unitp_operators() -> Sequence[Operator]:
 
 
 FAMILIES = (attention, elementwise, linear, lookup, norm, reduction, shaping)
-OPERATORS: Hook[Operator] = Hook("operator", unitp_operators, Operator, [family.register for family in FAMILIES])
+
+
+class BuiltIn:
+    """The operators of all families."""
+
+    @hookimpl
+    def unitp_operators(self) -> Sequence[Operator]:
+        """The records that come with unitp."""
+        return [operator for family in FAMILIES for operator in family.register]
+
+
+OPERATORS: Hook[Operator] = Hook("operator", unitp_operators, Operator, [BuiltIn()])
 
 for _offer in OPERATORS.built_in.values():
     register(_offer.value)

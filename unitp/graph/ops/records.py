@@ -22,7 +22,6 @@ from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
 from unitp.graph.ops.rule import Rule, Shape, parse
 from unitp.graph.values import Attribute, Node, TensorType
-from unitp.plugins.hooks import hookimpl
 
 RuleFunction = Callable[[Attributes, Sequence[Shape | None], Sequence[Shape] | None], Rule]
 DtypeFunction = Callable[[Attributes, Sequence[str]], tuple[str, ...]]
@@ -110,16 +109,11 @@ class Operator(msgspec.Struct, frozen=True):
 
 
 class Family(list[Operator]):
-    """The operators of a module, and the plug-in that brings them: `register = Family()`, then `register(Operator(...))`."""
+    """The operators of a module: `register = Family()`, then `register(Operator(...))`."""
 
     def __call__(self, operator: Operator) -> None:
         """Add an operator."""
         self.append(operator)
-
-    @hookimpl
-    def unitp_operators(self) -> list[Operator]:
-        """What has been added."""
-        return list(self)
 
 
 _TABLE: dict[str, Operator] = {}
