@@ -277,7 +277,7 @@ def _require_variables(table: Any, where: str) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise InputError(f'{where}: "{name}" is not the name of a variable')
         if not isinstance(value, str) or "\0" in value:
-            raise InputError(f'{where}: {name} is "{_words(value)}", wanted is text in quotes')
+            raise InputError(f'{where}: {name} is "{_words(value)}" but must be text in quotes')
         if name.startswith("UNITP_"):
             raise InputError(f"{where}: {name} is unitp's own")
 
@@ -302,13 +302,13 @@ def _checked(name: str, value: Any, where: str) -> Any:
         raise InputError(f'{where}: {name} is "{value}"', hint=did_you_mean(value, CHOICES[name]))
     least, most, wanted = RANGES.get(name, (0, 0, ""))
     if wanted and not least <= value <= most:
-        raise InputError(f"{where}: {name} is {_words(value)}, wanted is {wanted}")
+        raise InputError(f"{where}: {name} is {_words(value)} but must be {wanted}")
     return value
 
 
 def _ill_typed(name: str, value: Any, where: str) -> InputError:
     wanted = {"int": "a whole number", "float": "a number"}.get(type(DEFAULTS[name]).__name__, "text in quotes")
-    return InputError(f'{where}: {name} is "{_words(value)}", wanted is {wanted}')
+    return InputError(f'{where}: {name} is "{_words(value)}" but must be {wanted}')
 
 
 def _words(value: Any) -> str:

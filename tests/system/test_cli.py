@@ -252,7 +252,7 @@ def test_run_takes_npy_and_npz_and_writes_npz(folder: str, tmp_path: Path, dtype
 @pytest.mark.parametrize(
     "array, message",
     [
-        (np.array([5, 17]), "input_ids has 1 dims [2], wanted are 2"),
+        (np.array([5, 17]), "input_ids has 1 dims [2] but must have 2"),
         (np.array([[0.5]]), "token ids are float64 with 2 dims"),
         (np.array([[5, 999]]), "token 999 is not from 0 to 256"),
         (np.zeros((1, 600), np.int64), "600 tokens do not fit into a context of 512"),

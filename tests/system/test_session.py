@@ -195,10 +195,10 @@ def test_all_mistakes_in_inputs_are_told_at_once(layer: Session) -> None:
     text = str(caught.value)
     assert 'there is no input "masks" (Did you mean "mask"?)' in text
     assert "no array is given for mask" in text
-    assert "x has 1 in dim 1, wanted is 64" in text
-    with pytest.raises(InputError, match="mask is float64, wanted is bool"):
+    assert "x has 1 in dim 1 but must have 64" in text
+    with pytest.raises(InputError, match="mask is float64 but must be bool"):
         layer.run(x=np.zeros((3, 64)), mask=np.zeros((3, 1)))
-    with pytest.raises(InputError, match=r"mask has 3 in dim 0, wanted is batch = 2"):
+    with pytest.raises(InputError, match=r"mask has 3 in dim 0 but must have batch = 2"):
         layer.run(x=np.zeros((2, 64)), mask=np.zeros((3, 1), bool))
     layer.run(x=np.zeros((2, 64)), mask=np.zeros((2, 1), bool))
 

@@ -146,7 +146,7 @@ def test_experts_of_a_file_become_one_tensor(tmp_path: Path) -> None:
     "lost,message",
     [
         ("experts.2.w1", "experts.*.w1.weight is there for 0, 1, 3, 4"),
-        ("experts.4.w2", 'experts.*.w2.weight" has shape [4, 32, 20], wanted is [5, 32, 20]'),
+        ("experts.4.w2", 'experts.*.w2.weight" has shape [4, 32, 20] but must have [5, 32, 20]'),
         ("gate", 'block_sparse_moe.gate.weight" is missing'),
     ],
 )
@@ -165,7 +165,7 @@ def test_missing_experts_are_named(tmp_path: Path, lost: str, message: str) -> N
 @pytest.mark.parametrize(
     "more,message",
     [
-        ({"num_experts_per_tok": 6}, "num_experts_per_tok is 6, wanted is at most num_local_experts, 5"),
+        ({"num_experts_per_tok": 6}, "num_experts_per_tok is 6 but must be at most num_local_experts, 5"),
         ({"num_local_experts": None}, "num_local_experts is missing"),
         ({"num_experts_per_tok": 0}, "num_experts_per_tok is 0"),
     ],
@@ -185,7 +185,7 @@ def test_a_config_of_experts_that_cannot_be_is_refused(tmp_path: Path, more: dic
 def test_what_einsum_is_not_known_for_is_refused(equation: str) -> None:
     b = Builder("e")
     x = b.input("x", "float32", (3, 3))
-    with pytest.raises(GraphError, match="is not known: wanted are two operands"):
+    with pytest.raises(GraphError, match="is not supported: it must have two operands"):
         b.Einsum(x, b.input("y", "float32", (3, 3)), equation=equation)
 
 

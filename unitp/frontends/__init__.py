@@ -14,11 +14,12 @@ __all__ = ["FRONT_ENDS", "Decoder", "FrontEnd", "Model", "load"]
 
 
 def load(name: str | Path) -> Model:
-    """The model that `name` refers to: a known name, a `.gguf` file, a directory with `config.json`, or that file alone.
+    """Return the model that `name` refers to: a known name, a `.gguf` file, a directory with `config.json`, or that file alone.
 
-    Front ends of plug-ins read other files and directories. It reads metadata only; ranks read the weights. A model without
-    weights can be planned but not run. Raises ModelError for an unknown name, a corrupt file, or a model that needs what unitp
-    does not implement.
+    Front ends of plug-ins read other files and directories. Only metadata is read; the ranks read the weights. A model without
+    weights can be planned but not run.
+
+    Raises ModelError for an unknown name, a corrupt file, or a model that needs what unitp does not implement.
     """
     path = Path(name)
     if os.path.lexists(path) or path.suffix == ".gguf":
@@ -33,7 +34,10 @@ def load(name: str | Path) -> Model:
 
 
 def _read(path: Path) -> Model:
-    """The model at a path, by a built-in front end that accepts it, else by that of a plug-in. Raises ModelError."""
+    """Return the model at a path, as the first front end reads it that accepts it: built-in ones come before plug-ins.
+
+    Raises ModelError if no front end accepts the path, and what goes wrong in one.
+    """
     for offer in FRONT_ENDS.built_in.values():
         if offer.value.accepts(path):
             return offer.value.load(path)

@@ -1,4 +1,4 @@
-"""Chat messages become a prompt by the model's template. It is untrusted code, rendered in a limited process (`render`).
+"""Turns chat messages into a prompt by the model's template, which is untrusted code and runs in a limited process (`render`).
 
 The process has limits of time and memory, an environment with nothing but the time zone, and no open files but its
 request and answer. It is always killed in the end. It takes 60 ms to start.
@@ -25,14 +25,14 @@ from unitp.frontends.model import Model
 from unitp.host import at_host
 
 SECONDS = 2
-"""Of processor time, start included."""
+"""Seconds of processor time that the process may use, start included."""
 PATIENCE_S = 20.0
-"""Of the clock, on a host that is busy with other things."""
+"""Seconds after which the process is ended, on a host that is busy with other things."""
 MEMORY = 512 * 2**20
 OUTPUT = 32 * 2**20
-"""Bytes that a prompt may have."""
+"""The most bytes of a prompt."""
 WORDS = 4096
-"""Bytes that are read of what the process says where it fails."""
+"""The most bytes that are read of what a failed process wrote to standard error."""
 TOO_MUCH = {
     "memory": f"needs more than {MEMORY >> 20} MiB of memory",
     "output": f"makes a prompt of more than {OUTPUT >> 20} MiB",
@@ -59,7 +59,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = True) -> str:
-    """The prompt for these messages. With `answer` it ends where the assistant's words begin.
+    """Return the prompt for these messages. With `answer`, it ends where the assistant's words begin.
 
     Raises ModelError if the model has no template, or the template fails, refuses the messages, or needs more than
     `SECONDS`, `MEMORY` or `OUTPUT`. Raises InputError for messages that are not Unicode.
@@ -90,7 +90,7 @@ def chat_prompt(model: Model, messages: Sequence[Message], *, answer: bool = Tru
 
 
 def _answer(request: bytes, failed: str) -> _Answer:
-    """The answer of a new process. Raises ModelError that begins with `failed` if it ends without an answer."""
+    """Return the answer of a new process. Raises ModelError, which begins with `failed`, if it ends without an answer."""
     with at_host("the process of a chat template"), _unnamed("request") as given, _unnamed("answer") as taken:
         given.write(request)
         given.seek(0)
@@ -110,7 +110,7 @@ def _answer(request: bytes, failed: str) -> _Answer:
 
 
 def _run(given: int, taken: int) -> tuple[int, bytes]:
-    """The exit code and last words of a new process with these files. It has ended when this returns."""
+    """Run a process on these open files (request, answer). Return its exit code and the end of its standard error."""
     if not sys.executable:
         raise HostError("this program does not know its Python interpreter, which renders chat templates")
     limits = map(str, (SECONDS, MEMORY, OUTPUT))
@@ -124,7 +124,7 @@ def _run(given: int, taken: int) -> tuple[int, bytes]:
         cwd="/",
         start_new_session=True,
     ) as process:
-        assert process.stderr is not None  # so `Popen` promises
+        assert process.stderr is not None  # `Popen` promises that
         begun = time.monotonic()
         try:
             ended = select.poll()
@@ -140,13 +140,13 @@ def _run(given: int, taken: int) -> tuple[int, bytes]:
 
 
 def _folders() -> list[str]:
-    """The folders of jinja2 and its dependencies."""
+    """Return the folders of jinja2 and its dependencies."""
     specs = [find_spec(name) for name in ("jinja2", "markupsafe")]
     return [*dict.fromkeys(os.fspath(Path(s.origin).absolute().parents[1]) for s in specs if s and s.origin)]
 
 
 def _environment() -> dict[str, str]:
-    """The time zone, and the variables by which an interpreter finds its libraries."""
+    """Return the environment of the process: the time zone, and the variables by which an interpreter finds its libraries."""
     found = {name: os.environ[name] for name in ("TZ", "LD_LIBRARY_PATH") if name in os.environ}
     if "LD_LIBRARY_PATH" in found:
         folders = found["LD_LIBRARY_PATH"].split(os.pathsep)
@@ -155,5 +155,5 @@ def _environment() -> dict[str, str]:
 
 
 def _unnamed(name: str) -> Any:
-    """A file in memory without a path."""
+    """Return a new file in memory, which has no path."""
     return os.fdopen(os.memfd_create(f"unitp-{name}"), "w+b", buffering=0)

@@ -1,6 +1,6 @@
-"""Models known by their config only: their sizes are enough to plan, show and export them, without weights.
+"""Models that are known by their config only: their sizes are enough to plan, show and export them, without weights.
 
-Each row is one model, read as the `config.json` that it abbreviates. Sources: the public `config.json` files at
+Each row is one model; it is read as the `config.json` that it abbreviates. Sources: the public `config.json` files at
 https://huggingface.co/meta-llama/Llama-3.1-8B (-70B, -405B), https://huggingface.co/Qwen/Qwen2.5-0.5B (to -72B; the base
 models, whose context and epsilon differ from those of the instruct models) and https://huggingface.co/mistralai/Mixtral-8x7B-v0.1.
 """
@@ -44,7 +44,7 @@ MIXTRAL: dict[str, Any] = {
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """What distinguishes a model from its relatives. `more` has what differs from `family`."""
+    """What distinguishes a model from its relatives. `more` has the keys that differ from those of `family`."""
 
     family: dict[str, Any]
     layers: int
@@ -69,7 +69,7 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 def _qwen2(vocab: int, context: int, epsilon: float) -> dict[str, Any]:
-    """The rest of a Qwen2.5 config. The small models have 151,936 rows of vocabulary and a tied head."""
+    """Return the keys of a Qwen2.5 config that sizes do not say. The small models have 151,936 rows of vocabulary and a tied head."""
     return {
         "vocab_size": vocab,
         "max_position_embeddings": context,
@@ -95,14 +95,14 @@ CONFIGS = {
 
 
 def about(name: str) -> str:
-    """One line about a model of the table."""
+    """Return one line about a model of the table."""
     sizes = CONFIGS[name]
     experts = f", {sizes.more['num_local_experts']} experts" if "num_local_experts" in sizes.more else ""
     return f"{sizes.layers} layers, width {sizes.width}, {sizes.heads} query and {sizes.kv_heads} KV heads{experts}"
 
 
 def known_config(name: str) -> Model:
-    """The model of a row: a graph without weights."""
+    """Return the model of this name in the table: a graph without weights."""
     from unitp.frontends.huggingface import from_config
 
     return from_config(

@@ -1,6 +1,6 @@
-"""Numbers and texts from a model file's metadata, in which any value can have any type.
+"""Reads numbers and texts from a model file's metadata, in which any value can have any type.
 
-A missing or impossible value is a ModelError that names the file, the key, the value seen and what is wanted.
+A missing or impossible value is a ModelError that names the file, the key, the value, and what it must be.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from unitp.errors import ModelError
 from unitp.texts import shortened
 
 MOST = 1 << 24
-"""No size in a model file is larger: vocabularies have up to 3 * 10^5 rows, contexts up to 10^7 positions."""
+"""The largest size that a model file may have: vocabularies have up to 3 * 10^5 rows, contexts up to 10^7 positions."""
 MOST_HEAD = 1 << 16
 MOST_UNKNOWN = 16
-"""So many keys that are not implemented are named at once."""
+"""A message names at most this many keys that are not implemented."""
 
 
 class Fields:
@@ -30,14 +30,14 @@ class Fields:
         return self.values.get(key)
 
     def whole(self, key: str, default: int | None = None, *, most: int = MOST) -> int:
-        """A whole number from 1 to `most`. Raises ModelError for any other value."""
+        """Return a whole number from 1 to `most`. Raises ModelError for any other value."""
         value = self._given(key, default)
         if type(value) is not int or not 1 <= value <= most:
             raise self.wrong(key, f"a whole number from 1 to {most}")
         return value
 
     def real(self, key: str, default: float | None = None, *, least: float = 0.0) -> float:
-        """A finite number above zero that is at least `least`. Raises ModelError for any other value."""
+        """Return a finite number above zero that is at least `least`. Raises ModelError for any other value."""
         value = self._given(key, default)
         if type(value) not in (int, float) or not (0 < value < math.inf and least <= value <= sys.float_info.max):
             raise self.wrong(key, f"a number of at least {least}" if least else "a number above 0")
@@ -50,14 +50,14 @@ class Fields:
         return value
 
     def text(self, key: str) -> str:
-        """A string, empty if the key is missing. Raises ModelError for any other value."""
+        """Return a string, empty if the key is missing. Raises ModelError for any other value."""
         value = self._given(key, "")
         if type(value) is not str:
             raise self.wrong(key, "a string")
         return value
 
     def ids(self, key: str) -> tuple[int, ...]:
-        """Token ids, from one id, a list of them, or a missing key. Raises ModelError for any other value."""
+        """Return token ids, from one id, a list of them, or a missing key. Raises ModelError for any other value."""
         value = self._given(key, ())
         found = tuple(value) if isinstance(value, list | tuple) else (value,)
         if any(type(i) is not int for i in found):
@@ -65,14 +65,14 @@ class Fields:
         return found
 
     def texts(self, key: str) -> list[str]:
-        """A list of strings, empty if the key is missing. Raises ModelError for any other value."""
+        """Return a list of strings, empty if the key is missing. Raises ModelError for any other value."""
         value = self._given(key, [])
         if not isinstance(value, list) or any(type(v) is not str for v in value):
             raise self.wrong(key, "a list of strings")
         return value
 
     def wrong(self, key: str, wanted: str) -> ModelError:
-        return ModelError(f"{self.where}: {self.prefix}{key} is {shortened(self.get(key))}, wanted is {wanted}")
+        return ModelError(f"{self.where}: {self.prefix}{key} is {shortened(self.get(key))} but must be {wanted}")
 
     def _given(self, key: str, default: Any) -> Any:
         value = self.values.get(key)

@@ -1,4 +1,4 @@
-"""The hook by which front ends come, built-in ones and those of plug-ins."""
+"""The hook through which front ends are found: built-in ones and those of plug-ins."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FrontEnd(msgspec.Struct, frozen=True):
 
     name      a word for it, as in `gguf`
     about     what it reads, in words
-    accepts   whether a path is something for this reader. It looks at the name and the kind of file, and reads little.
-    load      reads a model from a path. It raises ModelError for what it cannot read or use.
+    accepts   says whether this reader can read a path. It looks at the name and the kind of file, and reads little.
+    load      returns the model at a path, and raises ModelError for what it cannot read or use.
     """
 
     name: str
@@ -28,7 +28,7 @@ class FrontEnd(msgspec.Struct, frozen=True):
 
 @hookspec
 def unitp_front_ends() -> Sequence[FrontEnd]:
-    """The readers of models that this plug-in adds. They are asked for paths that no built-in reader accepts."""
+    """Return the readers of models that this plug-in adds. They are asked for paths that no built-in reader accepts."""
     return ()
 
 
@@ -37,7 +37,7 @@ class BuiltIn:
 
     @hookimpl
     def unitp_front_ends(self) -> Sequence[FrontEnd]:
-        """The readers that come with unitp. They are imported when they are used."""
+        """Return the readers that come with unitp. They are imported when they are used."""
         return [
             FrontEnd("huggingface", "directories with config.json", _is_huggingface, _load_huggingface),
             FrontEnd("config", "config.json alone: plans without weights", _is_config, _load_config),

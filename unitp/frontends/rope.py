@@ -22,7 +22,7 @@ ROPE_KEYS: dict[str, tuple[str, ...]] = {
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary settings under their old or new name; plain if there are none."""
+    """Return the rotary settings under their old or new name; plain if there are none."""
     old, new = (config.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
     return dict(old or new) if isinstance(old or new, dict) else {}
 
@@ -32,7 +32,7 @@ def _kind(settings: Mapping[str, Any]) -> Any:
 
 
 def unknown_rope(config: Mapping[str, Any]) -> list[str]:
-    """The parts of the rotary settings that are not implemented."""
+    """Return the parts of the rotary settings that are not implemented."""
     for key in ("rope_scaling", "rope_parameters"):
         if not isinstance(config.get(key) or {}, dict):
             return [f"{key}={shortened(config[key])}"]
@@ -77,7 +77,7 @@ def rope_divisors(config: Mapping[str, Any], head_dim: int, where: object) -> tu
 
 
 def _llama3(frequency: float, factor: float, low: float, high: float, context: float) -> float:
-    """The divisor of a frequency: 1 for short wavelengths, `factor` for long ones, a blend between (Llama 3.1)."""
+    """Return the divisor of a frequency: 1 for short wavelengths, `factor` for long ones, a blend between (Llama 3.1)."""
     wavelength = 2.0 * math.pi / frequency
     if wavelength < context / high:
         return 1.0

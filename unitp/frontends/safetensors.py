@@ -1,6 +1,6 @@
-"""Reads from safetensors files, single or sharded with an index, the position of each tensor, but no tensor.
+"""Reads the position of each tensor from safetensors files, single or sharded with an index, but no tensor.
 
-The format: https://huggingface.co/docs/safetensors. The package gives tensors, but ranks need offsets. All sizes are
+The format: https://huggingface.co/docs/safetensors. The package reads tensors, but ranks need their offsets. All sizes are
 checked here, because ranks trust them.
 """
 
@@ -21,11 +21,11 @@ from unitp.texts import cut, shortened
 
 MOST_DIMS, MOST_NUMBERS = 32, 1 << 60
 HEADER = 8
-"""Bytes that say how long the header is."""
+"""The number of bytes at the beginning of a file that give the length of its header."""
 
 
 def read_sharded(index: Path) -> dict[str, FileSource]:
-    """The tensors of all files that an index names. Raises ModelError where it and they disagree."""
+    """Return the tensors of all files that an index names. Raises ModelError if it and the files disagree."""
     places = read_json(index, ModelError).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{index} is corrupt: it has no weight_map")
@@ -44,14 +44,12 @@ def read_sharded(index: Path) -> dict[str, FileSource]:
 
 
 def read_safetensors(path: Path) -> dict[str, FileSource]:
-    """The source of each tensor of a file. Raises ModelError for a missing, truncated or corrupt file."""
+    """Return the source of each tensor of a file. Raises ModelError for a missing, truncated or corrupt file."""
     with opened(path, ModelError, hint="Weights are read from safetensors.") as file:
         size = require_whole(file, path, ModelError)
         length = int.from_bytes(file.read(HEADER), "little")
         if size < HEADER or length > size - HEADER:
-            raise ModelError(
-                f"{path} is truncated or not a safetensors file: {size} bytes, a header of {length} wanted"
-            )
+            raise ModelError(f"{path} is truncated or not a safetensors file: it has {size} bytes, its header {length}")
         if length > MOST_JSON:
             raise ModelError(f"{path} has a header of {length} bytes, at most {MOST_JSON} are read")
         header = parse_json(file.read(length), f"{path} is corrupt: its header", ModelError)
@@ -64,7 +62,7 @@ def read_safetensors(path: Path) -> dict[str, FileSource]:
 
 
 def _require_contiguous(path: Path, found: Mapping[str, FileSource], begin: int, size: int) -> None:
-    """Raise ModelError if tensors overlap or bytes belong to no tensor, as the package does."""
+    """Raise ModelError if tensors overlap, or bytes belong to no tensor. The package refuses such files, too."""
     at, last = begin, "the header"
     for name, source in sorted(found.items(), key=lambda item: (item[1].offset, _stored_bytes(item[1]))):
         if source.offset != at:
@@ -77,7 +75,7 @@ def _require_contiguous(path: Path, found: Mapping[str, FileSource], begin: int,
 
 
 def _entry(path: Path, name: str, entry: Any, begin: int) -> FileSource:
-    """The source of one tensor of a header."""
+    """Return the source of one tensor, from its entry in a header. Raises ModelError for an entry that is not sound."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         raise ModelError(f'{path} is corrupt: tensor "{name}" is {shortened(entry)}')
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

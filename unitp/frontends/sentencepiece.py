@@ -1,12 +1,11 @@
-"""Text to token ids and back, like SentencePiece's BPE: the tokenizer "llama" of GGUF files (Llama 2, TinyLlama, Mistral).
+"""Turns text into token ids and back as SentencePiece's BPE does: the tokenizer "llama" of GGUF files (Llama 2, TinyLlama, Mistral).
 
     a space is written as "▁", and one more stands before each stretch of text between special tokens;
     while two neighbours join to a token: join those whose token has the highest score, the leftmost of equals;
     a character that is not a token becomes the tokens of its bytes
 
-The merging is our own. The `tokenizers` package ranks pairs, and no ranking of pairs means "the leftmost of equals" where
-scores are equal (files made from a `tokenizer.json` have one score for all). Nor does its decoder keep a good byte beside
-a stray one.
+We do not use the `tokenizers` package here. It ranks pairs, and no ranking of pairs means "the leftmost of equals" if scores
+are equal (files made from a `tokenizer.json` have one score for all). Its decoder also drops a good byte beside a stray one.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from unitp.frontends.fields import Fields
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 SPACE = "\u2581"
 DEFAULTS = {"bos": (1,), "eos": (2,), "unknown": (0,)}
-"""Special tokens where a file names none (llama.cpp's)."""
+"""The special tokens of a file that does not name them; llama.cpp has the same."""
 
 REFUSED = ("add_eos_token", "remove_extra_whitespaces", "precompiled_charsmap")
-"""Keys that change which tokens a text has. llama.cpp heeds only the first of them with this kind of tokenizer."""
+"""Keys that change the tokens of a text, and are refused. llama.cpp reads only the first of them for this kind of tokenizer."""
 
 
 class SentencePiece:
@@ -36,7 +35,7 @@ class SentencePiece:
         self, pieces: Sequence[str], scores: Sequence[float], kinds: Sequence[int], *, unknown: int | None, bos: int | None,
         space: bool,
     ) -> None:  # fmt: skip
-        """`bos`, if given, begins a prompt. `space` says whether text is encoded with a space before it."""
+        """Take the tokens of a file. `bos`, if given, begins a prompt; `space`: encode text with a space before it."""
         self._ids = {piece: i for i, piece in enumerate(pieces)}
         self._scores, self._unknown, self._bos, self._space = scores, unknown, bos, space
         self._bytes = [self._ids.get(f"<0x{byte:02X}>") for byte in range(256)]
@@ -65,7 +64,7 @@ class SentencePiece:
         return ByteStream(self._texts)
 
     def _parts(self, text: str) -> list[str | int]:
-        """The stretches of text between special tokens, and these tokens. Longer ones are looked for first."""
+        """Return the stretches of text between special tokens, and the ids of these tokens. Longer special tokens are tried first."""
         parts: list[str | int] = [text] if text else []
         for piece, token in self._special:
             if piece in text:
@@ -73,7 +72,7 @@ class SentencePiece:
         return parts
 
     def _merged(self, text: str) -> list[int]:
-        """Token ids of text without special tokens.
+        """Return the token ids of text without special tokens.
 
         The piece that begins at character i ends at `ends[i]`, which is 0 if it was joined to the piece before it.
         """
@@ -102,7 +101,7 @@ class SentencePiece:
         return self._tokens(text, ends)
 
     def _tokens(self, text: str, ends: Sequence[int]) -> list[int]:
-        """The ids of the pieces. Consecutive unknown characters are one unknown token."""
+        """Return the ids of the pieces. Consecutive unknown characters are one unknown token."""
         ids: list[int] = []
         at, was_known = 0, True
         while at < len(text):
@@ -116,13 +115,13 @@ class SentencePiece:
         return ids
 
     def _fallback(self, piece: str) -> list[int]:
-        """The tokens of a character's bytes, or none if a byte has no token."""
+        """Return the tokens of a character's bytes, or none if a byte has no token."""
         found = [self._bytes[byte] for byte in piece.encode(errors="replace")]
         return [i for i in found if i is not None] if None not in found else []
 
 
 class ByteStream:
-    """The text that each further token adds. A character whose bytes are spread over tokens comes with the last of them."""
+    """Gives the text that each further token adds. A character whose bytes are spread over tokens comes with the last of them."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         self._texts = texts
@@ -132,7 +131,7 @@ class ByteStream:
         return self._decoder.decode(self._texts[token] if 0 <= token < len(self._texts) else b"")
 
     def end(self) -> str:
-        """The text that was held back. An unfinished character becomes a replacement character."""
+        """Return the text that was held back. An unfinished character becomes a replacement character."""
         return self._decoder.decode(b"", final=True)
 
 
@@ -147,7 +146,7 @@ def _split(text: str, piece: str, token: int) -> Iterator[str | int]:
 
 
 def _text(piece: str, kind: int) -> bytes:
-    """The text that a token adds. Raises ValueError for a byte token that names no byte."""
+    """Return the text that a token adds. Raises ValueError for a byte token that names no byte."""
     if kind == BYTE:
         return bytes([int(piece[3:5], 16)])
     if kind == USER_DEFINED:
@@ -156,10 +155,10 @@ def _text(piece: str, kind: int) -> bytes:
 
 
 def sentencepiece(given: Fields) -> SentencePiece:
-    """The tokenizer in a GGUF file's metadata. Raises ModelError if it is incomplete, corrupt or not implemented."""
+    """Return the tokenizer in a GGUF file's metadata. Raises ModelError if it is incomplete, corrupt or not implemented."""
     for key in REFUSED:
         if given.get(f"tokenizer.ggml.{key}") not in (None, False, []):
-            raise given.wrong(f"tokenizer.ggml.{key}", "none, as unitp does not implement it")
+            raise given.wrong(f"tokenizer.ggml.{key}", "absent, as unitp does not implement it")
     pieces, kinds = given.texts("tokenizer.ggml.tokens"), given.ids("tokenizer.ggml.token_type")
     scores = given.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or any(type(s) is not float or not math.isfinite(s) for s in scores):
@@ -189,7 +188,7 @@ def sentencepiece(given: Fields) -> SentencePiece:
 
 
 def _special_id(given: Fields, name: str) -> int:
-    """The id of "bos" or "unknown", or -1 if there is none."""
+    """Return the id of "bos" or "unknown", or -1 if there is none."""
     first, *more = given.ids(f"tokenizer.ggml.{name}_token_id") or DEFAULTS[name]
     if more:
         raise given.wrong(f"tokenizer.ggml.{name}_token_id", "one token id")

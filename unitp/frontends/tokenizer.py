@@ -1,7 +1,7 @@
-"""Text to token ids and back, with the tokenizer of a GGUF file or a `tokenizer.json`.
+"""Turns text into token ids and back, with the tokenizer of a GGUF file or a `tokenizer.json`.
 
-The `tokenizers` package does it, or `sentencepiece.py` for the kind of Llama 2. A stream turns tokens into text as they
-come, and holds back bytes until they form a character.
+The `tokenizers` package does the work, or `sentencepiece.py` for tokenizers like that of Llama 2. A stream turns tokens into text
+as they come, and holds back bytes until they form a character.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ WAYS = {
     "llama-bpe": "llama3", "llama3": "llama3", "llama-v3": "llama3",
     "qwen2": "qwen2", "deepseek-r1-qwen": "qwen2",
 }  # fmt: skip
-"""How text is cut before merging, by the name that `tokenizer.ggml.pre` gives it (llama.cpp's `llama-vocab.cpp`)."""
+"""How text is split before merging, by the value of `tokenizer.ggml.pre` (llama.cpp's `llama-vocab.cpp`)."""
 
 CONTROL, USER_DEFINED = 3, 4
 CHARSMAP, _LETTER = "precompiled_charsmap", re.compile(rb"\\u00[4-7]")
 """The key of a table of characters, and a letter of one that is written as an escape."""
 MOST_GROWTH = 64.0
-"""A tokenizer that writes "▁" for a space makes three bytes of one."""
+"""The most bytes that a tokenizer may make of one; writing "▁" for a space makes three."""
 
 
 class TokenStream(Protocol):
-    """The text that each further token adds, and at the end the text that was held back."""
+    """Gives the text that each further token adds, and at the end the text that was held back."""
 
     def add(self, token: int) -> str: ...
     def end(self) -> str: ...
@@ -66,8 +66,8 @@ class TokenStream(Protocol):
 class Tokenizer(Protocol):
     """`encode` turns text (with special tokens in it) into ids, `decode` turns ids into text without special tokens.
 
-    With `bos`, `encode` adds what the model wants around a prompt: mostly nothing, or a token at its beginning. `stream` gives
-    the text of tokens that continue a text: as `decode` does, but with the space that the first of them may begin with.
+    With `bos`, `encode` adds the special tokens that the model expects around a prompt: usually none, or one at its beginning.
+    `stream` gives the text of tokens that continue a text. It keeps a space at the beginning, which `decode` may drop.
     """
 
     def encode(self, text: str, *, bos: bool = True) -> list[int]: ...
@@ -97,7 +97,7 @@ class PackageTokenizer:
         return found
 
     def to_json(self) -> str:
-        """The `tokenizer.json` of this tokenizer."""
+        """Return the `tokenizer.json` of this tokenizer."""
         return str(self._tokenizer.to_str(pretty=True))
 
     def stream(self) -> TextStream:
@@ -105,9 +105,9 @@ class PackageTokenizer:
 
 
 class TextStream:
-    """The text that each further token adds. A character whose bytes are spread over tokens comes with the last of them.
+    """Gives the text that each further token adds. A character whose bytes are spread over tokens comes with the last of them.
 
-    Some tokenizers drop a space at the beginning of decoding, so decoding here always begins with the token of a letter.
+    Some tokenizers drop a space at the beginning of what they decode, so decoding here always begins with the token of a letter.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -125,7 +125,7 @@ class TextStream:
         return new[len(old) :]
 
     def end(self) -> str:
-        """The text that was held back. An unfinished character becomes a replacement character."""
+        """Return the text that was held back. An unfinished character becomes a replacement character."""
         old, new = self._text(self._shown), self._text(len(self._ids))
         self._shown = len(self._ids)
         return new[len(old) :]
@@ -135,14 +135,14 @@ class TextStream:
 
 
 class IdStreams:
-    """Replaces a tokenizer if a model has none: the text of tokens is their numbers."""
+    """Replaces the tokenizer of a model that has none: the text of a token is its number."""
 
     def stream(self) -> IdStream:
         return IdStream()
 
 
 class IdStream:
-    """The numbers of tokens, separated by spaces."""
+    """Gives the numbers of tokens, separated by spaces."""
 
     _space = ""
 
@@ -155,7 +155,7 @@ class IdStream:
 
 
 def load_tokenizer(source: TokenizerSource) -> Tokenizer:
-    """The tokenizer of a source. Raises ModelError for a corrupt file or an unknown kind of tokenizer."""
+    """Return the tokenizer of a source. Raises ModelError for a corrupt file or an unknown kind of tokenizer."""
     if isinstance(source, UnknownTokenizer):
         raise ModelError(
             f'{source.path} has tokenizer model "{source.kind}"; known: {", ".join(KINDS)}',
@@ -177,8 +177,10 @@ def _from_json(source: JsonTokenizer) -> PackageTokenizer:
 
 
 def _require_charsmaps(data: bytes, where: str) -> None:
-    """Raise ModelError for a table of characters that is shorter than it says: the package asks for as much memory as it says,
-    and ends the process where there is none. Files that can hold no such table are not read twice.
+    """Raise ModelError for a table of characters that is shorter than its own length says.
+
+    The package allocates as much memory as that length says, and ends the process if there is not enough. Files that cannot
+    hold such a table are not read twice.
     """
     if CHARSMAP.encode() not in data and not _LETTER.search(data):
         return
@@ -197,8 +199,10 @@ def _require_charsmaps(data: bytes, where: str) -> None:
 
 
 def _require_modest(tokenizer: Any, where: str) -> None:
-    """Raise ModelError for a tokenizer that makes texts much longer. Replacements one after the other multiply: twenty of "a" by
-    "aa" make a million of it, and where memory is short, the package ends the process.
+    """Raise ModelError for a tokenizer that makes texts much longer.
+
+    Replacements one after the other multiply: twenty that replace "a" by "aa" make a million of it. If memory is short, the
+    package ends the process.
     """
     for part in (tokenizer.normalizer, tokenizer.decoder):
         if part is not None and (growth := _growth(parse_json(part.__getstate__(), where, ModelError))) > MOST_GROWTH:
@@ -206,7 +210,7 @@ def _require_modest(tokenizer: Any, where: str) -> None:
 
 
 def _growth(part: Any) -> float:
-    """How many times as long replacements make a text at most."""
+    """Return the most times by which the replacements in a part of a `tokenizer.json` lengthen a text."""
     steps = part.get("normalizers") or part.get("decoders")
     if isinstance(steps, list):
         return math.prod(map(_growth, steps))
@@ -217,10 +221,10 @@ def _growth(part: Any) -> float:
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any], path: str) -> GgufTokenizer | UnknownTokenizer:
-    """The source of the tokenizer in a GGUF file. Raises ModelError for an unknown way of splitting text.
+    """Return the source of the tokenizer in a GGUF file. Raises ModelError for an unknown way of splitting text.
 
-    With a wrong one every prompt would be encoded wrongly. An unknown kind of tokenizer is an error only when text is encoded
-    (`load_tokenizer`).
+    With another way of splitting, every prompt would be encoded wrongly. An unknown kind of tokenizer is an error only when text
+    is encoded (`load_tokenizer`).
     """
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind not in KINDS:
@@ -275,7 +279,7 @@ def _byte_level(given: Fields, path: str) -> PackageTokenizer:
 
 
 def _pre_tokenize(fast: Any, way: str) -> None:
-    """How text is split before merging."""
+    """Set how text is split before merging: `way` is a value of `WAYS`."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     level = pre_tokenizers.ByteLevel

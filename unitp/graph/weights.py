@@ -142,7 +142,7 @@ def _pread(path: str, offset: int, size: int) -> bytes:
     with opened(path, ModelError, what="weights from ") as file:
         pieces = b"".join(_pieces(file.fileno(), offset, size))
     if len(pieces) != size:
-        raise ModelError(f"{path} is truncated: {size} bytes wanted at {offset}, {len(pieces)} there")
+        raise ModelError(f"{path} is truncated: {size} bytes are needed at byte {offset}, {len(pieces)} are there")
     return pieces
 
 

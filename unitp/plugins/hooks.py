@@ -128,7 +128,7 @@ class Hook(Generic[T]):
         article = "an" if self.kind[0] in "aeiou" else "a"
         for name, value in given.items():
             if not isinstance(value, self._type):
-                return f"{self.name} returned {type(value).__name__}, wanted is {article} {self._type.__name__}"
+                return f"{self.name} returned {type(value).__name__} instead of {article} {self._type.__name__}"
             if not isinstance(name, str) or not name:
                 return f"{self.name} returned {article} {self.kind} without a name"
             if name in taken:

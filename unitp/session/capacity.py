@@ -30,7 +30,11 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
     """
     least = plan.mesh.sizes.get("dp", 1)
     if wanted is not None and wanted < least:
-        needs = f", the mesh needs {least}, one for each coordinate of dp" if least > 1 else ", wanted is 1 or more"
+        needs = (
+            f", the mesh needs {least}, one for each coordinate of dp"
+            if least > 1
+            else ": the number must be 1 or more"
+        )
         raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences{needs}")
     if wanted is not None and wanted > MOST_SEQUENCES:
         raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences, at most {MOST_SEQUENCES}")

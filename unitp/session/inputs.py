@@ -48,13 +48,13 @@ def bind(graph: Graph, given: Mapping[str, npt.ArrayLike]) -> tuple[dict[str, Ar
 
 
 def _dtype_problem(array: Array, wanted: TensorType) -> str:
-    """Why an array cannot be used as the wanted dtype. Kinds must agree, but integers may be given for floats."""
+    """Return why an array cannot be used in the dtype of an input, or "". Kinds must agree, but integers may be given for floats."""
     kinds = {"float32": "fiu", "float64": "fiu", "int64": "iu", "int32": "iu", "bool": "b"}[wanted.dtype]
-    return "" if array.dtype.kind in kinds else f"is {array.dtype}, wanted is {wanted.dtype}"
+    return "" if array.dtype.kind in kinds else f"is {array.dtype} but must be {wanted.dtype}"
 
 
 def _range_problem(array: Array, wanted: TensorType) -> str:
-    """Why whole numbers do not fit into the wanted dtype: NumPy would wrap them round."""
+    """Return why integers do not fit into the dtype of an input, or "". NumPy would wrap them round."""
     if not {array.dtype.kind, np.dtype(wanted.dtype).kind} <= set("iu") or np.can_cast(array.dtype, wanted.dtype):
         return ""
     limits, least, most = np.iinfo(wanted.dtype), int(array.min()), int(array.max())
@@ -64,14 +64,14 @@ def _range_problem(array: Array, wanted: TensorType) -> str:
 def _shape_problem(array: Array, wanted: TensorType, sizes: dict[str, int]) -> str:
     """Why an array's shape does not fit. Sizes of symbolic dims are recorded on the way."""
     if array.ndim != len(wanted.shape):
-        return f"has {array.ndim} dims {list(array.shape)}, wanted are {len(wanted.shape)}: {wanted}"
+        return f"has {array.ndim} dims {list(array.shape)} but must have {len(wanted.shape)}: {wanted}"
     for dim, (size, want) in enumerate(zip(array.shape, wanted.shape, strict=True)):
         if size == 0:
             return f"is empty in dim {dim}"
         expected = sizes.setdefault(want, size) if isinstance(want, str) else want
         if size != expected:
             name = f"{want} = {expected}" if isinstance(want, str) else str(want)
-            return f"has {size} in dim {dim}, wanted is {name}"
+            return f"has {size} in dim {dim} but must have {name}"
     return ""
 
 
@@ -108,7 +108,7 @@ def token_rows(ids: npt.ArrayLike) -> list[list[int]]:
         array = np.asarray(ids)
     if array.ndim != 2:
         raise InputError(
-            f"input_ids has {array.ndim} dims {list(array.shape)}, wanted are 2",
+            f"input_ids has {array.ndim} dims {list(array.shape)} but must have 2",
             hint="Write [ids] for one sequence.",
         )
     return token_lists(array)[0]

@@ -113,7 +113,7 @@ def test_layers_beyond_all_reason_are_refused_at_once(bare: Path, tmp_path: Path
     about = json.loads((bare / "config.json").read_text()) | {"num_hidden_layers": 1 << 23, "model_type": kind}
     about |= {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "mixtral" else {}
     (tmp_path / "config.json").write_text(json.dumps(about | {"architectures": [ARCHITECTURES[kind]]}))
-    with pytest.raises(ModelError, match="num_hidden_layers is 8388608, wanted is at most 1024"):
+    with pytest.raises(ModelError, match="num_hidden_layers is 8388608 but must be at most 1024"):
         unitp.load(tmp_path)
 
 

@@ -167,8 +167,8 @@ def test_a_sliding_window_bounds_the_context(tmp_path: Path) -> None:
         ({"llama__embedding_length": "wide"}, ["embedding_length is 'wide'"]),
         ({"llama__block_count": 2}, ['"blk.1.attn_norm.weight" is missing', '"blk.1.attn_q.weight" is missing']),
         ({"llama__block_count": 2**23 - 1}, ['"blk.1.attn_norm.weight" is missing']),
-        ({"llama__feed_forward_length": 40}, ['"blk.0.ffn_gate.weight" has shape [48, 32], wanted is [40, 32]']),
-        ({"llama__vocab_size": 300}, ['"token_embd.weight" has shape [262, 32], wanted is [300, 32]']),
+        ({"llama__feed_forward_length": 40}, ['"blk.0.ffn_gate.weight" has shape [48, 32] but must have [40, 32]']),
+        ({"llama__vocab_size": 300}, ['"token_embd.weight" has shape [262, 32] but must have [300, 32]']),
         ({"tokenizer__ggml__pre": "smollx"}, ['tokenizer.ggml.pre "smollx"', "smollm"]),
         ({"tokenizer__ggml__pre": None}, ["no tokenizer.ggml.pre"]),
         ({"tokenizer__ggml__tokens": ["x"] * 263}, ["263 tokens", "262 rows"]),
@@ -208,7 +208,7 @@ def test_biases_of_some_layers_only_are_named(tmp_path: Path) -> None:
 
 def test_wrong_rotary_factors_are_named(tmp_path: Path) -> None:
     weights = arrays(random_weights(SMALL))
-    for factors, word in (([1.0] * 3, "[3], wanted is [4]"), ([1.0, 0.0, 1.0, 1.0], "not numbers above 0")):
+    for factors, word in (([1.0] * 3, "[3] but must have [4]"), ([1.0, 0.0, 1.0, 1.0], "not numbers above 0")):
         tensors = weights | {"rope_freqs.weight": np.array(factors, np.float32)}
         refused(write_gguf(tmp_path / "bad.gguf", SMALL, tensors), "rope_freqs.weight", word)
 
@@ -287,7 +287,7 @@ def one_tensor(
         (one_tensor(kind=2, shape=()), ["blocks of 32"]),
         (
             one_tensor(alignment=(10, struct.pack("<Q", 32))),
-            ["general.alignment is 32, wanted is a power of two (UINT32)"],
+            ["general.alignment is 32 but must be a power of two (UINT32)"],
         ),
         (one_tensor(at=4), ["not a multiple of 32"]),
         (one_tensor(copies=2), ['"t" is there twice']),

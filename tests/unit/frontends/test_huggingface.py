@@ -186,8 +186,8 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
         ({"rope_theta": 1e-300}, ["rope_theta is 1e-300"]),
         ({"rms_norm_eps": -1.0}, ["rms_norm_eps is -1.0"]),
         ({"rms_norm_eps": 10**400}, ["a whole number has more than 40 digits"]),
-        ({"head_dim": 2**32}, ["head_dim is 4294967296, wanted is a whole number from 1 to 65536"]),
-        ({"vocab_size": 2**64}, ["vocab_size is 18446744073709551616, wanted is a whole number from 1 to"]),
+        ({"head_dim": 2**32}, ["head_dim is 4294967296 but must be a whole number from 1 to 65536"]),
+        ({"vocab_size": 2**64}, ["vocab_size is 18446744073709551616 but must be a whole number from 1 to"]),
         ({f"key{i}": 1 for i in range(40)}, ["unknown key key0=1", "and 24 more"]),
         (
             {
@@ -341,7 +341,7 @@ def test_missing_surplus_and_misshapen_tensors_are_named_together(tmp_path: Path
     refused(
         rewritten(directory(tmp_path), change),
         f'"{at}.o_proj.weight" is missing',
-        f'"{at}.k_proj.weight" has shape [8, 32], wanted is [16, 32]',
+        f'"{at}.k_proj.weight" has shape [8, 32] but must have [16, 32]',
         f'"{at}.q_norm.weight" is used by nothing',
         '"blk.0.attn_q.bias" is used by nothing',
     )

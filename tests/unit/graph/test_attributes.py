@@ -40,13 +40,13 @@ def test_dims_are_counted_from_the_front_in_the_order_of_the_attribute() -> None
 @pytest.mark.parametrize("value", ["2", (2,), 0.5, math.inf, math.nan, None])
 def test_no_whole_number_is_refused_by_name(value: object) -> None:
     attrs = Attributes({} if value is None else {"k": value})  # type: ignore[dict-item]
-    with pytest.raises(GraphError, match=r"attribute k is .*, wanted is a"):
+    with pytest.raises(GraphError, match=r"attribute k is .* but must be a"):
         attrs.whole("k")
 
 
 @pytest.mark.parametrize("read", [Attributes.word, Attributes.wholes, Attributes.sizes, Attributes.dims])
 def test_a_number_is_neither_text_nor_a_tuple(read) -> None:
-    with pytest.raises(GraphError, match="attribute k is 3, wanted is"):
+    with pytest.raises(GraphError, match="attribute k is 3 but must be"):
         read(Attributes({"k": 3}), *([4, "k"] if read is Attributes.dims else ["k"]))
 
 

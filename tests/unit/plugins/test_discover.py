@@ -43,7 +43,7 @@ def test_finding_backends_imports_no_framework() -> None:
 def test_a_broken_plug_in_is_a_line_and_the_others_work(strangers: discover.Registry) -> None:
     assert {b.name: b.reason.partition(":")[0] for b in strangers.broken} == {
         "broken": "ImportError",
-        "mistaken": "unitp_backend returned str, wanted is a BackendSpec",
+        "mistaken": "unitp_backend returned str instead of a BackendSpec",
         "newer": f"unitp-newer 9.9 needs unitp<9.10,>=9.9, and this is unitp {version('unitp')}",
         "raising": "KeyError",
         "twin": 'another plug-in has a backend "numpy"',

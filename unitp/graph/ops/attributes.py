@@ -33,14 +33,14 @@ class Attributes(dict[str, Attribute]):
         """Return an attribute that is a whole number (or a float with a whole value). Raises GraphError for any other value."""
         value = self.real(name)
         if isinstance(value, float) and not value.is_integer():
-            raise GraphError(f"attribute {name} is {value!r}, wanted is a whole number")
+            raise GraphError(f"attribute {name} is {value!r} but must be a whole number")
         return int(value)
 
     def real(self, name: str) -> float:
         """Return an attribute that is a number, as it was given. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, NUMBERS):
-            raise GraphError(f"attribute {name} is {value!r}, wanted is a number")
+            raise GraphError(f"attribute {name} is {value!r} but must be a number")
         return value
 
     def rounded(self, name: str) -> float:
@@ -55,21 +55,21 @@ class Attributes(dict[str, Attribute]):
         """Return an attribute that is text. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, str):
-            raise GraphError(f"attribute {name} is {value!r}, wanted is text")
+            raise GraphError(f"attribute {name} is {value!r} but must be text")
         return value
 
     def wholes(self, name: str) -> tuple[int, ...]:
         """Return an attribute that is a tuple of whole numbers. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
-            raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of whole numbers")
+            raise GraphError(f"attribute {name} is {value!r} but must be a tuple of whole numbers")
         return value  # type: ignore[return-value]
 
     def sizes(self, name: str) -> tuple[Dim, ...]:
         """Return an attribute that is a tuple of sizes or bounds: numbers or symbols. Raises GraphError for any other value."""
         value = self.get(name)
         if not isinstance(value, tuple):
-            raise GraphError(f"attribute {name} is {value!r}, wanted is a tuple of numbers or symbols")
+            raise GraphError(f"attribute {name} is {value!r} but must be a tuple of numbers or symbols")
         return value
 
     def dim(self, rank: int, name: str = "axis") -> int:

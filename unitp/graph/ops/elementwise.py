@@ -51,7 +51,7 @@ def _to_bool(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
 def _cast(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
     to = attrs.get("to")
     if to not in DTYPES:
-        raise GraphError(f"attribute to is {to!r}, wanted is one of {', '.join(DTYPES)}")
+        raise GraphError(f"attribute to is {to!r} but must be one of {', '.join(DTYPES)}")
     return (str(to),)
 
 

@@ -58,7 +58,7 @@ def einsum_terms(attrs: Attributes) -> tuple[str, str, str]:
     summed = (set(x) | set(y)) - set(out)
     letters = all(not term or (term.isalpha() and len(set(term)) == len(term)) for term in (x, y, out))
     if not (arrow and comma and letters and set(out) <= set(x) | set(y) and summed <= set(x) & set(y)):
-        raise GraphError(f'Einsum "{equation}" is not known: wanted are two operands, as in "bsd,efd->bsef"')
+        raise GraphError(f'Einsum "{equation}" is not supported: it must have two operands, as in "bsd,efd->bsef"')
     return x, y, out
 
 

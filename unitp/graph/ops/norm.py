@@ -24,7 +24,7 @@ def _along(attrs: Attributes, inputs: Sequence[Shape | None], parameters: int) -
     operand = tuple(Term((f"d{i}",)) for i in range(len(x)))
     for extra in inputs[1:]:
         if extra is not None and extra != (x[dim],):
-            raise GraphError(f"the scale or bias has shape {extra}, wanted ({x[dim]},)")
+            raise GraphError(f"the scale or bias has shape {extra} but must have ({x[dim]},)")
     rest = tuple(None if s is None else (operand[dim],) for s in inputs[1:])
     return Rule(factors, (operand, *rest), (operand,))
 

@@ -227,7 +227,7 @@ def rule_of(
     fewest, most = known.arity
     if not fewest <= len(inputs) <= most:
         wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        raise GraphError(f"{op} has {len(inputs)} inputs, wanted {wanted}")
+        raise GraphError(f"{op} has {len(inputs)} inputs but takes {wanted}")
     if None in inputs[:fewest]:
         raise GraphError(f"input {inputs.index(None)} of {op} is absent")
     key = msgspec.msgpack.encode(attrs, order="deterministic")

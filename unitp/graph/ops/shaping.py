@@ -178,7 +178,9 @@ def split(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[S
     shape, sizes = tuple(inputs[0] or ()), attrs.wholes("split")
     dim = attrs.dim(len(shape))
     if len(sizes) != 2 or min(sizes) < 0 or sum(sizes) != shape[dim]:
-        raise GraphError(f"Split of {shape} along dim {dim} into {sizes}: two parts that sum to it are wanted")
+        raise GraphError(
+            f"Split of {shape} along dim {dim} into {sizes}: there must be two parts that add up to the dim"
+        )
     factors, operand = _fixed(shape, {dim}, shape, "x")
     outs = []
     for number, part in enumerate(sizes):
