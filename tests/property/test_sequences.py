@@ -13,10 +13,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from unitp_fake import SPEC
@@ -31,7 +32,8 @@ from unitp.errors import InputError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
 from unitp.ranks.courier import Courier
-from unitp.session import banks, decoder, executor
+from unitp.session import decoder, executor
+from unitp.session.banks import Bank, Banks, Lease
 from unitp.session.decoder import Decoder, Execute, Head
 from unitp.session.session import Session
 from unitp.testing.models import TINY, tiny
@@ -115,31 +117,46 @@ def everybody_in_one_bank(patch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of_the_open_are_given_away(patch: pytest.MonkeyPatch) -> None:
-    take_back = banks.Banks._take_back
+    lease, leased = Banks.lease, WeakSet[Lease]()
 
-    def generous(self: banks.Banks) -> None:
-        take_back(self)
-        self._idle = [*self._idle, *(bank for _, bank in self._open if bank.held and len(bank.held[0]) > 40)]
+    def generous(self: Banks, sizes: Mapping[str, int], rows: int, prompts: Sequence[list[int]] = ()) -> Lease:
+        for other in leased:
+            if len(other.bank.held[0]) > 40:
+                other.close()
+        made = lease(self, sizes, rows, prompts)
+        leased.add(made)
+        return made
 
-    patch.setattr(banks.Banks, "_take_back", generous)
+    patch.setattr(Banks, "lease", generous)
 
 
-def keep_forgives_the_last_token(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(banks, "_alike", lambda held, prompt: min(len(held), len(prompt) - 1))
+def keep_forgives_a_wrong_token(patch: pytest.MonkeyPatch) -> None:
+    def forgiving(self: Bank, prompts: Sequence[list[int]]) -> None:
+        for held, prompt in zip(self.held, prompts, strict=True):
+            del held[len(prompt) - 1 :]
+
+    patch.setattr(Bank, "keep", forgiving)
 
 
 def a_chunk_that_was_interrupted_counts_as_fed(patch: pytest.MonkeyPatch) -> None:
-    call = Decoder._call
+    feed = Decoder.feed
 
     def early(
-        self: Decoder, execute: Execute, held: list[list[int]], now: list[list[int]], width: int, head: Head
-    ) -> dict[str, Array]:
-        before = [list(row) for row in held]
-        for row, new in zip(held, now, strict=True):
-            row.extend(new)
-        return call(self, execute, before, now, width, head)
+        self: Decoder, execute: Execute, held: Sequence[list[int]], tokens: Sequence[Sequence[int]], head: Head
+    ) -> list[dict[str, Array]]:
+        begun = [len(row) for row in held]
 
-    patch.setattr(Decoder, "_call", early)
+        def counted(sizes: dict[str, int], outputs: tuple[str, ...], inputs: dict[str, Array]) -> dict[str, Array]:
+            try:
+                return execute(sizes, outputs, inputs)
+            except BaseException:
+                for row, new, first in zip(held, tokens, begun, strict=True):
+                    row.extend(new[len(row) - first :][: sizes["seq"]])
+                raise
+
+        return feed(self, counted, held, tokens, head)
+
+    patch.setattr(Decoder, "feed", early)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +164,7 @@ def a_chunk_that_was_interrupted_counts_as_fed(patch: pytest.MonkeyPatch) -> Non
     [
         everybody_in_one_bank,
         rows_of_the_open_are_given_away,
-        keep_forgives_the_last_token,
+        keep_forgives_a_wrong_token,
         a_chunk_that_was_interrupted_counts_as_fed,
     ],
 )

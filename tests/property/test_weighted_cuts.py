@@ -19,7 +19,7 @@ from unitp.layout import Split, cuts
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
 from unitp.planner.choices.candidates import Candidates, head_cuts
-from unitp.planner.choices.proportions import Weighing, weighted_cuts, weighted_groups
+from unitp.planner.choices.proportions import NEAR, Weighing, weighted_cuts, weighted_groups
 from unitp.plans import Phase, unsplit
 from unitp.program.check import check
 from unitp.program.lower import lower
@@ -85,21 +85,30 @@ def test_cuts_over_two_axes_nest(weights, inner, size, data):
 
 
 @settings(deadline=None)
-@given(unlike=unlike(), size=st.integers(1, 200))
-def test_weights_of_a_mesh_nest_and_respect_the_slowest(unlike, size):
+@given(unlike=unlike())
+def test_coordinates_weigh_the_sum_of_their_ranks_or_the_slowest_of_them(unlike):
+    """So the weights over two axes nest in those over the first. On three axes, only sums are used."""
     mesh, machine = unlike
     axes = tuple(mesh.sizes)
     weighing = Weighing([machine], mesh, axes, 10_000)
-    for value in weighing.values:
-        whole = weighing._summed(value, axes)
-        assert whole == list(value), "over all axes every rank weighs what it is"
-        for count in range(1, len(axes)):
-            outer, inner = weighing._summed(value, axes[:count]), weighing._summed(value, axes[: count + 1])
-            n = len(inner) // len(outer)
-            assert outer == [sum(inner[i : i + n]) for i in range(0, len(inner), n)]
-        for some in (s for n in range(1, len(axes) + 1) for s in combinations(axes, n)):
-            for at, weight in enumerate(weighing._slowest(value, some)):
-                assert weight == min(v for rank, v in enumerate(value) if mesh.flat(rank, some) == at)
+    for some in (s for n in range(1, len(axes) + 1) for s in combinations(axes, n)):
+        count = mesh.count(some)
+        found = {weights or (Fraction(1, count),) * count: bits for weights, bits in weighing.families(some).items()}
+        for number, value in enumerate(weighing.values, 1):
+            ranks = [[v for rank, v in enumerate(value) if mesh.flat(rank, some) == at] for at in range(count)]
+            right = [shares(map(way, ranks)) for way in ((sum, min) if len(axes) < 3 else (sum,))]
+            followed = [weights for weights, bits in found.items() if bits >> number & 1]
+            assert all(any(near(weights, one) for one in followed) for weights in right)
+            assert all(any(near(weights, one) for one in right) for weights in followed)
+
+
+def shares(weights):
+    weights = tuple(weights)
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def near(a, b) -> bool:
+    return all(abs(x - y) < NEAR for x, y in zip(a, b, strict=True))
 
 
 def test_devices_alike_give_even_cuts_only():

@@ -25,7 +25,7 @@ from unitp.mesh import Mesh
 from unitp.planner import Request, plan
 from unitp.plugins.discover import backend
 from unitp.plugins.spec import BackendSpec
-from unitp.ranks.deaths import how_it_ended
+from unitp.ranks.judge import how_it_ended
 from unitp.ranks.processes import look
 from unitp.ranks.progress import BEAT_S, Activity, Page
 from unitp.ranks.serve import NO_MEMORY, Reserve, report

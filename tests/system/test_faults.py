@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,11 @@ from unitp.graph.graph import Graph
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
 from unitp.plugins.discover import backend, missing
-from unitp.plugins.spec import BackendSpec
-from unitp.ranks import cluster as module
-from unitp.ranks import watchdog
+from unitp.plugins.spec import BackendSpec, Process
+from unitp.ranks import judge
+from unitp.ranks.cluster import Cluster
 from unitp.ranks.limits import Limits
-from unitp.session import launch as launching
-from unitp.session.launch import launch
+from unitp.session.launch import Ports, launch
 from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
 from unitp.wire.channel import encode
@@ -132,7 +131,7 @@ def test_a_killed_or_stopped_process_is_named(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watchdog, "STOPPED_S", 0.2)  # of waiting for the end of a stop there is enough in other tests
+    monkeypatch.setattr(judge, "STOPPED_S", 0.2)  # of waiting for the end of a stop there is enough in other tests
     spec = request.getfixturevalue("fake") if name == "fake" else backend(name)
     assert not missing(spec, 2)
     blow = Blow(zoo, role, sent)
@@ -203,8 +202,8 @@ def test_a_framework_whose_port_is_taken_is_started_again(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = [taken.getsockname()[1]]
-        free = launching._any_port
-        monkeypatch.setattr(launching, "_any_port", lambda: ports.pop() if ports else free())
+        free = Ports.next
+        monkeypatch.setattr(Ports, "next", lambda self: ports.pop() if ports else free(self))
         with launch(tiny, plan(Request(tiny, Mesh(tp=2))), backend(name), isolation="off") as session:
             assert session.probe() == [2.0, 2.0]
         assert ports == []
@@ -221,22 +220,30 @@ def test_a_named_port_that_is_in_use_is_refused(tiny: Graph, fake: BackendSpec) 
 
 def test_strangers_are_shown_the_door(tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who connects while ranks start, with nonsense or without the key, does not disturb."""
-    original = module.Cluster._launch
+    start = Cluster.start
 
-    def with_strangers(self: Any, *rest: Any) -> None:
+    def knock(door: Path) -> None:
         hello = bytes(encode(Hello("worker", 0, 1, b"nonce")))
         for words in (b"GET / HTTP/1.1\r\n\r\n", hello, hello + bytes(encode(Proof(b"wrong"))), b""):
             stranger = socket.socket(socket.AF_UNIX)
-            stranger.connect(str(self.folder / SOCKET))
+            stranger.connect(str(door))
             stranger.sendall(words)
             strangers.append(stranger)
-        original(self, *rest)
+
+    def before_each(processes: Iterable[Process], door: Path) -> Iterator[Process]:
+        for process in processes:
+            knock(door)
+            yield process
+
+    def among_strangers(self: Cluster, processes: Iterable[Process], *rest: Any) -> None:
+        start(self, before_each(processes, self.folder / SOCKET), *rest)
 
     strangers: list[socket.socket] = []
-    monkeypatch.setattr(module.Cluster, "_launch", with_strangers)
+    monkeypatch.setattr(Cluster, "start", among_strangers)
     try:
         with launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake) as session:
             assert session.probe() == [2.0, 2.0]
+        assert strangers
     finally:
         for stranger in strangers:
             stranger.close()

@@ -29,6 +29,8 @@ from unitp.ranks.interpreters import ask_interpreter, describe, versions_in
 from unitp.session.launch import launch
 from unitp.session.session import Session
 from unitp.testing.models import EAGER_TO_SPLIT
+from unitp.wire.channel import Channel
+from unitp.wire.messages import Close
 
 pytestmark = pytest.mark.system
 
@@ -348,11 +350,16 @@ def test_a_fork_of_the_driver_does_not_end_its_session(tiny: Graph, fake: Backen
 def test_closing_that_is_interrupted_leaves_nothing(
     tiny: Graph, fake: BackendSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(cluster: object) -> None:
-        raise KeyboardInterrupt
+    """One rank has been asked to leave, the other has not."""
+    send = Channel.send
+
+    def interrupted(self: Channel[object], message: object) -> None:
+        send(self, message)
+        if isinstance(message, Close):
+            raise KeyboardInterrupt
 
     session = launch(tiny, plan(Request(tiny, Mesh(tp=2))), fake)
-    monkeypatch.setattr("unitp.ranks.cluster.Cluster._say_goodbye", interrupted)
+    monkeypatch.setattr(Channel, "send", interrupted)
     with pytest.raises(KeyboardInterrupt):
         session.close()
     session.close()

@@ -11,15 +11,6 @@ import grimp
 from unitp.graph.ops import known_ops
 
 PACKAGE = Path(__file__).parents[2] / "unitp"
-# Tests that reach into the package all the same: most interrupt or delay something at an exact place. This table only gets shorter.
-INSIDE = {
-    "tests/attack/command_lines.py": {"_start"},
-    "tests/property/test_sequences.py": {"_alike", "_call", "_take_back"},
-    "tests/property/test_weighted_cuts.py": {"_slowest", "_summed"},
-    "tests/system/test_faults.py": {"_any_port", "_launch"},
-    "tests/system/test_session.py": {"_say_goodbye"},
-    "tests/unit/ranks/test_watchdog.py": {"_look", "_note"},
-}
 OPERATORS_BY_NAME = ("graph", "frontends", "engine/operators", "testing")
 """Rooms that may name operators: they define them, write graphs of them, or try each."""
 FAMILIES = ("cli", "graph/ops", "engine/operators")
@@ -89,10 +80,9 @@ def used(tree: ast.Module, private: set[str]) -> set[str]:
 
 
 def test_tests_stay_outside_of_what_is_private() -> None:
-    """No test gets used to a private name, and `INSIDE` has no name that its test does not use any more."""
     private = of_the_package()
     root = PACKAGE.parent
     found = {
         str(path.relative_to(root)): used(ast.parse(path.read_text()), private) for path in root.glob("tests/**/*.py")
     }
-    assert {name: names for name, names in found.items() if names} == INSIDE
+    assert {name: names for name, names in found.items() if names} == {}

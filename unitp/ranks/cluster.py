@@ -103,7 +103,7 @@ class Cluster:
         with no_forks:
             self.supervisor = Supervisor(isolation.python, self.leftovers)
             self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.watchdog.supervisor = self.supervisor.member
+        self.watchdog.judge.supervisor = self.supervisor.member
         with self._listener as listener:
             listener.bind(os.fspath(self.folder / SOCKET))
             listener.listen(BACKLOG)
@@ -117,7 +117,7 @@ class Cluster:
                 self.forwarder.start({log.stem: log for member in self.members for log in member.logs})
             self._accept(listener, key)
         self._collect()
-        self.watchdog.started()
+        self.watchdog.judge.started()
         self._courier = Courier()
 
     def _launch(self, process: Process, number: int, isolation: Isolation, threads: int) -> None:
@@ -202,7 +202,7 @@ class Cluster:
         if self.watchdog.error is not None:
             raise copy(self.watchdog.error)
         self._require_open()
-        self.watchdog.working(True)
+        self.watchdog.judge.working(True)
         frames = {f"rank {rank}": m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
         self._waiting.update(frames)
         for name, frame in frames.items():
@@ -225,7 +225,7 @@ class Cluster:
         while self._waiting:
             for fd in self._ready():
                 self._read(self._names[fd])
-        self.watchdog.working(False)
+        self.watchdog.judge.working(False)
         replies, self._replies = self._replies, {}
         return replies
 

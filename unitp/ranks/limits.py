@@ -1,4 +1,4 @@
-"""How long a session may take to start, to make progress, and to give a sign of life."""
+"""How long a session may take to start, to show signs of life and to make progress before the watchdog calls it broken."""
 
 from __future__ import annotations
 

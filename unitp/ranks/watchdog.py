@@ -1,58 +1,30 @@
-"""A thread of the driver that turns a dead, stopped, stuck or failed process of a session into one error, and ends the rest.
+"""A thread of the driver that turns a dead, stopped, failed, silent or stuck process of a session into one error, and ends the rest.
 
-    dead      a watched process is gone or a zombie in /proc                    0.1 s
-    stopped   its state in /proc stays T                                        `STOPPED_S`
-    failed    a rank sent its exception, and nobody died within a grace period  0.7 s
-    silent    the heartbeat thread of a ready rank has stopped                  `Limits.heartbeat_s`
-    stuck     no rank makes progress, and a rank that is furthest behind uses   `Limits.stall_s`
-              no processor time (if all of those compute: ten times the limit)
-    late      start-up takes longer than the backend allows                     `Limits.start_s`
-
-One death causes others: a launcher takes its ranks along, and ends them all when one dies. Of the deaths within
-`SETTLE_S`, the error names the first process that did not end by itself: epoll reports deaths in order, however late this
-thread looks. A killed launcher comes before all others, since nobody in a session kills it. A death counts before an
-exception, because peers raise when a connection breaks.
-
-Everything may be frozen and resumed (a laptop's lid, a cgroup's freezer, SIGSTOP), and this thread may get no processor.
-So time limits use a clock of their own, `_clock`, which advances by at most `STEP_S` from one look to the next: time that
-nobody watched does not count. After a step of more than `GAP_S` the others get `THAW_S` to resume, too. Importing a
-framework on a busy machine silences a heartbeat for many seconds, so until all ranks are ready only the start limit
-counts.
+`judge.py` says what is wrong; this thread looks when a process ends, when the driver has something to report, and every
+`TICK_S`. So a death is an error after about 0.1 s.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import threading
-import time
 from collections.abc import Callable, Mapping
 
-import unitp.errors
 from unitp.errors import RankError, UnitpError
 from unitp.host import host_error
-from unitp.ranks.deaths import Watched, consequence, exit_code, how_it_ended, lacking
+from unitp.ranks.endings import Endings
+from unitp.ranks.judge import Judge
 from unitp.ranks.limits import Limits
 from unitp.ranks.member import Member
-from unitp.ranks.processes import Seen, end_all, look, marked
+from unitp.ranks.processes import end_all
 from unitp.ranks.progress import Page
 from unitp.wire.messages import Failed
 
 TICK_S = 0.1
 STARTING_TICK_S = 0.05
-GRACE_S = 0.7
-SETTLE_S = 0.1
-STEP_S = 1.0
-GAP_S = 0.5
-STOPPED_S = 2.0
-THAW_S = 4.0
-IDLE_SHARE = 0.1
-PATIENCE = 10
 
 
 class Watchdog:
-    """A thread that watches from `start` to `stop`. `pages` are by process name; `place(name)` says what a process is doing."""
+    """A thread that watches from `start` to `stop`. `error` is what was wrong, from the moment on that `failed` is set."""
 
     def __init__(
         self,
@@ -62,87 +34,52 @@ class Watchdog:
         ranks: int,
         limits: Limits,
         place: Callable[[str], str],
-        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.mark, self.members, self.pages, self.limits = mark, members, pages, limits
-        self.supervisor: Member | None = None
-        self.expected = {f"rank {rank}" for rank in range(ranks)}
-        self.place = place
+        self.mark, self.members = mark, members
         self.error: UnitpError | None = None
         self.failed = threading.Event()
-        self.busy = False
-        self._watched: dict[int, Watched] = {}
-        self._reports: list[tuple[float, str, Failed | None]] = []
-        self._starting = True
-        self._time, self._looked, self._clock = now, now(), 0.0
-        self._moved, self._thawed = 0.0, -THAW_S
-        self._beats: dict[str, tuple[int, float]] = {}
-        self._halted: dict[int, float] = {}
-        self._places: dict[str, tuple[int, int]] = {}
-        self._now: dict[str, Seen] = {}
-        self._then: dict[str, Seen] = {}
-        self._handles: dict[int, int] = {}
-        self._ended: list[int] = []
-        self._poller = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
-        self._poller.register(self._wake, select.EPOLLIN)
+        self._endings = Endings()
+        self.judge = Judge(mark, members, pages, ranks, limits, place, self._endings)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="unitp watchdog", daemon=True)
 
     # what the driver's main thread calls
 
     def start(self) -> None:
+        """Begin to watch."""
         self._thread.start()
-
-    def started(self) -> None:
-        """All ranks are ready: from now on no new processes are looked for, and start-up is no longer timed."""
-        self._starting = False
-
-    def working(self, busy: bool) -> None:
-        """Set whether requests are under way, on which the ranks should make progress."""
-        self._moved = self._clock
-        self.busy = busy
 
     def report(self, name: str, failed: Failed | None) -> UnitpError:
         """Report that the connection of a process broke (None) or that it sent an exception.
 
         Returns the error, after all processes have ended.
         """
-        self._reports.append((self._clock, name, failed))
+        self.judge.hear(name, failed)
         if not self._stopping:
-            os.eventfd_write(self._wake, 1)
+            self._endings.wake()
             self.failed.wait()
         return self.error or RankError("the session was closed", hint="Launch it again.")
 
     def stop(self) -> None:
         """Stop watching. It waits for an error that is being made."""
         self._stopping = True
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        self._endings.wake()
         if self._thread.is_alive():
             self._thread.join()
         self.failed.set()  # nobody waits for more
-        self._close_handles()
+        self._endings.close()
 
     def abandon(self) -> None:
         """Close what a fork of the driver inherited. The thread does not run there."""
-        self._close_handles()
-
-    def _close_handles(self) -> None:
-        self._poller.close()
-        handles, self._handles = [*self._handles.values()], {}
-        wake, self._wake = self._wake, -1
-        for handle in (*handles, wake):
-            if handle >= 0:
-                os.close(handle)
+        self._endings.close()
 
     # the thread
 
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._wait()
-                error = self._look()
+                self._endings.wait(STARTING_TICK_S if self.judge.starting else TICK_S)
+                error = self.judge.look()
                 if error is not None:
                     self._end(error)
                     return
@@ -152,31 +89,6 @@ class Watchdog:
             self._end(RankError(f"the watchdog failed: {error!r}", hint="This is a fault of unitp: please report it."))
             raise
 
-    def _look(self) -> UnitpError | None:
-        """The error of what is wrong now, or None."""
-        now = self._time()
-        step, self._looked = now - self._looked, now
-        self._clock += min(step, STEP_S)
-        if step > GAP_S:
-            self._thawed = self._clock
-        if self._starting:
-            self._look_around()
-        return self._gone() or self._told() or self._silent() or self._stuck() or self._late()
-
-    def _wait(self) -> None:
-        """Wait until a process ends, the driver reports something, or a tick has passed."""
-        self._note(STARTING_TICK_S if self._starting else TICK_S)
-
-    def _note(self, limit_s: float) -> None:
-        """Wait for events, and record which processes have ended, in order."""
-        pids = {handle: pid for pid, handle in self._handles.items()}
-        for fd, _ in self._poller.poll(limit_s):
-            if fd == self._wake:
-                os.eventfd_read(fd)
-            else:
-                self._ended.append(pids[fd])
-                self._poller.unregister(fd)
-
     def _end(self, error: UnitpError) -> None:
         left = end_all(self.mark)
         for member in self.members:
@@ -185,162 +97,3 @@ class Watchdog:
             error.add_note(f"Could not be ended: {', '.join(f'{seen.command} ({seen.pid})' for seen in left)}.")
         self.error = error
         self.failed.set()
-
-    def _look_around(self) -> None:
-        """Put all workers and the launchers above them under watch. A fork may have become another program."""
-        found = marked(self.mark)
-        direct = {member.process.pid: member for member in self.members}
-        for member in (*self.members, *filter(None, [self.supervisor])):
-            if member.process.pid not in self._watched and (seen := look(member.process.pid)):
-                self._watch(Watched(member.name, seen, member, member.role == "launcher"))
-        for one in sorted(found.values(), key=lambda one: one.seen.started):
-            above = self._watched.get(one.seen.parent)
-            if one.seen.pid in direct or (above is not None and not above.launcher):
-                continue
-            if one.worker and one.number is not None:
-                self._watch(Watched(f"rank {one.number}", one.seen, None, False))
-            elif above is not None and not one.worker:
-                self._watch(Watched(one.seen.command, one.seen, None, True))
-
-    def _watch(self, one: Watched) -> None:
-        pid = one.seen.pid
-        if pid not in self._handles:
-            try:
-                self._handles[pid] = os.pidfd_open(pid)
-            except ProcessLookupError:
-                return  # it has just ended: whoever started it tells more
-            self._poller.register(self._handles[pid], select.EPOLLIN)
-        self._watched[pid] = one
-
-    # what can be wrong
-
-    def _gone(self) -> RankError | None:
-        """The error of a process that is dead or stopped, or None."""
-        dead: dict[int, tuple[Watched, int | None]] = {}
-        stopped = self._look_at_all(dead)
-        if dead:
-            time.sleep(SETTLE_S)
-            self._note(0.0)
-            self._look_at_all(dead)
-            one, code = min((dead[pid] for pid in dict.fromkeys((*self._ended, *dead)) if pid in dead), key=consequence)
-            unseen = self._unseen(one) if self._starting else ""
-            log = code is None or code >= 0 or code == -signal.SIGABRT
-            folders = {log.parent for member in self.members for log in member.logs}
-            return self._error(one, how_it_ended(code), unseen, log=log, hint=lacking(code, self._logs(), folders))
-        return self._error(stopped, "is stopped (SIGSTOP)") if stopped else None
-
-    def _look_at_all(self, dead: dict[int, tuple[Watched, int | None]]) -> Watched | None:
-        """Record dead processes, with the exit code while the zombie still has it. Returns one that stays stopped."""
-        stopped, limit = None, STOPPED_S + (THAW_S if self._clock - self._thawed < THAW_S else 0.0)
-        for pid, one in self._watched.items():
-            if pid in dead:
-                continue
-            now = look(pid)
-            if now is None or not now.alive or now.started != one.seen.started:
-                dead[pid] = one, exit_code(one, now)
-            elif not now.stopped:
-                self._now[one.name] = now
-                self._halted.pop(pid, None)
-            elif self._clock - self._halted.setdefault(pid, self._clock) >= limit:
-                stopped = stopped or one
-        return stopped
-
-    def _told(self) -> UnitpError | None:
-        """The error of a rank that sent an exception, or whose connection broke though it lives.
-
-        Deaths within the grace period come first.
-        """
-        if not self._reports or self._clock - self._reports[0][0] < GRACE_S:
-            return None
-        _, name, failed = self._reports[0]
-        if failed is None:
-            return RankError(f"{name} closed its connection while {self.place(name)}")
-        known = getattr(unitp.errors, failed.kind, None)
-        if isinstance(known, type) and issubclass(known, UnitpError):
-            where = "" if failed.message.startswith(name) else f"{name}: "
-            error: UnitpError = known(f"{where}{failed.message}", hint=failed.hint)
-        else:
-            error = RankError(
-                f"{name} raised {failed.kind} while {self.place(name)}: {failed.message}", hint=failed.hint
-            )
-        error.add_note(failed.trace)
-        return error
-
-    def _silent(self) -> RankError | None:
-        for one in () if self._starting else self._watched.values():
-            if one.name not in self.pages:
-                continue
-            beat = self.pages[one.name].heartbeat
-            last, since = self._beats.setdefault(one.name, (beat, self._clock))
-            if last != beat:
-                self._beats[one.name] = beat, self._clock
-            elif self._clock - since > self.limits.heartbeat_s:
-                return self._error(one, f"has given no sign of life for {self._clock - since:.0f} s")
-        return None
-
-    def _stuck(self) -> RankError | None:
-        """The error if no rank makes progress. Of the ranks furthest behind, one that does not compute blocks the others."""
-        places = {name: page.place for name, page in self.pages.items() if name in self.expected}
-        if places != self._places or not self.busy:
-            self._places, self._moved, self._then = places, self._clock, dict(self._now)
-        waited = self._clock - self._moved
-        if waited < self.limits.stall_s:
-            return None
-        last = [name for name in sorted(places) if places[name] == min(places.values())]
-        idle = [name for name in last if self._used(name) < IDLE_SHARE * waited]
-        if not idle and waited < PATIENCE * self.limits.stall_s:
-            return None
-        name = (idle or last)[0]
-        return RankError(
-            f"{name} has made no progress for {waited:.0f} s while {self.place(name)}",
-            hint="If the work is that long, raise the stall limit.",
-        )
-
-    def _used(self, name: str) -> float:
-        """The seconds of processor time since the last progress."""
-        return self._now[name].cpu_s - self._then[name].cpu_s if name in self._then else 0.0
-
-    def _late(self) -> RankError | None:
-        if not self._starting:
-            return None
-        waited, limit = self._clock, self.limits.start_s
-        if waited > self.limits.missing_s and (absent := self.expected - {one.name for one in self._watched.values()}):
-            launchers = sorted({f"{one.name} (process {pid})" for pid, one in self._watched.items() if one.launcher})
-            by = f" by {' or '.join(launchers)}" if launchers else ""
-            return RankError(
-                f"{min(absent)} ended during start-up, before it could report, or was never started{by}{self._logs()}"
-            )
-        if limit is not None and waited > limit:
-            doing = "; ".join(f"{name}: {self.place(name)}" for name in sorted(self.expected))
-            return RankError(
-                f"the session did not start within {limit:.0f} s ({doing}){self._logs()}",
-                hint="On a busy machine, raise the start limit.",
-            )
-        return None
-
-    # words
-
-    def _error(self, one: Watched, what: str, more: str = "", *, log: bool = False, hint: str = "") -> RankError:
-        tail = "" if not log else one.member.tail() if one.member else self._logs()
-        return RankError(f"{one.name} (process {one.seen.pid}) {what} while {self._doing(one)}{more}{tail}", hint=hint)
-
-    def _unseen(self, one: Watched) -> str:
-        """Processes that may have ended so soon after their start that they never came under watch."""
-        watched = self._watched.values()
-        absent = sorted(self.expected - {other.name for other in watched})
-        if one.member is None and one.seen.parent not in self._watched:
-            absent += [
-                f"what started {one.name} for {other.name}" for other in watched if other.launcher and other.member
-            ]
-        return f"; never seen alive, so it may have ended before: {', '.join(absent)}" if absent else ""
-
-    def _doing(self, one: Watched) -> str:
-        """What a process is doing, in words; for a launcher, what its ranks are doing."""
-        if one.member is not None and one.member is self.supervisor:
-            return "watching over the driver"
-        if not one.launcher:
-            return self.place(one.name)
-        return "; ".join(f"{name} was {self.place(name)}" for name in sorted(self.expected))
-
-    def _logs(self) -> str:
-        return "".join(member.tail() for member in self.members)

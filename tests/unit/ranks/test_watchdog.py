@@ -14,8 +14,10 @@ import pytest
 from calls import calls
 
 from unitp.errors import InputError, ModelError, RankError, UnitpError
-from unitp.ranks import watchdog
+from unitp.ranks import judge
+from unitp.ranks.endings import Endings
 from unitp.ranks.environment import MARK, for_process, number_of, own_number
+from unitp.ranks.judge import Judge
 from unitp.ranks.limits import Limits
 from unitp.ranks.member import Member
 from unitp.ranks.processes import end_all, look, marked
@@ -33,6 +35,7 @@ class Den:
         self.members = [self.member(name, folder) for name in names]
         self.pages = {name: Page(folder / name, create=True) for name in names}
         self.dog = Watchdog(self.mark, self.members, self.pages, 2, limits, lambda name: f"{name} rests")
+        self.judge = self.dog.judge
         self.dog.start()
 
     def member(self, name: str, folder: Path) -> Member:
@@ -71,7 +74,7 @@ def den(tmp_path: Path) -> Iterator[Callable[..., Den]]:
 
 def test_a_killed_process_is_named_with_what_it_did(den: Callable[..., Den]) -> None:
     made = den()
-    made.dog.started()
+    made.judge.started()
     pid = made.members[1].process.pid
     made.send(1, signal.SIGKILL)
     assert str(made.verdict()) == f"rank 1 (process {pid}) was killed by SIGKILL while rank 1 rests"
@@ -82,14 +85,14 @@ def test_of_several_deaths_the_first_is_named_however_late_one_looks(
     den: Callable[..., Den], first: int, second: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = den()
-    made.dog.started()
-    looked = made.dog._note
+    made.judge.started()
+    wait = Endings.wait
 
-    def late(limit_s: float) -> None:
+    def late(self: Endings, limit_s: float) -> None:
         time.sleep(0.3)
-        looked(limit_s)
+        wait(self, limit_s)
 
-    monkeypatch.setattr(made.dog, "_note", late)
+    monkeypatch.setattr(Endings, "wait", late)
     time.sleep(0.15)
     made.send(first, signal.SIGKILL)
     time.sleep(0.02)
@@ -106,17 +109,17 @@ def test_a_stopped_server_is_named(den: Callable[..., Den]) -> None:
 
 def test_a_stop_that_does_not_last_is_forgiven(den: Callable[..., Den]) -> None:
     made = den()
-    made.dog.started()
+    made.judge.started()
     for place, sent in ((0, signal.SIGSTOP), (1, signal.SIGSTOP), (0, signal.SIGCONT), (1, signal.SIGCONT)):
         made.send(place, sent)
         time.sleep(0.2)
-    time.sleep(watchdog.STOPPED_S)
+    time.sleep(judge.STOPPED_S)
     assert made.dog.error is None
 
 
 def test_a_death_counts_before_the_exception_that_it_causes(den: Callable[..., Den]) -> None:
     made = den()
-    made.dog.started()
+    made.judge.started()
     made.send(1, signal.SIGKILL)
     error = made.dog.report("rank 0", Failed("RuntimeError", "connection closed by peer", "", "trace"))
     assert str(error).startswith("rank 1")
@@ -150,7 +153,7 @@ def test_a_silent_heart_is_noticed(den: Callable[..., Den]) -> None:
     assert made.dog.error is None  # ranks that start, and import a framework, may be silent
     for name in ("rank 0", "server 0"):
         made.pages[name].keep_beating(0.1)
-    made.dog.started()
+    made.judge.started()
     error = str(made.verdict())
     assert "rank 1" in error
     assert "has given no sign of life for 1 s" in error
@@ -158,13 +161,13 @@ def test_a_silent_heart_is_noticed(den: Callable[..., Den]) -> None:
 
 def test_who_is_least_far_keeps_the_others_waiting(den: Callable[..., Den]) -> None:
     made = den(stall_s=0.4)
-    made.dog.started()
+    made.judge.started()
     for name, instruction in (("rank 0", 7), ("rank 1", 6)):
         made.pages[name].enter(Activity.RUNNING)
         PageProgress(made.pages[name]).at(instruction)
     time.sleep(0.6)
     assert made.dog.error is None  # nobody is asked for anything
-    made.dog.working(True)
+    made.judge.working(True)
     time.sleep(0.3)
     PageProgress(made.pages["rank 0"]).at(8)  # progress, which starts the time anew
     time.sleep(0.3)
@@ -173,7 +176,7 @@ def test_who_is_least_far_keeps_the_others_waiting(den: Callable[..., Den]) -> N
 
 
 class Frozen:
-    """A watchdog that looks when it is told to, at a time that is made up: what happens while everything is frozen."""
+    """A judge that looks at a time that is made up: what happens while everything is frozen."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.now = 0.0
@@ -184,7 +187,8 @@ class Frozen:
         self.page.beat()
         members = [Member("rank 0", "worker", self.process, [], ())]
         pages = {"rank 0": self.page}
-        self.dog = Watchdog(self.mark, members, pages, 1, limits, str, lambda: self.now)
+        self.endings = Endings()
+        self.judge = Judge(self.mark, members, pages, 1, limits, str, self.endings, lambda: self.now)
         self.pass_by(0.1)
 
     def pass_by(self, seconds: float, step_s: float = 0.1, beating: bool = True) -> UnitpError | None:
@@ -194,7 +198,7 @@ class Frozen:
             self.now += step_s
             if beating:
                 self.page.beat()
-            error = self.dog._look()
+            error = self.judge.look()
         return error
 
 
@@ -208,7 +212,7 @@ def frozen(tmp_path: Path) -> Iterator[Callable[..., Frozen]]:
 
     yield make
     for made in all_made:
-        made.dog.stop()
+        made.endings.close()
         made.process.kill()
         made.process.wait()
 
@@ -223,7 +227,7 @@ def thaw(made: Frozen) -> UnitpError | None:
 
 def test_a_freeze_of_everything_is_no_silence(frozen: Callable[..., Frozen]) -> None:
     made = frozen(heartbeat_s=5.0)
-    made.dog.started()
+    made.judge.started()
     assert made.pass_by(3.0) is None
     assert thaw(made) is None
     assert made.pass_by(3.9, beating=False) is None
@@ -233,8 +237,8 @@ def test_a_freeze_of_everything_is_no_silence(frozen: Callable[..., Frozen]) -> 
 
 def test_a_freeze_of_everything_is_no_stall(frozen: Callable[..., Frozen]) -> None:
     made = frozen(stall_s=5.0)
-    made.dog.started()
-    made.dog.working(True)
+    made.judge.started()
+    made.judge.working(True)
     assert made.pass_by(3.0) is None
     assert thaw(made) is None
     assert made.pass_by(0.9) is None
@@ -251,7 +255,7 @@ def test_a_freeze_of_everything_does_not_delay_a_start(frozen: Callable[..., Fro
 
 def test_who_is_thawed_a_little_later_is_forgiven_and_who_is_not_thawed_is_named(frozen: Callable[..., Frozen]) -> None:
     made = frozen()
-    made.dog.started()
+    made.judge.started()
     for later_s in (0.0, 1.0, 3.0):
         made.process.send_signal(signal.SIGSTOP)
         wait_for_state(made.process.pid, "T")
