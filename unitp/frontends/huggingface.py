@@ -1,4 +1,4 @@
-"""Hugging Face directories of Llama-type decoders: `config.json`, safetensors (one file or sharded), `tokenizer.json`.
+"""Reads Hugging Face directories of Llama-type decoders: `config.json`, safetensors (one file or sharded), `tokenizer.json`.
 
 A `config.json` alone, or a directory without weights, gives the same graph with parameters that have no data.
 
@@ -63,7 +63,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
 }
 SLIDING = "sliding_attention"
 MISTRAL_WINDOW = 4096
-"""Where a Mistral config does not say; null means none."""
+"""The window of a Mistral config that lacks the key; null means no window."""
 
 LAYER_TYPES = ("full_attention", SLIDING)
 EOS = "eos_token_id"
@@ -84,11 +84,11 @@ HARMLESS = {
 
 MOST_LAYERS = 1024
 MOST_TEMPLATE = 1 << 20
-"""Bytes of a chat template."""
+"""The most bytes of a chat template."""
 
 
 def load_huggingface(path: str | Path, name: str = "") -> Model:
-    """The model in a directory. Raises ModelError if files are missing or corrupt, or mathematics is not implemented."""
+    """Return the model in a directory. Raises ModelError if files are missing or corrupt, or need what unitp does not implement."""
     folder = Path(path)
     where = folder / "config.json"
     config = read_json(where, ModelError)
@@ -104,7 +104,7 @@ def load_huggingface(path: str | Path, name: str = "") -> Model:
 
 
 def load_config(path: str | Path) -> Model:
-    """The model of a config file, without weights. It is named after its folder, or after a file not called `config.json`."""
+    """Return the model of a config file, without weights. It is named after its folder, or after a file not called `config.json`."""
     file = Path(path)
     name = as_unicode(file.resolve().parent.name if file.name == "config.json" else file.stem)
     why = f"{file} tells of shapes only"
@@ -112,10 +112,15 @@ def load_config(path: str | Path) -> Model:
 
 
 def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str, folder: Path | None = None) -> Model:
-    """The model of a config, without weights. `why` is the reason that a user gets who runs it. `folder` may have a tokenizer."""
+    """Return the model of a config, without weights. `folder` may have a tokenizer.
+
+    why   what a user who tries to run the model is told
+
+    Raises ModelError, which names `where`, for a config that is incomplete or needs what unitp does not implement.
+    """
     _require_known(config, where)
     llama = _config(config, where)
-    if llama.layers > MOST_LAYERS:  # stored weights would have to be there for each
+    if llama.layers > MOST_LAYERS:  # each would have to have weights in a file
         raise Fields(config, where).wrong("num_hidden_layers", f"at most {MOST_LAYERS} where there are no weights")
     weights = {weight: AbsentSource(shape, why) for weight, shape in weight_shapes(llama)}
     graph = decoder_graph(name, llama, weights, where=where, spelled=spelled)
@@ -123,7 +128,7 @@ def from_config(config: Mapping[str, Any], *, where: object, name: str, why: str
 
 
 def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folder: Path | None) -> Decoder:
-    """What generation needs, from the files beside the config, or from the config alone."""
+    """Return what generation needs to know, from the files beside the config, or from the config alone."""
     tokens, ids = Fields(config, where), Fields({}, where)
     settings, template, tokenizer = Fields({}, where), "", None
     if folder is not None:
@@ -133,7 +138,7 @@ def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folde
     return Decoder(
         max_context=llama.max_context,
         vocab=llama.vocab,
-        # an id beyond the vocabulary never comes up
+        # an id beyond the vocabulary never occurs
         stop_ids=tuple(i for i in ids.ids(EOS) or tokens.ids(EOS) if 0 <= i < llama.vocab),
         tokenizer=JsonTokenizer(str(tokenizer)) if tokenizer and os.path.lexists(tokenizer) else None,
         chat_template=template,
@@ -143,7 +148,7 @@ def _decoder(config: Mapping[str, Any], llama: LlamaConfig, where: object, folde
 
 
 def _template(folder: Path, settings: Fields) -> str:
-    """The chat template: a file of its own, or in the settings; of several, the one called default."""
+    """Return the chat template, from a file of its own or from the settings; of several, the one with the name "default"."""
     file = folder / "chat_template.jinja"
     if os.path.lexists(file):
         return read_text(file, ModelError, most=MOST_TEMPLATE)
@@ -156,7 +161,7 @@ def _template(folder: Path, settings: Fields) -> str:
 
 
 def _token(settings: Fields, key: str) -> str:
-    """A special token: its text, or a table that has the text as its content; empty where there is none."""
+    """Return a special token: its text, or a table that has the text as its content; "" if there is none."""
     value = settings.get(key) or ""
     text = value.get("content", "") if isinstance(value, dict) else value
     if not isinstance(text, str):
@@ -169,7 +174,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    """The `model_type`, or if the config has none, that of its architecture."""
+    """Return the `model_type`, or that of the architecture if the config has none."""
     kind, named = config.get("model_type"), config.get("architectures")
     if kind is None and isinstance(named, list):
         kind = next((kind for kind, architecture in ARCHITECTURES.items() if named == [architecture]), None)
@@ -235,7 +240,7 @@ def _config(config: Mapping[str, Any], where: object) -> LlamaConfig:
 
 
 def _context(given: Fields, kind: str) -> int:
-    """The longest context. Sliding attention is plain attention within its window, so a window only shortens the context."""
+    """Return the longest context. Sliding attention is plain attention within its window, so a window only shortens the context."""
     context = given.whole("max_position_embeddings")
     named = "sliding_window" in given.values
     window = given.whole("sliding_window", MISTRAL_WINDOW if kind == "mistral" and not named else context)

@@ -1,6 +1,6 @@
-"""The weights of a Hugging Face directory: safetensors, one file or several, under the names that GGUF has for them.
+"""Reads the weights of a Hugging Face directory (safetensors, one file or several), with the names that GGUF gives them.
 
-The experts of a layer, a matrix each in the file, become one tensor. A stored head that equals the embedding is dropped.
+The experts of a layer, each a matrix in the file, become one tensor. A stored head that equals the embedding is dropped.
 """
 
 from __future__ import annotations
@@ -41,16 +41,19 @@ EXPERT_NAMES = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps
 LAYER_PARTS, FOREIGN = 4, "?"
 FLOATS = tuple(dtype for dtype in NUMBERS if "F" in dtype)
 ROWS = 4096
-"""So many rows are compared at once."""
+"""The number of rows that are compared at once."""
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a directory has safetensors at all. If so, they must be complete."""
+    """Say whether a directory has safetensors at all. If so, they must be complete."""
     return any(folder.glob("*.safetensors")) or (folder / "model.safetensors.index.json").exists()
 
 
 def read_weights(folder: Path) -> dict[str, Source]:
-    """All weights by GGUF's names, without tables that follow from the config."""
+    """Return the source of every weight, by GGUF's names, without tables that follow from the config.
+
+    Raises ModelError for files that are missing or corrupt, for dtypes that are not floats, and for incomplete experts.
+    """
     index = folder / "model.safetensors.index.json"
     found = read_sharded(index) if index.exists() else read_safetensors(folder / "model.safetensors")
     wrong = [f'"{name}" has dtype {s.dtype}' for name, s in found.items() if s.dtype not in FLOATS]
@@ -63,7 +66,7 @@ def read_weights(folder: Path) -> dict[str, Source]:
 
 
 def _experts(found: Mapping[str, FileSource]) -> dict[str, Source]:
-    """The weights with the experts of each layer stacked to one tensor. Raises ModelError if one is missing or has another shape."""
+    """Return the weights with the experts of each layer stacked to one tensor. Raises ModelError if one is missing or has another shape."""
     groups: dict[tuple[str, str], dict[int, FileSource]] = {}
     for name, source in found.items():
         if match := EXPERT.fullmatch(name):
@@ -77,7 +80,7 @@ def _experts(found: Mapping[str, FileSource]) -> dict[str, Source]:
                 f"{sources[0].path} lacks experts: {at} is there for {', '.join(map(str, sorted(experts)))}"
             )
         if len({source.shape for source in sources}) > 1:
-            raise ModelError(f"{sources[0].path}: {at} is not of one shape for all experts")
+            raise ModelError(f"{sources[0].path}: {at} does not have the same shape for all experts")
         stacks[f"blk.{layer}.{EXPERT_NAMES[part]}.weight"] = StackSource(sources)
     return stacks
 
@@ -113,7 +116,7 @@ def _renamed(name: str) -> str:
 
 
 def spelled(name: str) -> str:
-    """The name in a Hugging Face file for a name of GGUF's."""
+    """Return the name in a Hugging Face file for a name of GGUF's."""
     if name.startswith(FOREIGN):
         return name.removeprefix(FOREIGN)
     back = {gguf: own for own, gguf in NAMES.items()}
