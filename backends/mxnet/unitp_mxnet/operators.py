@@ -1,9 +1,9 @@
-"""MXNet's operators by name: carried out at once on arrays, written on a tape where an input is only a promise of one.
+"""Calls MXNet's operators by name: at once on arrays, or recorded on a tape if an input is a promise of an array.
 
-This module is the one that imports MXNet. Promises (`Later`) let the same primitives, overrides and collectives serve
-twice: with arrays, where a program is prepared, and with promises, where it is recorded to run as compiled segments
-(`unitp_mxnet.segments`). While a tape is recording, a host function is never called at once, even where all its arrays
-are known: other ranks may wait for it. Legacy operators are preferred to those of `mx.np`, which are slower to call.
+Only this module imports MXNet. Promises (`Later`) let the same primitives, overrides and collectives serve twice: with arrays
+when a program is prepared, and with promises when it is recorded to run as compiled segments (`unitp_mxnet.segments`). While a
+tape is recording, a host function is never called at once, even if all its arrays are known, because other ranks may wait for
+it. Legacy operators are used rather than those of `mx.np`, which are slower to call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mxnet.base import _LIB, c_str, check_call
 from mxnet.symbol.symbol import Symbol
 
 mx = mxnet
-"""For the modules beside this one: what is set above has to come before the import."""
+"""MXNet, for the other modules of this package: the settings above have to come before its import."""
 
 mx.util.set_np_shape(True)  # shapes as in NumPy: () has no dims, 0 is a size
 
@@ -38,14 +38,14 @@ Type = tuple[tuple[int, ...], str]
 
 
 class Tape(Protocol):
-    """Where calls on promises are written down (`unitp_mxnet.segments.Recording`)."""
+    """A record of calls on promises (`unitp_mxnet.segments.Recording`)."""
 
     def call(self, op: str, inputs: Sequence[Any], attrs: tuple[tuple[str, str], ...]) -> Later: ...
     def host(self, fn: Callable[..., Any], inputs: Sequence[Any], type: Type, ordered: bool) -> Later: ...
 
 
 class Later:
-    """The promise of an array: its shape and dtype, and where it is recorded."""
+    """The promise of an array: its shape and dtype, and the tape that records its calls."""
 
     __slots__ = ("dtype", "number", "shape")
 
@@ -59,7 +59,7 @@ _tapes: list[Tape] = []
 
 @contextmanager
 def recording(tape: Tape) -> Iterator[None]:
-    """Write calls on promises, and all calls of host functions, on this tape."""
+    """Record calls on promises, and all calls of host functions, on this tape."""
     _tapes.append(tape)
     try:
         yield
@@ -72,7 +72,7 @@ Tensor = Any
 
 
 def call(op: str, *inputs: Tensor, **attrs: Any) -> Tensor:
-    """The result of the operator `op`, which has one output."""
+    """Return the result of the operator `op`, which has one output."""
     if _tapes and any(isinstance(x, Later) for x in inputs):
         return _tapes[-1].call(op, inputs, tuple((name, str(value)) for name, value in attrs.items()))
     arrays = [array(x) if isinstance(x, np.ndarray) else x for x in inputs]
@@ -80,7 +80,7 @@ def call(op: str, *inputs: Tensor, **attrs: Any) -> Tensor:
 
 
 def host(fn: Callable[..., Any], *inputs: Tensor, type: Type, ordered: bool = False) -> Tensor:
-    """The result of a Python function of arrays. `ordered`: all ranks call such functions in the same order."""
+    """Return the result of a Python function of arrays. `ordered`: all ranks call such functions in the same order."""
     return _tapes[-1].host(fn, inputs, type, ordered) if _tapes else fn(*inputs)
 
 
@@ -91,7 +91,7 @@ def assign(x: Tensor, rows: Tensor, begin: Sequence[int], end: Sequence[int]) ->
 
 
 def array(x: NumpyArray) -> Tensor:
-    """A new MXNet array with the content of `x`."""
+    """Return a new MXNet array with the content of `x`."""
     out = mx.nd.empty(x.shape, dtype=x.dtype)
     if x.size:
         out._sync_copyfrom(np.asarray(x, order="C"))
@@ -99,21 +99,21 @@ def array(x: NumpyArray) -> Tensor:
 
 
 def symbol(op: str, inputs: Sequence[Symbol], attrs: Sequence[tuple[str, str]]) -> Symbol:
-    """The operator `op` on symbols."""
+    """Return the symbol of operator `op` applied to symbols."""
     return _compose(
         _handle(op), inputs, None, [name for name, _ in attrs], [value for _, value in attrs], "made", False
     )
 
 
 def variable(number: int, type: Type) -> Symbol:
-    """The symbol of input `number` of a segment."""
+    """Return the symbol of input `number` of a segment."""
     shape, dtype = type
     return mx.sym.Variable(f"x{number}", shape=shape, dtype=dtype)
 
 
 @lru_cache(maxsize=4096)
 def infer(op: str, inputs: tuple[Type, ...], attrs: tuple[tuple[str, str], ...]) -> Type:
-    """The type of an operator's output, as MXNet infers it."""
+    """Return the type of an operator's output, as MXNet infers it."""
     made = symbol(op, [variable(number, type) for number, type in enumerate(inputs)], attrs)
     shapes, dtypes = made.infer_shape()[1], made.infer_type()[1]
     return tuple(shapes[0]), np.dtype(dtypes[0]).name

@@ -1,6 +1,6 @@
-"""Hot operators in few calls of MXNet; each equals its decomposition to rounding in the dtypes listed.
+"""Frequent operators in few calls of MXNet. Each equals its decomposition, up to rounding, in the dtypes listed.
 
-Each call costs some microseconds beside its work, which is most of the time of a decode step's small operators.
+A call costs some microseconds in addition to its work, which is most of the time of the small operators of a decode step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLOATS = ("float32", "float64")
 
 
 def pack(p: Primitives, weight: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
-    """A stored `[n, k]` is used as it is; a stored `[k, n]` is a plain right operand."""
+    """Return MatMul's right operand, and what is stored: the weight as it is. A stored `[n, k]` stands for its transpose."""
     return (Rows(weight) if transposed else weight), weight
 
 
@@ -32,7 +32,7 @@ overrides = Overrides(pack)
 @overrides("RMSNormalization", *FLOATS)
 @Prepared
 def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
-    """The mean is a product with (1/n, ..., 1/n), which MXNet sums ten times faster than its reductions do."""
+    """Take the mean as a product with (1/n, ..., 1/n), which MXNet computes ten times faster than a reduction."""
     size = ctx.outputs[0][-1]
     epsilon = ctx.attrs.rounded("epsilon")
     even = p.full((1, size), 1 / size, ctx.dtype)
@@ -47,7 +47,7 @@ def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor],
 @overrides("RotaryEmbedding", *FLOATS)
 @Prepared
 def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """x * (c, c) + (x E) * (s, s), where E turns the pairs (a, b) of a head to (-b, a). The angles are those of all layers."""
+    """Compute x * (c, c) + (x E) * (s, s), where E turns the pairs (a, b) of a head to (-b, a). All layers share the angles."""
     batch, _, seq, size = ctx.outputs[0]
     if ctx.attrs.whole("rotary_embedding_dim") not in (0, size):
         general = decompositions.get("RotaryEmbedding")
@@ -72,7 +72,7 @@ def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor, T
 @overrides("Attention", *FLOATS)
 @Prepared
 def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
-    """Every query sees a beginning of the keys. Masks and soft caps take the decomposition."""
+    """Compute attention of queries that see the first keys, up to a number; the decomposition serves masks and soft caps."""
     if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.truth("softcap"):
         general = decompositions.get("Attention")
         return lambda *inputs: general(p, ctx, *inputs)
@@ -98,11 +98,14 @@ def _cut(p: Primitives, bounds: Tensor | None, a: int, b: int) -> Tensor | None:
 
 
 MANY = 16
-"""From so many queries on, MXNet's unbatched products and its softmax without lengths are the faster ones."""
+"""From this many queries on, MXNet is faster with unbatched products and a softmax without lengths."""
 
 
 def _bounds(p: Primitives, ctx: Context, queries: int, keys: int, length: Tensor | None) -> Tensor | None:
-    """How many keys each query sees [batch or 1, 1, 1, queries], None for all. No more than there are: MXNet does not check."""
+    """Return the number of keys that each query sees, [batch or 1, 1, 1, queries]; None: all.
+
+    It is at most the number of keys, because MXNet does not check it.
+    """
     causal = ctx.attrs.truth("is_causal")
     rows = p.reshape(p.arange(1, queries + 1, "int64"), (1, 1, 1, queries))
     most = p.full((1, 1, 1, queries), keys, "int64")
@@ -115,7 +118,7 @@ def _bounds(p: Primitives, ctx: Context, queries: int, keys: int, length: Tensor
 
 
 def _by_batch(p: Primitives, run: Run, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None) -> Tensor:
-    """One batched product over the KV heads, and the softmax that takes how many keys each row sees (none: zeros)."""
+    """Compute a batched product over the KV heads, and a softmax by the number of keys that each row sees (0 keys: zeros)."""
     batch, _, queries, size = q.shape
     rows = (batch, run.groups, run.share * queries)
     mine = p.reshape(_heads(p, q, run.head, run.groups * run.share), (*rows, size))
@@ -130,7 +133,7 @@ def _by_batch(p: Primitives, run: Run, q: Tensor, k: Tensor, v: Tensor, bounds: 
 
 
 def _by_rows(p: Primitives, run: Run, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor | None) -> Tensor:
-    """Entry by entry and KV head by KV head: products of rows. Unseen keys get a huge negative score."""
+    """Compute products of rows, for each batch entry and KV head by itself. Unseen keys get a huge negative score."""
     (batch, _, queries, size), keys = q.shape, k.shape[2]
     if bounds is not None:
         seen = p.less(p.arange(0, keys, "int64"), p.reshape(bounds, (-1, queries, 1)))

@@ -1,9 +1,8 @@
 """The local primitives on MXNet's arrays, or on promises of them (`unitp_mxnet.operators`).
 
-Constants without dims stay NumPy scalars, so that they become attributes (in double precision) and not arrays.
-MXNet has few bool kernels: bools are moved as bytes. `Activation` and `Concat` are the fast ones of
-their kind. What it does not do exactly, the order of equal
-values in `topk`, is done on the host.
+Constants without dims stay NumPy scalars, so that they become attributes (in double precision) and not arrays. MXNet has few
+kernels for bools, so they are moved as bytes. `Activation` and `Concat` are the fastest operators of their kind. MXNet's `topk`
+does not order equal values, so `topk` is done on the host.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from unitp_mxnet.operators import Later, NumpyArray, Tensor, array, assign, call, host
 
 LARGEST_SCALAR = 1e300
-"""Attributes carry numbers up to here; larger ones (and infinities) are given as arrays."""
+"""The largest number that an attribute carries; larger ones (and infinities) are given as arrays."""
 
 
 @lru_cache(maxsize=1024)
@@ -64,7 +63,10 @@ def cast(x: Tensor, dtype_: str) -> Tensor:
 
 
 def _binary(op: str, right: str, left: str, fn: Callable[..., Any]) -> Callable[[Tensor, Tensor], Tensor]:
-    """`op` of two arrays; `right` and `left` take a constant on that side as an attribute; `fn` of two constants."""
+    """Return a function of two operands.
+
+    It calls operator `op` for arrays, `right` or `left` for a constant on that side, and `fn` for two constants.
+    """
 
     def binary(x: Tensor, y: Tensor) -> Tensor:
         if isinstance(y, np.ndarray):
@@ -80,7 +82,7 @@ def _binary(op: str, right: str, left: str, fn: Callable[..., Any]) -> Callable[
 
 
 def _plain(x: NumpyArray) -> bool:
-    """Whether an attribute gives this constant exactly."""
+    """Say whether an attribute gives this constant exactly."""
     return x.dtype != bool and bool(np.abs(x) <= (LARGEST_SCALAR if x.dtype.kind == "f" else 2**53))
 
 
@@ -133,7 +135,7 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _as_bytes(move: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`move`, for bools too."""
+    """Return `move` for bools as well."""
 
     def moved(x: Tensor, *args: Any) -> Tensor:
         if dtype(x) != "bool":
@@ -149,7 +151,7 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 @_as_bytes
 def transpose(x: Tensor, perm: Sequence[int]) -> Tensor:
-    """Where only dims of size 1 move, nothing does: a decode step's heads."""
+    """Transpose. If only dims of size 1 change places (the heads of a decode step), that is a reshape."""
     moved = [dim for dim in perm if x.shape[dim] > 1]
     if moved == sorted(moved):
         return reshape(x, [x.shape[dim] for dim in perm])
@@ -180,7 +182,10 @@ class Rows(NamedTuple):
 
 
 def matmul(x: Tensor, y: Tensor | Rows) -> Tensor:
-    """MXNet multiplies matrices over equal batch dims, and rows by a stored transpose; the rest is made so."""
+    """Multiply [..., m, k] by [..., k, n].
+
+    MXNet can multiply matrices over equal batch dims, and rows by a stored transpose; other operands are brought to these forms.
+    """
     if isinstance(y, Rows):
         return linear(x, y.weight)
     if dtype(x).startswith("int"):
@@ -196,7 +201,7 @@ def matmul(x: Tensor, y: Tensor | Rows) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x times the transpose of `weight` [n, k]: MXNet's fast product for few rows."""
+    """Return x times the transpose of `weight` [n, k], by the product of MXNet that is fast for few rows."""
     return call("FullyConnected", x, weight, no_bias=True, num_hidden=weight.shape[0], flatten=False)
 
 
@@ -214,7 +219,7 @@ def take(x: Tensor, ids: Tensor, dim: int) -> Tensor:
 
 
 def take_along(x: Tensor, ids: Tensor, dim: int) -> Tensor:
-    """By places in the flattened array: those of the first entry along `dim`, and `ids` steps from there."""
+    """Take elements by their places in the flattened array: `ids` steps along `dim` from the first entry."""
     step = int(np.prod(x.shape[dim + 1 :]))
     first = np.ix_(*(range(1 if i == dim else n) for i, n in enumerate(x.shape)))
     places = np.asarray(np.ravel_multi_index(first, x.shape), "int64")
@@ -232,7 +237,7 @@ def topk(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _largest(x: NumpyArray, k: int, dim: int) -> NumpyArray:
-    """Places of the k largest along `dim`, row by row: NaN, then all that reach the last value, in order, stably sorted."""
+    """Return the places of the k largest along `dim`: NaN first, then values in descending order, equal ones in order of place."""
     rows = np.moveaxis(x, dim, -1)
     out = np.empty((*rows.shape[:-1], k), "int64")
     for at in np.ndindex(rows.shape[:-1]):

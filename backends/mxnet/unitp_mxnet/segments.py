@@ -1,9 +1,9 @@
-"""A program as compiled segments: what is recorded of one run on promises, cut where the host must act.
+"""A program as compiled segments: one run of it is recorded on promises, and cut where the host must act.
 
-Recorded calls are MXNet operators, and *host* calls between them (collectives, writes into states, sorting). The
-segmenter (`unitp.engine.segments.levels`) puts operators together that no host call comes between; each group is a
-CachedOp. Equal calls are recorded once (rotary angles of all layers). Segments of equal structure share one CachedOp (so
-do the layers of a model), which keeps memory and compile time independent of depth.
+A recording has calls of MXNet operators, and *host* calls between them (collectives, writes into states, sorting). The
+segmenter (`unitp.engine.segments.levels`) groups operators between which there is no host call; each group becomes a
+CachedOp. Equal calls are recorded once (the rotary angles of all layers). Segments of equal structure share a CachedOp (as the
+layers of a model do), so that memory and compile time do not depend on depth.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Form = Structure[Type, tuple[str, Attrs]]
 RESHAPE = "_np_reshape"
 
 Compiled = tuple[Any, list[int]]
-"""A CachedOp, and the places of its inputs among those of the segment, in the order in which it wants them."""
+"""A CachedOp, and the place of each of its inputs among those of the segment."""
 
 
 class Call(NamedTuple):
-    """A recorded call of one result: an operator by name, or a host function. `at`: the instruction that it is part of."""
+    """A recorded call with one result: of an operator by name, or of a host function. `at`: the instruction that it belongs to."""
 
     what: str | Callable[..., Any]
     reads: tuple[int, ...]
@@ -49,10 +49,10 @@ class Call(NamedTuple):
 
 
 class Recording:
-    """The tape of one program: feed it `given` promises, run the program on them, then `compile`."""
+    """The tape of one program: take promises from `given`, run the program on them, then call `compile`."""
 
     recording = False
-    """Nobody asks when instructions begin (as `unitp.engine.engine.Progress`)."""
+    """The times at which instructions begin are not recorded (see `unitp.engine.engine.Progress`)."""
 
     def __init__(self) -> None:
         self.types: list[Type] = []
@@ -63,11 +63,11 @@ class Recording:
         self._instruction = -1
 
     def at(self, instruction: int) -> None:
-        """Calls from here on are part of this instruction (as `unitp.engine.engine.Progress`)."""
+        """Note that the calls from here on belong to this instruction (see `unitp.engine.engine.Progress`)."""
         self._instruction = instruction
 
     def given(self, name: str, type: Type) -> Later:
-        """The promise of an array that every run is given by name."""
+        """Return the promise of an array that the caller of every run gives by name."""
         self.inputs[name] = self._value(type)
         return Later(self.inputs[name], type)
 
@@ -90,7 +90,7 @@ class Recording:
         return self._promise(number)
 
     def constant(self, x: Tensor) -> Later:
-        """The promise of an array that is the same in all runs."""
+        """Return the promise of an array that is the same in all runs."""
         key = ("constant", id(x))
         if key not in self._known:
             self._known[key] = self._value((tuple(x.shape), np.dtype(x.dtype).name))
@@ -98,7 +98,7 @@ class Recording:
         return self._promise(self._known[key])
 
     def number(self, x: Tensor) -> int:
-        """The value that a promise or an array is on this tape; arrays are recognised by their content."""
+        """Return the number of the value that a promise or an array is on this tape; equal arrays are one value."""
         if isinstance(x, Later):
             return x.number
         if ("constant", id(x)) in self._known:
@@ -119,7 +119,7 @@ class Recording:
 
 @final
 class RecordedProgram(CompiledProgram):
-    """A recording of `runner` that has left `results`, compiled."""
+    """A compiled recording of `runner`, which produced `results`."""
 
     def __init__(self, engine: BaseEngine, runner: Runner, recording: Recording, results: Mapping[str, Tensor]) -> None:
         self._results = {n: recording.number(x) if x is not None else None for n, x in results.items()}
@@ -151,16 +151,16 @@ class RecordedProgram(CompiledProgram):
         return {name: None if number is None else values[number] for name, number in self._results.items()}
 
     def settle(self) -> None:
-        """Collectives are counted when they are called."""
+        """Do nothing: collectives are counted when they are called."""
 
 
 def _what(call: Call) -> tuple[str, Attrs]:
-    """What an operator does, apart from the names of its values."""
+    """Return the operator and the attributes of a call, without the names of its values."""
     return str(call.what), call.attrs
 
 
 def _compiled(form: Form) -> Compiled:
-    """The CachedOp of all segments of this structure, and its inputs in its order."""
+    """Return the CachedOp of all segments of this structure, with the order of its inputs."""
     symbols = [variable(place, type) for place, type in enumerate(form.kinds)]
     for (op, attrs), read in form.steps:
         symbols.append(symbol(op, [symbols[i] for i in read], attrs))

@@ -1,4 +1,4 @@
-"""erf on NumPy arrays, to one unit in the last place of float64.
+"""The error function on NumPy arrays, to one unit in the last place of float64.
 
 The rational approximations of fdlibm's s_erf.c (Sun Microsystems, 1993, freely usable): erf on |x| < 0.84375 and
 around 1, erfc = exp(-x^2 - 0.5625 + R/S) / |x| beyond. x^2 is taken as z^2 + (x - z)(x + z) with z the leading half of
@@ -99,7 +99,7 @@ _FAR_TAIL = (
 
 
 def erf(x: Array) -> Array:
-    """The error function; float32 arrays are computed in float64 and rounded once. NaN stays NaN."""
+    """Return erf of every element, in the shape and dtype of `x`. float32 is computed in float64 and rounded once; NaN stays NaN."""
     wide = np.asarray(x, dtype=np.float64)
     size = np.abs(wide)
     out = np.where(np.isnan(wide), np.nan, 1.0)
@@ -120,7 +120,7 @@ def _ratio(polynomials: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
-    """Horner's scheme; the constant comes first."""
+    """Return the value of a polynomial by Horner's scheme; the first coefficient is the constant."""
     out = np.full_like(x, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
         out = out * x + coefficient

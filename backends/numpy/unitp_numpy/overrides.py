@@ -1,7 +1,7 @@
-"""Hot operators in few NumPy calls, with results written in place; each equals its decomposition to rounding.
+"""Frequent operators in few NumPy calls, with results written in place. Each equals its decomposition, up to rounding.
 
-A weight `[n, k]` is used through its transpose, a view: `x @ W.T` of one row is then a sum along rows that lie in memory
-as they are read, and a parameter is stored as it was loaded.
+A weight `[n, k]` is used through its transpose, which is a view. `x @ W.T` of one row then reads memory in its order, and a
+parameter stays as it was loaded.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from unitp.program.rank import Context
 Array = npt.NDArray[Any]
 FLOATS = ("float32", "float64")
 FEW = 6
-"""Up to so many rows a product is made row by row: OpenBLAS's matrix product costs twice as much for them."""
+"""Up to this many rows, a product is computed row by row; OpenBLAS's matrix product takes twice as long for them."""
 
 
 def pack(p: Primitives, weight: Array, transposed: bool) -> tuple[Array, Array]:
-    """MatMul's right operand `[k, n]` in Fortran order: the transpose of a stored `[n, k]`, or a copy instead of it."""
+    """Return MatMul's right operand `[k, n]` in Fortran order, and what is stored.
+
+    A stored `[n, k]` is kept, and the operand is its transpose; a stored `[k, n]` is replaced by a copy.
+    """
     if transposed:
         return weight.T, weight
     operand = np.asfortranarray(weight)
@@ -58,7 +61,7 @@ def matmul(p: Primitives, ctx: Context) -> Callable[[Array, Array], Array]:
 
 
 def _row(x: Array, y: Array) -> Array:
-    """`x @ y` of a vector: a weight in Fortran order is read at 20 to 22 GB/s by einsum, where OpenBLAS reaches 12 to 16."""
+    """Return `x @ y` of a vector x. einsum reads a weight in Fortran order at 20 to 22 GB/s, OpenBLAS at 12 to 16."""
     return np.asarray(np.einsum("k,nk->n", x, y.T)) if y.flags.f_contiguous else np.dot(x, y)
 
 
@@ -89,7 +92,7 @@ def rms_normalization(p: Primitives, ctx: Context) -> Callable[[Array, Array], A
 @overrides("Swish", *FLOATS)
 @Prepared
 def swish(p: Primitives, ctx: Context) -> Callable[[Array], Array]:
-    """x / (1 + exp(-alpha x))."""
+    """Compute x / (1 + exp(-alpha x)) in place."""
     alpha = np.dtype(ctx.dtype).type(ctx.attrs.rounded("alpha"))
 
     def step(x: Array) -> Array:
@@ -129,7 +132,7 @@ def rotary_embedding(p: Primitives, ctx: Context) -> Callable[[Array, Array, Arr
 @overrides("Attention", *FLOATS)
 @Prepared
 def attention(p: Primitives, ctx: Context) -> Callable[..., Array]:
-    """Causal or full, over the valid keys; masks, soft caps and queries that see nothing take the decomposition."""
+    """Compute causal or full attention over the valid keys; the decomposition serves masks, soft caps and queries that see no key."""
     general = decompositions.get("Attention")
     if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.truth("softcap"):
         return lambda *inputs: general(p, ctx, *inputs)

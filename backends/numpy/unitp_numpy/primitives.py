@@ -76,7 +76,7 @@ where = np.where
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)): exp of a large -x overflows to infinity, and the quotient is zero as it should be."""
+    """Return 1 / (1 + exp(-x)). exp of a large -x overflows to infinity, and the quotient is then 0, as it should be."""
     with np.errstate(over="ignore"):
         out = np.exp(np.negative(x))
     return np.asarray(1 / (1 + out), x.dtype)
@@ -135,7 +135,7 @@ def topk(x: Array, k: int, dim: int) -> tuple[Array, Array]:
 
 
 def _largest(x: Array, k: int) -> Array:
-    """Places of the k largest along the last dim: all above the k-th value, then the first that equal it."""
+    """Return the places of the k largest along the last dim: all above the k-th value, then the first that equal it."""
     size = x.shape[-1]
     parted = np.partition(x, size - k, -1)
     if k == size or (x.dtype.kind == "f" and np.isnan(parted[..., size - k :]).any()):
@@ -149,7 +149,7 @@ def _largest(x: Array, k: int) -> Array:
 
 
 def _descending(x: Array) -> Array:
-    """The stable order from the largest down; NaN is larger than any number."""
+    """Return the places in descending order of values, equal ones in order of place; NaN is larger than any number."""
     if x.dtype.kind == "f" and (nan := np.isnan(x)).any():
         return np.asarray(np.lexsort((np.negative(x), ~nan), -1))
     return np.argsort(np.negative(x) if x.dtype.kind == "f" else np.invert(x), -1, kind="stable")

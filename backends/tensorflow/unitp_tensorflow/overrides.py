@@ -1,4 +1,4 @@
-"""Hot operators on TensorFlow's kernels; each equals its decomposition to rounding.
+"""Frequent operators on TensorFlow's kernels. Each equals its decomposition, up to rounding.
 
 TensorFlow has no strided views, so a weight stays as it was loaded, `[n, k]`, and is multiplied with `transpose_b` (22.6 ms
 for all products of a SmolLM2 step, 19.9 with a copy `[k, n]`): a tied embedding is held once.
@@ -25,7 +25,7 @@ FLOATS = ("float32", "float64")
 
 
 class Stored(NamedTuple):
-    """MatMul's right operand: a parameter as it was loaded, and whether its transpose is meant."""
+    """MatMul's right operand: a parameter as it was loaded, and whether it stands for its transpose."""
 
     weight: Tensor
     transposed: bool
@@ -70,8 +70,9 @@ def swish(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
 @overrides("Attention", *FLOATS)
 @Prepared
 def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
-    """By the fused softmax; what a query does not see gets a bias that leaves it no weight. Masks and soft caps take the
-    decomposition.
+    """Compute attention with the fused softmax; keys that a query does not see get a bias that gives them no weight.
+
+    The decomposition serves masks and soft caps.
     """
     general = decompositions.get("Attention")
     if (len(ctx.inputs) > 3 and ctx.inputs[3] is not None) or ctx.attrs.truth("softcap"):
@@ -96,8 +97,9 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
 
 
 def _attend(run: Run, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """One run of query heads that share KV heads evenly. `k` and `v` may be variables: a subscript of one would keep it alive
-    as long as the graph.
+    """Compute one run of query heads that share KV heads evenly.
+
+    `k` and `v` may be variables. They are not subscripted, because that would keep a variable alive as long as the graph.
     """
     batch, _, queries, size = q.shape
     heads = run.groups * run.share

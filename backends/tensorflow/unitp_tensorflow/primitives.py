@@ -16,7 +16,7 @@ Tensor = Any
 
 
 def from_numpy(array: npt.NDArray[Any]) -> Tensor:
-    """The array is let go of when an operator runs next, not before: hence the identity."""
+    """Return a tensor. TensorFlow releases the array only when the next operator runs, which is the identity here."""
     return tf.identity(tf.constant(array))
 
 
@@ -25,7 +25,7 @@ def to_numpy(x: Tensor) -> npt.NDArray[np.generic]:
 
 
 def full(shape: Sequence[int], value: float, dtype: str) -> Tensor:
-    one = tf.constant(bool(value) if dtype == "bool" else value, dtype)  # in a graph, no bool is made of a number
+    one = tf.constant(bool(value) if dtype == "bool" else value, dtype)  # in a graph, a number cannot become a bool
     return tf.fill(tuple(shape), one) if len(shape) else one
 
 
@@ -69,7 +69,7 @@ where = tf.where
 
 
 def div(x: Tensor, y: Tensor) -> Tensor:
-    """Integers stay integers, as in ONNX."""
+    """Divide. The quotient of integers is an integer, as in ONNX."""
     return tf.realdiv(x, y) if x.dtype.is_floating else tf.truncatediv(x, y)
 
 
@@ -120,7 +120,7 @@ def take_along(x: Tensor, ids: Tensor, dim: int) -> Tensor:
 
 
 def topk(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
-    """`tf.math.top_k` is along the last dim, and puts the lower index first among equals, as does `tf.argmax`."""
+    """Return the k largest. `tf.math.top_k` and `tf.argmax` put the lower index first among equals; `top_k` needs the last dim."""
     last = len(x.shape) - 1
     perm = [d for d in range(last + 1) if d != dim] + [dim]
     rows = x if dim == last else tf.transpose(x, perm)
@@ -134,9 +134,9 @@ def topk(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _ordered(x: Tensor) -> Tensor:
-    """Integers in the order of the floats `x`, NaN the largest: TensorFlow's kernels take NaN as anything.
+    """Return integers in the order of the floats `x`, with NaN as the largest; TensorFlow's kernels do not order NaN.
 
-    They are the floats' bits, of negative ones with all but the sign turned; -0 becomes the 0 that it equals.
+    They are the bits of the floats; for negative floats, all bits but the sign are inverted. -0 becomes 0, which it equals.
     """
     whole = tf.int64 if x.dtype == tf.float64 else tf.int32
     zero, nan = tf.constant(0, x.dtype), tf.constant(np.nan, x.dtype)
@@ -149,7 +149,7 @@ def _ordered(x: Tensor) -> Tensor:
 
 
 def update(x: Tensor, rows: Tensor, starts: Tensor, dim: int) -> Tensor:
-    """Assigns slices of the variable `x`, whose buffer is written in place as long as nobody else holds it."""
+    """Assign slices of the variable `x`. Its buffer is written in place as long as nothing else holds it."""
     rank, size = len(x.shape), rows.shape[dim]
     starts = tf.cast(starts, "int32")
     mask = sum(1 << d for d in range(rank) if d not in (0, dim))

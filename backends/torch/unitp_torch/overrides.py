@@ -1,7 +1,7 @@
-"""Hot operators on PyTorch's fused kernels; each equals its decomposition to rounding.
+"""Frequent operators on PyTorch's fused kernels. Each equals its decomposition, up to rounding.
 
-A weight is stored so that its longer dim is the contiguous one, and in large pages: the product of one row with `[k, n]`
-reads 1536 columns at 18 GB/s and 192 at 7.5, that with `[n, k]` rows of 1536 at 16 and of 576 at 10.
+A weight is stored in large pages, with its longer dim contiguous. The product of one row with `[k, n]` reads 1536 columns at
+18 GB/s and 192 columns at 7.5; the product with `[n, k]` reads rows of 1536 at 16 GB/s and rows of 576 at 10.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from unitp.program.rank import Context
 
 FLOATS = ("float32", "float64")
 FEW = 16
-"""Queries of a group for which attention is not worth a fused kernel."""
+"""Up to this many queries of a group, attention without the fused kernel is faster."""
 
 
 def pack(p: Primitives, weight: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
-    """MatMul's right operand, a view of the weight: `unitp_torch.executor.keep` has stored it as products like it."""
+    """Return MatMul's right operand, a view of the weight: `unitp_torch.executor.keep` has stored it in the form that is fastest."""
     return (weight.t() if transposed else weight), weight
 
 
@@ -81,7 +81,7 @@ def gelu(p: Primitives, ctx: Context) -> Callable[[Tensor], Tensor]:
 @overrides("RotaryEmbedding", *FLOATS)
 @Prepared
 def rotary_embedding(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
-    """Pairs as complex numbers: `(a + ib)(cos + i sin)` for interleaved ones, two halves else."""
+    """Rotate pairs: interleaved ones as complex numbers, `(a + ib)(cos + i sin)`, others as two halves."""
     shape, interleaved = ctx.outputs[0], ctx.attrs.truth("interleaved")
     size = ctx.attrs.whole("rotary_embedding_dim") or shape[3]
     if size < shape[3]:
@@ -105,9 +105,9 @@ def rotary_embedding(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
 @overrides("Attention", *FLOATS)
 @Prepared
 def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
-    """`scaled_dot_product_attention` per run of query heads that share KV heads evenly, over the valid keys.
+    """Call `scaled_dot_product_attention` over the valid keys, for each run of query heads that share KV heads evenly.
 
-    Masks, soft caps, and sequences of different lengths take the decomposition. `enable_gqa` is not used: it does not check
+    The decomposition serves masks, soft caps, and sequences of different lengths. `enable_gqa` is not used: it does not check
     that heads divide; each run is shaped so that they do.
     """
     general = decompositions.get("Attention")
@@ -133,7 +133,7 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
 
 
 def _attend_all(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Attention of few queries to all keys: two products and a softmax, which start faster than the fused kernel."""
+    """Compute attention of few queries to all keys by two products and a softmax, which start faster than the fused kernel."""
     if q.shape[2] > FEW:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     return torch.matmul(torch.softmax(torch.matmul(q * scale, k.transpose(2, 3)), -1), v)

@@ -75,7 +75,7 @@ where = torch.where
 
 
 def div(x: Tensor, y: Tensor) -> Tensor:
-    """Integers stay integers, as in ONNX."""
+    """Divide. The quotient of integers is an integer, as in ONNX."""
     return torch.div(x, y) if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
 
 
@@ -125,7 +125,7 @@ def take_along(x: Tensor, ids: Tensor, dim: int) -> Tensor:
 
 
 def topk(x: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:
-    """`torch.topk` leaves the order of ties open; arg-max (first of equals) and a stable sort do not."""
+    """Return the k largest. `torch.topk` does not order equal values; arg-max (the first of equals) and a stable sort do."""
     if k == 1:
         values, ids = torch.max(x, dim, keepdim=True)
         return values, ids

@@ -1,1 +1,1 @@
-"""Kernels for programs of few rows, compiled by numba; without numba, NumPy does what they do."""
+"""Kernels for programs of few rows, compiled by numba; without numba, NumPy does the same work."""

@@ -21,7 +21,7 @@ def build(dtype: str) -> Compiled:
 
 
 def main(dtype: str, file: str) -> None:
-    """Compile, and put the file in its place in one step, so that nobody reads half of it."""
+    """Compile the kernels of a type into a file, which appears in one step, so that nobody reads half of it."""
     data = msgspec.msgpack.encode(build(dtype))
     part = Path(f"{file}.{os.getpid()}")
     try:

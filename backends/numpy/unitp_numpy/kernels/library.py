@@ -1,7 +1,7 @@
 """The compiled kernels: made once for a processor by numba, kept in the user's cache, and loaded by llvmlite in 60 ms.
 
-numba itself takes 0.8 s to import, and 8 s to compile the kernels of a type. So it runs in a process of its own
-(`unitp_numpy.kernels.build`), which leaves an object file; a rank only links that. The file's name has a hash of all that
+numba takes 0.8 s to import, and 8 s to compile the kernels of a type. So it runs in a process of its own
+(`unitp_numpy.kernels.build`), which writes an object file; a rank only links that. The file's name has a hash of all that
 it depends on: the kernels' source, the versions of numba and llvmlite, and the processor.
 """
 
@@ -24,19 +24,19 @@ import msgspec
 
 DTYPES = ("float32", "float64")
 SECONDS = 10
-"""What compiling takes, about."""
+"""About the seconds that it takes to compile the kernels of a type."""
 ERRORS = (
     *("NRT_Free", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure", "numba_gil_release"),
     *("numba_runtime_build_excinfo_struct", "numba_unpickle"),
 )
-"""Functions of numba that compiled code names where it would raise. Kernels never raise, so they need not be there."""
+"""Functions of numba that compiled code would call to raise errors. Kernels never raise, so the functions need not exist."""
 
 Run = Callable[[int, int], None]
-"""`run(address, rows)`: work through a table of rows that begins at an address."""
+"""`run(address, rows)` carries out the rows of a table that begins at an address."""
 
 
-class Missing(Exception):  # noqa: N818  (it says what is the matter)
-    """The kernels cannot be used here: the reason."""
+class Missing(Exception):  # noqa: N818  (the name says what is wrong)
+    """The kernels cannot be used here; the message is the reason."""
 
 
 class NotInstalled(Missing):
@@ -44,14 +44,14 @@ class NotInstalled(Missing):
 
 
 class Compiled(msgspec.Struct):
-    """What an object file holds: the machine code, and the name of its function."""
+    """The content of an object file: machine code, and the name of its function."""
 
     name: str
     code: bytes
 
 
 def versions() -> str:
-    """The versions that compiled code depends on. Raises NotInstalled without numba."""
+    """Return the versions that compiled code depends on. Raises NotInstalled without numba."""
     try:
         return f"numba {version('numba')} llvmlite {version('llvmlite')}"
     except PackageNotFoundError:
@@ -59,13 +59,13 @@ def versions() -> str:
 
 
 def folder() -> Path:
-    """Where compiled kernels are kept: in the user's cache."""
+    """Return the folder of compiled kernels, in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "unitp" / "kernels"
 
 
 def path(dtype: str) -> Path:
-    """The object file of a type, on this processor. Raises NotInstalled without numba."""
+    """Return the object file of a type, on this processor. Raises NotInstalled without numba."""
     here = Path(__file__).parent
     what = blake2b(f"{versions()} {sys.version_info[:2]} {dtype} {processor()}".encode(), digest_size=12)
     for source in ("source.py", "products.py", "table.py", "build.py"):
@@ -75,17 +75,20 @@ def path(dtype: str) -> Path:
 
 @lru_cache
 def processor() -> str:
-    """The processor's name and what it can do, as Linux tells."""
+    """Return the name and the features of the processor, as Linux reports them."""
     wanted = ("model name", "flags", "Features", "CPU part", "CPU implementer")
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         return "".join(dict.fromkeys(line for line in file if line.startswith(wanted)))
 
 
 def prepare(python: str, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
-    """Compile what the ranks will load, if it is not there yet. Returns why they will do without, or an empty text.
+    """Compile the kernels that the ranks will load, if they are missing. Return why ranks will run without kernels, or "".
 
-    `python` is the interpreter of the ranks, and `environment` what they inherit: numba's own variables, which change what it
-    makes, are not among it. Without numba there is nothing to say: it is an extra.
+    python        the interpreter of the ranks
+    environment   what they inherit; it has none of numba's variables, which would change the machine code
+    say           called with a line before kernels are compiled
+
+    If numba is not installed, the answer is "": it is an optional extra.
     """
     if python != sys.executable:
         command = [python, "-P", "-m", "unitp_numpy.kernels.library"]
@@ -102,7 +105,7 @@ def prepare(python: str, environment: Mapping[str, str], say: Callable[[str], No
 
 
 def missing() -> list[str]:
-    """The types whose kernels are still to be compiled. Raises NotInstalled if numba is not installed."""
+    """Return the types whose kernels are still to be compiled. Raises NotInstalled if numba is not installed."""
     return [dtype for dtype in DTYPES if _compiled(path(dtype)) is None]
 
 
@@ -116,7 +119,7 @@ def make(dtypes: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def _compiler(dtype: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """A process that compiles the kernels of a type. It finds no modules in the current folder."""
+    """Start a process that compiles the kernels of a type. It does not import modules from the current folder."""
     command = [sys.executable, "-P", "-m", "unitp_numpy.kernels.build", dtype, str(path(dtype))]
     return subprocess.Popen(
         command,
@@ -130,14 +133,14 @@ def _compiler(dtype: str, environment: Mapping[str, str]) -> subprocess.Popen[st
 
 
 def _outcome(process: subprocess.Popen[str]) -> str:
-    """Wait for a compiler. Returns the last line of what it complained of, if it failed."""
+    """Wait for a compiler. Return the last line of its errors if it failed, else ""."""
     _, complaint = process.communicate()
     return (complaint.strip().splitlines() or ["no reason is given"])[-1] if process.returncode else ""
 
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """Only one process compiles at a time. Raises Missing if the cache cannot be written."""
+    """Hold a lock, so that only one process compiles at a time. Raises Missing if the cache cannot be written."""
     try:
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(folder() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -151,7 +154,7 @@ def _locked() -> Iterator[None]:
 
 
 def _compiled(file: Path) -> Compiled | None:
-    """What an object file holds; None if it is not there, is damaged, or others than this user could have written it."""
+    """Return the content of an object file; None if it is missing or damaged, or somebody else than this user could have written it."""
     try:
         with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as opened:
             about = os.fstat(opened.fileno())
@@ -164,7 +167,7 @@ def _compiled(file: Path) -> Compiled | None:
 
 @lru_cache
 def load(dtype: str) -> Run:
-    """The kernels of a type. Raises Missing if they are not compiled, or numba is not installed."""
+    """Return the kernels of a type. Raises Missing if they are not compiled, or numba is not installed."""
     compiled = _compiled(path(dtype))
     if compiled is None:
         raise Missing(f"there are no compiled kernels in {folder()}")
@@ -178,7 +181,7 @@ def load(dtype: str) -> Run:
 
 @lru_cache
 def _engine() -> Any:
-    """LLVM's linker, which lives as long as the process."""
+    """Return LLVM's linker, which lives as long as the process."""
     import llvmlite.binding as llvm
 
     never = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value

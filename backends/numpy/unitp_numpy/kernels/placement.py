@@ -1,11 +1,11 @@
-"""Where the values of a program lie, settled when it is prepared, so that a decode step allocates nothing.
+"""Decides where the values of a program lie in memory when it is prepared, so that a decode step allocates nothing.
 
-    known   parameters, what follows from them, and what rows compute: places in `Scratch`, taken again after the last reader
-    bound   states, rows written into them in place, and views of both: an offset in the state of the bank at hand
-    free    inputs, and what steps in NumPy return: its address is written into the table before the rows that read it
+    known   parameters, what follows from them, and results of rows: places in `Scratch`, which are reused after the last reader
+    bound   states, rows written into them in place, and views of both: an offset in the state of the current bank
+    free    inputs, and results of steps in NumPy: their address is written into the table before the rows that read them
 
-A reshaping, or a transposition that moves nothing, is a view: nothing is left of it at run time. Where a step in NumPy
-may return a view of what rows have computed, that place is kept for as long as the view.
+A reshape, or a transposition that moves nothing, is a view, which costs nothing at run time. If a step in NumPy may return a
+view of the result of a row, the place of that result is kept as long as the view.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Reduce = Callable[[Array, Array, str, str], None]
 
 
 class Bound(NamedTuple):
-    """What lies in a state, so many bytes after its beginning."""
+    """A value that lies in a state, `offset` bytes after its beginning."""
 
     state: str
     offset: int
 
 
 class Placed(NamedTuple):
-    """A row for an instruction, by its number: the names of its inputs ("" where one is absent), its output, and the type."""
+    """The row of an instruction (`number`), with the names of its inputs ("" for an absent one) and its output, and its dtype."""
 
     number: int
     row: Row
@@ -49,17 +49,17 @@ class Placed(NamedTuple):
 
 
 class Placement:
-    """Where the values of a program lie, and its rows and steps in order."""
+    """The places of a program's values, and its rows and steps in order."""
 
     def __init__(self, runner: Runner, pool: Pool, runs: Runs, reduce: Reduce | None) -> None:
-        """`reduce` is None if there is no axis to reduce over."""
+        """Place all values. `reduce` is None if there is no axis to reduce over."""
         self.runner, self.program, self._runs, self._reduce = runner, runner.program, runs, reduce
         self._scratch = Scratch(pool)
         names = (*runner.constants, *runner.operands)
         self.known: dict[str, Array] = {n: x for n in names if (x := runner.initial[runner.slots[n]]) is not None}
         self.bound: dict[str, Bound] = {}
         self.written: dict[str, str] = {}
-        """The new states that rows write in place, and the old ones."""
+        """By new state that rows write in place, the old state."""
         self._forms: dict[str, Array] = {}
         self._views: dict[str, tuple[int, Step]] = {}
         for old, _ in self.program.states:
@@ -69,9 +69,9 @@ class Placement:
                 self.bound[old] = Bound(old, 0)
         self.rows: list[Placed] = []
         self.order: list[int | tuple[int, Step]] = []
-        """Rows by their number in the table, and steps in NumPy with the number of their instruction."""
+        """The rows, by their number in the table, and the steps in NumPy, with the number of their instruction."""
         self.dead: dict[int, list[int]] = {}
-        """The slots that nobody reads after an instruction, by its number."""
+        """By the number of an instruction, the slots that nothing reads after it."""
         self._taken: dict[str, tuple[int, int]] = {}
         self._computed: set[str] = set()
         self._roots, self._last = _lifetimes(runner)
@@ -85,15 +85,15 @@ class Placement:
         self._forms.clear()
 
     def scratch_outputs(self) -> set[str]:
-        """The outputs that the next run overwrites."""
+        """Return the outputs that the next run overwrites."""
         return {n for n in self.program.outputs if not self._computed.isdisjoint(self._roots.get(n, ()))}
 
     def lies(self, name: str) -> bool:
-        """Whether it is settled where a value lies, but for the bank."""
+        """Say whether a value has a known place, or one in a state of the bank."""
         return name in self.known or name in self.bound
 
     def initial(self) -> Slots:
-        """What the slots hold at the start of a run: constants, and the places of what rows compute."""
+        """Return the content of the slots at the start of a run: constants, and the places of results of rows."""
         values = list(self.runner.initial)
         for name, array in self.known.items():
             values[self.runner.slots[name]] = array
@@ -111,7 +111,7 @@ class Placement:
         self.order.append((part.number, into or step))
 
     def _view(self, part: Part, step: Step, instruction: Instruction) -> bool:
-        """Settle an instruction that only looks at its input in another way."""
+        """Place the result of an instruction that is a view of its input. False: it is not."""
         if not isinstance(instruction, Local) or not may_share(instruction) or len(part.writes) != 1:
             return False
         name, made = part.reads[0], part.writes[0]
@@ -136,7 +136,7 @@ class Placement:
         return True
 
     def _row(self, part: Part, instruction: Instruction) -> bool:
-        """Settle an instruction that a kernel carries out."""
+        """Add the row of an instruction that a kernel carries out. False: no kernel does."""
         if not isinstance(instruction, Local) or part.number in self.runner.guards:
             return False
         dtype = self.program.values[instruction.outputs[0]].dtype
@@ -161,7 +161,7 @@ class Placement:
         return row is not None and self._add(part, row, inputs)
 
     def _add(self, part: Part, row: Row, inputs: Sequence[str]) -> bool:
-        """Add a row for an instruction of one output, which gets a place unless it lies in a state."""
+        """Add the row of an instruction with one output, which gets a place unless it lies in a state. Return True."""
         made = part.writes[0]
         dtype = self.program.values[made].dtype
         if made not in self.bound:
@@ -171,7 +171,7 @@ class Placement:
         return True
 
     def _product(self, part: Part, instruction: Instruction) -> Step | None:
-        """A product of many rows, by BLAS, into a place of its own: memory that is there already."""
+        """Return a step that writes a product of many rows, by BLAS, to a place of its own; None if the instruction is not one."""
         if not isinstance(instruction, Local) or instruction.op != "MatMul" or len(part.reads) != 2:
             return None
         (name, weight), (made,) = part.reads, part.writes
@@ -197,7 +197,7 @@ class Placement:
         return multiply
 
     def _reduction(self, part: Part, instruction: Instruction) -> Step | None:
-        """An all-reduce of what rows have computed, into a place of its own."""
+        """Return a step that writes the all-reduce of a known value to a place of its own; None if the instruction is not one."""
         if not isinstance(instruction, AllReduce):
             return None
         (name,), (made,) = part.reads, part.writes
@@ -211,14 +211,14 @@ class Placement:
     # where values lie
 
     def _form(self, name: str) -> Array | None:
-        """The array that a known value is, or one that lies like a bound value."""
+        """Return the array of a known value, or an array with the shape and strides of a bound one; None for a free value."""
         return self.known[name] if name in self.known else self._forms.get(name)
 
     def _stand_in(self, name: str) -> Array | None:
-        """An array that lies as this value does. A free one is contiguous by the time that a row reads it."""
+        """Return an array with the shape and strides of a value. A free value is contiguous by the time that a row reads it."""
         found = self._form(name)
         if found is not None or name in self.runner.constants or name in self.runner.operands:
-            return found  # None: this rank holds nothing of a constant
+            return found  # None: this rank holds no part of the constant
         shape = local_shape(self.program, name, self.runner.rank)
         return np.empty(shape, self.program.values[name].dtype) if 0 not in shape else None
 
@@ -229,7 +229,7 @@ class Placement:
         return self.known[name]
 
     def _release(self, position: int, number: int) -> None:
-        """Give back the places of what no later part reads, and note which slots a run may empty then."""
+        """Give back the places of values that no later part reads, and note the slots that a run may then empty."""
         for name in self._last[position]:
             if name in self._taken:
                 self._scratch.give(self._taken.pop(name))
@@ -237,13 +237,16 @@ class Placement:
                 self.dead.setdefault(number, []).append(self.runner.slots[name])
 
     def _materialise(self, name: str) -> None:
-        """Before a step in NumPy reads a view of a state, have it made in each run."""
+        """Make a view of a state in every run, since a step in NumPy reads it."""
         if name in self._views:
             self.order.append(self._views.pop(name))
 
 
 def _lifetimes(runner: Runner) -> tuple[dict[str, set[str]], list[list[str]]]:
-    """For each value those whose memory it may share, itself among them; for each part those that nobody reads after it."""
+    """Return the lifetimes of values.
+
+    For each value: the values whose memory it may share, itself among them. For each part: the values that nothing reads after it.
+    """
     program = runner.program
     roots: dict[str, set[str]] = {}
     for part in runner.parts:

@@ -2,9 +2,9 @@
 
     y[i + q h] = sum over j of W[i + q h, j] x[j]        q = 0 .. 3, h = n // 4
 
-Of one row of x, four rows of W that lie n / 4 apart are read at once, which is what the memory of one core is fastest at;
-of four, a tile of 2 rows of W and 4 of x stays in registers. Sums run in any order (`reassoc`, `contract`), but NaN and
-infinities stay what they are: nothing here may assume that there are none.
+For one row of x, four rows of W that are n / 4 apart are read at once, which is fastest for the memory of one core. For four
+rows of x, a tile of 2 rows of W and 4 of x stays in registers. The compiler may sum in any order (`reassoc`, `contract`), but
+it must not assume that there are no NaN or infinities.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INLINE: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "boundscheck
 
 @intrinsic
 def pointer(typing: Any, address: Any) -> Any:
-    """An address (int64) as a pointer."""
+    """Return an address (int64) as a pointer."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
@@ -30,7 +30,7 @@ def pointer(typing: Any, address: Any) -> Any:
 
 
 def products(dtype: Any) -> Any:
-    """`product(m, n, k, x_at, w_at, y_at)` of a float type."""
+    """Return `product(m, n, k, x_at, w_at, y_at)` of a float type."""
     zero = dtype(0)
 
     @njit(**INLINE)
@@ -132,7 +132,7 @@ def products(dtype: Any) -> Any:
 
     @njit(**INLINE)
     def product(m: int, n: int, k: int, x_at: int, w_at: int, y_at: int) -> None:
-        """y [m, n] = x [m, k] times w [n, k], transposed."""
+        """Write y [m, n] = x [m, k] times the transpose of w [n, k]."""
         w = carray(pointer(w_at), (n, k), dtype)
         x = carray(pointer(x_at), (m, k), dtype)
         y = carray(pointer(y_at), (m, n), dtype)

@@ -1,7 +1,7 @@
-"""A program of few rows as kernels: its instructions are rows of a table, and a run of them is one call.
+"""A program of few rows as kernels: its instructions are rows of a table, and consecutive rows are carried out in one call.
 
-Between two steps in NumPy (collectives, top-k) everything is rows. `unitp_numpy.kernels.placement` settles where values
-lie; what is left for a run is to write into the table the addresses of the bank's states and of what NumPy returned.
+Everything between two steps in NumPy (collectives, top-k) is rows. `unitp_numpy.kernels.placement` decides where values lie.
+A run only writes into the table the addresses of the bank's states and of the arrays that NumPy returned.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Table = npt.NDArray[np.int64]
 
 
 def prepared(runner: Runner, pool: Pool, runs: Runs, reduce: Reduce | None) -> FewRows | None:
-    """A program as kernels; None if nothing of it is one. `reduce`: None if this rank is alone."""
+    """Return a program as kernels, or None if no kernel carries out any part of it. `reduce`: None if this rank is alone."""
     placement = Placement(runner, pool, runs, reduce)
     return FewRows(placement, runs) if placement.rows else None
 
 
 @final
 class FewRows(CompiledProgram):
-    """A program that runs as kernels as far as there are any. `steps`: what a run carries out, one after the other."""
+    """A program that runs as kernels where there are any. `steps`: what a run carries out, one after the other."""
 
     def __init__(self, placement: Placement, runs: Runs) -> None:
         super().__init__(placement.runner)
@@ -48,11 +48,11 @@ class FewRows(CompiledProgram):
         return self._runner.run(store, steps, self._initial)
 
     def settle(self) -> None:
-        """Collectives are counted when they are called."""
+        """Do nothing: collectives are counted when they are called."""
 
 
 def _table(placement: Placement) -> Table:
-    """The rows as numbers; 0 for the address of what is bound or free, which each run writes."""
+    """Return the rows as numbers. The addresses of bound and free values are 0; each run writes them."""
     table = empty_table(len(placement.rows))
     for line, placed in zip(table, placement.rows, strict=True):
         line[0] = placed.row.op
@@ -73,35 +73,35 @@ def _number(placement: Placement, placed: Placed, argument: Argument) -> int:
             return address(argument)
 
 
-class Wanted(NamedTuple):
-    """A place in the table, counted from its beginning, that wants the address of a value."""
+class Hole(NamedTuple):
+    """A place in the table, counted from its beginning, where a run has to write the address of a value."""
 
     place: int
     name: str
 
 
-def _wanted(placement: Placement, first: int, stop: int) -> Iterator[Wanted]:
-    """The places of some rows whose addresses are not known before a run."""
+def _holes(placement: Placement, first: int, stop: int) -> Iterator[Hole]:
+    """Yield the places in some rows whose addresses are not known before a run."""
     for number in range(first, stop):
         placed = placement.rows[number]
         for i, argument in enumerate(placed.row.arguments, 1):
             if isinstance(argument, Input) and (name := placed.inputs[argument.place]) not in placement.known:
-                yield Wanted(number * WIDTH + i, name)
+                yield Hole(number * WIDTH + i, name)
 
 
 def _bind(placement: Placement, table: Table) -> Step:
-    """A step that writes the addresses of the bank's states into the table, and passes states on that rows write in place."""
+    """Return a step that writes the addresses of the bank's states into the table, and gives new states the arrays of old ones."""
     slots, bound, flat = placement.runner.slots, placement.bound, table.reshape(-1)
     states = [slots[old] for old, _ in placement.program.states if old in bound]
     number = {slot: i for i, slot in enumerate(states)}
-    wanted = [w for w in _wanted(placement, 0, len(placement.rows)) if w.name in bound]
-    places = np.array([w.place for w in wanted], np.int64)
-    which = np.array([number[slots[bound[w.name].state]] for w in wanted], np.int64)
-    offsets = np.array([bound[w.name].offset for w in wanted], np.int64)
+    holes = [w for w in _holes(placement, 0, len(placement.rows)) if w.name in bound]
+    places = np.array([w.place for w in holes], np.int64)
+    which = np.array([number[slots[bound[w.name].state]] for w in holes], np.int64)
+    offsets = np.array([bound[w.name].offset for w in holes], np.int64)
     passed = [(slots[new], slots[old]) for new, old in placement.written.items()]
 
     def step(values: Slots) -> None:
-        if wanted:
+        if holes:
             flat[places] = np.array([address(values[slot]) for slot in states], np.int64)[which] + offsets
         for new, old in passed:
             values[new] = values[old]
@@ -110,7 +110,7 @@ def _bind(placement: Placement, table: Table) -> Step:
 
 
 def _steps(placement: Placement, table: Table, runs: Runs, *, whole: bool) -> list[tuple[int, Step]]:
-    """The steps in order: in NumPy, and runs of rows of one type (`whole`), or each row by itself."""
+    """Return the steps in order: those in NumPy, and consecutive rows of one dtype together (`whole`), or each row by itself."""
     steps: list[tuple[int, Step]] = []
     group: list[int] = []
 
@@ -133,10 +133,10 @@ def _steps(placement: Placement, table: Table, runs: Runs, *, whole: bool) -> li
 
 
 def _call(placement: Placement, table: Table, runs: Runs, first: int, stop: int) -> Step:
-    """A step that runs rows of the table, of one type."""
+    """Return a step that carries out rows of the table, which have one dtype."""
     run, begin, count, flat = runs[placement.rows[first].dtype], address(table[first:]), stop - first, table.reshape(-1)
     slots = placement.runner.slots
-    feeds = [(slots[w.name], w.place) for w in _wanted(placement, first, stop) if w.name not in placement.bound]
+    feeds = [(slots[w.name], w.place) for w in _holes(placement, first, stop) if w.name not in placement.bound]
     if not feeds:
         return lambda values: run(begin, count)
     dead = [slot for placed in placement.rows[first:stop] for slot in placement.dead.get(placed.number, ())]

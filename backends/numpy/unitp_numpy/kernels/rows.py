@@ -1,9 +1,9 @@
-"""Which instructions a kernel carries out, and the row that says so.
+"""Which instructions a kernel carries out, and the row of the table for each.
 
-Products and attention are kernels for few rows (a decode step, some sequences at once, the last chunk of a prompt): up to
-FEW, where a product is bound by reading its weight. Of more, BLAS makes better use of what it has read. What goes over its
-input once is a kernel for any number of rows, because NumPy would go over it several times. An instruction that no kernel
-carries out (masks, other types, odd shapes) stays what it was, a step in NumPy.
+There are kernels for products and attention of up to `FEW` rows (a decode step, some sequences at once, the last chunk of a
+prompt), because reading the weight then takes most of the time. For more rows, BLAS makes better use of what it has read. An
+operator that goes over its input once has a kernel for any number of rows, because NumPy would go over it several times. An
+instruction without a kernel (masks, other dtypes, odd shapes) remains a step in NumPy.
 
 A function per operator gets the instruction's context and its inputs as they lie in memory, and returns a row or None.
 """
@@ -21,13 +21,13 @@ from unitp.program.rank import Context
 from unitp_numpy.kernels.table import Array, Input, Op, Output, Row, bits, contiguous, strides
 
 FEW = 16
-"""Rows of x in a product, up to which the kernel reads weights faster than BLAS does."""
+"""Up to this many rows of x, the kernel reads the weight of a product faster than BLAS does."""
 
 Inputs = Sequence[Array | None]
 
 
 def row_of(ctx: Context, inputs: Inputs) -> Row | None:
-    """The row that carries out an operator on inputs that lie in memory like these; None if no kernel does."""
+    """Return the row that carries out an operator on inputs that lie in memory like these; None if no kernel does."""
     find = _KERNELS.get(ctx.op)
     if (
         find is None
@@ -103,7 +103,7 @@ def _attend(ctx: Context, inputs: Inputs) -> Row | None:
 
 
 def _room(x: Array) -> int | None:
-    """The rows that a state [b, g, room, d] has, of which x [b, g, rows, d] is the first; None if x lies otherwise."""
+    """Return `room` if x [b, g, rows, d] is the first rows of a state [b, g, room, d], else None."""
     b, g, rows, d = x.shape
     batch, group, row, one = strides(x)
     room = group // d if g > 1 else batch // d if b > 1 else rows
@@ -114,12 +114,12 @@ def _room(x: Array) -> int | None:
 
 @lru_cache(maxsize=64)
 def _scores(keys: int, dtype: np.dtype[Any]) -> Array:
-    """Room for the scores of a query. All rows share it, because they run one after the other."""
+    """Return space for the scores of a query. All rows share it, because they run one after the other."""
     return np.empty(keys, dtype)
 
 
 def update(state: Array, rows: Array, starts: Array, dim: int) -> Row | None:
-    """The row that writes rows [b, h, s, d] into a state [b, h, room, d] in place; None if no kernel does."""
+    """Return the row that writes rows [b, h, s, d] into a state [b, h, room, d] in place; None if no kernel does."""
     if state.ndim != 4 or dim != 2 or starts.dtype != np.int64 or rows.dtype != state.dtype:
         return None
     if not (_is_float(state) and contiguous(state) and strides(rows)[3] == 1 and contiguous(starts)):
@@ -143,7 +143,7 @@ def _swish(ctx: Context, inputs: Inputs) -> Row | None:
 
 
 def move(x: Array) -> Row | None:
-    """The row that copies an array to where it is contiguous; None if no kernel does."""
+    """Return the row that makes a contiguous copy of an array; None if no kernel does."""
     if x.ndim > 4 or not _is_float(x) or strides(x)[-1] != 1:
         return None
     more = 4 - x.ndim
@@ -174,7 +174,7 @@ _KERNELS: dict[str, Callable[[Context, Inputs], Row | None]] = {
 
 
 def _float(ctx: Context, *arrays: Array) -> bool:
-    """Whether kernels compute in the operator's type, and all arrays have it."""
+    """Say whether kernels compute in the operator's type, and all arrays have it."""
     return all(x.dtype == ctx.dtype and _is_float(x) for x in arrays)
 
 

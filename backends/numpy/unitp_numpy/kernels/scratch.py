@@ -1,4 +1,4 @@
-"""Memory for what kernels compute: places are taken again after their last reader, by all programs of a rank.
+"""Memory for the results of kernels. Places are reused after their last reader, by all programs of a rank.
 
 A rank runs one program at a time, so its programs share the places. The size of a place is one of eight between two powers
 of two, so that at most an eighth of it is wasted.
@@ -23,19 +23,19 @@ class Pool:
         self._places: dict[int, list[npt.NDArray[np.uint8]]] = {}
 
     def place(self, size: int, number: int) -> npt.NDArray[np.uint8]:
-        """Place `number` of those with `size` bytes."""
+        """Return place `number` of those with `size` bytes."""
         places = self._places.setdefault(size, [])
         while len(places) <= number:
             places.append(np.zeros(size, np.uint8))
         return places[number]
 
     def places(self) -> int:
-        """How many there are."""
+        """Return the number of places."""
         return sum(map(len, self._places.values()))
 
 
 class Scratch:
-    """The places of one program, as it is prepared: `take` one for a value, and `give` it back after its last reader."""
+    """The places of one program while it is prepared: `take` one for a value, and `give` it back after its last reader."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -43,7 +43,7 @@ class Scratch:
         self._used: dict[int, int] = {}
 
     def take(self, shape: tuple[int, ...], dtype: str) -> tuple[Array, tuple[int, int]]:
-        """An array of this shape, and the place that it occupies."""
+        """Return an array of this shape, and the place that it occupies."""
         bytes_ = prod(shape) * np.dtype(dtype).itemsize
         step = max(LEAST, 1 << bytes_.bit_length()) >> 4
         size = -(-bytes_ // step) * step
@@ -55,5 +55,5 @@ class Scratch:
         return self._pool.place(size, number)[:bytes_].view(dtype).reshape(shape), (size, number)
 
     def give(self, place: tuple[int, int]) -> None:
-        """Let others take this place."""
+        """Let another value take this place."""
         self._free[place[0]].append(place[1])

@@ -21,7 +21,7 @@ from unitp_numpy.kernels.table import WIDTH, Op
 
 @intrinsic
 def real(typing: Any, bits: Any) -> Any:
-    """The float64 that has these 64 bits."""
+    """Return the float64 that has these 64 bits."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
@@ -31,7 +31,7 @@ def real(typing: Any, bits: Any) -> Any:
 
 @intrinsic
 def single(typing: Any, bits: Any) -> Any:
-    """The float32 that has these 32 bits."""
+    """Return the float32 that has these 32 bits."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
@@ -40,7 +40,7 @@ def single(typing: Any, bits: Any) -> Any:
 
 
 def _exponentials() -> dict[Any, Any]:
-    """exp of each float type, of numbers that are not above 88."""
+    """Return exp for each float type, of numbers that are not above 88."""
     log2e, high, low = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
     a, b, c = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
     d, e, f = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
@@ -48,7 +48,7 @@ def _exponentials() -> dict[Any, Any]:
 
     @njit(error_model="numpy", fastmath={"contract"})
     def exp32(x: Any) -> Any:
-        """exp in float32 within 1 ulp or so (Cephes): 2^n times a polynomial of what is left. Below -87 it is exp(-87)."""
+        """Return exp in float32 within about 1 ulp (Cephes): 2^n times a polynomial of the remainder. Below -87 it is exp(-87)."""
         x = least if x < least else x
         n = x * log2e + shift
         n -= shift
@@ -64,7 +64,7 @@ def _exponentials() -> dict[Any, Any]:
 
 
 def kernels(dtype: Any) -> dict[str, Any]:
-    """The kernels of a float type."""
+    """Return the kernels of a float type."""
     zero, one = dtype(0), dtype(1)
     kind = {np.float32: types.float32, np.float64: types.float64}[dtype]
     power = _exponentials()[kind]
@@ -85,7 +85,7 @@ def kernels(dtype: Any) -> dict[str, Any]:
     @njit(**INLINE)
     def rotate(b: int, h: int, s: int, d: int, half: int, pairs: int, batch: int, head: int, row: int,
                x_at: int, c_at: int, s_at: int, p_at: int, y_at: int) -> None:  # fmt: skip
-        """Rotate by the angles of each position; `pairs`: neighbours are pairs, else what lies half apart.
+        """Rotate by the angles of each position. `pairs`: neighbours are pairs, else elements that are half a head apart.
 
         `batch`, `head` and `row` are the strides of x, in elements.
         """
@@ -135,7 +135,7 @@ def kernels(dtype: Any) -> dict[str, Any]:
     @njit(**INLINE)
     def attend(b: int, h: int, s: int, d: int, g: int, room: int, keys: int, e: int, scale: float, causal: int,
                q_at: int, k_at: int, v_at: int, heads_at: int, valid_at: int, scores_at: int, y_at: int) -> None:  # fmt: skip
-        """Attention of q [b, h, s, d] over the valid rows of k [b, g, room, d] and v [b, g, room, e]."""
+        """Compute attention of q [b, h, s, d] over the valid rows of k [b, g, room, d] and v [b, g, room, e]."""
         q = carray(pointer(q_at), (b, h, s, d), dtype)
         k = carray(pointer(k_at), (b, g, room, d), dtype)
         v = carray(pointer(v_at), (b, g, room, e), dtype)
@@ -191,7 +191,7 @@ def kernels(dtype: Any) -> dict[str, Any]:
 
     @njit(**INLINE)
     def swish(n: int, alpha: float, x_at: int, y_at: int) -> None:
-        """x / (1 + exp(-alpha x)); of the exponential only what is at most 1 is computed."""
+        """Compute x / (1 + exp(-alpha x)), with exponentials of at most 1 only."""
         x = carray(pointer(x_at), (n,), dtype)
         y = carray(pointer(y_at), (n,), dtype)
         f = dtype(alpha)
@@ -203,7 +203,7 @@ def kernels(dtype: Any) -> dict[str, Any]:
 
     @njit(**INLINE)
     def move(a: int, b: int, c: int, d: int, s0: int, s1: int, s2: int, x_at: int, y_at: int) -> None:
-        """y [a, b, c, d] = x, of which the first three dims have these strides, in elements."""
+        """Write x to y [a, b, c, d]. The first three dims of x have these strides, in elements."""
         y = carray(pointer(y_at), (a, b, c, d), dtype)
         x = carray(pointer(x_at), ((a - 1) * s0 + (b - 1) * s1 + (c - 1) * s2 + d,), dtype)
         for i in range(a):
@@ -215,7 +215,7 @@ def kernels(dtype: Any) -> dict[str, Any]:
 
     @njit(**INLINE)
     def look_up(n: int, d: int, first: int, stop: int, whole: int, ids_at: int, data_at: int, y_at: int) -> None:
-        """Rows of data [stop - first, d] by their numbers in the whole; zeros for the rows of others."""
+        """Look up rows of data [stop - first, d] by their numbers in the whole tensor; rows of other ranks are zeros."""
         ids = carray(pointer(ids_at), (n,), np.int64)
         data = carray(pointer(data_at), (stop - first, d), dtype)
         y = carray(pointer(y_at), (n, d), dtype)
@@ -242,7 +242,7 @@ def kernels(dtype: Any) -> dict[str, Any]:
 
 
 def machine(dtype: Any) -> Any:
-    """`run(table, rows)` of a float type, as a C function `void run(int64 address, int64 rows)`."""
+    """Return `run(table, rows)` of a float type, as a C function `void run(int64 address, int64 rows)`."""
     found = kernels(dtype)
     product, norm, rotate, update = found["product"], found["norm"], found["rotate"], found["update"]
     attend, binary, swish, move, look_up = (found[n] for n in ("attend", "binary", "swish", "move", "look_up"))

@@ -1,7 +1,6 @@
-"""The table that the kernels work through: a row is an operator, and up to WIDTH - 1 arguments of 64 bits.
+"""The table that kernels carry out: a row is an operator, and up to WIDTH - 1 arguments of 64 bits.
 
-An argument is a number, or an operand whose address takes its place. Operands are contiguous, unless the operator's
-arguments say how they are not.
+An argument is a number, or the address of an operand. Operands are contiguous, unless arguments of the operator give strides.
 """
 
 from __future__ import annotations
@@ -55,25 +54,25 @@ class Row(NamedTuple):
 
 
 def bits(x: float) -> int:
-    """The bits of a float64, as an integer with a sign."""
+    """Return the bits of a float64, as an integer with a sign."""
     return int(struct.unpack("<q", struct.pack("<d", x))[0])
 
 
 def address(array: Array) -> int:
-    """Where the numbers of an array begin."""
+    """Return the address of the first element of an array."""
     return int(array.__array_interface__["data"][0])
 
 
 def contiguous(array: Array) -> bool:
-    """Whether the numbers of an array lie one after the other, the last dim fastest."""
+    """Say whether the elements of an array lie one after the other in memory, the last dim fastest."""
     return bool(array.flags.c_contiguous)
 
 
 def strides(array: Array) -> tuple[int, ...]:
-    """The strides of an array, in elements."""
+    """Return the strides of an array, in elements."""
     return tuple(stride // array.itemsize for stride in array.strides)
 
 
 def empty_table(rows: int) -> npt.NDArray[np.int64]:
-    """A table [rows, WIDTH] of zeros."""
+    """Return a table [rows, WIDTH] of zeros."""
     return np.zeros((rows, WIDTH), np.int64)
