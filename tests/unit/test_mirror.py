@@ -9,7 +9,7 @@ import pytest
 UNIT = Path(__file__).parent
 ROOT = UNIT.parents[1]
 ROOMS = [ROOT / "unitp", *ROOT.glob("backends/*/unitp_*")]
-OF_ALL = {"documented", "growth", "house", "licences", "mirror", "mixture"}
+OF_ALL = {"docstrings", "documented", "growth", "house", "licences", "mirror", "mixture"}
 TESTS = sorted(UNIT.rglob("test_*.py"))
 
 
