@@ -12,6 +12,13 @@ SEED ?= 7
 COUNT ?= 200
 FROM ?= 0
 
+# What `make bench` measures: ROUNDS=1 for a first look, ONLY=numpy,llama for those with one of these words in their names, DOCS=1 to
+# put the figures into docs/.
+ROUNDS ?= 7
+ONLY :=
+DOCS :=
+BENCHABLE := $(VENV)/.benchable
+
 # What `make test-all` runs one after the other: those folders, and those files. PART=system runs the parts of tests/system alone.
 PART :=
 PARTS := $(addprefix tests/,unit property docs conformance) $(sort $(wildcard tests/system/test_*.py))
@@ -30,7 +37,7 @@ help:
 	@echo "make faults     200 random faults on the four backends (SEED=7, COUNT=200, FROM=0): who is named, what is left"
 	@echo "make attack     20,000 hostile inputs for whatever reads (SEED=7, COUNT=20000, READER=gguf, FROM=0): refused, or right"
 	@echo "make strangers  another user and another network at the doors of running sessions, 5000 tries each (wants root; SEED=7)"
-	@echo "make bench      speed, as ratios within one run"
+	@echo "make bench      speed beside llama.cpp, transformers and the machine's own limit, in one run (ROUNDS=7, ONLY=numpy,llama, DOCS=1)"
 	@echo "make bench-overheads   help, planning, starting, a call of nothing: seconds, beside what is wanted"
 	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
 	@echo "make bench-prediction  predicted against measured time on a calibrated machine"
@@ -78,8 +85,12 @@ attack: COUNT = 20000
 attack: $(STAMP)
 	$(BIN)/python tests/attack/attack.py --seed $(SEED) --count $(COUNT) --from $(FROM) $(if $(READER),--reader '$(READER)')
 
-bench: $(STAMP)
-	$(BIN)/python tests/bench/speed.py
+$(BENCHABLE): requirements-bench.txt $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements-bench.txt
+	@touch $@
+
+bench: $(BENCHABLE)
+	PYTHONPATH=tests/bench $(BIN)/python -m speed --rounds $(ROUNDS) $(if $(ONLY),--only '$(ONLY)') $(if $(DOCS),--docs docs)
 
 bench-overheads: $(STAMP)
 	$(BIN)/python tests/bench/overheads.py

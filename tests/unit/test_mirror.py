@@ -17,7 +17,11 @@ def modules(room: str) -> set[str]:
     """The modules of a room, and its own name for what speaks of the room as a whole; of no room: those beside the rooms."""
     if not room:
         return {path.stem for path in (ROOT / "unitp").glob("*.py")}
-    homes = [home for home in ((ROOT / "unitp" / room), *ROOT.glob(f"backends/*/{room}")) if home.is_dir()]
+    homes = [
+        home
+        for home in ((ROOT / "unitp" / room), *ROOT.glob(f"backends/*/{room}"), ROOT / "tests/bench" / room)
+        if home.is_dir()
+    ]
     files = [path for home in homes for path in home.rglob("*.py")]
     return {path.stem for path in files} | {path.parent.name for path in files}
 
