@@ -23,8 +23,8 @@ from speed.machine import pinning, taken, this
 from speed.peers import PeerError
 from speed.rounds import Turn, run
 from speed.sessions import Running, speller
-from speed.subjects import FLOAT32, TRANSFORMERS, Subject, chosen, everyone
-from speed.turns import DECODE, MACHINE, UNITS, Runner, Turns
+from speed.subjects import FLOAT32, Subject, chosen, everyone
+from speed.turns import MACHINE, UNITS, Runner, Turns
 from unitp.errors import UnitpError
 from unitp.frontends.model import Model
 from unitp.plugins.discover import backends, missing
@@ -96,11 +96,12 @@ def measured(rounds: int, only: str) -> report.Result:
         limits = Limits(matrices(model.graph))
         stack.callback(limits.close)
         started = start(subjects, specs, model, Files(Path(folder)), stack)
+        processors = {subject: pinning(runner.pids) for subject, runner in started.runners.items()}
         turns = Turns(limits, model.tokenizer.encode(PROMPT))
         busy: list[float] = []
         figures, failed = run([*turns.of(started.runners, started.clocked)], rounds, told(rounds, busy))
         about = tuple(
-            report.About(s, pinning(r.pids), same(turns.texts.said, s)) for s, r in started.runners.items()
+            report.About(s, cpus, turns.texts.same(s)) for s, cpus in processors.items()
         )  # fmt: skip
     return report.Result(
         this(), MODEL, 4 * sum(n * k for n, k in matrices(model.graph)), rounds, sum(busy) / len(busy), about,
@@ -134,17 +135,6 @@ def closing(stack: ExitStack, runner: Opened) -> Opened:
     """The runner, which is closed when the stack is."""
     stack.callback(runner.close)
     return runner
-
-
-def same(said: Mapping[Key, str], subject: Subject) -> bool | None:
-    """Whether a subject says what `transformers` says, or else the first one, in its shape; None if it is alone, or in 4 bits."""
-    texts = {
-        key.subject: text for key, text in said.items() if key.measure == DECODE and key.subject.shape == subject.shape
-    }
-    if len(texts) < 2 or subject not in texts or subject.weights != FLOAT32:
-        return None
-    peer = next((s for s in texts if s.maker == TRANSFORMERS), next(iter(texts)))
-    return texts[subject] == texts[peer]
 
 
 def told(rounds: int, busy: list[float]) -> Callable[[int, Turn, Mapping[Key, float]], None]:

@@ -234,7 +234,11 @@ def limit_of(result: Result, figures: Figures) -> tuple[str, float] | None:
     """How many times per second two processes can read all float32 weights, by the best way of the run."""
     best = figures.best(MEASURE, ranks=2)
     seen = spread(figures[best]) if best else None
-    return ("two processes can read float32 weights", seen.median * 1e9 / result.model_bytes) if seen else None
+    return (
+        ("two processes can read all float32 weights, times/s", seen.median * 1e9 / result.model_bytes)
+        if seen
+        else None
+    )
 
 
 def into(document: str, result: Result) -> str:

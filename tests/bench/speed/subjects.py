@@ -62,10 +62,11 @@ def of_backend(spec: BackendSpec) -> Iterator[Subject]:
 
 
 def everyone(specs: Mapping[str, BackendSpec]) -> list[Subject]:
-    """All subjects, in the order of the tables."""
-    found = [subject for spec in specs.values() for subject in of_backend(spec)]
-    found += [Subject(LLAMA, threads=n, weights=weights) for weights in (FLOAT32, Q4_1) for n in (1, 2)]
+    """All subjects, in the order of turns and tables: peers are between those whose ratio to them is wanted."""
+    numpy = [subject for name, spec in specs.items() if name == "numpy" for subject in of_backend(spec)]
+    found = numpy + [Subject(LLAMA, threads=n, weights=weights) for weights in (FLOAT32, Q4_1) for n in (1, 2)]
     found += [Subject(TRANSFORMERS, threads=n) for n in (1, 2)]
+    found += [subject for name, spec in specs.items() if name != "numpy" for subject in of_backend(spec)]
     if "torch" in specs:
         found += [Subject("torch", 2, transport=t, shape=EVEN_HEADS) for t in transports(specs["torch"])]
     return [*found, Subject(TRANSFORMERS, 2, shape=EVEN_HEADS)]

@@ -19,7 +19,7 @@ from speed.figures import Key
 from speed.limits import MEASURE, Limits, faster, gain
 from speed.rounds import Turn
 from speed.sessions import Running
-from speed.subjects import EVEN_HEADS, FLOAT32, Subject
+from speed.subjects import EVEN_HEADS, FLOAT32, TRANSFORMERS, Subject
 from speed.took import Took
 
 DECODE, DECODE_8, PREFILL, BESIDE, KERNEL_GAIN = "decode", "decode of 8", "prefill", "beside", "kernel gain"
@@ -54,11 +54,23 @@ class Texts:
     """What each subject said first in each measure: who is fast has to say the same."""
 
     def __init__(self) -> None:
-        self.said: dict[Key, str] = {}
+        self._said: dict[Key, str] = {}
 
     def note(self, key: Key, took: Took) -> Took:
-        self.said.setdefault(key, took.text)
+        self._said.setdefault(key, took.text)
         return took
+
+    def same(self, subject: Subject) -> bool | None:
+        """Whether a subject decodes to what `transformers` does, or else the first one, in its shape.
+
+        None for one that is alone, or whose weights are others.
+        """
+        said = {k.subject: text for k, text in self._said.items() if k.measure == DECODE}
+        peers = [s for s in said if s.shape == subject.shape and s.weights == FLOAT32]
+        if subject not in peers or len(peers) < 2:
+            return None
+        first = next((s for s in peers if s.maker == TRANSFORMERS), peers[0])
+        return said[subject] == said[first]
 
 
 class Turns:

@@ -12,6 +12,7 @@ from speed.peers import Lines, PeerError, groups
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.system
 def test_a_process_answers_each_line():
     process = Lines("speed.serve_limit", "8,4,1", "0", "1", env={})
     try:
@@ -23,6 +24,7 @@ def test_a_process_answers_each_line():
         process.close()
 
 
+@pytest.mark.system
 def test_a_process_that_ends_says_why():
     process = Lines("speed.serve_transformers", "/nowhere", "many", env={})
     with pytest.raises(PeerError, match="exit code 1: ValueError: invalid literal"):
@@ -38,6 +40,7 @@ def test_processes_of_a_group_meet_at_one_port():
     assert first["WORLD_SIZE"] == "2"
 
 
+@pytest.mark.system
 def test_the_commands_say_how_they_are_used():
     done = subprocess.run(
         [sys.executable, "-m", "speed", "--help"],

@@ -84,7 +84,7 @@ def test_the_picture_has_a_bar_for_each_figure_and_the_limit():
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert texts.count("numpy mpi tp=2") == 2
     assert "22.5" in texts
-    assert "two processes can read float32 weights 49.0" in texts
+    assert "two processes can read all float32 weights, times/s 49.0" in texts
 
 
 def test_a_picture_of_nothing_is_a_picture():
