@@ -19,8 +19,7 @@ from unitp.frontends.gguf import llama_config
 from unitp.frontends.gguf_file import read_gguf
 from unitp.frontends.known_models import find
 from unitp.frontends.llama import LlamaConfig
-from unitp.testing.gguf_files import write_gguf
-from unitp.testing.models import arrays, write_huggingface
+from unitp.testing.models import arrays, write_huggingface, write_tensors
 
 MODEL = "smollm2-135m"
 Array = npt.NDArray[Any]
@@ -40,7 +39,7 @@ class Files:
     @cached_property
     def gguf(self) -> Path:
         """The same with every tensor in float32."""
-        return write_gguf(
+        return write_tensors(
             self._folder / "float32.gguf", {**self._source.metadata, "general.file_type": 0}, self._weights
         )
 
