@@ -15,7 +15,7 @@ itself. A file without faults is then converted as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -147,6 +147,7 @@ class _Leaf:
     """Stands for values that msgspec checks: no value is of this type."""
 
 
+@cache
 def _kinds(kind: Any) -> tuple[list[Any], Must]:
     """Return the types that a value may have, without None, and what must be said of any other value."""
     if get_origin(kind) is Annotated:
@@ -166,6 +167,7 @@ def _arms(kind: Any) -> list[Any]:
     return [arm for arm in get_args(kind) if arm is not NoneType] if get_origin(kind) in (Union, UnionType) else [kind]
 
 
+@cache
 def _plain(kind: Any) -> type:
     """The type that a container has in a file, or `_Leaf`."""
     if isinstance(kind, type) and issubclass(kind, Table):
@@ -174,7 +176,7 @@ def _plain(kind: Any) -> type:
     return origin if origin in (dict, list) else _Leaf
 
 
-@lru_cache
+@cache
 def _entries(kind: type[Table]) -> dict[str, msgspec.structs.FieldInfo]:
     return {field.name: field for field in msgspec.structs.fields(kind)}
 
