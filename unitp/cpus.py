@@ -18,19 +18,19 @@ OPENMP = re.compile(r"/lib(gomp|iomp5|omp)[-.][^/]*$")
 
 
 def allowed() -> set[int]:
-    """The numbers of the CPUs on which this process, and so its ranks, may run."""
+    """Return the numbers of the CPUs on which this process, and so its ranks, may run."""
     own = os.sched_getaffinity(0)
     return own if not any(name in os.environ for name in BINDING) else own.union(*map(places, openmp_libraries()))
 
 
 def openmp_libraries() -> list[str]:
-    """The files of the OpenMP runtimes that this process has loaded."""
+    """Return the files of the OpenMP runtimes that this process has loaded."""
     lines = (line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines())
     return sorted({fields[5] for fields in lines if len(fields) == 6 and OPENMP.search(fields[5])})
 
 
 def places(path: str) -> set[int]:
-    """The CPUs of the places of a loaded OpenMP runtime (OpenMP 4.5, section 3.2.23); empty if it binds nothing."""
+    """Return the CPUs of the places of a loaded OpenMP runtime (OpenMP 4.5, section 3.2.23); empty if it binds nothing."""
     library = ctypes.CDLL(path)
     found: set[int] = set()
     for place in range(library.omp_get_num_places()):

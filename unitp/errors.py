@@ -37,7 +37,7 @@ LONGEST = 16_000
 
 
 def _bounded(text: str) -> str:
-    """A text of about `LONGEST` characters at most: its beginning, and its end."""
+    """Return a text of about `LONGEST` characters at most: its beginning, and its end."""
     if len(text) <= LONGEST:
         return text
     first, last = text[: 3 * LONGEST // 4], text[-LONGEST // 4 :]
@@ -83,7 +83,7 @@ class RankError(UnitpError):
 
 
 def from_signal(error: BaseException) -> bool:
-    """Whether a signal handler of this process raised `error` (a user's time limit), and not the code that it interrupted.
+    """Say whether a signal handler of this process raised `error` (a user's time limit), and not the code that it interrupted.
 
     It is for the few places that call foreign code, which may raise anything.
     """
@@ -92,7 +92,7 @@ def from_signal(error: BaseException) -> bool:
 
 
 def _code(handler: object) -> CodeType | None:
-    """The code object of a function, method, partial or callable object, or None if it is not Python's."""
+    """Return the code object of a function, method, partial or callable object, or None if it is not Python's."""
     while isinstance(handler, partial):
         handler = handler.func
     for found in (handler, getattr(handler, "__func__", None), vars(type(handler)).get("__call__")):
@@ -120,7 +120,7 @@ class IsolationWarning(UnitpWarning):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt `name`: the nearest known name, or the list of all."""
+    """Return a hint for a misspelt `name`: the nearest known name, or the list of all."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     if near:

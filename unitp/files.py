@@ -36,18 +36,18 @@ MOST_DIGITS = 40
 MOST_JSON = 16 << 20
 """Bytes of JSON: 16 MiB of empty lists become 400 MB of objects. The largest known index of weights has 9 MB."""
 MOST_TEXT = 64 << 20
-"""Bytes of a file that is read as a whole: configs, indexes, tokenizers, templates, plans. Real ones have up to 30 MB."""
+"""The most bytes of a file that is read as a whole: configs, indexes, tokenizers, templates, plans. Real ones have up to 30 MB."""
 
 
 @contextmanager
 def opened(path: Path, mistake: Mistake = InputError, *, what: str = "", hint: str = "") -> Iterator[BinaryIO]:
-    """A regular file, open for reading, without waiting for anything. `what` describes it in messages ("the plan ").
+    """Open a regular file for reading, without waiting for anything. `what` describes it in messages ("the plan ").
 
-    Raises `mistake` for whatever the system refuses in the meantime.
+    Raises `mistake` if the file is not regular, and for whatever the system refuses meanwhile.
     """
     name = f"{what}{os.fspath(path)}"
     try:
-        _require_regular(os.stat(path).st_mode, name, mistake)  # what is none is not even opened: a device may heed it
+        _require_regular(os.stat(path).st_mode, name, mistake)  # opening may have an effect on a device
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             _require_regular(os.fstat(file.fileno()).st_mode, name, mistake)
             yield file
@@ -62,11 +62,14 @@ def opened(path: Path, mistake: Mistake = InputError, *, what: str = "", hint: s
 def _require_regular(mode: int, name: str, mistake: Mistake) -> None:
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
-        raise mistake(f"cannot read {name}: it is {kinds.get(stat.S_IFMT(mode), 'a device')}, no regular file")
+        raise mistake(f"cannot read {name}: it is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file")
 
 
 def require_whole(file: BinaryIO, path: Path, mistake: Mistake) -> int:
-    """The size of a file without holes, in bytes. Raises `mistake` for a hole: an unfinished download leaves one, and it reads as zeros."""
+    """Return the size of a file without holes, in bytes.
+
+    Raises `mistake` for a hole: an unfinished download leaves one, and it reads as zeros.
+    """
     size = os.fstat(file.fileno()).st_size
     if size and (hole := os.lseek(file.fileno(), 0, os.SEEK_HOLE)) < size:
         raise mistake(f"{os.fspath(path)} has a hole at byte {hole} of {size}", hint="Its download may be unfinished.")
@@ -75,7 +78,7 @@ def require_whole(file: BinaryIO, path: Path, mistake: Mistake) -> int:
 
 
 def read_bytes(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEXT, what: str = "") -> bytes:
-    """All bytes of a regular file of at most `most` bytes. Raises `mistake` for others."""
+    """Return all bytes of a regular file of at most `most` bytes. Raises `mistake` for others."""
     with opened(path, mistake, what=what) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(most + 1) if size <= most else b""
@@ -85,7 +88,7 @@ def read_bytes(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TE
 
 
 def read_text(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEXT, what: str = "") -> str:
-    """The text of a file in UTF-8. Raises `mistake` for others."""
+    """Return the text of a file in UTF-8. Raises `mistake` for others."""
     try:
         return read_bytes(path, mistake, most=most, what=what).decode()
     except UnicodeDecodeError as error:
@@ -93,12 +96,12 @@ def read_text(path: Path, mistake: Mistake = InputError, *, most: int = MOST_TEX
 
 
 def read_json(path: Path, mistake: Mistake = InputError, *, what: str = "") -> dict[str, Any]:
-    """The JSON object in a file of at most `MOST_JSON` bytes."""
+    """Return the JSON object in a file of at most `MOST_JSON` bytes."""
     return parse_json(read_bytes(path, mistake, most=MOST_JSON, what=what), os.fspath(path), mistake)
 
 
 def parse_json(data: str | bytes, where: object, mistake: Mistake = InputError, *, hint: str = "") -> dict[str, Any]:
-    """A JSON object. A key that is there twice, a number that JSON does not have, and endless nesting are mistakes."""
+    """Return a JSON object. A key that is there twice, a number that JSON does not have, and endless nesting are mistakes."""
 
     def no_number(text: str) -> None:
         raise ValueError(f"{text} is not a number in JSON")
@@ -123,7 +126,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_toml(text: str, where: object, mistake: Mistake = InputError) -> dict[str, Any]:
-    """A TOML document. A key of more than `MOST_PARTS` parts is a mistake. TOML has `inf` and `nan`: whoever takes a number asks."""
+    """Return a TOML document. A key of more than `MOST_PARTS` parts is a mistake. Numbers may be `inf` or `nan`; callers check that."""
     if _DOTTED.search(text):
         raise mistake(f"{where} is not TOML: a key has more than {MOST_PARTS} parts")
     try:
@@ -168,7 +171,7 @@ def _why(error: BaseException) -> str:
 
 
 def unicode(text: str) -> str:
-    """The same text. Raises InputError for lone surrogates, which are bytes that were not UTF-8 at their origin."""
+    """Return the same text. Raises InputError for lone surrogates, which are bytes that were not UTF-8 at their origin."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -24,12 +24,12 @@ MISTAKES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno
 
 
 def remedy(text: str) -> str:
-    """How to mend the shortage that a library reports in `text`, or an empty text."""
+    """Return how to mend the shortage that a library reports in `text`, or an empty text."""
     return next((REMEDIES[number] for number in SHORTAGES if os.strerror(number) in text), "")
 
 
 def host_error(error: OSError, name: str = "") -> HostError:
-    """A HostError for an error of the operating system. It has the error's number, the file (or `name`) and how to mend it."""
+    """Return a HostError for an error of the operating system. It has the error's number, the file (or `name`) and how to mend it."""
     known = errno.errorcode.get(error.errno or 0)
     about = f"{error.strerror} ({known})" if known else str(error)
     where = str(error.filename or name) if known else name
@@ -38,7 +38,7 @@ def host_error(error: OSError, name: str = "") -> HostError:
 
 @contextmanager
 def at_host(name: str | os.PathLike[str]) -> Iterator[None]:
-    """A context in which errors of the operating system become a HostError about `name`.
+    """Return a context in which errors of the operating system become a HostError about `name`.
 
     A TimeoutError of the caller's own, which has no number, passes through.
     """
@@ -52,7 +52,7 @@ def at_host(name: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def writing(path: str | os.PathLike[str], what: str = "", mistake: type[UnitpError] = InputError) -> Iterator[None]:
-    """A context in which `what` is written to `path`.
+    """Return a context in which `what` is written to `path`.
 
     Raises `mistake` for a path that cannot be written, HostError if the host lacks something.
     """

@@ -64,12 +64,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def phase_problem(phase: Phase) -> str:
-    """What is wrong with the numbers of a phase; nothing mostly."""
+    """Return what is wrong with the sizes or the weight of a phase, or an empty text."""
     for name, size in phase.sizes.items():
         if type(size) is not int or not 1 <= size <= MOST_SIZE:
-            return f"phase {cut(phase.name)} has {cut(name)}={shortened(size)} but must be from 1 to {MOST_SIZE}"
+            return f"phase {cut(phase.name)} has {cut(name)}={shortened(size)}, which must be from 1 to {MOST_SIZE}"
     if not 0 <= phase.weight <= MOST_WEIGHT:
-        return f"phase {cut(phase.name)} has weight={phase.weight:g} but must be from 0 to {MOST_WEIGHT:g}"
+        return f"phase {cut(phase.name)} has weight={phase.weight:g}, which must be from 0 to {MOST_WEIGHT:g}"
     return ""
 
 

@@ -135,7 +135,7 @@ def read(table: Mapping[str, Any], kind: type[T], where: object, what: str, *, h
 
 
 def but(wanted: str, value: object) -> str:
-    """What is said of an entry that has another value: "must be a text, but it is 3"."""
+    """Return what is said of an entry that has another value: "must be a text, but it is 3"."""
     return f"must be {wanted}, but it is {_shown(value)}"
 
 
@@ -163,13 +163,13 @@ def _kinds(kind: Any) -> tuple[list[Any], Must]:
 
 
 def _arms(kind: Any) -> list[Any]:
-    """The types of a union, without None."""
+    """Return the types of a union, without None."""
     return [arm for arm in get_args(kind) if arm is not NoneType] if get_origin(kind) in (Union, UnionType) else [kind]
 
 
 @cache
 def _plain(kind: Any) -> type:
-    """The type that a container has in a file, or `_Leaf`."""
+    """Return the type that a container has in a file, or `_Leaf`."""
     if isinstance(kind, type) and issubclass(kind, Table):
         return dict
     origin = get_origin(kind)

@@ -27,12 +27,12 @@ def shown(text: str, keep: str = "") -> str:
 
 
 def cut(text: str, most: int = 60) -> str:
-    """The beginning of a text that may be long, for a message."""
+    """Return the beginning of a text that may be long, for a message."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def shortened(value: object) -> str:
-    """A value in a message, as Python writes it, of 60 characters at most."""
+    """Return a value in a message, as Python writes it, of 60 characters at most."""
     try:
         return cut(repr(value))
     except (ValueError, RecursionError):  # a number of thousands of digits, a thousand levels
@@ -45,29 +45,29 @@ def tame(text: str) -> str:
 
 
 def shown_json(text: str) -> str:
-    r"""The same JSON with visible characters only: others are escaped (`\u001b`). They can occur only in strings."""
+    r"""Return the same JSON with visible characters only: others are escaped (`\u001b`). They can occur only in strings."""
     return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else _units(c) for c in text)
 
 
 def _units(character: str) -> str:
-    """A character as JSON escapes: one UTF-16 unit or two."""
+    """Return a character as JSON escapes: one UTF-16 unit or two."""
     data = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{data[i : i + 2].hex()}" for i in range(0, len(data), 2))
 
 
 def literal(text: str) -> str:
-    """A Python string literal for `text`, on one line, in double quotes unless `text` has such quotes."""
+    """Return a Python string literal for `text`, on one line, in double quotes unless `text` has such quotes."""
     made = repr(text)
     return made if "'" in text or '"' in text else f'"{made[1:-1]}"'
 
 
 def toml_text(text: str) -> str:
-    """A basic string of TOML for `text`, on one line, with visible characters only."""
+    """Return a basic string of TOML for `text`, on one line, with visible characters only."""
     return f'"{"".join(c if c.isprintable() and c not in _TOML else _code(c) for c in text)}"'
 
 
 def toml_key(name: str) -> str:
-    """A TOML key for a name, quoted if needed."""
+    """Return a TOML key for a name, quoted if needed."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_text(name)
 
 

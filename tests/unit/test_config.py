@@ -138,7 +138,7 @@ def test_a_file_that_is_no_file_is_refused_without_waiting_for_it(folder: Path) 
     for kind in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)):
         kind(folder / "unitp.toml")
         with pytest.raises(
-            InputError, match=r"cannot read unitp.toml: (it is .*no regular file|Is a directory|Too many levels)"
+            InputError, match=r"cannot read unitp.toml: (it is .*not a regular file|Is a directory|Too many levels)"
         ):
             settings(environment={})
         (folder / "unitp.toml").rename(folder / f"{kind}".replace("/", "_"))

@@ -59,10 +59,10 @@ def absent(path: Path) -> None:
 
 
 KINDS: dict[Callable[[Path], None], str] = {
-    fifo: "it is a FIFO, no regular file",
-    device: "it is a device, no regular file",
-    folder: "it is a folder, no regular file",
-    unix_socket: "it is a socket, no regular file",
+    fifo: "it is a FIFO, not a regular file",
+    device: "it is a device, not a regular file",
+    folder: "it is a folder, not a regular file",
+    unix_socket: "it is a socket, not a regular file",
     huge: "has 3221225472 bytes",
     absent: "No such file",
 }

@@ -279,7 +279,7 @@ def numbered(at: str, value: Any) -> bytes:
 @pytest.mark.parametrize(
     ("at", "value", "why"),
     [
-        ("phases.0.sizes.batch", 0, "batch=0 but must be from 1 to 4294967296"),
+        ("phases.0.sizes.batch", 0, "batch=0, which must be from 1 to 4294967296"),
         ("phases.0.sizes.batch", 2**64, "batch=18446744073709551616"),
         ("phases.0.weight", 1e300, "weight=1e[+]300"),
         ("phases.0.weight", -1.0, "weight=-1"),

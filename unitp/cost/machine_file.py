@@ -65,7 +65,7 @@ def parse_machine(text: str, where: str = "machine", name: str = "") -> Machine:
 
 
 def _device(table: BusyTable) -> Device:
-    """A device. Its memory has no limit, and it is the same however many ranks work, unless a DeviceTable says otherwise."""
+    """Return the device of a table. A BusyTable has neither a limit of memory nor a device for other numbers of ranks."""
     memory, busy = (table.memory, table.busy) if isinstance(table, DeviceTable) else (None, {})
     return Device(
         flops_per_s=table.flops_per_s,

@@ -29,13 +29,13 @@ class Arena:
         self._used = 0
 
     def copy(self, array: Array) -> Array:
-        """A copy in C order, in a block with those that were copied before it; a small one by itself."""
+        """Return a copy in C order, in a block with those that were copied before it; a small one by itself."""
         out = self.room(array.shape, array.dtype)
         out[...] = array
         return out
 
     def room(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """An array of this shape for somebody to fill, in C order, where a copy would be."""
+        """Return an array of this shape for somebody to fill, in C order, where a copy would be."""
         size = prod(shape) * np.dtype(dtype).itemsize
         if size < SMALL:
             return np.empty(shape, dtype)

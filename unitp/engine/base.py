@@ -105,13 +105,13 @@ class BaseEngine(ABC):
 
     @abstractmethod
     def stats(self) -> EngineStats:
-        """What collectives and tracing have cost since the engine started."""
+        """Return what collectives and tracing have cost since the engine started."""
 
     # what every engine does
 
     @final
     def folded(self, program: Program) -> Runner:
-        """The instructions of a program on this rank, with what follows from parameters alone computed (or found)."""
+        """Return the instructions of a program on this rank, with what follows from parameters alone computed (or found)."""
         runner = Runner(program, self.rank, self.primitives, self.overrides, self.collectives, self.progress)
         runner.fold(self.constants)
         return runner
@@ -160,7 +160,7 @@ class BaseEngine(ABC):
 
     @final
     def first_not_finite(self, key: str, inputs: dict[str, Array], bank: int = 0) -> NotFinite | None:
-        """The program's instructions one by one, whatever the backend has made of them."""
+        """Run the program's instructions one by one, whatever the backend has made of them, and return the first that is not finite."""
         runner = self.folded(self.programs[key].program)
         look = Look(runner, self.primitives, self.constants)
         with self._scope():
@@ -191,7 +191,7 @@ class BaseEngine(ABC):
 
     @final
     def _output(self, ready: CompiledProgram, name: str, value: Tensor) -> Array:
-        """An output as an array that nobody writes into later."""
+        """Return an output as an array that nobody writes into later."""
         if value is None:
             return np.zeros(local_shape(ready.program, name, self.rank), ready.program.values[name].dtype)
         array = np.asarray(self.primitives.to_numpy(value))

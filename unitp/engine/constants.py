@@ -37,7 +37,7 @@ class Constants:
         return self._values[key]
 
     def keep(self, key: Key, make: Callable[[], Tensor]) -> Tensor:
-        """The value of `key`. If there is none yet, it is computed by `make` and kept."""
+        """Return the value of `key`. If there is none yet, it is computed by `make` and kept."""
         if key not in self._values:
             self._values[key] = make()
         return self._values[key]
@@ -49,7 +49,7 @@ class Constants:
             del self._values[key]
 
     def operand(self, name: str, transposed: bool) -> Tensor:
-        """A two-dimensional parameter (or its transpose) packed as the right operand of MatMul.
+        """Return a two-dimensional parameter (or its transpose) packed as the right operand of MatMul.
 
         It is None where this rank holds no part of the parameter. Raises ProgramError if the parameter was not loaded.
         """

@@ -35,6 +35,6 @@ class EagerEngine(BaseEngine):
         return EagerProgram(self.folded(program))
 
     def stats(self) -> EngineStats:
-        """A program counts as traced while it is there."""
+        """Return the costs so far. A program counts as traced while it is kept."""
         tally = self.collectives.tally
         return EngineStats(tally.seconds, tally.calls, tally.bytes, len(self.programs))

@@ -35,7 +35,7 @@ class Exchange:
         self._alone = Alone()
 
     def step(self, instruction: Instruction) -> Step | None:
-        """The step of an instruction, or None where there is nothing to do. Local is idle, so it has no step."""
+        """Return the step of an instruction, or None where there is nothing to do. Local is idle, so it has no step."""
         if self.idle(instruction):
             return None
         match instruction:
@@ -55,7 +55,7 @@ class Exchange:
                 raise TypeError(f"{instruction} is not an explicit instruction")
 
     def idle(self, instruction: Instruction) -> bool:
-        """Whether every rank that takes part holds an empty output. Always true of Local."""
+        """Say whether every rank that takes part holds an empty output. Always true of Local."""
         if isinstance(instruction, Local):
             return True
         alone = isinstance(instruction, Slice | Mask)
@@ -127,20 +127,20 @@ class Exchange:
     # pieces
 
     def among(self, axis: str) -> Collectives:
-        """The collectives of this rank's group along `axis`. A rank that is alone there needs no transport."""
+        """Return the collectives of this rank's group along `axis`. A rank that is alone there needs no transport."""
         return self._collectives if self.program.mesh.axis_size(axis) > 1 else self._alone
 
     def place(self, axis: str) -> int:
-        """The coordinate of this rank on `axis`."""
+        """Return the coordinate of this rank on `axis`."""
         return self.program.mesh.coords(self.rank)[axis]
 
     def members(self, name: str, axis: str, dim: int) -> Sequence[Interval]:
-        """The interval of `dim` of a value that each member of the group along `axis` holds, in the group's order."""
+        """Return the interval of `dim` of a value that each member of the group along `axis` holds, in the group's order."""
         group = self.program.mesh.group_of(self.rank, axis)
         return [intervals(self.program, name, member)[dim] for member in group]
 
     def cut(self, dim: int, have: Interval, want: Interval) -> Step:
-        """A step from a piece with the rows `have` of `dim` to its rows `want`; None where there are no such rows."""
+        """Return a step from a piece with the rows `have` of `dim` to its rows `want`; None where there are no such rows."""
         p, (a, b) = self.p, (want[0] - have[0], want[1] - have[0])
         if a >= b:
             return lambda x: None
@@ -149,7 +149,7 @@ class Exchange:
         return lambda x: None if x is None else p.slice(x, dim, a, b)
 
     def pad(self, name: str, dim: int, size: int, second: int = -1, size2: int = -1) -> Step:
-        """A step that fills a piece of value `name` with zeros to `size` along `dim` (and `size2` along `second`)."""
+        """Return a step that fills a piece of value `name` with zeros to `size` along `dim` (and `size2` along `second`)."""
         p, dtype = self.p, self.program.values[name].dtype
         sizes = {dim: size, second: size2} if second >= 0 else {dim: size}
         local = local_shape(self.program, name, self.rank)

@@ -63,7 +63,7 @@ class Look:
                 return
 
     def _masks(self, part: Part) -> bool:
-        """Whether an instruction may read -inf, on this rank or on another."""
+        """Say whether an instruction may read -inf, on this rank or on another."""
         local = isinstance(self._runner.program.instructions[part.number], Local)
         return not local or any(known is not None and known.masked for known in map(self._known.get, part.reads))
 
@@ -94,7 +94,7 @@ class Look:
             yield f'"{name}", made of {made}, which has {known.words}'
 
     def _parameters(self, name: str) -> list[str]:
-        """The names of the parameters that a constant (or a packed operand) is computed from."""
+        """Return the names of the parameters that a constant (or a packed operand) is computed from."""
         program, name = self._runner.program, self._runner.operands.get(name, (name,))[0]
         wanted = constants(program)[name]
         return [p for p in program.parameters if p in wanted]
@@ -106,7 +106,7 @@ class Look:
         return self._strange(name, values[self._runner.slots[name]])
 
     def _strange(self, name: str, value: Tensor) -> Strange | None:
-        """What is not finite in a value of the program, or None where all elements are finite."""
+        """Return what is not finite in a value of the program, or None where all elements are finite."""
         if value is None or not self._runner.program.values[name].dtype.startswith("float"):
             return None
         array: npt.NDArray[Any] = np.asarray(self._p.to_numpy(value))

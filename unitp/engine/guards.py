@@ -38,7 +38,7 @@ class PlaceError(InputError):
 
 
 def guards(program: Program) -> Guards:
-    """The operands of a program that must be checked. They are the same on all ranks."""
+    """Return the operands of a program that must be checked. They are the same on all ranks."""
     found: Guards = {}
     spans: dict[str, Span | None] = {
         n: None for n in program.inputs if _integer(program, n)
@@ -70,7 +70,7 @@ def _integer(program: Program, name: str) -> bool:
 
 
 def _known(spans: Mapping[str, Span | None], name: str, place: Place) -> bool:
-    """Whether all numbers of a value are known to be legal."""
+    """Say whether all numbers of a value are known to be legal."""
     if name not in spans:
         return False
     span = spans[name]
@@ -78,13 +78,13 @@ def _known(spans: Mapping[str, Span | None], name: str, place: Place) -> bool:
 
 
 def watched(program: Program, guarded: Guards) -> tuple[str, ...]:
-    """The values that `require` reads after a run."""
+    """Return the values that `require` reads after a run."""
     names = (program.instructions[n].inputs[p.operand] for n, places in guarded.items() for p in places)  # type: ignore[union-attr]
     return tuple(dict.fromkeys(names))
 
 
 def guarded(p: Primitives, fn: Callable[..., Any], local: Local, places: tuple[Place, ...]) -> Callable[..., Any]:
-    """A function like `fn`, of an operator's present inputs, that replaces illegal places by legal ones."""
+    """Return a function like `fn`, of an operator's present inputs, that replaces illegal places by legal ones."""
     present = [number for number, name in enumerate(local.inputs) if name]
     at = {present.index(place.operand): place for place in places}
 
@@ -95,7 +95,7 @@ def guarded(p: Primitives, fn: Callable[..., Any], local: Local, places: tuple[P
 
 
 def guarded_update(p: Primitives, dim: int, place: Place) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A function like `update` along `dim`, except that entries with an illegal place keep their rows."""
+    """Return a function like `update` along `dim`, except that entries with an illegal place keep their rows."""
 
     def step(past: Tensor, rows: Tensor, starts: Tensor) -> Tensor:
         legal, inside = _legal(p, starts, place)

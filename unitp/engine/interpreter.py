@@ -119,7 +119,7 @@ class Runner:
     # constants
 
     def _fold_value(self, name: str, constants: Constants, scratch: dict[str, Tensor]) -> Tensor:
-        """A value that depends on parameters only."""
+        """Return a value that depends on parameters only."""
         if name not in self._writer:
             return constants[name]
         if self._keys[name] in constants:
@@ -161,7 +161,7 @@ class Runner:
         return parts
 
     def _arguments(self, instruction: Instruction) -> list[str]:
-        """The slots that an instruction reads; notes constants and packed operands on the way."""
+        """Return the slots that an instruction reads; notes constants and packed operands on the way."""
         names = list(reads(instruction))
         packed = operator(instruction.op).packed if isinstance(instruction, Local) else None
         if packed is not None and (found := self._parameter(names[packed])) is not None:
@@ -177,7 +177,7 @@ class Runner:
         self.constants[name] = self._keys[name]
 
     def _parameter(self, name: str) -> tuple[str, bool] | None:
-        """The two-dimensional parameter that a value is, and whether the value is its transpose."""
+        """Return the two-dimensional parameter that a value is, and whether the value is its transpose."""
         if name not in self._keys or len(self.program.values[name].shape) != 2:
             return None
         if name not in self._writer:
@@ -193,7 +193,7 @@ class Runner:
         )
 
     def _function(self, instruction: Instruction) -> Callable[..., Any] | None:
-        """What an instruction calls with its present inputs; None where it has nothing to do on this rank."""
+        """Return what an instruction calls with its present inputs; None where it has nothing to do on this rank."""
         if not isinstance(instruction, Local):
             return self._exchange.step(instruction)
         ctx = context(self.program, instruction, self.rank)
@@ -235,7 +235,7 @@ def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str
 
 
 def _constant_keys(program: Program) -> dict[str, Key]:
-    """The values that depend on parameters only, each with a key that says how it is made (equal on all ranks)."""
+    """Return the values that depend on parameters only, each with a key that says how it is made (equal on all ranks)."""
     keys: dict[str, Key] = {name: name for name in program.parameters}
     fixed = constants(program)
     for instruction in program.instructions:
@@ -249,7 +249,7 @@ def _constant_keys(program: Program) -> dict[str, Key]:
 
 
 def recipe(instruction: Instruction) -> tuple[Any, ...]:
-    """What an instruction does, whatever its values are called."""
+    """Return what an instruction does, whatever its values are called."""
     if isinstance(instruction, Local):
         attrs = tuple(sorted((name, repr(value)) for name, value in instruction.attrs.items()))
         present = tuple(bool(name) for name in instruction.inputs)
@@ -259,7 +259,7 @@ def recipe(instruction: Instruction) -> tuple[Any, ...]:
 
 
 def _aliases(program: Program) -> set[str]:
-    """The outputs that may share memory with a state, and so change at the next call."""
+    """Return the outputs that may share memory with a state, and so change at the next call."""
     found = {name for pair in program.states for name in pair}
     for instruction in program.instructions:
         if may_share(instruction) and found & set(reads(instruction)):

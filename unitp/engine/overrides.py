@@ -31,12 +31,12 @@ class Prepared:
 
 
 def bound(implementation: Implementation, p: Any, ctx: Any) -> Callable[..., Any]:
-    """An implementation bound to primitives and a context: a function of the input tensors alone."""
+    """Return an implementation bound to primitives and a context: a function of the input tensors alone."""
     return implementation.build(p, ctx) if isinstance(implementation, Prepared) else partial(implementation, p, ctx)
 
 
 def as_stored(p: Any, weight: Any, transposed: bool) -> tuple[Any, Any]:
-    """The default `pack`: the parameter as it was loaded, transposed where needed."""
+    """Return the default `pack`: the parameter as it was loaded, transposed where needed."""
     return (p.transpose(weight, (1, 0)) if transposed else weight), weight
 
 
@@ -48,7 +48,7 @@ class Overrides:
         self._table: dict[tuple[str, str], Implementation] = {}
 
     def __call__(self, op: str, *dtypes: str) -> Callable[[Implementation], Implementation]:
-        """A decorator that registers an override: `@override("Softmax", "float32", "float64")`.
+        """Return a decorator that registers an override: `@override("Softmax", "float32", "float64")`.
 
         The dtype is that of the operator's first output.
         """

@@ -51,7 +51,7 @@ class Sampling(msgspec.Struct, frozen=True):
             raise InputError("; ".join(found))
 
     def candidates(self, vocab: int) -> int:
-        """How many of the largest values the ranks return: 1 for greedy, else enough for `top_k`, or all `vocab`.
+        """Return how many of the largest values the ranks return: 1 for greedy, else enough for `top_k`, or all `vocab`.
 
         It is a power of two or `vocab`, so that many different `top_k` need only few programs.
         """
@@ -61,7 +61,7 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: int) -> int:
-    """The id of the next token of `sequence` (its place in the batch) at `step` (0 is the first new token).
+    """Return the id of the next token of `sequence` (its place in the batch) at `step` (0 is the first new token).
 
     `values` [n] and `ids` [n] are the candidates. Raises NotFinite if the largest value is NaN or infinite.
     """
@@ -82,7 +82,7 @@ def choose(values: Values, ids: Ids, sampling: Sampling, sequence: int, step: in
 
 
 def softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The probabilities [n] that are proportional to exp(values [n])."""
+    """Return the probabilities [n] that are proportional to exp(values [n])."""
     with np.errstate(under="ignore"):
         powers: npt.NDArray[np.float64] = np.exp(values - values.max())
     powers /= powers.sum()
@@ -90,7 +90,7 @@ def softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def draw(probabilities: npt.NDArray[np.float64], ids: Ids, u: float) -> int:
-    """The first of `ids`, in ascending order, at which the summed (and normalised) probability exceeds `u`."""
+    """Return the first of `ids`, in ascending order, at which the summed (and normalised) probability exceeds `u`."""
     order = np.argsort(ids)
     sums = np.cumsum(probabilities[order])
     place = int(np.searchsorted(sums, u * sums[-1], side="right"))
@@ -98,6 +98,6 @@ def draw(probabilities: npt.NDArray[np.float64], ids: Ids, u: float) -> int:
 
 
 def uniform(seed: int, sequence: int, step: int) -> float:
-    """The number in [0, 1) for a sequence and step: the first that Philox gives for this key and counter."""
+    """Return the number in [0, 1) for a sequence and step: the first that Philox gives for this key and counter."""
     key = np.array([seed, sequence], np.uint64)
     return float(np.random.Generator(np.random.Philox(key=key, counter=[step, 0, 0, 0])).random())

@@ -88,7 +88,7 @@ class Structure(NamedTuple, Generic[K, W]):
 
 
 def cut(groups: Sequence[Sequence[N]], results: Set[V], kept: Set[V]) -> list[Segment[N, V]]:
-    """One segment for each group, in the order in which they run. `results` are read when all have run; `kept` values are
+    """Return one segment for each group, in the order in which they run. `results` are read when all have run; `kept` values are
     not let go, since they outlive a run.
     """
     made = [dict.fromkeys(value for node in group for value in node.writes) for group in groups]
@@ -105,7 +105,7 @@ def cut(groups: Sequence[Sequence[N]], results: Set[V], kept: Set[V]) -> list[Se
 
 
 def structure(segment: Segment[N, V], kind: Callable[[V], K], what: Callable[[N], W]) -> Structure[K, W]:
-    """The structure of a segment. `kind` says what a function has to know of an input, `what` what a node does, both apart
+    """Return the structure of a segment. `kind` says what a function has to know of an input, `what` what a node does, both apart
     from names.
     """
     numbers = {value: number for number, value in enumerate(segment.inputs)}
@@ -123,7 +123,7 @@ def structure(segment: Segment[N, V], kind: Callable[[V], K], what: Callable[[N]
 
 
 def repeating(runner: Runner) -> list[tuple[Segment[Part, str], Structure[str, Hashable]]]:
-    """The instructions of `runner`, cut where they repeat. Segments of equal structure may share a function.
+    """Return the instructions of `runner`, cut where they repeat. Segments of equal structure may share a function.
 
     Keys hold global types and layouts only: all ranks cut alike, which is what the names of their collectives need.
     """
@@ -142,7 +142,7 @@ def repeating(runner: Runner) -> list[tuple[Segment[Part, str], Structure[str, H
 
 
 def _key(runner: Runner, part: Part) -> Hashable:
-    """What an instruction does, apart from the names of its values."""
+    """Return what an instruction does, apart from the names of its values."""
     instruction = runner.program.instructions[part.number]
     values = tuple(runner.program.values[name] for name in (*reads(instruction), *part.writes))
     operands = tuple(runner.operands[name][1] if name in runner.operands else None for name in part.reads)
@@ -150,7 +150,7 @@ def _key(runner: Runner, part: Part) -> Hashable:
 
 
 def repeats(keys: Sequence[Hashable]) -> list[int]:
-    """Where the groups of a list begin, and its end."""
+    """Return where the groups of a list begin, and its end."""
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
     best, found = 0, (0, len(codes), max(len(codes), 1))
@@ -164,7 +164,7 @@ def repeats(keys: Sequence[Hashable]) -> list[int]:
 
 
 def _longest(equal: Any) -> tuple[int, int]:
-    """Where the longest run of true values starts, and its length."""
+    """Return where the longest run of true values starts, and its length."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], equal.astype(np.int8), [0]])))
     if not edges.size:
         return 0, 0
@@ -177,7 +177,7 @@ def _longest(equal: Any) -> tuple[int, int]:
 
 
 def levels(calls: Sequence[C], results: Set[Any]) -> list[list[C]]:
-    """The groups of a recording, in the order in which they run: a host call is one of its own. What neither results nor
+    """Return the groups of a recording, in the order in which they run: a host call is one of its own. What neither results nor
     host calls follow from is left out.
     """
     made = {value: call for call in calls for value in call.writes}
@@ -199,7 +199,7 @@ def levels(calls: Sequence[C], results: Set[Any]) -> list[list[C]]:
 
 
 def _needed(calls: Sequence[C], results: Set[Any]) -> list[C]:
-    """The calls that results or host calls follow from, in the order recorded."""
+    """Return the calls that results or host calls follow from, in the order recorded."""
     wanted, found = set(results), []
     for call in reversed(calls):
         if call.host or not wanted.isdisjoint(call.writes):
@@ -209,7 +209,7 @@ def _needed(calls: Sequence[C], results: Set[Any]) -> list[C]:
 
 
 def _ready(made: Mapping[Any, C], level: Mapping[Any, int], value: Any) -> int:
-    """The first level at which a value may be read."""
+    """Return the first level at which a value may be read."""
     return level[value] + made[value].host if value in level else 0
 
 

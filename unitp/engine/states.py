@@ -23,11 +23,11 @@ class Storage(ABC):
 
     @abstractmethod
     def make(self, shape: tuple[int, ...], dtype: str) -> Tensor:
-        """A new state of this local shape (no size is 0) that is all zeros."""
+        """Return a new state of this local shape (no size is 0) that is all zeros."""
 
     @abstractmethod
     def write(self, state: Tensor, value: Tensor) -> Tensor:
-        """The state after it was given the content of `value`: `state` itself where the framework can write into it, and in
+        """Return the state after it was given the content of `value`: `state` itself where the framework can write into it, and in
         no case memory that anything else shares.
         """
 
@@ -91,7 +91,7 @@ class States:
                 at.made[name] = self._storage.write(state, self._storage.make(*at.types[name]))
 
     def of(self, bank: int) -> dict[str, Tensor]:
-        """The states of a bank, by name; made where they are not yet. There are none in a bank that nobody knows."""
+        """Return the states of a bank, by name; made if they do not exist yet. An unknown bank has none."""
         if bank not in self._banks:
             return {}
         at = self._banks[bank]
@@ -101,14 +101,14 @@ class States:
         return at.made
 
     def needed(self, program: Program, bank: int) -> dict[str, Tensor]:
-        """The states of a bank, for a run of a program. Raises InputError where one that it reads is missing."""
+        """Return the states of a bank, for a run of a program. Raises InputError if one that it reads is missing."""
         states = self.of(bank)
         if missing := [old for old, _ in program.states if old not in states]:
             raise InputError(f"bank {bank} has no state {', '.join(missing)}, which the program reads")
         return states
 
     def like(self, program: Program, rank: int) -> dict[str, Tensor]:
-        """The states of a bank whose shapes are the program's on this rank. Raises InputError where there is no such bank."""
+        """Return the states of a bank whose shapes are the program's on this rank. Raises InputError if there is no such bank."""
         wanted = {old: local_shape(program, old, rank) for old, _ in program.states}
         if not wanted:
             return {}

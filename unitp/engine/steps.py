@@ -35,7 +35,7 @@ def carry_out(steps: Steps, values: Slots, progress: Progress, failed: Callable[
 
 
 def step_of(fn: Callable[..., Any], inputs: Sequence[int], outputs: Sequence[int], dead: Sequence[int]) -> Step:
-    """A step that gives `fn` the slots `inputs`, stores what it returns in `outputs` and empties `dead`.
+    """Return a step that gives `fn` the slots `inputs`, stores what it returns in `outputs` and empties `dead`.
 
     One output is returned as it is, several as a sequence; of no outputs the result is dropped. The common numbers of
     inputs have a closure each, since this is the decode loop's overhead.

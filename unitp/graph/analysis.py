@@ -8,17 +8,17 @@ from unitp.graph.values import Node
 
 
 def is_view(node: Node) -> bool:
-    """Whether the result of a node always shares the memory of its input."""
+    """Say whether the result of a node always shares the memory of its input."""
     return operator(node.op).view == "always"
 
 
 def static_nodes(graph: Graph) -> set[str]:
-    """The nodes that depend on parameters alone. They run once, when parameters are loaded."""
+    """Return the nodes that depend on parameters alone. They run once, when parameters are loaded."""
     return {node.name for node in graph.nodes if node.outputs[0] in graph.origins}
 
 
 def kept_values(graph: Graph, static: set[str]) -> set[str]:
-    """The values of static nodes that are held between calls: a node reads them, directly or through views, or they are outputs."""
+    """Return the values of static nodes that are held between calls: a node reads them, directly or through views, or they are outputs."""
     found = {*graph.outputs, *(s.output for s in graph.states)}
     for node in reversed(graph.nodes):
         if node.name not in static or (is_view(node) and found.intersection(node.outputs)):

@@ -84,7 +84,7 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
         return {p.name: p for p in self.parameters}
 
     def pruned(self, outputs: tuple[str, ...]) -> Iterator[Node]:
-        """The nodes that `outputs` and the states need, in order."""
+        """Yield the nodes that `outputs` and the states need, in order."""
         wanted = {*outputs, *(s.output for s in self.states)}
         keep = []
         for node in reversed(self.nodes):

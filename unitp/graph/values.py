@@ -27,7 +27,7 @@ class TensorType(msgspec.Struct, frozen=True, array_like=True):
     shape: tuple[Dim, ...]
 
     def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape with these sizes for its symbols."""
+        """Return the shape with these sizes for its symbols."""
         return tuple(sizes[d] if isinstance(d, str) else d for d in self.shape)
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Node(msgspec.Struct, frozen=True):
         return self.outputs[0]
 
     def bound(self, sizes: Mapping[str, int]) -> Node:
-        """The node with numbers in place of the symbols in its attributes."""
+        """Return the node with numbers in place of the symbols in its attributes."""
 
         def bind(value: Attribute) -> Attribute:
             if isinstance(value, tuple):

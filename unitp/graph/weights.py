@@ -38,7 +38,7 @@ NUMBERS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "I64": "<i8"
 
 
 def shape_of(source: Source) -> tuple[int, ...]:
-    """The shape of the tensor that a source describes."""
+    """Return the shape of the tensor that a source describes."""
     match source:
         case RopeSource():
             return (source.length, source.dim // 2)
@@ -53,7 +53,7 @@ def shape_of(source: Source) -> tuple[int, ...]:
 
 
 def read(source: Source, intervals: Sequence[Interval], dtype: str = "float32") -> Array:
-    """The part of a stored tensor within `intervals` (one per dim), C-contiguous. Raises ModelError for a truncated file."""
+    """Return the part of a stored tensor within `intervals` (one per dim), C-contiguous. Raises ModelError for a truncated file."""
     match source:
         case RopeSource():
             return _rope(source, intervals).astype(dtype)
@@ -89,7 +89,7 @@ def require_weights(graph: Graph) -> None:
 
 
 def _stored(source: FileSource | GgufSource, intervals: Sequence[Interval], dtype: str) -> Array:
-    """Rows of a file, chunk by chunk. Of more than two dims only the first is cut before reading, the others afterwards."""
+    """Return rows of a file, chunk by chunk. Of more than two dims only the first is cut before reading, the others afterwards."""
     shape = source.shape
     out = np.empty([b - a for a, b in intervals], dtype)
     if not out.size:
@@ -110,7 +110,7 @@ def _stored(source: FileSource | GgufSource, intervals: Sequence[Interval], dtyp
 
 
 def _rows(source: FileSource | GgufSource, start: int, stop: int, columns: Interval) -> Array:
-    """Rows `start:stop` of a stored tensor as a matrix (rows by last dim), cut to `columns`."""
+    """Return rows `start:stop` of a stored tensor as a matrix (rows by last dim), cut to `columns`."""
     width = source.shape[-1]
     if isinstance(source, FileSource):
         item = np.dtype(NUMBERS[source.dtype])
@@ -147,7 +147,7 @@ def _pread(path: str, offset: int, size: int) -> bytes:
 
 
 def _pieces(handle: int, offset: int, size: int) -> Iterator[bytes]:
-    """The bytes asked for, in pieces. `pread` may return fewer than asked for, so it is repeated until the end."""
+    """Yield the bytes asked for, in pieces. `pread` may return fewer than asked for, so it is repeated until the end."""
     while size > 0 and (piece := os.pread(handle, size, offset)):
         yield piece
         offset, size = offset + len(piece), size - len(piece)
@@ -178,7 +178,7 @@ def _random(source: RandomSource, intervals: Sequence[Interval]) -> Array:
 
 
 def _uniform(place: npt.NDArray[np.uint64], stream: int) -> npt.NDArray[np.float64]:
-    """Numbers in (0, 1] by splitmix64 of place and stream (Steele, Lea, Flood 2014)."""
+    """Return numbers in (0, 1] by splitmix64 of place and stream (Steele, Lea, Flood 2014)."""
     with np.errstate(over="ignore"):
         z = place * np.uint64(0x9E3779B97F4A7C15) + np.uint64((stream + 1) * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -15,7 +15,7 @@ V = TypeVar("V", bound=Hashable)
 
 
 def constants(program: Program) -> dict[str, tuple[str, ...]]:
-    """The values that depend on parameters alone, parameters among them, each with those parameters.
+    """Return the values that depend on parameters alone, parameters among them, each with those parameters.
 
     The instructions that make the others run once, at load.
     """
@@ -29,7 +29,7 @@ def constants(program: Program) -> dict[str, tuple[str, ...]]:
 
 
 def per_call(program: Program) -> Iterator[tuple[int, Instruction]]:
-    """The instructions that every call runs, with their numbers."""
+    """Yield the instructions that every call runs, with their numbers."""
     fixed = constants(program)
     return ((n, i) for n, i in enumerate(program.instructions) if not fixed.keys() >= set(writes(i)))
 
@@ -50,7 +50,7 @@ def dead_after(program: Program, kept: Set[str]) -> list[list[str]]:
 
 
 def in_place(program: Program) -> set[str]:
-    """The new states that may overwrite the old ones, because nobody else reads these."""
+    """Return the new states that may overwrite the old ones, because nobody else reads these."""
     readers = Counter(name for instruction in program.instructions for name in reads(instruction))
     states = dict(program.states)
 
@@ -63,10 +63,10 @@ def in_place(program: Program) -> set[str]:
 
 
 def is_view(instruction: Instruction) -> bool:
-    """Whether the result of an instruction always shares the memory of its input."""
+    """Say whether the result of an instruction always shares the memory of its input."""
     return isinstance(instruction, Local) and operator(instruction.op).view == "always"
 
 
 def may_share(instruction: Instruction) -> bool:
-    """Whether the result of an instruction may share the memory of its inputs."""
+    """Say whether the result of an instruction may share the memory of its inputs."""
     return not isinstance(instruction, Local) or operator(instruction.op).view != "never"

@@ -28,7 +28,7 @@ Step = tuple[Instruction, Layout]
 
 
 def hull(split: Split, mesh: Mesh) -> Split | None:
-    """The split that is left after joining pieces over the minor axis, or None if the whole dim is joined."""
+    """Return the split that is left after joining pieces over the minor axis, or None if the whole dim is joined."""
     *axes, minor = split.axes
     if not axes:
         return None
@@ -42,7 +42,7 @@ def hull(split: Split, mesh: Mesh) -> Split | None:
 
 
 def within(inner: Split | None, outer: Split | None, mesh: Mesh) -> bool:
-    """Whether every rank's interval of `inner` lies in its interval of `outer`. The axes of `outer` are the first of `inner`."""
+    """Say whether every rank's interval of `inner` lies in its interval of `outer`. The axes of `outer` are the first of `inner`."""
     if outer is None:
         return True
     if inner is None or inner.axes[: len(outer.axes)] != outer.axes:

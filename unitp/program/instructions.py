@@ -87,7 +87,7 @@ Instruction = Local | AllReduce | AllGather | ReduceScatter | AllToAll | Slice |
 
 
 def kind_of(instruction: Instruction) -> str:
-    """The name of an instruction's kind, as programs are written: `all_reduce`, `slice`, `local`."""
+    """Return the name of an instruction's kind, as programs are written: `all_reduce`, `slice`, `local`."""
     return str(type(instruction).__struct_config__.tag)
 
 
@@ -112,12 +112,12 @@ class Program(msgspec.Struct, frozen=True):
 
 
 def reads(instruction: Instruction) -> tuple[str, ...]:
-    """The values that an instruction reads."""
+    """Return the values that an instruction reads."""
     return tuple(filter(None, instruction.inputs)) if isinstance(instruction, Local) else (instruction.input,)
 
 
 def writes(instruction: Instruction) -> tuple[str, ...]:
-    """The values that an instruction writes."""
+    """Return the values that an instruction writes."""
     return instruction.outputs if isinstance(instruction, Local) else (instruction.output,)
 
 

@@ -126,7 +126,7 @@ class _Lowering:
         return source
 
     def whole(self, name: str) -> Layout:
-        """The layout of an output: as it is produced, but not partial."""
+        """Return the layout of an output: as it is produced, but not partial."""
         layout = self.values[self.held[name]].layout
         return Layout(layout.dims) if layout.partial else layout
 
@@ -140,7 +140,7 @@ class _Lowering:
         return self.sizes[dim] if isinstance(dim, str) else dim
 
     def concrete(self, node: Node) -> Node:
-        """The node with its symbols bound and, in the float64 mode, its casts widened."""
+        """Return the node with its symbols bound and, in the float64 mode, its casts widened."""
         found = node.bound(self.sizes)
         if found.attrs.get("to") == "float32":
             return msgspec.structs.replace(found, attrs={**found.attrs, "to": self.dtype})
@@ -193,5 +193,5 @@ class _Lowering:
 
 
 def _splits(split: Split, rows: int) -> bool:
-    """Whether a split divides this number of rows. Part of an expanded operator may have a single row along the reduced dim."""
+    """Say whether a split divides this number of rows. Part of an expanded operator may have a single row along the reduced dim."""
     return max(stop for _, stop in split.intervals) == rows

@@ -43,12 +43,12 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 def peak(program: Program, rank: int) -> Memory:
-    """The bytes that `rank` needs to run `program`."""
+    """Return the bytes that `rank` needs to run `program`."""
     return _together([program], [rank])[0]
 
 
 def peaks(programs: Sequence[Program]) -> list[Memory]:
-    """The bytes that each rank needs to run these programs of one plan in turn. What one program holds stays for all."""
+    """Return the bytes that each rank needs to run these programs of one plan in turn. What one program holds stays for all."""
     return _together(programs, range(programs[0].mesh.size))
 
 
@@ -87,14 +87,14 @@ def _activations(sizes: Sizes) -> tuple[Row, Row]:
 
 
 def held(program: Program, rank: int) -> tuple[int, int]:
-    """The bytes that `rank` holds between calls: parameters with the copies made of them, and states."""
+    """Return the bytes that `rank` holds between calls: parameters with the copies made of them, and states."""
     sizes = Sizes(program, [rank])
     states = sizes.total(old for old, _ in program.states)
     return sum(int(row[0]) for row in _stored(sizes).values()), int(states[0])
 
 
 def _stored(sizes: Sizes) -> dict[tuple[str, Layout], Row]:
-    """The parameters and the copies of them that are held between calls, by origin and layout."""
+    """Return the parameters and the copies of them that are held between calls, by origin and layout."""
     program = sizes.program
     fixed = constants(program).keys()
     made = {name: i for i in program.instructions for name in writes(i) if name in fixed}
@@ -126,7 +126,7 @@ class Sizes:
         return self._rows[value]
 
     def shape(self, name: str) -> list[Row | int]:
-        """The local shape of a value: an array with one number per rank for each dim that is split, a number for the others."""
+        """Return the local shape of a value: an array with one number per rank for each dim that is split, a number for the others."""
         value = self.program.values[name]
         return [self._length(s) if s else n for s, n in zip(value.layout.dims, value.shape, strict=True)]
 
@@ -137,7 +137,7 @@ class Sizes:
         return found
 
     def total(self, names: Iterable[str]) -> Row:
-        """The sum over values. Without values it is 0."""
+        """Return the sum over values. Without values it is 0."""
         total = np.zeros(len(self.ranks), np.int64)
         for name in names:
             total = total + self[name]
@@ -145,12 +145,12 @@ class Sizes:
 
 
 def local_bytes(program: Program, name: str, rank: int) -> int:
-    """The bytes of a rank's part of a value."""
+    """Return the bytes of a rank's part of a value."""
     return prod(local_shape(program, name, rank)) * np.dtype(program.values[name].dtype).itemsize
 
 
 def _workspace(sizes: Sizes, instruction: Instruction) -> Row | int:
-    """The bytes that an instruction needs beside its inputs and outputs."""
+    """Return the bytes that an instruction needs in addition to its inputs and outputs."""
     if isinstance(instruction, Collective):
         # what is sent, padded, or what arrives, before it is joined
         return sizes[instruction.output if isinstance(instruction, AllGather) else instruction.input]

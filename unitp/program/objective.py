@@ -46,7 +46,7 @@ class Prediction(msgspec.Struct, frozen=True):
 
 
 def predict(program: Program, machine: Machine) -> Prediction:
-    """The predicted cost of one call of `program`."""
+    """Return the predicted cost of one call of `program`."""
     pricing = _Pricing(program, machine)
     found = [(number, isinstance(i, Collective), pricing.seconds(i)) for number, i in per_call(program)]
     return Prediction(
@@ -59,17 +59,17 @@ def predict(program: Program, machine: Machine) -> Prediction:
 
 
 def predicted_seconds(program: Program, machine: Machine) -> float:
-    """The predicted seconds of one call of `program`."""
+    """Return the predicted seconds of one call of `program`."""
     return predict(program, machine).seconds
 
 
 def objective(programs: Sequence[tuple[float, Program]], machine: Machine) -> float:
-    """The objective of a plan, from the programs of its phases and their weights."""
+    """Return the objective of a plan, from the programs of its phases and their weights."""
     return sum(weight * predicted_seconds(program, machine) for weight, program in programs)
 
 
 def held_bytes(programs: Sequence[Program]) -> float:
-    """The bytes that a rank holds between calls of a plan's programs, as the mean over ranks."""
+    """Return the bytes that a rank holds between calls of a plan's programs, as the mean over ranks."""
     held = [memory.parameters + memory.states for memory in peaks(programs)]
     return sum(held) / len(held)
 
@@ -97,7 +97,7 @@ class _Pricing:
         return self._memo[key]
 
     def moved(self, instruction: Conversion) -> float:
-        """The seconds of a conversion on the rank that moves most. If nothing is sent, it is a copy."""
+        """Return the seconds of a conversion on the rank that moves most. If nothing is sent, it is a copy."""
         if not isinstance(instruction, Collective):
             made = ((rank, local_bytes(self.program, instruction.output, rank)) for rank in self.ranks)
             return max(copy_seconds(self.device(rank), size) for rank, size in made)
@@ -107,7 +107,7 @@ class _Pricing:
         return collective_seconds(link, kind_of(instruction), size, whole)
 
     def link(self, axis: str) -> Link:
-        """The slowest link between neighbours along an axis."""
+        """Return the slowest link between neighbours along an axis."""
         if axis not in self._links:
             mesh = self.program.mesh
             hops = [(a, b) for group in mesh.groups(axis) for a, b in zip(group, (*group[1:], group[0]), strict=True)]
@@ -115,14 +115,14 @@ class _Pricing:
         return self._links[axis]
 
     def device(self, rank: int) -> Device:
-        """The device of a rank, at its speed while all ranks of its host work."""
+        """Return the device of a rank, at its speed while all ranks of its host work."""
         return self.machine.working(rank, self.program.mesh)
 
     def most(self, name: str) -> int:
         return max(local_bytes(self.program, name, rank) for rank in self.ranks)
 
     def local(self, local: Local, rank: int) -> float:
-        """The seconds of a local operator on one rank."""
+        """Return the seconds of a local operator on one rank."""
         known = operator(local.op)
         if known.traffic == "none":
             return view_seconds(self.device(rank), local.op)

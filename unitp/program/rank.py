@@ -26,7 +26,7 @@ class Context(NamedTuple):
     whole: tuple[tuple[int, ...] | None, ...] = ()
 
     def start(self, factor: str) -> int:
-        """The first row of this rank's part of `factor`."""
+        """Return the first row of this rank's part of `factor`."""
         return self.intervals.get(factor, (0, 0))[0]
 
 
@@ -36,7 +36,7 @@ def local_shape(program: Program, name: str, rank: int) -> tuple[int, ...]:
 
 
 def intervals(program: Program, name: str, rank: int) -> tuple[Interval, ...]:
-    """The interval of each dim of value `name` that `rank` holds."""
+    """Return the interval of each dim of value `name` that `rank` holds."""
     value = program.values[name]
     return value.layout.intervals(value.shape, rank, program.mesh)
 

@@ -33,7 +33,7 @@ SHORT = {"float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "bo
 
 
 def line(instruction: Instruction, described: Callable[[str], str] = lambda name: f"%{name}") -> str:
-    """An instruction as one line. `described` formats what it makes; without it only the name is given, as in errors."""
+    """Return an instruction as one line. `described` formats what it makes; without it only the name is given, as in errors."""
     if isinstance(instruction, Local):
         attrs = "".join(f", {key}={_short(value)}" for key, value in instruction.attrs.items())
         inputs = ", ".join(f"%{name}" if name else "-" for name in instruction.inputs)
@@ -63,14 +63,14 @@ def _short(value: Attribute) -> str:
 
 
 def at(program: Program, number: int) -> str:
-    """The place of an instruction in a program, as errors and the watchdog name it: `instruction 12, %x = ...`."""
+    """Return the place of an instruction in a program, as errors and the watchdog name it: `instruction 12, %x = ...`."""
     if not 0 <= number < len(program.instructions):
         return f"no instruction ({number} of {len(program.instructions)})"
     return f"instruction {number}, {line(program.instructions[number])}"
 
 
 def program_text(program: Program) -> Iterator[str]:
-    """The lines of a program for all ranks: its inputs, every instruction with the layout of its output, and its outputs."""
+    """Yield the lines of a program for all ranks: its inputs, every instruction with the layout of its output, and its outputs."""
 
     def described(name: str) -> str:
         value = program.values[name]
@@ -87,7 +87,7 @@ def program_text(program: Program) -> Iterator[str]:
 
 
 def rank_text(program: Program, rank: int) -> Iterator[str]:
-    """The lines of a program for one rank, with local shapes and offsets, parts of factors, and the ranks of collectives."""
+    """Yield the lines of a program for one rank, with local shapes and offsets, parts of factors, and the ranks of collectives."""
     mesh = program.mesh
 
     def described(name: str) -> str:
@@ -123,7 +123,7 @@ def _header(program: Program) -> str:
 
 
 def _given(program: Program, described: Callable[[str], str]) -> Iterator[str]:
-    """The lines for the values that come from outside, indented like the numbered lines."""
+    """Yield the lines for the values that come from outside, indented like the numbered lines."""
     states = dict(program.states)
     for what, names in (("input", program.inputs), ("parameter", program.parameters), ("state", tuple(states))):
         for name in names:

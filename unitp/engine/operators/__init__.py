@@ -21,7 +21,7 @@ __all__ = ["DECOMPOSITIONS", "get", "ops", "unitp_decompositions"]
 
 @hookspec
 def unitp_decompositions() -> Mapping[str, Implementation]:
-    """The decompositions of the operators that this plug-in adds (`unitp_operators`), by operator."""
+    """Return the decompositions of the operators that this plug-in adds (`unitp_operators`), by operator."""
     return {}
 
 
@@ -33,7 +33,7 @@ class BuiltIn:
 
     @hookimpl
     def unitp_decompositions(self) -> Mapping[str, Implementation]:
-        """The decompositions that come with unitp. Raises ProgramError if two families have one for the same operator."""
+        """Return the decompositions that come with unitp. Raises ProgramError if two families have one for the same operator."""
         found: dict[str, Implementation] = {}
         for family in FAMILIES:
             if twice := found.keys() & family.decomposition.keys():
@@ -46,7 +46,7 @@ DECOMPOSITIONS: Hook[Implementation] = Hook("decomposition", unitp_decomposition
 
 
 def get(op: str) -> Implementation:
-    """The decomposition of `op`. Plug-ins are loaded if it is not built in. Raises ProgramError if nobody brings one."""
+    """Return the decomposition of `op`. Plug-ins are loaded if it is not built in. Raises ProgramError if there is none."""
     found = DECOMPOSITIONS.find(op)
     if found is None:
         raise ProgramError(f'operator "{op}" has no decomposition', hint=did_you_mean(op, ops()))
@@ -54,5 +54,5 @@ def get(op: str) -> Implementation:
 
 
 def ops() -> set[str]:
-    """The operators that have a decomposition."""
+    """Return the operators that have a decomposition."""
     return set(DECOMPOSITIONS.all())

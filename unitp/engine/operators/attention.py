@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
 
 def runs(ctx: Context) -> list[Run]:
-    """The local head map, from the rank's interval of query heads and the global ratio r."""
+    """Return the local head map, from the rank's interval of query heads and the global ratio r."""
     queries, keys = ctx.whole[0], ctx.whole[1]
     if queries is None or keys is None:
         return []
@@ -108,7 +108,7 @@ def attention(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
 
 
 def _queries(p: Primitives, x: Tensor, block: tuple[int, int]) -> Tensor:
-    """The rows of a block of queries (dim 2); a single one stands for all."""
+    """Return the rows of a block of queries (dim 2); a single one stands for all."""
     held = p.shape(x)[2]
     return x if held in (1, block[1] - block[0]) else p.slice(x, 2, *block)
 

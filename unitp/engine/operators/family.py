@@ -15,7 +15,7 @@ class Family(dict[str, Implementation]):
     """The decompositions of a module: `decomposition = Family()`, then `@decomposition("Softmax")`."""
 
     def __call__(self, *names: str) -> Callable[[Implementation], Implementation]:
-        """A decorator that adds an implementation for these operators. Raises ProgramError if one has been added."""
+        """Return a decorator that adds an implementation for these operators. Raises ProgramError if one has been added."""
 
         def add(fn: Implementation) -> Implementation:
             for name in names:
@@ -28,13 +28,13 @@ class Family(dict[str, Implementation]):
 
 
 def rank_of(ctx: Context, position: int = 0) -> int:
-    """How many dims input `position` has."""
+    """Return how many dims input `position` has."""
     shape = ctx.inputs[position]
     return len(shape) if shape is not None else 0
 
 
 def scalar(p: Primitives, value: Any, dtype: str) -> Tensor:
-    """A constant without dims."""
+    """Return a constant without dims."""
     return p.full((), value, dtype)
 
 

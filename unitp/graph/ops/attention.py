@@ -97,7 +97,7 @@ def _first_rows(attrs: Attributes, inputs: Sequence[Shape | None]) -> tuple[Plac
 
 
 def _heads(inputs: Sequence[Shape | None]) -> Grain:
-    """The grain: whole query heads, and whole groups of those that share a KV head."""
+    """Return the grain: whole query heads, and whole groups of those that share a KV head."""
     return Grain("h", int((inputs[0] or ())[1]), int((inputs[1] or ())[1]))
 
 
@@ -108,7 +108,7 @@ def blocks(queries: int, row_bytes: int) -> list[tuple[int, int]]:
 
 
 def _scores(inputs: Sequence[Sequence[int]], item: int) -> int:
-    """The bytes of the scores of a block of queries, and of a copy for frameworks that mask out of place."""
+    """Return the bytes of the scores of a block of queries, and of a copy for frameworks that mask out of place."""
     (batch, heads, queries, _), keys = inputs[0], inputs[1][2]
     row = batch * heads * keys * item
     return 2 * row * max(stop - start for start, stop in blocks(queries, row))

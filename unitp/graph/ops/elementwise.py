@@ -16,7 +16,7 @@ register = Family()
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:
-    """The common shape of `shapes`. A symbol matches only itself and 1. Raises GraphError if there is no common shape."""
+    """Return the common shape of `shapes`. A symbol matches only itself and 1. Raises GraphError if there is no common shape."""
     rank = max(len(s) for s in shapes)
     padded = [(1,) * (rank - len(s)) + s for s in shapes]
     out: list[Dim] = []
@@ -29,7 +29,7 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
 
 
 def aligned(shape: Shape, out: Shape) -> Operand:
-    """The terms of an operand of a broadcasting operator. A dim of size 1 that is broadcast has no factor.
+    """Return the terms of an operand of a broadcasting operator. A dim of size 1 that is broadcast has no factor.
 
     A dim that is 1 in all operands has one: it may be a symbol in the graph, where it is split, and 1 in this call.
     """

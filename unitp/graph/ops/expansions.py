@@ -25,7 +25,7 @@ class Nodes:
         return out
 
     def mean(self, x: str, dims: tuple[int, ...], count: int, epsilon: float = 0.0) -> str:
-        """The mean of `count` numbers over dims that are kept, plus `epsilon`."""
+        """Return the mean of `count` numbers over dims that are kept, plus `epsilon`."""
         return self("Rescale", self("ReduceSum", x, axes=dims, keepdims=1), count=count, epsilon=epsilon)
 
     def end(self) -> list[Node]:
@@ -34,7 +34,7 @@ class Nodes:
 
 
 def expand(node: Node, shape: tuple[int, ...]) -> list[Node]:
-    """The nodes that replace `node`, whose first input has this shape, if an inner factor is split.
+    """Return the nodes that replace `node`, whose first input has this shape, if an inner factor is split.
 
     Raises GraphError if its operator has no expansion.
     """

@@ -51,7 +51,7 @@ def gemm(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Sh
 
 
 def einsum_terms(attrs: Attributes) -> tuple[str, str, str]:
-    """The letters of both operands and of the output. Raises GraphError if this is not a contraction of two operands."""
+    """Return the letters of both operands and of the output. Raises GraphError if this is not a contraction of two operands."""
     equation = attrs.word("equation").replace(" ", "")
     left, arrow, out = equation.partition("->")
     x, comma, y = left.partition(",")
@@ -63,7 +63,7 @@ def einsum_terms(attrs: Attributes) -> tuple[str, str, str]:
 
 
 def einsum(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Einsum: each letter is a factor, and a letter of both operands that the output lacks is summed."""
+    """Return the rule of Einsum: each letter is a factor, and a letter of both operands that the output lacks is summed."""
     x, y, out = einsum_terms(attrs)
     line = f"{' '.join(x)}, {' '.join(y)} -> {' '.join(out)}"
     return parse(line, inputs, sum=" ".join(sorted((set(x) | set(y)) - set(out))))

@@ -11,7 +11,7 @@ from unitp.plugins.hooks import Hook, hookimpl, hookspec
 
 @hookspec
 def unitp_operators() -> Sequence[Operator]:
-    """The records of the operators that this plug-in adds. Each needs a decomposition too (`unitp_decompositions`)."""
+    """Return the records of the operators that this plug-in adds. Each needs a decomposition too (`unitp_decompositions`)."""
     return ()
 
 
@@ -23,7 +23,7 @@ class BuiltIn:
 
     @hookimpl
     def unitp_operators(self) -> Sequence[Operator]:
-        """The records that come with unitp."""
+        """Return the records that come with unitp."""
         return [operator for family in FAMILIES for operator in family.register]
 
 

@@ -45,7 +45,7 @@ class Place(msgspec.Struct, frozen=True):
         return max(self.low, 0)
 
     def strange(self, found: Array) -> Array:
-        """A bool array that is true where numbers are illegal."""
+        """Return a bool array that is true where numbers are illegal."""
         return np.asarray((found < self.low) | (found > self.high))
 
 
@@ -57,16 +57,16 @@ SelectedFunction = Callable[[Attributes, Sequence[Shape | None]], Mapping[int, S
 
 
 def index(operand: int, size: Dim) -> Place:
-    """The place of an index into `size` rows."""
+    """Return the place of an index into `size` rows."""
     return Place(operand, "index", -int(size), int(size) - 1)
 
 
 def refused(subject: str, number: object, at: Sequence[int], place: Place, op: str, name: str) -> str:
-    """The message about an illegal number of `subject`, where operator `op`, known as `name`, uses it as a place."""
+    """Return the message about an illegal number of `subject`, where operator `op`, known as `name`, uses it as a place."""
     where = f" at [{', '.join(map(str, at))}]" if at else ""
     return f'{subject} has {number}{where}, but as {place.what} of {op} "{name}" legal are {place.legal}'
 
 
 def reshaped(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    """The `MovedFunction` of operators that keep their elements in order."""
+    """Return the `MovedFunction` of operators that keep their elements in order."""
     return (inputs[0].reshape(outputs[0]),)

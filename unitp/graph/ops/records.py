@@ -130,7 +130,7 @@ def register(operator: Operator) -> None:
 def replaced(record: Operator) -> Iterator[None]:
     """Within the block, `record` stands in the table in place of the one with its name.
 
-    For those who try another rule: tests plant wrong ones. Raises GraphError where no operator has this name.
+    It serves to try another rule: tests plant wrong ones. Raises GraphError if no operator has this name.
     """
     before = operator(record.name)
     _enter(record)
@@ -148,7 +148,7 @@ def _enter(operator: Operator) -> None:
 
 
 def line_rule(line: str, **kinds: str) -> RuleFunction:
-    """The rule that a factor line says, as in `b s d, d -> b s d` (see `unitp.graph.ops.rule`)."""
+    """Return the rule that a factor line says, as in `b s d, d -> b s d` (see `unitp.graph.ops.rule`)."""
 
     def rule(attrs: Attributes, inputs: Sequence[Shape | None], out: Sequence[Shape] | None) -> Rule:
         return parse(line, inputs, **kinds)  # type: ignore[arg-type]
@@ -170,13 +170,13 @@ def unregister(name: str) -> None:
 
 
 def known_ops() -> set[str]:
-    """The names of the operators that a graph may use, those of plug-ins included."""
+    """Return the names of the operators that a graph may use, those of plug-ins included."""
     _add_strangers()
     return {name for name, op in _TABLE.items() if not op.internal}
 
 
 def operator(name: str) -> Operator:
-    """The record of an operator. Plug-ins are loaded if it is not built in. Raises GraphError if nobody brings it."""
+    """Return the record of an operator. Plug-ins are loaded if it is not built in. Raises GraphError if there is none."""
     if name not in _TABLE:
         _add_strangers()
     if name not in _TABLE:
@@ -201,7 +201,7 @@ def _add_strangers() -> None:
 
 
 def is_contraction(name: str) -> bool:
-    """Whether the cost of operator `name` is in a device's table of contractions: two operands, the second the weight."""
+    """Say whether the cost of operator `name` is in a device's table of contractions: two operands, the second the weight."""
     return name in _TABLE and _TABLE[name].kind == "matmul"
 
 
@@ -219,7 +219,7 @@ def _rule(op: str, attrs: bytes, inputs: tuple[Shape | None, ...], outputs: tupl
 def rule_of(
     op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None = None
 ) -> Rule:
-    """The factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input.
+    """Return the factor rule of an operator for these (symbolic or concrete) input shapes; None stands for an absent input.
 
     Raises GraphError for attributes and shapes that the operator does not take.
     """
@@ -235,7 +235,7 @@ def rule_of(
 
 
 def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]:
-    """The types of a node's outputs. Raises GraphError that names the node if its inputs do not fit."""
+    """Return the types of a node's outputs. Raises GraphError that names the node if its inputs do not fit."""
     types = tuple(known[name] if name else None for name in node.inputs)
     try:
         return _inferred(node.op, msgspec.msgpack.encode(node.attrs, order="deterministic"), types)
@@ -245,7 +245,7 @@ def infer(node: Node, known: Mapping[str, TensorType]) -> tuple[TensorType, ...]
 
 @lru_cache(maxsize=4096)
 def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> tuple[TensorType, ...]:
-    """The types of outputs, cached: layers are alike, so most nodes of a graph have been inferred before."""
+    """Return the types of outputs, cached: layers are alike, so most nodes of a graph have been inferred before."""
     decoded = msgspec.msgpack.decode(attrs, type=dict[str, Attribute])
     rule = rule_of(op, decoded, [t.shape if t else None for t in inputs])
     present = [t.dtype for t in inputs if t]
@@ -255,7 +255,7 @@ def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> t
 
 
 def flops(op: str, rule: Rule, local: Mapping[str, Any]) -> Any:
-    """The FLOPs of an operator whose factors have these local sizes (numbers, or arrays with one number per rank)."""
+    """Return the FLOPs of an operator whose factors have these local sizes (numbers, or arrays with one number per rank)."""
     known = operator(op)
     if known.space:
         space = set(known.space)

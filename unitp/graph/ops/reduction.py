@@ -61,7 +61,7 @@ def argmax(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def topk_part(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The candidates of each part of v, with global indices: `b v -> b c, b c`. c has min(k, part) rows per part.
+    """Return the candidates of each part of v, with global indices: `b v -> b c, b c`. c has min(k, part) rows per part.
 
     Internal: v and c are split alike, so that each rank's candidates follow from its own part alone. Raises GraphError if
     the output has another number of dims than the input.
@@ -83,7 +83,7 @@ def _value_and_index(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...
 
 
 def _selected(output: int) -> SelectedFunction:
-    """A `SelectedFunction` for output number `output`, which has places along the reduced dim of the input."""
+    """Return a `SelectedFunction` for output number `output`, which has places along the reduced dim of the input."""
 
     def selected(attrs: Attributes, inputs: Sequence[Shape | None]) -> dict[int, Span]:
         shape = inputs[0] or ()
@@ -101,7 +101,7 @@ def _reduce_mean(node: Node, attrs: Attributes, shape: tuple[int, ...]) -> list[
 
 
 def _best(node: Node, k: int, dim: int) -> list[Node]:
-    """The k largest along a dim: the candidates of each part, the best of them, and their places in the whole.
+    """Return the k largest along a dim: the candidates of each part, the best of them, and their places in the whole.
 
     What is gathered in between has as many rows as there are candidates. Their number is known where the split is known.
     """

@@ -57,14 +57,14 @@ class Rule(msgspec.Struct, frozen=True):
     once: tuple[int, ...] = ()
 
     def splittable(self, name: str) -> bool:
-        """Whether `name` may be split: not whole, more than one row, and the major factor wherever it appears."""
+        """Say whether `name` may be split: not whole, more than one row, and the major factor wherever it appears."""
         if self.factors[name].kind == "whole" or self.factors[name].size == 1:
             return False
         terms = [term for operand in (*self.inputs, *self.outputs) if operand for term in operand]
         return all(name not in term.factors or term.factors[0] == name for term in terms)
 
     def minor(self, term: Term) -> int:
-        """How many rows of the dim one row of the term's major factor spans."""
+        """Return how many rows of the dim one row of the term's major factor spans."""
         return prod(int(self.factors[f].size) for f in term.factors[1:])
 
     def output_shapes(self) -> list[Shape]:
@@ -140,7 +140,7 @@ Splits = Mapping[str, Split]
 
 
 def term_split(rule: Rule, term: Term, splits: Splits) -> Split | None:
-    """The split of a dim that follows from the split of its major factor."""
+    """Return the split of a dim that follows from the split of its major factor."""
     split = splits.get(term.factors[0]) if term.factors else None
     if split is None or split.open or (len(term.factors) == 1 and term.ratio == 1):
         return split
@@ -156,7 +156,7 @@ def _touched(interval: Interval, ratio: int) -> Interval:
 
 
 def factor_split(rule: Rule, term: Term, split: Split) -> Split | None:
-    """The split of a term's major factor that gives its dim this `split`, or None if there is none."""
+    """Return the split of a term's major factor that gives its dim this `split`, or None if there is none."""
     if not term.factors:
         return None
     if split.open:
@@ -175,7 +175,7 @@ def factor_split(rule: Rule, term: Term, split: Split) -> Split | None:
 
 
 def layouts(rule: Rule, splits: Splits) -> tuple[tuple[Layout | None, ...], tuple[Layout, ...]]:
-    """The required layouts of an operator's inputs and the produced layouts of its outputs, for these splits of its factors."""
+    """Return the required layouts of an operator's inputs and the produced layouts of its outputs, for these splits of its factors."""
 
     def dims(operand: Operand) -> tuple[Split | None, ...]:
         return tuple(term_split(rule, term, splits) for term in operand)

@@ -98,7 +98,7 @@ def _refine(
 
 
 def _common(a: list[Dim], b: list[Dim]) -> list[int] | None:
-    """The common refinement of two factorisations of one number, major to minor, or None if there is none."""
+    """Return the common refinement of two factorisations of one number, major to minor, or None if there is none."""
     if any(isinstance(s, str) for s in (*a, *b)):
         return None
     edges = sorted({*_suffixes(a), *_suffixes(b)})
@@ -149,7 +149,7 @@ def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tup
 
 
 def concat(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Concat: the dim that is joined is whole, the others are free.
+    """Return the rule of Concat: the dim that is joined is whole, the others are free.
 
     Raises GraphError if other dims differ, or the joined one is symbolic.
     """
@@ -171,7 +171,7 @@ def concat(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def split(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Split: the dim that is divided is whole, the others are free.
+    """Return the rule of Split: the dim that is divided is whole, the others are free.
 
     Raises GraphError for other than two parts, and for parts that do not add up to the dim.
     """
@@ -191,7 +191,7 @@ def split(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[S
 
 
 def slice_(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Slice: sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol.
+    """Return the rule of Slice: sliced dims are whole, the others free. Bounds are numbers, or 0 and a symbol.
 
     Raises GraphError for bounds outside of a dim, and unless each axis is named once and has one start and one end.
     """
@@ -211,7 +211,7 @@ def slice_(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def unsqueeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Unsqueeze: the dims of the input are free. Raises GraphError if a dim is added twice."""
+    """Return the rule of Unsqueeze: the dims of the input are free. Raises GraphError if a dim is added twice."""
     shape = tuple(inputs[0] or ())
     added = attrs.dims(len(shape) + len(attrs.wholes("axes")))
     if len(set(added)) < len(added):
@@ -224,7 +224,7 @@ def unsqueeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequen
 
 
 def squeeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Squeeze: the dims that remain are free. Raises GraphError if a dim that is removed has another size than 1."""
+    """Return the rule of Squeeze: the dims that remain are free. Raises GraphError if a dim that is removed has another size than 1."""
     shape = tuple(inputs[0] or ())
     gone = attrs.dims(len(shape))
     if any(shape[d] != 1 for d in gone):
@@ -235,7 +235,7 @@ def squeeze(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence
 
 
 def expand(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """The rule of Expand: all dims of the result are free; a dim of the input that is broadcast has no factor.
+    """Return the rule of Expand: all dims of the result are free; a dim of the input that is broadcast has no factor.
 
     Raises GraphError if the shape of the input does not broadcast to the target.
     """

@@ -88,7 +88,7 @@ def _right(program: Program) -> bool:
 
 
 def _difference(program: Program, other: Program) -> str:
-    """The first difference between the programs of two ranks; differences at which collectives do not meet come first."""
+    """Return the first difference between the programs of two ranks; differences at which collectives do not meet come first."""
     mine, theirs = list(program.instructions), list(other.instructions)
     number = next(
         (n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))

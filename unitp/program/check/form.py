@@ -32,7 +32,7 @@ from unitp.program.text import at
 
 
 def decoded(program: Program) -> Program:
-    """The program as a worker decodes it. Raises ProgramError that names a field of a wrong type."""
+    """Return the program as a worker decodes it. Raises ProgramError that names a field of a wrong type."""
     if program.schema != SCHEMA:
         raise ProgramError(f"program schema {program.schema}, this unitp reads {SCHEMA}")
     try:
@@ -42,7 +42,7 @@ def decoded(program: Program) -> Program:
 
 
 def _malformed(program: Program) -> str:
-    """The instruction or value that cannot be encoded and decoded."""
+    """Return the instruction or value that cannot be encoded and decoded."""
     parts: list[tuple[str, Any, Any]] = [
         (f"instruction {number}, {instruction!r}", instruction, Instruction)
         for number, instruction in enumerate(program.instructions)
@@ -112,7 +112,7 @@ class Fields:
             raise ProgramError(f'value "{never[0]}" is never defined')
 
     def maker(self, name: str) -> str:
-        """The origin of a value for messages: its instruction, or, if it comes from outside, its first reader."""
+        """Return the origin of a value for messages: its instruction, or, if it comes from outside, its first reader."""
         for uses, where in ((writes, "of"), (reads, "read by")):
             for number, instruction in enumerate(self.program.instructions):
                 if name in uses(instruction):
@@ -120,7 +120,7 @@ class Fields:
         return ""
 
     def problem(self, instruction: Instruction) -> str:
-        """What is malformed about the next instruction, or an empty text. Its outputs are then defined."""
+        """Return what is malformed about the next instruction, or an empty text. Its outputs are then defined."""
         found = next(self._problems(instruction), "")
         self.defined |= set(writes(instruction))
         return found

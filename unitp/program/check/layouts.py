@@ -40,7 +40,7 @@ class Layouts:
         self._made: dict[bytes, str] = {}
 
     def problem(self, number: int) -> str:
-        """What is wrong with the type or layout that an instruction produces, or an empty text."""
+        """Return what is wrong with the type or layout that an instruction produces, or an empty text."""
         instruction, values = self.program.instructions[number], self.program.values
         around = [values[name] for name in (*reads(instruction), *writes(instruction))]
         key = msgspec.msgpack.encode((_nameless(instruction), around))
@@ -55,7 +55,7 @@ class Layouts:
         return "" if isinstance(instruction, Local) else self._repeated(instruction)
 
     def _repeated(self, instruction: Conversion) -> str:
-        """What is wrong if an equal conversion of the same value was made before, or an empty text."""
+        """Return what is wrong if an equal conversion of the same value was made before, or an empty text."""
         after = self.program.values[instruction.output]
         made = msgspec.msgpack.encode((_nameless(instruction), instruction.input, after))
         first = self._made.setdefault(made, instruction.output)
@@ -82,7 +82,7 @@ class Layouts:
         return _factor_problem(rule, local, self.mesh) or self._operands(rule, local)
 
     def _operands(self, rule: Rule, local: Local) -> str:
-        """What is wrong with the layouts of inputs and outputs for these splits, or an empty text."""
+        """Return what is wrong with the layouts of inputs and outputs for these splits, or an empty text."""
         kinds = {f: rule.factors[f].kind for f in local.splits}
         sums = tuple(sorted(a for f, s in local.splits.items() if kinds[f] in REDUCED for a in s.axes))
         for number, (name, terms) in enumerate(zip(local.inputs, rule.inputs, strict=True)):
@@ -108,7 +108,7 @@ class Layouts:
 
 
 def _nameless(instruction: Instruction) -> tuple[object, ...]:
-    """An instruction without the names of its values. Which of them are absent is kept."""
+    """Return an instruction without the names of its values. Which of them are absent is kept."""
     if isinstance(instruction, Local):
         present = [bool(name) for name in instruction.inputs]
         return instruction.op, instruction.attrs, instruction.splits, present
@@ -117,7 +117,7 @@ def _nameless(instruction: Instruction) -> tuple[object, ...]:
 
 
 def _factor_problem(rule: Rule, local: Local, mesh: Mesh) -> str:
-    """What is wrong with the splits of an operator's factors, or an empty text."""
+    """Return what is wrong with the splits of an operator's factors, or an empty text."""
     for name, split in local.splits.items():
         factor = rule.factors.get(name)
         if factor is None:
@@ -135,13 +135,13 @@ def _factor_problem(rule: Rule, local: Local, mesh: Mesh) -> str:
 
 
 def _major(rule: Rule, name: str) -> bool:
-    """Whether a factor is the major one of every dim in which it appears."""
+    """Say whether a factor is the major one of every dim in which it appears."""
     terms = [term for operand in (*rule.inputs, *rule.outputs) for term in operand or ()]
     return all(term.factors[0] == name for term in terms if name in term.factors)
 
 
 def _candidate_problem(local: Local) -> str:
-    """What is wrong with the number of candidates: each rank has min(k, rows of its own part)."""
+    """Return what is wrong with the number of candidates: each rank has min(k, rows of its own part)."""
     rows, picked, k = local.splits.get("v"), local.splits.get("c"), local.attrs.get("k")
     if rows is None or picked is None or rows.axes != picked.axes:
         return f"candidates and rows of {local.op} are not split alike"
@@ -154,7 +154,7 @@ def _candidate_problem(local: Local) -> str:
 
 
 def _dim(rule: Rule, term: Term, local: Local) -> Split | None:
-    """The split of a dim that follows from its major factor: scaled by the minor ones, or the groups that it touches."""
+    """Return the split of a dim that follows from its major factor: scaled by the minor ones, or the groups that it touches."""
     split = local.splits.get(term.factors[0]) if term.factors else None
     if split is None:
         return None
@@ -165,7 +165,7 @@ def _dim(rule: Rule, term: Term, local: Local) -> Split | None:
 
 
 def _rows(a: int, b: int, scale: int, ratio: int) -> tuple[int, int]:
-    """The rows of a dim for [a, b) of a factor: `scale` rows each, or one row for every `ratio` that is touched."""
+    """Return the rows of a dim for [a, b) of a factor: `scale` rows each, or one row for every `ratio` that is touched."""
     if ratio == 1:
         return a * scale, b * scale
     first = a // ratio
@@ -173,7 +173,7 @@ def _rows(a: int, b: int, scale: int, ratio: int) -> tuple[int, int]:
 
 
 def _conversion_problem(instruction: Conversion, before: Layout, after: Layout, mesh: Mesh) -> str:
-    """What is wrong with a conversion from layout `before` to `after`, or an empty text."""
+    """Return what is wrong with a conversion from layout `before` to `after`, or an empty text."""
     match instruction:
         case AllReduce():
             if instruction.axis not in before.partial:
@@ -229,7 +229,7 @@ def _differs(derived: Layout, after: Layout) -> str:
 
 
 def _less(layout: Layout, axis: str) -> tuple[tuple[str, ...], Reduction]:
-    """The partial axes without `axis`, and the reduction of the others."""
+    """Return the partial axes without `axis`, and the reduction of the others."""
     left = tuple(a for a in layout.partial if a != axis)
     return left, layout.reduction if left else "sum"
 
@@ -239,7 +239,7 @@ def _with(layout: Layout, dims: dict[int, Split | None]) -> Layout:
 
 
 def _joined(split: Split, mesh: Mesh) -> Split | None:
-    """The split after its minor axis is joined: from the first to the last row that the group holds."""
+    """Return the split after its minor axis is joined: from the first to the last row that the group holds."""
     if len(split.axes) == 1:
         return None
     n = mesh.sizes[split.axes[-1]]
@@ -252,7 +252,7 @@ def _joined(split: Split, mesh: Mesh) -> Split | None:
 
 
 def _within(inner: Split, outer: Split | None, mesh: Mesh) -> bool:
-    """Whether every rank already holds its rows of `inner`."""
+    """Say whether every rank already holds its rows of `inner`."""
     if outer is None:
         return True
     if inner.axes[: len(outer.axes)] != outer.axes:

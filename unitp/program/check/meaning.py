@@ -82,12 +82,12 @@ def _check_given(program: Program, graph: Graph, floats: str) -> None:
 
 
 def _float(program: Program) -> str:
-    """The dtype that float32 becomes: float64 if a program widens all floats."""
+    """Return the dtype that float32 becomes: float64 if a program widens all floats."""
     return "float32" if any(value.dtype == "float32" for value in program.values.values()) else "float64"
 
 
 def _bound(node: Node, sizes: Mapping[str, int], floats: str) -> Node:
-    """A node with its symbols as numbers and, if floats are widened, with widened casts."""
+    """Return a node with its symbols as numbers and, if floats are widened, with widened casts."""
 
     def bind(key: str, value: Attribute) -> Attribute:
         if isinstance(value, tuple):
@@ -100,7 +100,7 @@ def _bound(node: Node, sizes: Mapping[str, int], floats: str) -> Node:
 
 
 def _parts(program: Program, node: Node) -> Iterator[Node]:
-    """The operators that compute a node in this program."""
+    """Yield the operators that compute a node in this program."""
     first = program.values.get(node.inputs[0]) if node.inputs else None
     if first is not None and any(f"{node.name}:{part}" in program.values for part in ("0", "part")):
         yield from expand(node, first.shape)

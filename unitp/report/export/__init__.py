@@ -65,7 +65,7 @@ class Format(msgspec.Struct, frozen=True):
 
 @hookspec
 def unitp_exports() -> Sequence[Format]:
-    """The formats in which this plug-in writes plans."""
+    """Return the formats in which this plug-in writes plans."""
     return ()
 
 
@@ -74,7 +74,7 @@ class BuiltIn:
 
     @hookimpl
     def unitp_exports(self) -> Sequence[Format]:
-        """The formats that come with unitp. Their modules are imported when they are used."""
+        """Return the formats that come with unitp. Their modules are imported when they are used."""
         return [
             Format("onnx-sharding", "ONNX's multi-device annotations", partial(_write, "onnx_sharding")),
             Format("dtensor", "placements for torch.distributed.tensor", partial(_write, "dtensor")),
@@ -91,7 +91,7 @@ EXPORTS: Hook[Format] = Hook("export", unitp_exports, Format, [BuiltIn()])
 
 
 def require_format(name: str) -> Format:
-    """The format of this name. Raises InputError if there is none."""
+    """Return the format of this name. Raises InputError if there is none."""
     found = EXPORTS.find(name)
     if found is None:
         raise InputError(f'unknown export format "{name}"', hint=did_you_mean(name, EXPORTS.all()))
