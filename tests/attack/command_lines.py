@@ -28,6 +28,8 @@ from unitp.testing.models import SMALL, write_huggingface
 
 NAME = "command line"
 STARTED = "ranks would be started here"
+CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+"""The user's own: before it starts ranks, NumPy's backend compiles kernels into it, once for a processor."""
 MACHINE = """
 [devices.cpu]
 flops_per_s = { float32 = 1e11 }
@@ -83,7 +85,8 @@ def called(words: tuple[str, ...], folder: Path, environment: dict[str, str]) ->
     os.chdir(folder)
     try:
         os.environ.clear()
-        os.environ.update({"HOME": str(folder), "PATH": saved.get("PATH", ""), "COLUMNS": "120", **environment})
+        home = {"HOME": str(folder), "XDG_CACHE_HOME": CACHE}
+        os.environ.update({**home, "PATH": saved.get("PATH", ""), "COLUMNS": "120", **environment})
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = cli.call(list(words))
     finally:
