@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -18,6 +19,7 @@ from unitp.plugins.spec import BackendSpec
 from unitp.program.instructions import AllReduce
 from unitp.ranks.processes import marked
 from unitp.session.session import Session, TracedCall
+from unitp.wire.messages import Trace
 
 CONTEXT, SEQUENCES = 512, 8
 CLOCKED = "clocked.engine:connect"
@@ -91,21 +93,26 @@ class Running:
 
 def later(call: TracedCall) -> list[float]:
     """Seconds of each small all-reduce of a call, of the rank that began it last, as far as all ranks note it by itself."""
-    program, found = call.program, []
-    spans: list[dict[int, tuple[int, int]]] = []
-    for trace in call.traces:
-        ends = (*(at for _, at in trace.marks[1:]), trace.ended)
-        spans.append({number: (at, end) for (number, at), end in zip(trace.marks, ends, strict=True)})
-    for number, instruction in enumerate(program.instructions):
-        if isinstance(instruction, AllReduce) and all(number in one for one in spans) and _alone(number, spans):
-            begun, ended = max(one[number] for one in spans)
+    alone = [noted_alone(trace) for trace in call.traces]
+    found = []
+    for number, instruction in enumerate(call.program.instructions):
+        if isinstance(instruction, AllReduce) and all(number in one for one in alone):
+            begun, ended = max(one[number] for one in alone)
             found.append((ended - begun) / 1e9)
     return found
 
 
-def _alone(number: int, spans: list[dict[int, tuple[int, int]]]) -> bool:
-    """Whether the next instruction is noted, too: a segment would stand under the number of its first instruction."""
-    return all(any(n in one for n in range(number + 1, number + 3)) for one in spans)
+def noted_alone(trace: Trace) -> dict[int, tuple[int, int]]:
+    """When each instruction that is noted by itself began and ended (ns).
+
+    A segment stands under the number of its first instruction, and the next mark is far on. Where a backend calls collectives
+    between segments, what is left of the instruction begins a segment, so that its number is noted twice.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for (number, begun), (following, ended) in pairwise(trace.marks):
+        if number <= following <= number + 2:
+            found.setdefault(number, (begun, ended))
+    return found
 
 
 def speller(model: Model) -> Callable[[list[int]], str]:

@@ -40,6 +40,12 @@ def test_a_segment_that_begins_with_an_all_reduce_is_not_taken_for_one():
     assert later(call(segments, segments)) == []
 
 
+def test_a_collective_between_two_segments_is_noted_twice_and_the_first_time_counts():
+    """What is left of the instruction begins the segment that follows."""
+    rank = ((0, 0), (1, 1000), (1, 6000), (4, 7000), (4, 9000))
+    assert later(call(rank, rank)) == [pytest.approx(5e-6), pytest.approx(2e-6)]
+
+
 def test_an_all_reduce_counts_where_all_ranks_note_it():
     assert later(call(((0, 0), (1, 10_000), (2, 60_000)), ((0, 0), (2, 60_000)))) == []
 
