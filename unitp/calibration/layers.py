@@ -91,7 +91,7 @@ class Layers(NamedTuple):
 
 
 def measure_layers(session: Session, rounds: int, say: Callable[[int], None]) -> Layers:
-    """Time a session on the small decoder for so many rounds; `say` is called with the number of each round."""
+    """Time a session on the small decoder for `rounds` rounds; `say` is called with the number of each round."""
     prompt = [(7 * i + 11) % CONFIG.vocab for i in range(PROMPT)]
     found: dict[str, list[TracedCall]] = {"prefill": [], "decode": []}
     for number in range(rounds + 1):
@@ -186,7 +186,7 @@ def scaled(stretch: Stretch, small: float, large: float) -> Stretch:
 
 
 def with_device(machine: Machine, name: str, ranks: int, device: Device) -> Machine:
-    """Return the machine with another device for the case that so many ranks work."""
+    """Return the machine with another device for the case that this many ranks work."""
     solo = machine.devices[name]
     made = (
         msgspec.structs.replace(device, busy=solo.busy)

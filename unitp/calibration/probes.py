@@ -53,7 +53,7 @@ class Difference(NamedTuple):
 
 
 class Parts:
-    """The `graph` of a calibration, its `plan` for so many ranks, and the `differences` to measure (`quick`: fewer of them).
+    """The `graph` of a calibration, its `plan` for a number of ranks, and the `differences` to measure (`quick`: fewer of them).
 
     `product`, `addition` and `movement` name the operators whose rates stand for others.
     """

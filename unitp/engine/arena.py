@@ -1,8 +1,7 @@
-"""Parameters side by side in large pages.
+"""Memory in large pages for parameters.
 
-A decode step reads every weight once, so it is bound by memory, and with pages of 4 KiB a part of the time goes into
-finding them: in one block of 2 MiB pages the same products take 6 to 15 % less. Memory that is not used is never
-touched.
+A decode step reads every weight once, so memory limits its speed. With pages of 4 KiB, part of the time is spent on address
+translation: with weights in one block of 2 MiB pages, the same products take 6 to 15 % less. Unused memory is never touched.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ LINE = 64
 
 
 class Arena:
-    """Copies of arrays that live as long as somebody holds one of their block."""
+    """Copies arrays into blocks. A block is freed when no array in it is used any more."""
 
     def __init__(self) -> None:
         self._block: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._used = 0
 
     def copy(self, array: Array) -> Array:
-        """Return a copy in C order, in a block with those that were copied before it; a small one by itself."""
+        """Return a copy in C order, in the block of earlier copies; a small array gets memory of its own."""
         out = self.room(array.shape, array.dtype)
         out[...] = array
         return out
 
     def room(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Return an array of this shape for somebody to fill, in C order, where a copy would be."""
+        """Return an array of this shape in C order, to be filled by the caller, in the place that a copy would have."""
         size = prod(shape) * np.dtype(dtype).itemsize
         if size < SMALL:
             return np.empty(shape, dtype)

@@ -1,10 +1,10 @@
 """The contract between unitp and a backend's engine: what every engine does is final, what a backend provides is abstract.
 
-An engine holds parameters, states and programs of one rank, and all of `unitp.engine.engine.Engine` is here, but for two
-things: `prepare` makes a program ready to run (it carries out instructions one by one, traces them, records them), and
-`stats` tells what that has cost. What states are, a `unitp.engine.states.Storage` says; how values cross the border, the
-primitives. No method is both: a subclass implements what is abstract and overrides nothing, so that what is read here is
-what runs on every backend. `docs/engines.md` tells it from the backend's side.
+An engine holds the parameters, states and programs of one rank. This class implements all of `unitp.engine.engine.Engine` except
+two methods: `prepare` makes a program ready to run (eagerly, by tracing, or by recording), and `stats` reports the costs so far.
+A `unitp.engine.states.Storage` says what states are, and the primitives convert values to NumPy and back. A subclass implements
+the abstract methods and overrides nothing, so every backend runs the code that is read here. `docs/engines.md` describes this for
+authors of backends.
 """
 
 from __future__ import annotations
@@ -34,35 +34,36 @@ from unitp.program.rank import local_shape
 class CompiledProgram(ABC):
     """A program that is ready to run on one rank, any number of times, on any bank whose states have its shapes.
 
-    `structures`: what of `BaseEngine.compiled` it calls; an engine lets go what no program calls any more.
+    `structures`: the keys of `BaseEngine.compiled` that it calls. An engine drops those that no program calls any more.
     """
 
     def __init__(self, runner: Runner, structures: Set[Hashable] = frozenset()) -> None:
-        """Keeps what the engine has to know of `runner`, and not the runner itself, which may be large."""
+        """Keep what the engine has to know of `runner`, but not the runner itself, which may be large."""
         self.program, self.aliases, self.keys, self.guards = runner.program, runner.aliases, runner.keys, runner.guards
         self.structures = structures
 
     @abstractmethod
     def run(self, store: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From inputs and states, by the names that are read, to outputs, new states and `Runner.watched`, by name; None is
-        what this rank holds nothing of.
+        """Run on inputs and states, by the names that the program reads.
 
-        A new state that was written in place is the very state that was given; others are left as they are. An error of
-        the framework becomes a RankError that names the rank and the instruction; no InputError comes out.
+        Return outputs, new states and the values of `Runner.watched`, by name; a value of which this rank holds no part is None.
+        A new state that was written in place is the same object as the old state. Other states do not change. An error of the
+        framework becomes a RankError that names the rank and the instruction; an InputError is never raised.
         """
 
     @abstractmethod
     def settle(self) -> None:
-        """Count what the runs since the last time have cost, if that is not counted as they run. It is called at the latest
-        before the program is let go.
+        """Count the costs of the runs since the last call, if they are not counted during a run.
+
+        It is called at the latest before the program is dropped.
         """
 
 
 class BaseEngine(ABC):
     """Parameters, states and programs of one rank over a backend's primitives, overrides and collectives.
 
-    For subclasses: `primitives`, `overrides`, `collectives`, `rank`, `mesh`, `progress` as given, `constants` and `states`
-    of this rank, `programs` by key, and `compiled`, where a backend keeps what programs share, by its structure.
+    Subclasses may use `primitives`, `overrides`, `collectives`, `rank`, `mesh`, `progress` as given, the `constants` and `states`
+    of this rank, `programs` by key, and `compiled`, in which a backend keeps what programs share, by structure.
     """
 
     def __init__(
@@ -79,9 +80,12 @@ class BaseEngine(ABC):
         storage: Storage | None = None,
         scope: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`keep` makes a tensor of a parameter's array, which the caller may use again (default: from a copy); `feed`
-        makes one of an input, for a run (default: `from_numpy`); `storage` is what states are (default: arrays of the
-        primitives); runs and writes into states are inside a `scope()`.
+        """Make an engine without parameters, states and programs.
+
+        keep      makes a tensor of a parameter's array, which the caller may use again (default: from a copy)
+        feed      makes a tensor of an input, for one run (default: `from_numpy`)
+        storage   what states are (default: arrays of the primitives)
+        scope     makes a context in which programs run and states are written
         """
         self.primitives, self.overrides, self.collectives = primitives, overrides, collectives
         self.rank, self.mesh = rank, mesh
@@ -99,7 +103,7 @@ class BaseEngine(ABC):
     def prepare(self, program: Program) -> CompiledProgram:
         """Make a program of this mesh ready to run. All ranks prepare the same programs in the same order.
 
-        `folded` gives its instructions with the rank's constants in place. Raises ProgramError where a parameter that the
+        `folded` gives its instructions with the rank's constants in place. Raises ProgramError if a parameter that the
         program reads was not loaded.
         """
 
@@ -183,7 +187,7 @@ class BaseEngine(ABC):
 
     @final
     def _fed(self, program: Program, inputs: Mapping[str, Array], bank: int) -> dict[str, Tensor]:
-        """Inputs and states as tensors, by name."""
+        """Return inputs and states as tensors, by name. Raises InputError if an input is missing."""
         if missing := [name for name in program.inputs if name not in inputs]:
             raise InputError(f"no array is given for input {', '.join(missing)}")
         fed = {name: self._feed(inputs[name]) if inputs[name].size else None for name in program.inputs}
@@ -191,7 +195,7 @@ class BaseEngine(ABC):
 
     @final
     def _output(self, ready: CompiledProgram, name: str, value: Tensor) -> Array:
-        """Return an output as an array that nobody writes into later."""
+        """Return an output as an array that no later run writes to."""
         if value is None:
             return np.zeros(local_shape(ready.program, name, self.rank), ready.program.values[name].dtype)
         array = np.asarray(self.primitives.to_numpy(value))

@@ -1,4 +1,4 @@
-"""The engine of a backend that carries out instructions one by one, as the interpreter has them."""
+"""The engine of a backend that carries out instructions one by one, as the interpreter prepared them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EagerProgram(CompiledProgram):
         return self._runner.run(store)
 
     def settle(self) -> None:
-        """Collectives are counted when they are called."""
+        """Do nothing: collectives are counted when they are called."""
 
 
 @final

@@ -14,10 +14,10 @@ Array = npt.NDArray[np.generic]
 
 
 class Progress(Protocol):
-    """Where a rank says what it is doing (a memory-mapped page that the driver's watchdog reads).
+    """Tells the driver's watchdog what a rank is doing, by a memory-mapped page.
 
-    Engines look `at` up once a run: it is another function while a call is traced. `recording` says that it is: an engine
-    that runs several instructions in one call may then run each by itself.
+    Engines look up `at` once in each run, because it is another function while a call is traced. `recording` is true then: an
+    engine that runs several instructions in one call may run each by itself instead.
     """
 
     recording: bool
@@ -26,17 +26,22 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody follows."""
+    """Progress that is not recorded."""
 
     recording = False
 
     def at(self, instruction: int) -> None:
-        """Nothing is noted."""
+        """Do nothing."""
 
 
 class EngineStats(msgspec.Struct, frozen=True):
-    """Since the engine started: seconds in collectives, how many, bytes given to them, and `traces`, the programs that had to
-    be traced or compiled. Where a framework traces functions, of which a program has a few, `functions` counts each time.
+    """Counts since the engine started.
+
+    collective_s       seconds in collectives
+    collectives        calls of collectives
+    collective_bytes   bytes of their inputs
+    traces             programs that had to be traced or compiled
+    functions          functions that had to be traced, if a framework traces several for a program
     """
 
     collective_s: float = 0.0
@@ -47,8 +52,10 @@ class EngineStats(msgspec.Struct, frozen=True):
 
 
 class NotFinite(msgspec.Struct, frozen=True):
-    """The first instruction of a rank whose output has NaN or an infinity: its number and text, its operator (of a
-    collective: its kind), and `what` is not finite, of what it reads too.
+    """The first instruction of a rank whose output has NaN or an infinity.
+
+    operator   its operator, or the kind of a collective
+    what       what is not finite in its output, and in the values that it reads
     """
 
     instruction: int
@@ -58,49 +65,51 @@ class NotFinite(msgspec.Struct, frozen=True):
 
 
 class Engine(Protocol):
-    """Carries out programs on one rank. Arrays that cross this border are NumPy arrays and local parts.
+    """Carries out programs on one rank. Its methods take and return NumPy arrays, which are this rank's parts of tensors.
 
-    This is what a worker asks for; `unitp.engine.base.BaseEngine` does it over what a backend provides.
+    Workers use this interface; `unitp.engine.base.BaseEngine` implements it with what a backend provides.
     """
 
     def load(self, name: str, array: Array) -> None:
         """Keep this rank's part of a parameter (the array may be reused by the caller afterwards)."""
 
     def allocate(self, bank: int, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        """Make a zeroed state of this local shape, known by the name of the value that is read, in a bank: one set of all
-        states. A session has a bank for each group of sequences that are fed together.
+        """Make a zeroed state of this local shape in a bank; `name` is that of the value that programs read.
+
+        A bank is one set of all states. A session has a bank for each group of sequences that are fed together.
         """
 
     def free(self, bank: int) -> None:
-        """Let the states of a bank go."""
+        """Free the states of a bank."""
 
     def reset(self, bank: int) -> None:
         """Zero the states of a bank in place."""
 
     def compile(self, key: str, program: Program) -> None:
-        """Prepare a program for every bank whose states have its shapes, of which there is one. May be called between runs;
-        parameters are shared by all programs.
+        """Prepare a program for every bank whose states have its shapes; at least one such bank exists.
+
+        It may be called between runs. All programs share the parameters. Raises InputError if the program is for another mesh.
         """
 
     def forget(self, key: str) -> None:
-        """Let a program go, with what only it needs."""
+        """Drop a program, and everything that only this program uses."""
 
     def run(self, key: str, inputs: dict[str, Array], bank: int = 0) -> dict[str, Array]:
-        """Run a compiled program on the states of a bank and return this rank's parts of its outputs. Where a program has no
-        states, no bank is needed.
+        """Run a compiled program on the states of a bank and return this rank's parts of its outputs. A program
+        without states needs no bank.
 
-        An InputError says that the call cannot be answered for what it was given, and that this rank is in step with the
-        others and serves on. After anything else it does not.
+        Raises InputError if the inputs are not legal; this rank is then in step with the others, and can serve other calls. After
+        any other error it cannot.
         """
 
     def first_not_finite(self, key: str, inputs: dict[str, Array], bank: int = 0) -> NotFinite | None:
-        """Run a compiled program instruction by instruction and tell the first whose output is not finite.
+        """Run a compiled program instruction by instruction, and return the first whose output is not finite, or None.
 
-        A run before with the same inputs does not matter: states are left as `run` leaves them. All ranks have to do it.
+        It may follow a run with the same inputs: states are afterwards as `run` leaves them. All ranks have to call it.
         """
 
     def all_reduce_probe(self, value: float) -> float:
-        """Sum `value` over all ranks of the mesh (axis by axis): what `unitp doctor` checks."""
+        """Return the sum of `value` over all ranks of the mesh, axis by axis. `unitp doctor` checks it."""
 
     def stats(self) -> EngineStats: ...
 

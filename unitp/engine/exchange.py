@@ -1,7 +1,7 @@
 """Steps for the explicit instructions of one rank: slice, pad and join around a backend's equal-shaped collectives.
 
-Each step is a function `fn(x) -> y` for one instruction, with all bounds computed beforehand. There is no step where no
-member of the group holds anything. Values of local size zero are None. Only the first holder sends an overlapped row.
+Each step is a function `fn(x) -> y` for one instruction, with all bounds computed beforehand. An instruction has
+no step if no member of the group holds anything. Values of local size zero are None. Only the first holder sends an overlapped row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Exchange:
         self._alone = Alone()
 
     def step(self, instruction: Instruction) -> Step | None:
-        """Return the step of an instruction, or None where there is nothing to do. Local is idle, so it has no step."""
+        """Return the step of an instruction, or None if there is nothing to do. Local has no step here."""
         if self.idle(instruction):
             return None
         match instruction:
@@ -140,7 +140,7 @@ class Exchange:
         return [intervals(self.program, name, member)[dim] for member in group]
 
     def cut(self, dim: int, have: Interval, want: Interval) -> Step:
-        """Return a step from a piece with the rows `have` of `dim` to its rows `want`; None where there are no such rows."""
+        """Return a step from a piece with the rows `have` of `dim` to its rows `want`; None if there are no such rows."""
         p, (a, b) = self.p, (want[0] - have[0], want[1] - have[0])
         if a >= b:
             return lambda x: None

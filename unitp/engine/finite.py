@@ -1,8 +1,8 @@
 """Find the first instruction whose output is not finite, by checking a run of a program step by step.
 
 NaN and infinities are not finite. Masks consist of -inf, so -inf counts only if no input of the instruction has it and
-it does not come from another rank. Instructions that only move numbers are not blamed, and outputs that nobody reads are
-not checked. Inputs, states, parameters and the constants made of them may be the cause; then the report names them.
+it does not come from another rank. Instructions that only move numbers are not reported, and outputs that are never read are
+not checked. If inputs, states, parameters or constants made of them are the cause, the report names them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Look:
         return NotFinite(part.number, line(instruction), operator, "; ".join(what))
 
     def _faults(self, name: str) -> Iterator[str]:
-        """Descriptions of the input or state `name`, or of the parameters of a constant, if they are not finite."""
+        """Yield a description of the input or state `name`, or of each parameter of a constant, that is not finite."""
         program, known, name = self._runner.program, self._known[name], self._given[name]
         if known is None:
             return
@@ -106,7 +106,7 @@ class Look:
         return self._strange(name, values[self._runner.slots[name]])
 
     def _strange(self, name: str, value: Tensor) -> Strange | None:
-        """Return what is not finite in a value of the program, or None where all elements are finite."""
+        """Return what is not finite in a value of the program, or None if all elements are finite."""
         if value is None or not self._runner.program.values[name].dtype.startswith("float"):
             return None
         array: npt.NDArray[Any] = np.asarray(self._p.to_numpy(value))

@@ -1,10 +1,10 @@
 """Guards against illegal places (indices, positions, lengths) that a program computes on one rank.
 
-The driver checks places that are elements of inputs (`unitp.session.indices`), and the places that top-k gives are
-legal. In every other operand that is a place (`unitp.graph.ops.places`), illegal numbers are replaced by a legal one and
-the program goes on, because a rank that raised in mid-program would leave its peers waiting in a collective. After the
-run, when all ranks are in step, `require` reads what was computed and raises. What is legal depends on the whole dim, so
-all ranks agree, also those that hold only a part of it. A cache entry with an illegal place keeps its rows.
+The driver checks places that are elements of inputs (`unitp.session.indices`), and the places that top-k returns are always
+legal. In any other operand that is a place (`unitp.graph.ops.places`), illegal numbers are replaced by a legal one and the
+program continues, because a rank that raised in the middle of a program would leave the others waiting in a collective. After
+the run, when all ranks are in step, `require` reads the places and raises. Which places are legal depends on the whole dim, so
+all ranks agree, even if they hold only a part of it. A cache entry with an illegal place keeps its rows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def guards(program: Program) -> Guards:
     found: Guards = {}
     spans: dict[str, Span | None] = {
         n: None for n in program.inputs if _integer(program, n)
-    }  # None: the driver has looked
+    }  # None: the driver has checked it
     for number, instruction in enumerate(program.instructions):
         if not isinstance(instruction, Local):
             if instruction.input in spans:
@@ -108,14 +108,14 @@ def guarded_update(p: Primitives, dim: int, place: Place) -> Callable[[Tensor, T
 
 
 def _legal(p: Primitives, x: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-    """`x` with a harmless number in place of every illegal one, and a bool tensor that says which are legal."""
+    """Return `x` with a legal number in place of every illegal one, and a bool tensor that says which are legal."""
     dtype = p.dtype(x)
     inside = p.logical_and(p.less(scalar(p, place.low - 1, dtype), x), p.less(x, scalar(p, place.high + 1, dtype)))
     return p.where(inside, x, scalar(p, place.harmless, dtype)), inside
 
 
 def require(program: Program, guarded: Guards, rank: int, found: Mapping[str, Tensor], p: Primitives) -> None:
-    """Check the places that a rank has computed. Raises PlaceError for the first illegal one in the order of the program.
+    """Check the places that a rank has computed. Raises PlaceError for the first illegal one, in the order of the program.
 
     `found` has the local values after the run, among them those that `watched` names.
     """

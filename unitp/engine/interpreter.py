@@ -1,9 +1,9 @@
-"""A program on one rank, as a list of closures: everything that can be known before the arrays come is settled once.
+"""A program on one rank, as a list of closures: everything that can be known before the arrays come is decided once.
 
-A step reads values from numbered slots, calls an implementation with its context already bound, stores the results and
-drops what nobody reads afterwards, so that peak memory is what liveness allows. Instructions that depend on
-parameters only run once, in `fold`. Values of local size zero are None and reach no implementation but where an output
-is not empty (a sum over nothing). A state whose only reader is the TensorScatter that replaces it is written in place.
+A step reads values from numbered slots, calls an implementation with its context already bound, stores the results, and
+drops values after their last reader, so that peak memory is as low as liveness allows. Instructions that depend on parameters
+alone run once, in `fold`. Values of local size zero are None, and an implementation gets them only if an output is not empty
+(a sum over nothing). A state whose only reader is the TensorScatter that replaces it is written in place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unitp.program.text import line
 
 
 class Part(NamedTuple):
-    """An instruction on this rank: what it reads and writes, by the names of slots; no `step` where it does nothing."""
+    """An instruction on this rank: what it reads and writes, by the names of slots. `step` is None if it does nothing."""
 
     number: int
     reads: tuple[str, ...]
@@ -72,7 +72,7 @@ class Runner:
 
     @property
     def recording(self) -> bool:
-        """Whether somebody wants to know when each instruction begins."""
+        """Whether the begin of each instruction is recorded."""
         return self._progress.recording
 
     # running
@@ -94,10 +94,13 @@ class Runner:
         initial: Sequence[Tensor] | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Tensor]:
-        """From inputs and states (by the names that are read) to outputs, new states, and places to look at (`guards`).
+        """Run on inputs and states, by the names that the program reads. Return outputs, new states, and places to check (`guards`).
 
-        `steps`: other ones for the parts of the program, by number; `initial`: other content of the slots at the start (a
-        tape's promises of the constants); `progress`: another listener. An instruction that fails raises RankError.
+        steps      replace the steps of the program, with the numbers of their instructions
+        initial    replaces the content of the slots at the start (by a tape's promises of the constants)
+        progress   replaces the progress of this rank
+
+        Raises RankError for an instruction that fails.
         """
         values = list(self.initial if initial is None else initial)
         for name, slot in self._fed:
@@ -193,7 +196,7 @@ class Runner:
         )
 
     def _function(self, instruction: Instruction) -> Callable[..., Any] | None:
-        """Return what an instruction calls with its present inputs; None where it has nothing to do on this rank."""
+        """Return what an instruction calls with its present inputs; None if it has nothing to do on this rank."""
         if not isinstance(instruction, Local):
             return self._exchange.step(instruction)
         ctx = context(self.program, instruction, self.rank)
@@ -211,12 +214,12 @@ class Runner:
         return guarded(self._p, fn, instruction, places) if places else fn
 
     def _last_reads(self) -> list[list[str]]:
-        """For each instruction the values that nobody reads after it."""
+        """Return for each instruction the values whose last reader it is."""
         return dead_after(self.program, {*self._keys, *self.watched})
 
 
 def _bound(fn: Implementation, p: Primitives, ctx: Context, inputs: Sequence[str]) -> Callable[..., Any]:
-    """`fn` with its context; absent inputs keep their place as None."""
+    """Return `fn` bound to its context; absent inputs keep their place as None."""
     call = bound(fn, p, ctx)
     if all(inputs):
         return call
@@ -249,7 +252,7 @@ def _constant_keys(program: Program) -> dict[str, Key]:
 
 
 def recipe(instruction: Instruction) -> tuple[Any, ...]:
-    """Return what an instruction does, whatever its values are called."""
+    """Return what an instruction does, without the names of its values."""
     if isinstance(instruction, Local):
         attrs = tuple(sorted((name, repr(value)) for name, value in instruction.attrs.items()))
         present = tuple(bool(name) for name in instruction.inputs)

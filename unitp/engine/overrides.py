@@ -1,7 +1,7 @@
-"""Overrides run hot operators on a framework's fused kernels, in place of a decomposition with the same result.
+"""Overrides run frequent operators on a framework's fused kernels, in place of a decomposition with the same result.
 
 An implementation (override or decomposition) is `fn(p, ctx, *inputs)`: `p` are the backend's primitives, `ctx` is a
-`unitp.program.rank.Context`, inputs are local tensors (None where absent). It returns the output, or a tuple of several.
+`unitp.program.rank.Context`, inputs are local tensors (None if absent). It returns the output, or a tuple of several.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Implementation = Callable[..., Any]
 Pack = Callable[[Any, Any, bool], tuple[Any, Any]]
 """`pack(p, weight, transposed) -> (operand, weight)` decides how a backend stores the right operand of a MatMul.
 
-The backend's MatMul gets `operand` at every call, in place of `weight` (of its transpose where `transposed`). All other
+The backend's MatMul gets `operand` at every call, in place of `weight` (of its transpose if `transposed`). All other
 readers, for example the look-up of a tied embedding, get the returned weight in place of the loaded one. It is a view of
 the operand's storage, so that a parameter is stored once.
 """

@@ -1,23 +1,23 @@
-"""The segmenter: a program, or what is recorded of it, is cut into segments that a framework compiles and calls as one.
+"""The segmenter cuts a program, or a recording of it, into segments that a framework compiles and calls as one.
 
-A *node* is an instruction, or a recorded call: it reads and writes values. There are two ways to group nodes, and one to
-make segments of groups (what they read, what others read from them, what nobody reads after them) and to tell which of
-them may share a compiled function (`structure`). Nothing here depends on a framework.
+A *node* is an instruction or a recorded call, which reads and writes values. There are two ways to group nodes. `cut` then makes
+segments of the groups: what they read, what others read from them, and which values they read last. `structure` says which
+segments may share a compiled function. Nothing here depends on a framework.
 
 `repeats` cuts a list of instructions where its structure is periodic, so that the layers of a model are one function:
-a graph of all layers would cost TensorFlow 14 KB an operator, and seconds. With key(i) what instruction i does, apart from
+a graph of all layers would cost TensorFlow 14 KB an operator, and seconds. If key(i) is what instruction i does, without
 names, the period P and the run [a, b) are those that save most,
 
     key(i) = key(i + P)  for all i in [a, b - P)        saved = b - a - P
 
 and the groups are [0, a), [a, a + P), [a + P, a + 2P), ..., the rest.
 
-`levels` puts calls together that a function may hold, between calls that the host must do itself. With level(input) = 0,
+`levels` groups calls that one function may contain, between calls that the host must do itself. With level(input) = 0,
 
     level(operator) = max level(its inputs)        level(host call's result) = 1 + max level(its inputs)
 
-and ordered host calls never before one that was recorded earlier, all operators of one level are a group, which runs
-before the host calls of that level.
+and ordered host calls never on a lower level than one that was recorded earlier. All operators of one level are a group, which
+runs before the host calls of that level.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ V_co = TypeVar("V_co", bound=Hashable, covariant=True)
 
 
 class Node(Protocol[V_co]):
-    """What a segment is made of: the values that it reads, and those that it makes, each of which one node makes."""
+    """A part of a segment: the values that it reads, and those that it makes. Each value is made by one node."""
 
     @property
     def reads(self) -> tuple[V_co, ...]: ...
@@ -66,8 +66,9 @@ W = TypeVar("W", bound=Hashable)
 
 @dataclass(frozen=True)
 class Segment(Generic[N, V]):
-    """Nodes that run as one: the values that they read from outside, those that others (or the caller) read from them, and
-    those that nobody reads afterwards.
+    """Nodes that run as one.
+
+    They read values from outside, make values that others (or the caller) read, and are the last readers of some values.
     """
 
     nodes: tuple[N, ...]
@@ -88,8 +89,9 @@ class Structure(NamedTuple, Generic[K, W]):
 
 
 def cut(groups: Sequence[Sequence[N]], results: Set[V], kept: Set[V]) -> list[Segment[N, V]]:
-    """Return one segment for each group, in the order in which they run. `results` are read when all have run; `kept` values are
-    not let go, since they outlive a run.
+    """Return one segment for each group, in the order in which they run.
+
+    `results` are read when all have run. `kept` values are never dropped, since they outlive a run.
     """
     made = [dict.fromkeys(value for node in group for value in node.writes) for group in groups]
     inputs = [
@@ -105,8 +107,9 @@ def cut(groups: Sequence[Sequence[N]], results: Set[V], kept: Set[V]) -> list[Se
 
 
 def structure(segment: Segment[N, V], kind: Callable[[V], K], what: Callable[[N], W]) -> Structure[K, W]:
-    """Return the structure of a segment. `kind` says what a function has to know of an input, `what` what a node does, both apart
-    from names.
+    """Return the structure of a segment.
+
+    `kind` returns what a function has to know of an input, and `what` what a node does, both without names.
     """
     numbers = {value: number for number, value in enumerate(segment.inputs)}
     steps = []
@@ -142,7 +145,7 @@ def repeating(runner: Runner) -> list[tuple[Segment[Part, str], Structure[str, H
 
 
 def _key(runner: Runner, part: Part) -> Hashable:
-    """Return what an instruction does, apart from the names of its values."""
+    """Return what an instruction does, without the names of its values."""
     instruction = runner.program.instructions[part.number]
     values = tuple(runner.program.values[name] for name in (*reads(instruction), *part.writes))
     operands = tuple(runner.operands[name][1] if name in runner.operands else None for name in part.reads)
@@ -150,7 +153,7 @@ def _key(runner: Runner, part: Part) -> Hashable:
 
 
 def repeats(keys: Sequence[Hashable]) -> list[int]:
-    """Return where the groups of a list begin, and its end."""
+    """Return the positions at which the groups of a list begin, and its end."""
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
     best, found = 0, (0, len(codes), max(len(codes), 1))
@@ -164,7 +167,7 @@ def repeats(keys: Sequence[Hashable]) -> list[int]:
 
 
 def _longest(equal: Any) -> tuple[int, int]:
-    """Return where the longest run of true values starts, and its length."""
+    """Return the start of the longest run of true values, and its length."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], equal.astype(np.int8), [0]])))
     if not edges.size:
         return 0, 0
@@ -177,8 +180,9 @@ def _longest(equal: Any) -> tuple[int, int]:
 
 
 def levels(calls: Sequence[C], results: Set[Any]) -> list[list[C]]:
-    """Return the groups of a recording, in the order in which they run: a host call is one of its own. What neither results nor
-    host calls follow from is left out.
+    """Return the groups of a recording, in the order in which they run; each host call is a group of its own.
+
+    Calls on which neither results nor host calls depend are left out.
     """
     made = {value: call for call in calls for value in call.writes}
     level: dict[Any, int] = {}
@@ -199,7 +203,7 @@ def levels(calls: Sequence[C], results: Set[Any]) -> list[list[C]]:
 
 
 def _needed(calls: Sequence[C], results: Set[Any]) -> list[C]:
-    """Return the calls that results or host calls follow from, in the order recorded."""
+    """Return the calls on which results or host calls depend, in the order recorded."""
     wanted, found = set(results), []
     for call in reversed(calls):
         if call.host or not wanted.isdisjoint(call.writes):
@@ -218,7 +222,7 @@ def _ready(made: Mapping[Any, C], level: Mapping[Any, int], value: Any) -> int:
 
 @final
 class Schedule:
-    """Segments as steps over slots. The watchdog is told of the first instruction of each; errors name the rank and all."""
+    """Segments as steps over slots. Progress has the first instruction of each; errors name the rank and all instructions."""
 
     def __init__(self, rank: int, progress: Progress) -> None:
         self._rank, self._progress = rank, progress
@@ -233,15 +237,17 @@ class Schedule:
         outputs: Sequence[int],
         dead: Sequence[int],
     ) -> None:
-        """After what was added: give `fn` the slots `inputs`, store what it returns (of one output, that output) in
-        `outputs`, and empty `dead`. `instructions`: the numbers of those that the segment is made of, in order.
+        """Add a step: give `fn` the slots `inputs`, store its outputs in the slots `outputs`, and empty the slots `dead`.
+
+        `fn` returns a single output as it is, and several as a sequence. `instructions`: the numbers of the segment's
+        instructions, in order.
         """
         first, last = instructions[0], instructions[-1]
         self._steps.append((first, step_of(fn, inputs, outputs, dead)))
         self._ends[first] = max(last, self._ends.get(first, last))
 
     def run(self, values: Slots) -> None:
-        """Carry out all segments on these slots. Raises RankError for what a framework raises."""
+        """Run all segments on these slots. Raises RankError for an error of the framework."""
         carry_out(self._steps, values, self._progress, self._failed)
 
     def _failed(self, first: int, error: Exception) -> RankError:

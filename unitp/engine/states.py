@@ -1,7 +1,7 @@
 """The states of a rank, in banks: one set of all states for each group of sequences that are fed together.
 
-A state is made when it is first needed: packing weights has the room until then. It is None where this rank holds
-nothing of it.
+A state is made when it is first needed, so that its memory is free while weights are packed. It is None if this rank holds no
+part of it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ class Storage(ABC):
 
     @abstractmethod
     def write(self, state: Tensor, value: Tensor) -> Tensor:
-        """Return the state after it was given the content of `value`: `state` itself where the framework can write into it, and in
-        no case memory that anything else shares.
+        """Return the state with the content of `value`: `state` itself if the framework can write into it.
+
+        The result shares memory with nothing else.
         """
 
     @abstractmethod
     def apart(self, value: Tensor) -> Tensor:
-        """`value` as a tensor that shares no memory with any state."""
+        """Return `value` as a tensor that shares no memory with any state."""
 
 
 @final
@@ -47,7 +48,7 @@ class Arrays(Storage):
         return self._p.full(shape, 0, dtype)
 
     def write(self, state: Tensor, value: Tensor) -> Tensor:
-        """`update` writes along a dim after the first; a state without one is replaced by a copy."""
+        """Write with `update`, which needs a dim after the first; a state without one is replaced by a copy."""
         shape = self._p.shape(state)
         if len(shape) < 2:
             return self.apart(value)
@@ -74,13 +75,13 @@ class States:
         self._banks: dict[int, Bank] = {}
 
     def allocate(self, bank: int, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        """Note a state of this local shape; what had its name in the bank is let go."""
+        """Note a state of this local shape. A state of the same name in the bank is freed."""
         at = self._banks.setdefault(bank, Bank())
         at.types[name] = (shape, dtype)
         at.made.pop(name, None)
 
     def free(self, bank: int) -> None:
-        """Let the states of a bank go."""
+        """Free the states of a bank."""
         del self._banks[bank]
 
     def reset(self, bank: int) -> None:
@@ -118,7 +119,7 @@ class States:
         raise InputError(f"there is no bank with states of the program's shapes: {wanted}")
 
     def replace(self, program: Program, results: Mapping[str, Tensor], bank: int) -> None:
-        """Write the new states that a run has left elsewhere into the old ones."""
+        """Write the new states of a run into the old ones, unless they were written in place."""
         states = self.of(bank)
         made = {old: results[new] for old, new in program.states if results[new] is not states[old]}
         if len(made) > 1:  # one may be a view of a state that another is written into

@@ -1,7 +1,7 @@
 """A list of steps over numbered slots, and how a rank carries it out: one closure per instruction, or per segment.
 
-A step reads slots, calls a function, stores the results and empties the slots that nobody reads afterwards, so that peak
-memory is what liveness allows. Before each step the watchdog is told where the rank is; what a step raises ends the rank.
+A step reads slots, calls a function, stores the results and empties slots after their last reader, so that peak memory is as low
+as liveness allows. Before each step, the progress page gets the place of the rank; an error in a step ends the rank.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ Steps = Sequence[tuple[int, Step]]
 
 
 def carry_out(steps: Steps, values: Slots, progress: Progress, failed: Callable[[int, Exception], RankError]) -> None:
-    """Run all steps on `values`. Whatever one raises, the rank is out of step then: no InputError comes out, and what is
-    no error of unitp becomes what `failed` makes of the step's number and the error.
+    """Run all steps on `values`. An error leaves the rank out of step with the others, so an InputError is never raised.
+
+    Raises what `failed` makes of the step's number and an error that is an InputError or not one of unitp's.
     """
     at, number = progress.at, 0
     try:
@@ -37,8 +38,8 @@ def carry_out(steps: Steps, values: Slots, progress: Progress, failed: Callable[
 def step_of(fn: Callable[..., Any], inputs: Sequence[int], outputs: Sequence[int], dead: Sequence[int]) -> Step:
     """Return a step that gives `fn` the slots `inputs`, stores what it returns in `outputs` and empties `dead`.
 
-    One output is returned as it is, several as a sequence; of no outputs the result is dropped. The common numbers of
-    inputs have a closure each, since this is the decode loop's overhead.
+    `fn` returns one output as it is, and several as a sequence; without outputs, its result is dropped. The most frequent numbers of
+    inputs have a closure each, because this code runs for every instruction of a decode step.
     """
     if len(outputs) != 1:
         return _step_many(fn, inputs, outputs, dead)

@@ -44,13 +44,13 @@ def last_uses(used: Sequence[Iterable[V]], kept: Set[V]) -> list[list[V]]:
 
 
 def dead_after(program: Program, kept: Set[str]) -> list[list[str]]:
-    """For each instruction the values that nobody needs after it. Outputs, new states and `kept` values are always needed."""
+    """Return for each instruction the values that nothing needs after it. Outputs, new states and `kept` values are always needed."""
     ends = {*program.outputs, *(new for _, new in program.states), *kept}
     return last_uses([(*reads(i), *writes(i)) for i in program.instructions], ends)
 
 
 def in_place(program: Program) -> set[str]:
-    """Return the new states that may overwrite the old ones, because nobody else reads these."""
+    """Return the new states that may overwrite the old ones, because nothing else reads these."""
     readers = Counter(name for instruction in program.instructions for name in reads(instruction))
     states = dict(program.states)
 

@@ -3,7 +3,7 @@
 Between calls a rank holds parameters, states, and copies (slices, gathers, not views) made of parameters alone that a
 call reads. Other values live from the instruction that makes them to the last that reads them. Views count as copies
 there, because some frameworks copy. The workspace of an instruction (attention's scores, what a collective sends) counts
-while it runs. A state that is updated in place counts once; any other new state lives beside the old one.
+while it runs. A state that is updated in place counts once; any other new state exists in addition to the old one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _together(programs: Sequence[Program], ranks: Sequence[int]) -> list[Memory]
 
 
 def _activations(sizes: Sizes) -> tuple[Row, Row]:
-    """By rank, the most bytes alive at once beside those held between calls, and the instruction at which they are."""
+    """By rank, the most bytes alive at once in addition to those held between calls, and the instruction at which they are alive."""
     program = sizes.program
     kept = {*constants(program), *(old for old, _ in program.states), *in_place(program)}
     dead = dead_after(program, kept)

@@ -11,7 +11,7 @@ from unitp.program.instructions import Local, Program
 
 
 class Context(NamedTuple):
-    """What the implementation of an operator needs beside its tensors.
+    """What the implementation of an operator needs in addition to its tensors.
 
     `inputs` and `outputs` are local shapes (None for an absent input), `whole` the inputs' global shapes. `intervals` maps a
     split factor to the part that this rank computes; an unsplit factor is not listed. `dtype` is that of the first output.

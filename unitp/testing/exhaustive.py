@@ -111,7 +111,7 @@ class Space:
     def homes(self, node: Node, place: int, phase: Phase) -> list[Layout | None]:
         """The layouts in which an output of a node may be held; None: as the node produces it.
 
-        The latter is listed only where nobody else is asked, or no layout says it: a maximum still to be taken.
+        None is listed only if the output has at most one reader, or if no layout can say it: a maximum that is still to be taken.
         """
         name = node.outputs[place]
         readers = sum(name in other.inputs for other in self.graph.nodes)

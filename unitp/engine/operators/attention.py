@@ -5,10 +5,10 @@
 Query head h reads KV head h // r. A rank holds any interval of query heads and the KV heads that these touch, so the
 local head map can be irregular (0,0,0,1,1): it falls into runs of KV heads read by equally many query heads, and each
 run is one batched product with the query heads of a group as further rows. KV heads are never repeated in memory, and
-scores never held for more queries at a time than SCORES has room for.
+at most about `SCORES` bytes of scores are held at a time.
 
-Query i of S sees key j where all that apply hold: j <= i, or j <= n - S + i where a sequence has n valid keys (causal);
-j < n; the mask is true there. A query that sees nothing gives zeros.
+Query i of S sees key j if all conditions that apply are true: j <= i, or j <= n - S + i if a sequence has n valid keys (causal);
+j < n; the mask is true. The result of a query that sees no key is zeros.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _run(
 
 
 def _heads(p: Primitives, x: Tensor, first: int, count: int) -> Tensor:
-    """`count` of the heads (dim 1) from `first` on; a single one stands for all."""
+    """Return `count` of the heads (dim 1) from `first` on; a single head stands for all."""
     held = p.shape(x)[1]
     return x if held in (1, count) else p.slice(x, 1, first, first + count)
 
@@ -152,7 +152,7 @@ def _capped(p: Primitives, ctx: Context, scores: Tensor, softcap: float) -> Tens
 
 
 def allowed_keys(p: Primitives, ctx: Context, length: Tensor | None) -> Tensor | None:
-    """Which keys a query sees by causality and valid length: [batch or 1, 1, queries or 1, keys], or None for all."""
+    """Return which keys each query sees by causality and valid length: [batch or 1, 1, queries or 1, keys], or None for all."""
     causal = ctx.attrs.truth("is_causal")
     if not causal and length is None:
         return None
@@ -174,7 +174,7 @@ def _size(ctx: Context, position: int) -> int:
 
 
 def _softmax(p: Primitives, ctx: Context, scores: Tensor, allowed: Tensor | None) -> Tensor:
-    """Along the keys that are allowed: the others get the lowest score before the maximum, and no weight after it."""
+    """Return the softmax over the allowed keys: the others get the lowest score before the maximum, and weight 0 after it."""
     zero = scalar(p, 0, ctx.dtype)
     lowest = scalar(p, float(np.finfo(ctx.dtype).min), ctx.dtype)
     if allowed is not None:

@@ -1,4 +1,4 @@
-"""What decompositions share: a family of them for each module, constants of the right dtype, attributes as float32 rounds them."""
+"""What decompositions share: a family for each module, constants of the right dtype, and indices that count from the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Family(dict[str, Implementation]):
 
 
 def rank_of(ctx: Context, position: int = 0) -> int:
-    """Return how many dims input `position` has."""
+    """Return the number of dims of input `position`."""
     shape = ctx.inputs[position]
     return len(shape) if shape is not None else 0
 
@@ -39,6 +39,6 @@ def scalar(p: Primitives, value: Any, dtype: str) -> Tensor:
 
 
 def unwrapped(p: Primitives, ids: Tensor, size: int) -> Tensor:
-    """Indices counted from the front; negative ones count from the end."""
+    """Return indices counted from the front, for indices of which negative ones count from the end."""
     dtype = p.dtype(ids)
     return p.where(p.less(ids, scalar(p, 0, dtype)), p.add(ids, scalar(p, size, dtype)), ids)

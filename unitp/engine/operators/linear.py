@@ -29,7 +29,7 @@ def matmul(p: Primitives, ctx: Context) -> Callable[[Tensor, Tensor], Tensor]:
 def gemm(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
     """Return alpha * a b + beta * c: [m, k] (or [k, m]) and [k, n] (or [n, k]) give [m, n], to which c broadcasts.
 
-    Over an empty part of the contracted dim the product is zero and the bias is left.
+    Over an empty part of the contracted dim the product is zero, and the result is the bias.
     """
     left, right = ctx.attrs.truth("transA"), ctx.attrs.truth("transB")
     alpha, beta = ctx.attrs.rounded("alpha"), ctx.attrs.rounded("beta")

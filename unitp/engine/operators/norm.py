@@ -65,7 +65,7 @@ def layer_normalization(p: Primitives, ctx: Context) -> Callable[..., Tensor]:
 
 
 def _unit(p: Primitives, ctx: Context, x: Tensor, epsilon: float) -> Tensor:
-    """x over the root of its mean square along the last dim."""
+    """Return x over the root of its mean square along the last dim."""
     square = p.add(_mean(p, ctx, p.mul(x, x)), scalar(p, epsilon, ctx.dtype))
     return p.div(x, p.sqrt(square))
 

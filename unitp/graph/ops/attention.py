@@ -14,9 +14,9 @@ register = Family()
 """The operators of this module."""
 
 SCORES = 8 << 20
-"""Bytes of scores that are held at a time: those of a chunk over a long cache would be most of what a rank computes with."""
+"""The most bytes of scores that are held at a time: those of a chunk over a long cache would be most of a rank's memory."""
 FEWEST = 64
-"""So many queries are taken at a time, however long the cache is."""
+"""At least this many queries are computed at a time, however long the cache is."""
 
 
 def attention(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:

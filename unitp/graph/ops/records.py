@@ -67,10 +67,10 @@ class Operator(msgspec.Struct, frozen=True):
     scratch      bytes of working space, from the local shapes of the inputs and the bytes of a number
     grain        how planned cuts should fall, from the shapes of the inputs
     view         whether the result can share the memory of an input: "always", "maybe" (some frameworks copy), or never
-    permutation  the order of dims, where the operator does nothing but permute them, from attributes and the number of dims
-    written      the operand that the first output may be written into, where nobody else needs it
-    packed       the operand that a backend may store in a form of its own, where it is a parameter
-    expansion    what it becomes where an inner factor is split, from the node, its attributes and the shape of its first input
+    permutation  the order of dims, if the operator only permutes them, from attributes and the number of dims
+    written      the operand that the first output may be written into, if nothing else needs it
+    packed       the operand that a backend may store in a form of its own, if it is a parameter
+    expansion    what it becomes if an inner factor is split, from the node, its attributes and the shape of its first input
                  (`unitp.graph.ops.expansions`)
     defaults     the values of attributes that a node may leave out
     constants    the attributes that ONNX passes as inputs, from the second on, in their order

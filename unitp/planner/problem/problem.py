@@ -43,7 +43,7 @@ def posed(
 ) -> Problem:
     """Return the problem of planning a graph in these phases, without pins, and with prices that are not bounds yet.
 
-    copies   (kind, name, phase) of variables that may decide to make so many converted copies, for all readers that require them
+    copies   (kind, name, phase) of variables that may decide to make this many converted copies, for all readers that require them
     """
     made = Structure(graph, mesh, phases, candidates, prices, copies=copies)
     for table in (*made.unary, *made.pairs.values(), *made.holding.unary.values(), *made.holding.pairs.values()):
