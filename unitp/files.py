@@ -1,4 +1,4 @@
-"""All files from elsewhere are read here: regular files of bounded size, and text whose contents are checked.
+"""Reads all files from elsewhere: regular files of bounded size, and text whose contents are checked.
 
 A file may be anything: a pipe that never ends, a device, a hole of terabytes, text that nests a million levels deep. Whatever
 is wrong with one is an error of the caller's choice (`mistake`) that names the file.
@@ -27,14 +27,14 @@ Path = str | os.PathLike[str]
 Mistake = type[UnitpError]
 
 MOST_PARTS = 20
-"""Parts of a dotted key of TOML, which takes their number squared. One of 64 KiB of parts takes 22 s to read."""
+"""The most parts of a dotted key in TOML. Reading one takes time that grows with their square: 22 s for a key of 64 KiB."""
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*+"""
 _DOTTED = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:\.[ \t]*+{_PART}){{{MOST_PARTS}}}")
 DEEPEST = 64
 MOST_DIGITS = 40
-"""Digits of a whole number: `tokenizer_config.json` files have 10**30 for "no limit"."""
+"""The most digits of a whole number: `tokenizer_config.json` files have 10**30 for "no limit"."""
 MOST_JSON = 16 << 20
-"""Bytes of JSON: 16 MiB of empty lists become 400 MB of objects. The largest known index of weights has 9 MB."""
+"""The most bytes of JSON: 16 MiB of empty lists become 400 MB of objects. The largest known index of weights has 9 MB."""
 MOST_TEXT = 64 << 20
 """The most bytes of a file that is read as a whole: configs, indexes, tokenizers, templates, plans. Real ones have up to 30 MB."""
 
@@ -184,8 +184,9 @@ def unicode(text: str) -> str:
 
 @contextmanager
 def foreign(what: str, mistake: Mistake = InputError, *, hint: str = "") -> Iterator[None]:
-    """Whatever a foreign reader raises meanwhile is a `mistake` about `what`; what a signal of the user's raises comes out as
-    itself. A panic of a reader in Rust is not an `Exception`.
+    """Turn whatever a foreign reader raises into a `mistake` about `what`, but not what a handler of the user's signals raises.
+
+    Errors of unitp pass unchanged. A panic of a reader in Rust is turned as well, although it is not an `Exception`.
     """
     try:
         yield

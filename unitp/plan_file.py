@@ -24,9 +24,9 @@ from unitp.texts import cut, shortened
 
 SCHEMA = 2
 OLDER = {1: "in its objective, bound and gap, every byte held had a price"}
-"""Why plans of an older schema are not read."""
+"""By older schema, why its plans are refused."""
 MOST_BYTES = 8 << 20
-"""Of a file. The plan of Llama 3.1 405B on 64 ranks has 600 kB."""
+"""The most bytes of a plan file. The plan of Llama 3.1 405B on 64 ranks has 600 kB."""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from unitp.mesh import Mesh
 from unitp.texts import cut, shortened
 
 MOST_SIZE = 1 << 32
-"""Of a dim of a phase. The memory that a program needs is counted with 64 bits."""
+"""The largest size of a dim in a phase. The memory that a program needs is counted with 64 bits."""
 MOST_WEIGHT = 1e12
 ANEW = "Make it anew with `unitp plan`."
 """The hint for a plan file that cannot be used."""

@@ -8,7 +8,7 @@ Inside unitp a name stays as it is. It is made harmless at the output, by one fu
     a page, and the SVG in it            `shown`      by the environment of `report.html`, which escapes as well
     Python source                        `literal`    by `report.export`
     TOML                                 `toml_text`, `toml_key`   by `cost.machine_text`, and by `config` for lines to copy
-    JSON                                 its own escapes, and `shown_json` where it goes to a terminal
+    JSON                                 its own escapes, and `shown_json` if it goes to a terminal
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def shown(text: str, keep: str = "") -> str:
-    r"""`text` with only visible characters and those of `keep`. Others are escaped as in Python: `\x1b`, `\n`, `\u202e`."""
+    r"""Return `text` with only visible characters and those of `keep`. Others are escaped as in Python: `\x1b`, `\n`, `\u202e`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
@@ -40,7 +40,7 @@ def shortened(value: object) -> str:
 
 
 def tame(text: str) -> str:
-    r"""`text` without commands to a terminal: control characters except line feed and tab are written as `\x1b`."""
+    r"""Return `text` without commands to a terminal: control characters except line feed and tab are written as `\x1b`."""
     return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
@@ -80,5 +80,5 @@ def _code(character: str) -> str:
 
 
 def as_unicode(text: str) -> str:
-    r"""`text` as Unicode, which a file name need not be: bytes that are not UTF-8 are written as `\udcff`."""
+    r"""Return `text` as Unicode, which a file name need not be: bytes that are not UTF-8 are written as `\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -27,7 +27,7 @@ def kept_values(graph: Graph, static: set[str]) -> set[str]:
 
 
 def consumers_of(graph: Graph) -> dict[str, list[tuple[Node, int]]]:
-    """By value, the nodes that read it, each with the position of the operand."""
+    """Return by value the nodes that read it, each with the position of the operand."""
     found: dict[str, list[tuple[Node, int]]] = {}
     for node in graph.nodes:
         for operand, name in enumerate(node.inputs):

@@ -70,7 +70,7 @@ class RangeSource(msgspec.Struct, frozen=True, tag="range"):
 
 
 class AbsentSource(msgspec.Struct, frozen=True, tag="absent"):
-    """A tensor without data, of which only the shape is known. `why` is the reason that a user gets who runs the model."""
+    """A tensor without data, of which only the shape is known. `why`: what a user who tries to run the model is told."""
 
     shape: tuple[int, ...]
     why: str = ""

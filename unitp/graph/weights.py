@@ -1,6 +1,6 @@
 """Reads a rank's part of a parameter, and nothing else of the file.
 
-`read(source, intervals)` gives the intervals asked for as float32 values (in float64: widened). Quantised tensors are
+`read(source, intervals)` returns these intervals as float32 values (in float64: widened). Quantised tensors are
 dequantised slice by slice, in bounded chunks: whole blocks around the interval of the last dim are read and cut. Files
 are read with `pread`, not mapped, so that a rank's resident memory has its weights and not the file's pages.
 """
@@ -154,7 +154,7 @@ def _pieces(handle: int, offset: int, size: int) -> Iterator[bytes]:
 
 
 def _rope(source: RopeSource, intervals: Sequence[Interval]) -> Array:
-    """cos or sin of position times frequency, in float64, rounded to float32 once."""
+    """Return cos or sin of position times frequency, in float64, rounded to float32 once."""
     (a, b), (c, d) = intervals
     pairs = np.arange(c, d, dtype=np.float64)
     frequencies = source.base ** (-2.0 * pairs / source.dim)
@@ -165,7 +165,7 @@ def _rope(source: RopeSource, intervals: Sequence[Interval]) -> Array:
 
 
 def _random(source: RandomSource, intervals: Sequence[Interval]) -> Array:
-    """Normal numbers by Box-Muller over a hash of (seed, place). An element does not depend on which slice is read."""
+    """Return normal numbers by Box-Muller over a hash of (seed, place). An element does not depend on which slice is read."""
     strides = [prod(source.shape[i + 1 :]) for i in range(len(source.shape))]
     place = np.zeros([b - a for a, b in intervals], np.uint64)
     for dim, ((a, b), stride) in enumerate(zip(intervals, strides, strict=True)):

@@ -35,7 +35,7 @@ def per_call(program: Program) -> Iterator[tuple[int, Instruction]]:
 
 
 def last_uses(used: Sequence[Iterable[V]], kept: Set[V]) -> list[list[V]]:
-    """For each step the values that it uses and no later one does, in the order in which it names them; never `kept` ones."""
+    """Return for each step the values that it uses and no later step does, in its own order, without `kept` values."""
     seen, last = set(kept), []
     for values in reversed(used):
         last.append([value for value in dict.fromkeys(values) if value not in seen])

@@ -1,7 +1,7 @@
 """Conversion of a tensor from one layout to another: the shortest list of slices and collectives in a fixed order.
 
 First come slices that need no communication (they make everything after them smaller). Then come sums (reduce_scatter
-if the target splits a dim over the same axis), all_to_all, gathers of minor axes until the held interval covers the
+if the target splits a dim over the same axis), all_to_all, gathers of minor axes until the held interval contains the
 target's, the remaining slices, and masks. So unequal bounds on the same axes are converted by gather and slice.
 """
 
@@ -24,11 +24,11 @@ from unitp.program.instructions import (
 )
 
 Step = tuple[Instruction, Layout]
-"""An instruction (its value names still empty) and the layout that it leaves."""
+"""An instruction (its value names still empty) and the layout that it produces."""
 
 
 def hull(split: Split, mesh: Mesh) -> Split | None:
-    """Return the split that is left after joining pieces over the minor axis, or None if the whole dim is joined."""
+    """Return the split after joining pieces over the minor axis, or None if the whole dim is joined."""
     *axes, minor = split.axes
     if not axes:
         return None

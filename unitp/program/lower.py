@@ -181,7 +181,7 @@ class _Lowering:
         self.instructions.append(Local(node.op, inputs, node.outputs, node.attrs, own))
 
     def pick(self, node: Node, splits: Splits) -> Splits:
-        """Append the selection of candidates, each rank's from its own part. Returns the splits of the operators that follow."""
+        """Append the selection of candidates, each rank's from its own part. Return the splits of the operators that follow."""
         shape, rows = self.shape(node.inputs[0]), splits["v"]
         attrs = operator(node.op).attributes(node.attrs)
         counts = [min(attrs.whole("k"), b - a) for a, b in rows.intervals]

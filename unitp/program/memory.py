@@ -22,7 +22,7 @@ from unitp.program.instructions import AllGather, Collective, Instruction, Local
 from unitp.program.rank import local_shape
 
 Row = npt.NDArray[np.int64]
-"""A number per rank."""
+"""One number for each rank."""
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ def _together(programs: Sequence[Program], ranks: Sequence[int]) -> list[Memory]
 
 
 def _activations(sizes: Sizes) -> tuple[Row, Row]:
-    """By rank, the most bytes alive at once in addition to those held between calls, and the instruction at which they are alive."""
+    """Return by rank the most bytes alive at once in addition to those held between calls, and the instruction at which they are alive."""
     program = sizes.program
     kept = {*constants(program), *(old for old, _ in program.states), *in_place(program)}
     dead = dead_after(program, kept)

@@ -102,7 +102,7 @@ def _heads(inputs: Sequence[Shape | None]) -> Grain:
 
 
 def blocks(queries: int, row_bytes: int) -> list[tuple[int, int]]:
-    """Intervals of queries to compute at a time, as equal as possible. `row_bytes` is the size of the scores of one query."""
+    """Return the intervals of queries to compute at a time, as equal as possible. `row_bytes` is the size of the scores of one query."""
     count = max(-(-queries // max(SCORES // max(row_bytes, 1), FEWEST)), 1)
     return [(i * queries // count, (i + 1) * queries // count) for i in range(count)]
 

@@ -1,7 +1,7 @@
 """The attributes of one node, read by type, with the defaults of its operator for those that it leaves out.
 
 Defaults stand once, in the operator's record, and are ONNX's. A float attribute means its float32 rounding, widened (`rounded`). A dim may
-be counted from the end (`dim`, `dims`). Whoever runs many calls reads attributes before the first one.
+be counted from the end (`dim`, `dims`). Code that runs many calls reads attributes before the first one.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def normalization(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Se
 
 
 def _exponentials(node: Node, attrs: Attributes, shape: tuple[int, ...]) -> tuple[Nodes, str, str, str]:
-    """x - max, its exponentials, and their sum."""
+    """Add x - max x, its exponentials and their sum. Return the nodes and the names of the three."""
     dim, add = attrs.dim(len(shape)), Nodes(node)
     shifted = add("Sub", node.inputs[0], add("ReduceMax", node.inputs[0], axes=(dim,), keepdims=1))
     exponentials = add("Exp", shifted)

@@ -1,4 +1,4 @@
-"""The hook by which operators come, built-in ones and those of plug-ins."""
+"""The hook through which operators are found: built-in ones and those of plug-ins."""
 
 from __future__ import annotations
 

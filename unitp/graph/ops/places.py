@@ -51,22 +51,22 @@ class Place(msgspec.Struct, frozen=True):
 
 PlacesFunction = Callable[[Attributes, Sequence[Shape | None]], tuple[Place, ...]]
 MovedFunction = Callable[[Attributes, Sequence[Array], Sequence[tuple[int, ...]]], tuple[Array, ...]]
-"""Of attributes, inputs and the shapes of outputs."""
+"""A function from attributes, inputs and the shapes of outputs to the outputs."""
 SelectedFunction = Callable[[Attributes, Sequence[Shape | None]], Mapping[int, Span]]
-"""By the number of the output."""
+"""A function from attributes and input shapes to the range of each output that has places, by its number."""
 
 
 def index(operand: int, size: Dim) -> Place:
-    """Return the place of an index into `size` rows."""
+    """Return the record of an operand that indexes `size` rows."""
     return Place(operand, "index", -int(size), int(size) - 1)
 
 
 def refused(subject: str, number: object, at: Sequence[int], place: Place, op: str, name: str) -> str:
-    """Return the message about an illegal number of `subject`, where operator `op`, known as `name`, uses it as a place."""
+    """Return the message about an illegal number of `subject`, which operator `op`, known as `name`, uses as a place."""
     where = f" at [{', '.join(map(str, at))}]" if at else ""
     return f'{subject} has {number}{where}, but as {place.what} of {op} "{name}" legal are {place.legal}'
 
 
 def reshaped(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:
-    """Return the `MovedFunction` of operators that keep their elements in order."""
+    """Return the input in the shape of the output: the `MovedFunction` of operators that keep their elements in order."""
     return (inputs[0].reshape(outputs[0]),)

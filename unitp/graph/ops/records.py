@@ -128,7 +128,7 @@ def register(operator: Operator) -> None:
 
 @contextmanager
 def replaced(record: Operator) -> Iterator[None]:
-    """Within the block, `record` stands in the table in place of the one with its name.
+    """Replace the record of the same name in the table by `record` within the block.
 
     It serves to try another rule: tests plant wrong ones. Raises GraphError if no operator has this name.
     """
@@ -141,7 +141,7 @@ def replaced(record: Operator) -> Iterator[None]:
 
 
 def _enter(operator: Operator) -> None:
-    """Write a record into the table, and forget what was inferred by another."""
+    """Write a record into the table, and drop the types that were inferred with another one."""
     _TABLE[operator.name] = operator
     _rule.cache_clear()
     _inferred.cache_clear()
@@ -188,7 +188,7 @@ _MORE: list[Callable[[], Iterable[Operator]]] = []
 
 
 def look_in(more: Callable[[], Iterable[Operator]]) -> None:
-    """From now on, look in `more` for operators that the table does not have."""
+    """Look in `more`, from now on, for operators that the table does not have."""
     _MORE.append(more)
 
 

@@ -61,7 +61,7 @@ def argmax(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
 
 
 def topk_part(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[Shape] | None) -> Rule:
-    """Return the candidates of each part of v, with global indices: `b v -> b c, b c`. c has min(k, part) rows per part.
+    """`b v -> b c, b c`: the candidates of each part of v, with global indices. c has min(k, part) rows per part.
 
     Internal: v and c are split alike, so that each rank's candidates follow from its own part alone. Raises GraphError if
     the output has another number of dims than the input.
@@ -101,9 +101,9 @@ def _reduce_mean(node: Node, attrs: Attributes, shape: tuple[int, ...]) -> list[
 
 
 def _best(node: Node, k: int, dim: int) -> list[Node]:
-    """Return the k largest along a dim: the candidates of each part, the best of them, and their places in the whole.
+    """Return the nodes for the k largest along a dim: the candidates of each part, the best of them, and their places in the whole.
 
-    What is gathered in between has as many rows as there are candidates. Their number is known where the split is known.
+    Between them, all candidates are gathered. Their number is known once the split is known.
     """
     values = node.outputs[0] if len(node.outputs) == 2 else f"{node.name}:best.0"
     part, places, best = f"{node.name}:part", f"{node.name}:part.1", f"{node.name}:best"

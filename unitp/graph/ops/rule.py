@@ -64,7 +64,7 @@ class Rule(msgspec.Struct, frozen=True):
         return all(name not in term.factors or term.factors[0] == name for term in terms)
 
     def minor(self, term: Term) -> int:
-        """Return how many rows of the dim one row of the term's major factor spans."""
+        """Return the number of rows of the dim that one row of the term's major factor spans."""
         return prod(int(self.factors[f].size) for f in term.factors[1:])
 
     def output_shapes(self) -> list[Shape]:
@@ -86,7 +86,7 @@ _TERM = re.compile(r"\(([^)]*)\)|(\S+)")
 
 
 def parse_terms(text: str, ratio: int = 1) -> Operand:
-    """`"b h/r (t e)"` -> three terms."""
+    """Return the terms of an operand: three for `b h/r (t e)`."""
     terms = []
     for group, word in _TERM.findall(text):
         name, _, over = word.partition("/")

@@ -39,7 +39,7 @@ def reshape(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence
 
 
 def _groups(source: Shape, target: Shape) -> list[Group]:
-    """Runs of dims on both sides with equal products; a symbol only matches itself."""
+    """Return runs of dims on both sides with equal products; a symbol only matches itself."""
     groups: list[Group] = []
     i = j = 0
     while i < len(source) or j < len(target):
@@ -124,7 +124,7 @@ def _assign(sizes: list[Dim], common: list[int]) -> list[list[int]]:
 
 
 def permutation(attrs: Attributes, dims: int) -> tuple[int, ...]:
-    """For each dim of a transpose's output, the dim of the input."""
+    """Return, for each dim of a transpose's output, the dim of the input."""
     return attrs.wholes("perm") if "perm" in attrs else tuple(reversed(range(dims)))
 
 
@@ -140,7 +140,7 @@ def transpose(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequen
 
 
 def _fixed(shape: Shape, whole: set[int], sizes: Sequence[Dim], tag: str) -> tuple[dict[str, Factor], Operand]:
-    """Factors of one operand whose dims in `whole` have factors of their own (named by `tag`), the others `d<i>`."""
+    """Return the factors of one operand whose dims in `whole` have factors of their own (named by `tag`), the others `d<i>`."""
     names = [f"{tag}{i}" if i in whole else f"d{i}" for i in range(len(shape))]
     factors = {
         n: Factor(s, "whole" if i in whole else "free") for i, (n, s) in enumerate(zip(names, sizes, strict=True))
@@ -251,7 +251,7 @@ def expand(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
     )
 
 
-# what they make of arrays, for places that pass through them
+# what these operators make of arrays, for places that pass through them
 
 
 def _transposed(attrs: Attributes, inputs: Sequence[Array], outputs: Sequence[tuple[int, ...]]) -> tuple[Array, ...]:

@@ -6,9 +6,9 @@
     graph      each operator is a node of the graph, on the values that it names          unitp.program.check.meaning
     memory     no rank exceeds a limit                                                    unitp.program.memory
 
-A program is one list for all ranks. So all ranks of a group meet in the same collectives in the same order, with shapes
-that follow from one layout. Programs that come one per rank are compared (`check_ranks`). So deadlocks and mismatches of
-ranks are errors before anything runs.
+A program is one list for all ranks, so all ranks of a group meet in the same collectives in the same order, with shapes that
+follow from one layout. Programs that come one per rank are compared (`check_ranks`). Deadlocks and mismatches of ranks are thus
+errors before anything runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check(
 ) -> None:
     """Check `program`. Raises ProgramError that names the first wrong instruction.
 
-    If a `graph` is given, the program must compute it, and leave the graph's `outputs`, if given, in this order. No rank may
+    If a `graph` is given, the program must compute it, and give the graph's `outputs`, if these are named, in this order. No rank may
     need more than `memory_limit` bytes.
     """
     program = decoded(program)

@@ -22,7 +22,7 @@ from unitp.program.text import at
 def check_graph(program: Program, graph: Graph, outputs: tuple[str, ...] | None = None) -> None:
     """Check that `program` (well formed) computes `graph`. Raises ProgramError that names the instruction.
 
-    `outputs` are the graph's outputs that the program must leave, in order (default: any).
+    `outputs` are the graph's outputs that the program must give, in order (default: any).
     """
     if program.graph != graph.hash:
         raise ProgramError(f"the program is of graph {program.graph}, not {graph.hash}")
