@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from mutations import NUMBERS, damaged, name
 
+from unitp.engine.sampling import Sampling
 from unitp.mesh import Mesh
 from unitp.wire.arrays import Inbox, Outbox
 from unitp.wire.channel import HEADER, WireError, encode, for_driver, for_worker
@@ -28,6 +29,8 @@ from unitp.wire.messages import (
     Arrays,
     Challenge,
     Close,
+    Decode,
+    Decoded,
     Done,
     Failed,
     Free,
@@ -37,8 +40,10 @@ from unitp.wire.messages import (
     Reply,
     Request,
     Reset,
+    Rules,
     Run,
     Start,
+    Told,
 )  # fmt: skip
 
 NAME = "wire"
@@ -71,6 +76,8 @@ def messages(rng: random.Random) -> dict[str, list[Any]]:
             Done(),
             Answer(1.5),
             Arrays({"x": part}),
+            Told((7, -1)),
+            Decoded(((7, -1), (8, -1)), "no"),
             Refused("no", "hint", (1, 2)),
             Failed("E", "m", "h", "t"),
             hello,
@@ -79,6 +86,7 @@ def messages(rng: random.Random) -> dict[str, list[Any]]:
         "worker": [
             Start("numpy", Mesh(tp=2)),
             Run("k", {"x": part}, 3, True),
+            Decode("k", {"x": part}, 3, Rules(4, 2, (3, 0), Sampling(0.5, 7), (1, 2))),
             Free((1, 2)),
             Reset(0),
             Close(),

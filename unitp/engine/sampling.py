@@ -1,4 +1,6 @@
-"""Choosing the next token. The driver alone does it, in float64, so that every backend is treated alike.
+"""Choosing the next token, from candidates as NumPy arrays and in float64, so that every backend is treated alike.
+
+Driver and ranks do it by this one function of the candidates' bits. Ranks that hold the same bits choose the same token.
 
     1. values are divided by `temperature` (0: the largest value wins, nothing is drawn)
     2. `top_k`: the k largest stay (0: all); of equal values the lower id stays

@@ -44,7 +44,7 @@ from unitp.ranks.worker_command import command
 from unitp.wire.arrays import Inbox, Outbox
 from unitp.wire.channel import Channel, WireError, encode
 from unitp.wire.greeting import SOCKET, new_key
-from unitp.wire.messages import Close, Failed, Refused, Reply, Start
+from unitp.wire.messages import Close, Failed, Refused, Reply, Start, Told
 
 BACKLOG = 128
 CLOSE_S = 5.0
@@ -89,6 +89,7 @@ class Cluster:
         self._poller = select.poll()
         self._waiting: set[str] = set()
         self._replies: dict[str, Reply] = {}
+        self._heard: Callable[[int, Reply], None] | None = None
         self.isolated = self._closing = self._closed = False
         self._driver = os.getpid()
         self._courier: Courier | None = None
@@ -194,14 +195,27 @@ class Cluster:
         frame = encode(message)
         return self.do(lambda _: list(self.exchange(dict.fromkeys(range(self.mesh.size), frame)).values()))
 
-    def exchange(self, messages: Mapping[int, object]) -> dict[int, Reply]:
+    def exchange(
+        self, messages: Mapping[int, object], heard: Callable[[int, Reply], None] | None = None
+    ) -> dict[int, Reply]:
         """Send each rank its message (or frame) and return the replies by rank. Only the courier may call it.
 
-        Raises InputError if ranks refuse the request; they are then ready for the next one.
+        `heard` is called with what a rank tells before its reply, and with the reply, as they come. It must not raise. Raises
+        InputError if ranks refuse the request; they are then ready for the next one.
         """
         if self.watchdog.error is not None:
             raise copy(self.watchdog.error)
         self._require_open()
+        self._heard = heard
+        try:
+            replies = self._exchanged(messages)
+        finally:
+            self._heard = None
+        require_done(replies.values())
+        return {rank: replies[f"rank {rank}"] for rank in messages}
+
+    def _exchanged(self, messages: Mapping[int, object]) -> dict[str, Reply]:
+        """The replies by name."""
         self.watchdog.judge.working(True)
         frames = {f"rank {rank}": m if isinstance(m, bytearray) else encode(m) for rank, m in messages.items()}
         self._waiting.update(frames)
@@ -210,11 +224,7 @@ class Cluster:
                 self._channels[name].send_frame(frame)
             except WireError:
                 raise copy(self.watchdog.report(name, None)) from None
-        replies = self._collect()
-        if refused := [reply for reply in replies.values() if isinstance(reply, Refused)]:
-            first = min(refused, key=lambda reply: reply.order)
-            raise InputError(first.message, hint=first.hint)
-        return {rank: replies[f"rank {rank}"] for rank in messages}
+        return self._collect()
 
     def _require_open(self) -> None:
         if self._closing:
@@ -242,15 +252,18 @@ class Cluster:
         channel = self._channels[name]
         try:
             channel.read()
-            message = channel.take()
+            messages = channel.take_all()
         except WireError:
             self._require_open()
             raise copy(self.watchdog.report(name, None)) from None
-        if isinstance(message, Failed):
-            raise copy(self.watchdog.report(name, message))
-        if message is not None:
-            self._replies[name] = message
-            self._waiting.discard(name)
+        for message in messages:
+            if isinstance(message, Failed):
+                raise copy(self.watchdog.report(name, message))
+            if not isinstance(message, Told):
+                self._replies[name] = message
+                self._waiting.discard(name)
+            if self._heard is not None:
+                self._heard(int(name.removeprefix("rank ")), message)
 
     # end
 
@@ -328,6 +341,13 @@ class Cluster:
                         self._poller.unregister(fd)  # what it sends next is the end of the connection
         except UnitpError:
             return  # somebody is gone already: the rest is ended
+
+
+def require_done(replies: Iterable[Reply]) -> None:
+    """Raise InputError if ranks have refused a request: the first of what they say."""
+    if refused := [reply for reply in replies if isinstance(reply, Refused)]:
+        first = min(refused, key=lambda reply: reply.order)
+        raise InputError(first.message, hint=first.hint)
 
 
 _clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()

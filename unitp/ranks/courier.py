@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from traceback import clear_frames
 from typing import Generic, TypeVar
@@ -29,7 +30,7 @@ class Abandoned(Exception):  # noqa: N818  (no error: it ends work that nobody w
 
 
 class Errand(Generic[Made]):
-    """Work that runs once. `abandoned` says that its owner was interrupted.
+    """Work that runs once. `abandoned` says that its owner was interrupted, `given` that the courier has it.
 
     The gate is a plain lock, because an interruption can leave Python's Event and Condition in an inconsistent state.
     """
@@ -42,12 +43,18 @@ class Errand(Generic[Made]):
         self._gate.acquire()
         self._made: Made | None = None
         self._error: BaseException | None = None
+        self.given = False
 
     def do(self) -> None:
         """Run the work, unless it has run: an errand may be given to the courier again."""
         if self._work is not None:
             self._try()
             self._done = True
+            self.ring()
+
+    def ring(self) -> None:
+        """Wake whoever waits for the errand: it is done, or it has news. The work calls this."""
+        with suppress(RuntimeError):  # it has rung before, and nobody has heard that yet
             self._gate.release()
 
     def _try(self) -> None:
@@ -65,8 +72,10 @@ class Errand(Generic[Made]):
             raise Abandoned
 
     def wait(self, limit_s: float) -> bool:
-        """Wait until the work is done, or for at most this many seconds. Returns whether it is done."""
-        return self._done or self._gate.acquire(timeout=limit_s)
+        """Wait until the work is done or rings, or for at most this many seconds. Returns whether it is done."""
+        if not self._done:
+            self._gate.acquire(timeout=limit_s)
+        return self._done
 
     def result(self) -> Made:
         """The result of the work, or its exception. The second time an exception would be raised, it is Abandoned instead."""
@@ -111,8 +120,13 @@ class Courier:
         """Queue a function on the courier's thread without waiting for it."""
         self._errands.put(Errand(work))  # type: ignore[arg-type]
 
-    def wait(self, errand: Errand[Made]) -> None:
-        """Give the courier an errand (or give it again, after an interruption), and wait until it is done.
+    @property
+    def awaited(self) -> bool:
+        """Whether errands wait for the one that is under way."""
+        return not self._errands.empty()
+
+    def wait(self, errand: Errand[Made], ready: Callable[[], bool] = lambda: False) -> None:
+        """Give the courier an errand, if it does not have it, and wait until it is done or `ready`, of which it rings.
 
         Raises RankError if the session is closed first.
         """
@@ -122,8 +136,10 @@ class Courier:
             return
         try:
             errand.abandoned = False
-            self._errands.put(errand)  # type: ignore[arg-type]
-            while not errand.wait(TICK_S):
+            if not errand.given:
+                self._errands.put(errand)  # type: ignore[arg-type]
+                errand.given = True  # if an interruption comes first, it is given twice, and done once
+            while not ready() and not errand.wait(TICK_S):
                 if not self._thread.is_alive():
                     raise RankError("the session was closed", hint="Launch it again.")
         except BaseException:

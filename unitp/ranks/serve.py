@@ -21,7 +21,10 @@ from unitp.engine.engine import Array, Engine
 from unitp.errors import InputError, UnitpError
 from unitp.graph.weights import read
 from unitp.host import remedy
-from unitp.program.instructions import decode
+from unitp.program import instructions
+from unitp.program.instructions import Program
+from unitp.program.rows import Rows, rows_of
+from unitp.ranks.decoding import decode
 from unitp.ranks.progress import Activity, Page, PageProgress
 from unitp.wire.arrays import Inbox, Outbox
 from unitp.wire.channel import Channel, WireError
@@ -34,6 +37,7 @@ from unitp.wire.messages import (
     Checked,
     Close,
     Compile,
+    Decode,
     Done,
     Failed,
     Forget,
@@ -50,6 +54,7 @@ from unitp.wire.messages import (
     Reset,
     Run,
     Start,
+    Told,
     Trace,
 )
 
@@ -60,7 +65,7 @@ NO_MEMORY = 112
 RESERVE = 1 << 24
 IDLE_S = 60.0
 LONG_S = 0.1
-"""Requests that take longer may have used, and freed, much memory."""
+"""Requests that take longer may have used, and freed, much memory; steps of decoding have not, however many they are."""
 
 
 def rank_arrays(rank: int) -> str:
@@ -80,10 +85,12 @@ class Worker:
         folder: Path,
         progress: PageProgress,
     ) -> None:
-        self.channel, self.engine, self.page = channel, engine, page
+        self.rank, self.channel, self.engine, self.page = rank, channel, engine, page
         self.progress = progress
         self.inbox, self.outbox = Inbox(folder / DRIVER_ARRAYS), Outbox(folder / rank_arrays(rank))
         self.idle = resident_bytes()["VmRSS"]
+        self.programs: dict[str, Program] = {}
+        self.rows: dict[str, Rows] = {}
         self.numbers: dict[str, int] = {}
         self.wanted: dict[str, tuple[str, ...]] = {}
 
@@ -97,13 +104,15 @@ class Worker:
             self.channel.send(reply)
             if isinstance(request, Close):
                 return
-            if time.monotonic() - begun > LONG_S:
+            if time.monotonic() - begun > LONG_S and not isinstance(request, Decode):
                 give_back_memory()
 
     def carry_out(self, request: Request) -> Reply:
         match request:
             case Run(key, inputs, bank, traced):
                 return self.run(key, self.received(inputs), bank, traced)
+            case Decode():
+                return self.decode(request)
             case Check(key, inputs, bank):
                 self.page.enter(Activity.RUNNING, self.numbers[key])
                 return Checked(self.engine.first_not_finite(key, self.received(inputs), bank))
@@ -114,14 +123,16 @@ class Worker:
                 self.page.enter(Activity.COMPILING, number)
                 self.numbers[key], self.wanted[key] = number, wanted
                 give_back_memory()
-                self.engine.compile(key, decode(program))
+                self.programs[key] = instructions.decode(program)
+                self.engine.compile(key, self.programs[key])
             case Load(parts):
                 for number, part in enumerate(parts):
                     self.page.enter(Activity.LOADING, number)
                     self.engine.load(part.parameter.name, slice_of(part))
             case Forget(key):
                 self.engine.forget(key)
-                del self.numbers[key], self.wanted[key]
+                del self.numbers[key], self.wanted[key], self.programs[key]
+                self.rows.pop(key, None)
             case Allocate(bank, states):
                 self.page.enter(Activity.ALLOCATING)
                 for state in states:
@@ -150,10 +161,30 @@ class Worker:
         self.page.enter(Activity.RUNNING, self.numbers[key])
         try:
             outputs, trace = self.traced(key, inputs, bank) if traced else (self.engine.run(key, inputs, bank), None)
-        except InputError as error:  # all ranks are in step: see `unitp.engine.engine.Engine.run`
-            return Refused(error.message, error.hint, getattr(error, "order", ()))
+        except InputError as error:
+            return refused(error)
         self.outbox.clear()
         return Arrays({name: self.outbox.put(outputs[name]) for name in self.wanted[key]}, trace)
+
+    def decode(self, request: Decode) -> Reply:
+        """Make the steps of a request. A rank that has outputs to send sends the tokens of each step at once."""
+        key, number = request.key, self.numbers[request.key]
+        if key not in self.rows:
+            self.rows[key] = rows_of(self.programs[key], self.rank)
+
+        def run(inputs: dict[str, Array]) -> dict[str, Array]:
+            self.page.enter(Activity.RUNNING, number)
+            return self.engine.run(key, inputs, request.bank)
+
+        def say(tokens: tuple[int, ...]) -> None:
+            if self.wanted[key]:
+                self.channel.send(Told(tokens))
+
+        inputs = {name: np.array(array) for name, array in self.received(request.inputs).items()}
+        try:
+            return decode(run, self.rows[key], inputs, request.rules, say)
+        except InputError as error:
+            return refused(error)
 
     def traced(self, key: str, inputs: dict[str, Array], bank: int) -> tuple[dict[str, Array], Trace]:
         """Run a program, and return when its instructions began."""
@@ -164,6 +195,11 @@ class Worker:
         finally:
             ended, marks = time.monotonic_ns(), self.progress.recorded()
         return outputs, Trace(begun, ended, tuple(marks))
+
+
+def refused(error: InputError) -> Refused:
+    """The reply for what an engine refuses. All ranks are in step then: see `unitp.engine.engine.Engine.run`."""
+    return Refused(error.message, error.hint, getattr(error, "order", ()))
 
 
 def give_back_memory() -> None:

@@ -19,8 +19,8 @@ from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
 from unitp.graph.source import RopeSource
 from unitp.mesh import Mesh
+from unitp.program.rows import INPUTS
 
-INPUTS = ("input_ids", "position_ids", "write_indices", "kv_length", "logits_index")
 CHUNK = 512
 SMALLEST_CHUNK = 16
 SMALLEST_LIVE = 128
@@ -74,6 +74,14 @@ def live_rows(needed: int, cache: int) -> int:
     return min(max(power_of_two(needed), SMALLEST_LIVE), cache)
 
 
+class Call(NamedTuple):
+    """The sizes and inputs of one call of the ranks; how many more tokens a sequence may get before more rows are live."""
+
+    sizes: dict[str, int]
+    inputs: dict[str, Array]
+    room: int
+
+
 Execute = Callable[[dict[str, int], tuple[str, ...], dict[str, Array]], dict[str, Array]]
 """Runs the program for these sizes and outputs on whole arrays, and returns whole outputs."""
 
@@ -117,7 +125,15 @@ class Decoder:
     def _call(
         self, execute: Execute, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int, head: Head
     ) -> dict[str, Array]:
-        """One call of `width` tokens. A sequence with fewer is padded on the right with a token of its own.
+        """One call of `width` tokens."""
+        call = self.call(held, now, width, head)
+        outputs = execute(call.sizes, head.outputs, call.inputs)
+        for known, new in zip(held, now, strict=True):
+            known.extend(new)
+        return outputs
+
+    def call(self, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int, head: Head) -> Call:
+        """The sizes and inputs of a call of `width` tokens. A sequence with fewer is padded on the right with a token of its own.
 
         A token whose values are not finite would spoil the sums of all queries, even with weight zero.
         """
@@ -145,10 +161,7 @@ class Decoder:
             "take": take.shape[1],
             "candidates": head.candidates,
         }
-        outputs = execute(sizes, head.outputs, inputs)
-        for known, new in zip(held, now, strict=True):
-            known.extend(new)
-        return outputs
+        return Call(sizes, inputs, sizes["live"] - int(past.max()) - width)
 
     def _make_room(self, held: Sequence[list[int]], now: Sequence[Sequence[int]], width: int) -> None:
         """Drop the last rows of a sequence that gets no token near the end of its cache: padding overwrites them."""

@@ -17,10 +17,13 @@ from unitp.errors import RankError
 from unitp.graph.graph import Graph
 from unitp.layout import Layout
 from unitp.plans import Plan
+from unitp.program.alike import alike
 from unitp.program.check import check
 from unitp.program.instructions import Program, encode
 from unitp.program.lower import lower
+from unitp.program.rows import CANDIDATES
 from unitp.ranks.cluster import Cluster
+from unitp.session.arrivals import Arrivals, Step
 from unitp.session.banks import Bank, Banks
 from unitp.session.nearest_phase import choose_phase
 from unitp.session.slices import Parts
@@ -31,12 +34,14 @@ from unitp.wire.messages import (
     Check,
     Checked,
     Compile,
+    Decode,
     Forget,
     Free,
     Load,
     ParameterPart,
     Reply,
     Reset,
+    Rules,
     Run,
     StatePart,
     Trace,
@@ -99,6 +104,38 @@ class Executor:
             calls.append(TracedCall(parts.program, begun, time.monotonic_ns(), tuple(traces)))
         return parts.join([self._arrays(rank, replies[rank]) for rank in range(self.plan.mesh.size)])
 
+    def decides(self, sizes: Mapping[str, int], outputs: tuple[str, ...], bank: Bank) -> bool:
+        """Whether ranks can go on by themselves after the program for these sizes, which is prepared. Not while calls are traced."""
+        if self._calls is not None or outputs != CANDIDATES or sizes["seq"] != 1:
+            return False
+        self._ready(bank)
+        return bool(self.prepare(sizes, outputs).decided)
+
+    def decode(
+        self,
+        sizes: Mapping[str, int],
+        inputs: Mapping[str, Array],
+        bank: Bank,
+        rules: Rules,
+        say: Callable[[Step], None],
+    ) -> str:
+        """Make steps in the ranks, which decide on tokens by these rules, and `say` each step's tokens as they come.
+
+        `inputs` are those of the first step. Returns why no token of the next step could be chosen, or an empty text. Raises
+        InputError as `execute` does, after the steps that were made.
+        """
+        self._ready(bank)
+        parts = self.prepare(sizes, CANDIDATES)
+        tellers = {rank: rows.decided for rank, rows in enumerate(parts.decided) if parts.wanted[rank]}
+        arrivals = Arrivals(sizes["batch"], tellers, say)
+        frames = self._frames(parts, inputs, bank, partial(Decode, rules=rules))
+        replies = self.cluster.exchange(frames, arrivals.heard)
+        try:
+            return arrivals.problem(parts.decided, replies)
+        except RankError:
+            bank.spoil()
+            raise
+
     def first_not_finite(
         self, sizes: Mapping[str, int], outputs: tuple[str, ...], inputs: Mapping[str, Array], bank: Bank | None = None
     ) -> NotFinite | None:
@@ -110,7 +147,7 @@ class Executor:
         return min(found, key=lambda one: one.instruction, default=None)
 
     def _frames(
-        self, parts: Parts, inputs: Mapping[str, Array], bank: Bank | None, request: Callable[..., Run | Check]
+        self, parts: Parts, inputs: Mapping[str, Array], bank: Bank | None, request: Callable[..., Run | Decode | Check]
     ) -> dict[int, object]:
         """The encoded request to each rank, with its slices of the inputs."""
         program, outbox, number = parts.program, self.cluster.outbox, bank.number if bank is not None else 0
@@ -156,6 +193,8 @@ class Executor:
     def _make(self, sizes: dict[str, int], outputs: tuple[str, ...]) -> Parts:
         phase = choose_phase(self.plan, sizes)
         program = lower(self.graph, self.plan, phase, sizes, outputs, self.dtype)
+        if outputs == CANDIDATES and sizes["seq"] == 1:
+            program = alike(program)
         check(program, self.graph, outputs=outputs)
         number, self._made = self._made, self._made + 1
         parts = Parts(f"{number}:{phase}", number, program, outputs)

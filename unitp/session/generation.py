@@ -1,28 +1,39 @@
-"""Token by token: an iterator that gets candidates from the ranks, chooses in the driver, and feeds the choice back.
+"""Token by token: an iterator over what the ranks or the driver choose, which feeds each choice back.
 
-Several generations may be open on one session: each leases rows of its own. What a step feeds follows from its rows,
+Several generations may be open on one session: each leases rows of its own. What a turn feeds follows from its rows,
 
     feed(sequence) = (prompt + tokens made)[held:]
 
-so a step that was interrupted is simply repeated, and no token is lost. The timing leaves out the making of programs.
+so a turn that was interrupted is simply repeated, and no token is lost. A turn makes up to `burst` steps in the ranks, each of
+which can be taken as soon as it is made. What was made and not yet taken is not seen in `tokens` and `finish_reasons`; a
+generation that ends early leaves it in rows that the next tokens overwrite.
+
+    burst = 1, 2, 4, ... up to `MOST_STEPS`, as long as a turn takes less than `TURN_S`; 1 again if somebody else waits
+
+The timing leaves out the making of programs.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
-import numpy as np
 
-from unitp.engine.engine import Array
-from unitp.engine.sampling import NotFinite, Sampling, choose
+from unitp.engine.sampling import Sampling
 from unitp.errors import InputError, UnitpError
 from unitp.ranks.courier import Abandoned, Courier, Errand
+from unitp.session.arrivals import Step
 from unitp.session.banks import Bank, Lease
 from unitp.session.decoder import LAST_LOGITS, Decoder, Head
+from unitp.session.turns import Turn
+from unitp.wire.messages import Rules
+
+MOST_STEPS = 16
+TURN_S = 0.4
+"""How long somebody else waits at most, who stops a generation, closes the session or has another request."""
 
 
 class Timing(msgspec.Struct):
@@ -42,11 +53,20 @@ class Timing(msgspec.Struct):
         return self.decode_tokens / self.decode_s if self.decode_s else 0.0
 
 
-class Step(NamedTuple):
-    """One token per sequence (None for one that has ended), or the end of the generation."""
+class Clock:
+    """The seconds of a turn, without those that were spent on programs."""
 
-    tokens: list[int | None]
-    ended: bool
+    def __init__(self, session: Feeder) -> None:
+        self._session, self.total = session, 0.0
+        self._begun = self._now()
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._session.preparing_s
+
+    def lap(self) -> float:
+        """The seconds since the last lap."""
+        before, self.total = self.total, self._now() - self._begun
+        return self.total - before
 
 
 class Feeder(Protocol):
@@ -59,10 +79,8 @@ class Feeder(Protocol):
     def preparing_s(self) -> float:
         """Seconds spent on programs so far."""
 
-    def feed(
-        self, errand: Errand[Step], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
-    ) -> list[dict[str, Array]]:
-        """Feed tokens to a bank's rows, on the courier's thread. Raises Abandoned between two calls if nobody waits any more."""
+    def turn(self, errand: Errand[None], turn: Turn, say: Callable[[Step], None]) -> str:
+        """Make a turn, on the courier's thread (`unitp.session.turns.Turns.make`)."""
 
     def not_finite(self, bank: Bank, tokens: Sequence[Sequence[int]], head: Head, where: str) -> Exception:
         """The error that names the first operator whose output is not finite for these tokens. Runs on the courier's thread."""
@@ -71,7 +89,7 @@ class Feeder(Protocol):
 class Generation:
     """An iterator over steps: each is a list with a token per sequence, or None for a sequence that has ended.
 
-    `tokens` are those made so far, with the stop token. `finish_reasons` are "stop", "length", or None while a sequence goes
+    `tokens` are those taken so far, with the stop token. `finish_reasons` are "stop", "length", or None while a sequence goes
     on. The rows are free again when the generation has ended, is closed or dropped. Several threads may use it.
     """
 
@@ -86,23 +104,33 @@ class Generation:
         stop_ids: frozenset[int],
     ) -> None:
         self.prompts = [list(prompt) for prompt in prompts]
-        self.tokens: list[list[int]] = [[] for _ in prompts]
-        self.finish_reasons: list[str | None] = [None] * len(prompts)
         self.timing = Timing()
         self.stop_ids = stop_ids
         self._session, self._lease, self._sampling = session, lease, sampling
         self._limits = [min(max_new_tokens, decoder.context - len(prompt)) for prompt in prompts]
         self._head = _head(sampling, decoder.vocab)
-        self._steps = 0
+        self._made: list[list[int]] = [[] for _ in prompts]
+        self._stopped: list[int | None] = [None] * len(prompts)
+        self._steps = self._taken = 0
+        self._burst = 1
         self._closed = False
         self._turn = threading.RLock()
-        self._step: Errand[Step] | None = None
-        self._ready: list[Step] = []
-        for sequence, limit in enumerate(self._limits):
-            if limit == 0:
-                self.finish_reasons[sequence] = "length"
+        self._errand: Errand[None] | None = None
         if None not in self.finish_reasons:
             lease.close()
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """The tokens of each sequence that were taken so far."""
+        return [self._seen(sequence) for sequence in range(len(self.prompts))]
+
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """Why each sequence has ended, as far as that was taken: "stop", "length", or None."""
+        return [
+            "stop" if stopped is not None else self._reason(sequence, self._seen(sequence))
+            for sequence, stopped in enumerate(self._stopped)
+        ]
 
     def __iter__(self) -> Iterator[list[int | None]]:
         return self
@@ -110,20 +138,22 @@ class Generation:
     def __next__(self) -> list[int | None]:
         """The next step. After an interruption (Ctrl-C) the next call returns the tokens of the interrupted step.
 
-        After the tokens are taken, nothing is called, so Python cannot raise for a signal before they are returned.
+        After a step is taken, nothing is called, so Python cannot raise for a signal before it is returned.
         """
-        courier, made = self._session.courier, None
+        courier, step, closed = self._session.courier, None, self._lease.closed
         try:
             with self._turn:
-                self._settle(courier)
-                made, self._ready = self._ready[0], self._ready[1:]
+                if self._settle(courier):
+                    taken = self._taken + 1
+                    made, last = self._step(self._taken), self._lease.closed or self._ends(taken)
+                    step, self._taken, self._lease.closed = made, taken, last
         except BaseException:
-            if made is not None:
-                self._ready = [made, *self._ready]
+            if step is not None:
+                self._taken, self._lease.closed = self._taken - 1, closed
             raise
-        if made.ended:
+        if step is None:
             raise StopIteration
-        return made.tokens
+        return step
 
     def __enter__(self) -> Generation:
         return self
@@ -133,7 +163,8 @@ class Generation:
 
     def stop(self, sequence: int) -> None:
         """End a sequence from outside, as a stop string does. Its reason is then "stop", even if it was just cut by length."""
-        self.finish_reasons[sequence] = "stop"
+        if self._stopped[sequence] is None:
+            self._stopped[sequence] = self._taken
         if None not in self.finish_reasons:
             self._lease.close()
 
@@ -142,82 +173,129 @@ class Generation:
         self._closed = True
         self._lease.close()
 
-    def _settle(self, courier: Courier) -> None:
-        """Make the next step ready: finish the step that was interrupted, or run a new one."""
-        while not self._ready:
-            if self._closed and (self._step is not None or None in self.finish_reasons):
+    # what was made and what was taken
+
+    def _seen(self, sequence: int, taken: int | None = None) -> list[int]:
+        """The tokens of a sequence after so many steps (default: those taken)."""
+        stopped, taken = self._stopped[sequence], self._taken if taken is None else taken
+        return self._made[sequence][: taken if stopped is None else min(stopped, taken)]
+
+    def _reason(self, sequence: int, tokens: Sequence[int]) -> str | None:
+        """Why a sequence has ended with these tokens, if it has."""
+        if tokens and tokens[-1] in self.stop_ids:
+            return "stop"
+        return "length" if len(tokens) >= self._limits[sequence] else None
+
+    def _left(self) -> tuple[int, ...]:
+        """How many tokens each sequence may still get after all that were made."""
+        left = []
+        for sequence, made in enumerate(self._made):
+            ended = self._stopped[sequence] is not None or self._reason(sequence, made)
+            left.append(0 if ended else self._limits[sequence] - len(made))
+        return tuple(left)
+
+    def _ends(self, taken: int) -> bool:
+        """Whether all sequences have ended after so many steps."""
+        return all(
+            self._stopped[sequence] is not None or self._reason(sequence, self._seen(sequence, taken))
+            for sequence in range(len(self.prompts))
+        )
+
+    def _step(self, number: int) -> list[int | None]:
+        """The tokens of a step that was made."""
+        seen = [self._seen(sequence, number + 1) for sequence in range(len(self.prompts))]
+        return [tokens[number] if len(tokens) > number else None for tokens in seen]
+
+    def _news(self) -> bool:
+        """Whether a step was made that nobody has taken."""
+        return self._taken < self._steps
+
+    def _settle(self, courier: Courier) -> bool:
+        """Make the next step ready, by the turn that is under way or a new one. Returns whether there is a next step.
+
+        A generation that ends by itself ends with its last turn. One that was stopped does not wait for it.
+        """
+        while (going_on := None in self.finish_reasons) or (self._errand is not None and not any(self._stopped)):
+            if going_on and self._closed:
                 raise _closed()
-            step = self._step = self._step or Errand(self._advance)
-            courier.wait(step)
+            if going_on and self._news():
+                return True
+            errand = self._errand = self._errand or Errand(self._advance)
+            courier.wait(errand, lambda: going_on and self._news())
+            if going_on and self._news():
+                continue
             try:
-                made = step.result()
+                errand.result()
             except Abandoned:
-                self._step = None
+                self._errand = None
                 continue
             except UnitpError:
-                self._step = None
+                self._errand = None
                 raise
-            self._ready = [*self._ready, made]
-            self._step = None
+            self._errand = None
+        return False
 
     # by the courier
 
-    def _advance(self, errand: Errand[Step]) -> Step:
-        """Feed the missing tokens, and choose the next token of each sequence that goes on."""
-        if None not in self.finish_reasons:
-            self._lease.close()
-            return Step([], ended=True)
+    def _advance(self, errand: Errand[None]) -> None:
+        """Make a turn: feed the missing tokens, and take in the next ones of each sequence that goes on."""
+        courier, left = self._session.courier, self._left()
+        if not any(left):
+            return
         if self._closed:
             raise _closed()
-        bank, begun, prepared = self._lease.bank, time.perf_counter(), self._session.preparing_s
-        feed = self._missing(bank)
-        rows = self._session.feed(errand, bank, feed, self._head)
-        try:
-            chosen = [None if end else self._choose(rows[i], i) for i, end in enumerate(self.finish_reasons)]
-        except NotFinite as problem:
-            bank.spoil()
-            raise self._session.not_finite(bank, self._missing(bank), self._head, str(problem)) from None
-        elapsed = time.perf_counter() - begun - (self._session.preparing_s - prepared)
-        for sequence, token in enumerate(chosen):
-            if token is not None:
-                self._take(sequence, token)
-        if self._steps == 0:
-            self.timing.prefill_tokens += sum(map(len, feed))
-            self.timing.prefill_s += elapsed
-        else:
-            self.timing.decode_tokens += sum(map(len, feed))
-            self.timing.decode_s += elapsed
-        self._steps += 1
-        if None not in self.finish_reasons:
-            self._lease.close()
-        return Step(chosen, ended=False)
+        bank, first, clock = self._lease.bank, self._steps, Clock(self._session)
+        rules = Rules(self._burst, first, left, self._sampling, tuple(self.stop_ids))
+        feed = self._missing(bank, left)
+        fed = sum(map(len, feed))
 
-    def _missing(self, bank: Bank) -> list[list[int]]:
+        def say(tokens: Step) -> None:
+            nonlocal fed
+            self._note(fed, clock.lap())
+            fed = self._take_in(tokens)
+            errand.ring()
+
+        problem = self._session.turn(errand, Turn(bank, feed, self._head, rules), say)
+        if problem:
+            bank.spoil()
+            raise self._session.not_finite(bank, self._missing(bank, self._left()), self._head, problem)
+        if first > 0:
+            self._burst = self._paced(clock.total / (self._steps - first), awaited=courier.awaited)
+
+    def _note(self, fed: int, seconds: float) -> None:
+        """Count the tokens fed in a step."""
+        if self._steps == 0:
+            self.timing.prefill_tokens += fed
+            self.timing.prefill_s += seconds
+        else:
+            self.timing.decode_tokens += fed
+            self.timing.decode_s += seconds
+
+    def _take_in(self, tokens: Step) -> int:
+        """Add the tokens of a step to those made. Returns how many there are."""
+        for made, token in zip(self._made, tokens, strict=True):
+            if token is not None:
+                made.append(token)
+        self._steps += 1
+        return len(tokens) - tokens.count(None)
+
+    def _paced(self, seconds: float, *, awaited: bool) -> int:
+        """How many steps the next turn may have, if a step takes this long."""
+        if awaited:
+            return 1
+        return max(1, min(2 * self._burst, MOST_STEPS, int(TURN_S / seconds)))
+
+    def _missing(self, bank: Bank, left: Sequence[int]) -> list[list[int]]:
         """The tokens that the rows do not hold yet: at least the last one of each sequence that goes on."""
         feed: list[list[int]] = []
-        for prompt, made, held, end in zip(self.prompts, self.tokens, bank.held, self.finish_reasons, strict=True):
-            if end:
+        for prompt, made, held, going_on in zip(self.prompts, self._made, bank.held, left, strict=True):
+            if not going_on:
                 feed.append([])
                 continue
             del held[len(prompt) + len(made) - 1 :]
             past = len(held) - len(prompt)
             feed.append(made[past:] if past >= 0 else prompt[past:] + made)
         return feed
-
-    def _choose(self, row: dict[str, Array], sequence: int) -> int:
-        if self._head is LAST_LOGITS:
-            values, ids = row["logits"][0], np.arange(row["logits"].shape[-1])
-        else:
-            values, ids = row["top_values"][0], row["top_ids"][0]
-        return choose(values, ids, self._sampling, sequence, self._steps)
-
-    def _take(self, sequence: int, token: int) -> None:
-        made = self.tokens[sequence]
-        made.append(token)
-        if token in self.stop_ids:
-            self.finish_reasons[sequence] = "stop"
-        elif len(made) >= self._limits[sequence]:
-            self.finish_reasons[sequence] = "length"
 
 
 def _closed() -> InputError:

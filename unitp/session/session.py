@@ -25,6 +25,7 @@ from unitp.plugins.spec import BackendSpec
 from unitp.program.instructions import Program
 from unitp.ranks.cluster import Cluster
 from unitp.ranks.courier import Courier, Errand
+from unitp.session.arrivals import Step
 from unitp.session.banks import Bank, Banks, LastRun
 from unitp.session.decoder import ALL_LOGITS, LAST_LOGITS, Decoder, Execute, Head, is_decoder, require_prompts
 from unitp.session.executor import Executor, TracedCall
@@ -32,6 +33,7 @@ from unitp.session.generation import Generation, Tokens
 from unitp.session.indices import require_places
 from unitp.session.inputs import bind, token_lists, token_rows
 from unitp.session.nearest_phase import choose_phase
+from unitp.session.turns import Turn, Turns
 from unitp.wire.messages import Answer, Measure, Measured, Memory, Probe
 
 __all__ = ["Session", "TracedCall"]
@@ -237,12 +239,10 @@ class Session:
         """Seconds spent on lowering and compiling so far."""
         return self.executor.preparing_s
 
-    def feed(
-        self, errand: Errand[Any], bank: Bank, tokens: Sequence[Sequence[int]], head: Head
-    ) -> list[dict[str, Array]]:
-        """Add tokens to a bank's rows and return each sequence's outputs. Runs on the courier's thread."""
+    def turn(self, errand: Errand[Any], turn: Turn, say: Callable[[Step], None]) -> str:
+        """Make a turn of a generation, as `Turns.make` does. Runs on the courier's thread."""
         assert self.decoder is not None  # it has generations
-        return self.decoder.feed(self._on(bank, errand), bank.held, tokens, head)
+        return Turns(self.decoder, self.executor).make(errand, turn, say)
 
     def not_finite(self, bank: Bank, tokens: Sequence[Sequence[int]], head: Head, where: str) -> RankError:
         """Feed the tokens again with checks, and return the error that names the first operator whose output is not finite.

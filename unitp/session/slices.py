@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unitp.engine.engine import Array
+from unitp.engine.guards import guards
 from unitp.program.instructions import Program
 from unitp.program.rank import intervals
+from unitp.program.rows import CANDIDATES, Rows, feeds_itself, rows_of
 
 Slices = tuple[slice, ...]
 
@@ -23,7 +25,11 @@ def slices(program: Program, name: str, rank: int) -> Slices:
 
 
 class Parts:
-    """A program's slices and parts. `key` names it in the ranks; `outputs` are names of the graph, in the program's order."""
+    """A program's slices and parts. `key` names it in the ranks; `outputs` are names of the graph, in the program's order.
+
+    `decided` are the rows that each rank decides on, if ranks can go on by themselves after a step of this program; else empty.
+    Those of programs with guards cannot: a rank that refuses a step does not know what the others decide on.
+    """
 
     def __init__(self, key: str, number: int, program: Program, outputs: Sequence[str]) -> None:
         self.key, self.number, self.program = key, number, program
@@ -34,6 +40,8 @@ class Parts:
             groups.setdefault(tuple(intervals(program, name, rank) for name in program.inputs), []).append(rank)
         self.groups = [(tuple(members), self._cuts(members[0])) for members in groups.values()]
         self.holders = {name: _holders(program, name) for name in program.outputs}
+        alone = tuple(outputs) == CANDIDATES and feeds_itself(program) and not guards(program)
+        self.decided: tuple[Rows, ...] = tuple(rows_of(program, rank) for rank in ranks) if alone else ()
         self.wanted = [tuple(n for n in program.outputs if rank in self.holders[n]) for rank in ranks]
 
     def _cuts(self, rank: int) -> dict[str, Slices]:

@@ -92,6 +92,13 @@ class Channel(Generic[Received]):
         except (msgspec.MsgspecError, ValueError) as error:  # ValueError: text that is not UTF-8
             raise WireError(f"a frame of {len(body)} bytes is not a message: {error}") from None
 
+    def take_all(self) -> list[Received]:
+        """All messages that have been read completely."""
+        found = []
+        while (message := self.take()) is not None:
+            found.append(message)
+        return found
+
     def wait_for_end(self) -> None:
         """Return when the other end has closed the connection. Messages not yet read stay unread."""
         poller = select.poll()

@@ -1,7 +1,8 @@
 """The messages between driver and workers. Every request gets one reply, in order.
 
-    worker -> driver   Hello and Proof, once (`unitp.wire.greeting`); then a reply to each request: Done, Arrays,
-                       Refused, Checked, Answer, Measured, or Failed, after which it waits for its end
+    worker -> driver   Hello and Proof, once (`unitp.wire.greeting`); then a reply to each request: Done, Arrays, Decoded,
+                       Refused, Checked, Answer, Measured, or Failed, after which it waits for its end;
+                       before Decoded or Refused, a Told for each step
     driver -> worker   Challenge and Start, once; then requests
 
 Processes that only serve (a KVStore server, a scheduler) are greeted, get Start and send nothing more. An open
@@ -13,6 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from unitp.engine.engine import EngineStats, NotFinite
+from unitp.engine.sampling import Sampling
 from unitp.graph.values import Parameter
 from unitp.layout import Interval
 from unitp.mesh import Mesh
@@ -111,6 +113,33 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     traced: bool = False
 
 
+class Rules(msgspec.Struct, frozen=True, array_like=True):
+    """How the ranks decode by themselves: at most `steps` steps, whose tokens are new token `first`, `first + 1`, ... of each row.
+
+    `left` is how many tokens each row of the batch may still get; it is 0 for one that has ended. A row also ends with a token
+    of `stop_ids`.
+    """
+
+    steps: int
+    first: int
+    left: tuple[int, ...]
+    sampling: Sampling
+    stop_ids: tuple[int, ...] = ()
+
+
+class Decode(msgspec.Struct, frozen=True, tag="decode"):
+    """Run a program of one token per row, decide on the next tokens, and go on with them.
+
+    `inputs` are those of the first step, `bank` has the caches. Ranks for which the program has outputs to send (see Compile)
+    send a Told after each step.
+    """
+
+    key: str
+    inputs: dict[str, ArrayPart]
+    bank: int
+    rules: Rules
+
+
 class Check(msgspec.Struct, frozen=True, tag="check"):
     """Like Run, but search instruction by instruction for values that are not finite. Outputs are not sent."""
 
@@ -139,7 +168,22 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Leave the group of ranks and end."""
 
 
-Request = Challenge | Start | Load | Allocate | Free | Compile | Forget | Run | Check | Reset | Probe | Measure | Close
+Request = (
+    Challenge
+    | Start
+    | Load
+    | Allocate
+    | Free
+    | Compile
+    | Forget
+    | Run
+    | Decode
+    | Check
+    | Reset
+    | Probe
+    | Measure
+    | Close
+)
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -161,6 +205,23 @@ class Trace(msgspec.Struct, frozen=True, array_like=True):
 class Arrays(msgspec.Struct, frozen=True, tag="arrays"):
     arrays: dict[str, ArrayPart]
     trace: Trace | None = None
+
+
+NO_TOKEN = -1
+"""Stands for the token of a row that has ended."""
+
+
+class Told(msgspec.Struct, frozen=True, tag="told"):
+    """The tokens of one step for the rows that this rank decides on. It is no reply: more follows."""
+
+    tokens: tuple[int, ...]
+
+
+class Decoded(msgspec.Struct, frozen=True, tag="decoded"):
+    """What this rank has decided on, step by step. `problem` says why it could not decide on a token of the next step."""
+
+    steps: tuple[tuple[int, ...], ...]
+    problem: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -208,4 +269,4 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     trace: str
 
 
-Reply = Hello | Proof | Done | Arrays | Refused | Checked | Answer | Measured | Failed
+Reply = Hello | Proof | Done | Arrays | Told | Decoded | Refused | Checked | Answer | Measured | Failed

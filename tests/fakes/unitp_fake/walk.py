@@ -68,7 +68,7 @@ class Walk:
         count = self.choice.choice((1, 1, 1, 2, 3))
         prompts = [list(self.choice.choice(self.prompts)) for _ in range(count)]
         sampling = self.choice.choice(SAMPLINGS)
-        new, keep = self.choice.randint(0, 9), self.choice.random() < 0.3
+        new, keep = self.choice.choice((0, 1, 2, 5, 9, 24)), self.choice.random() < 0.3
         if count <= self.free:
             made = self.session.generation(prompts, new, sampling=sampling, ignore_eos=True, keep=keep)
             if new:
