@@ -6,7 +6,6 @@ import os
 
 import pytest
 from drivers import FAKES
-from tiny import tiny_decoder
 from unitp_unlike import SPEC
 
 from unitp.engine.sampling import Sampling
@@ -19,10 +18,11 @@ from unitp.plugins.spec import BackendSpec
 from unitp.program.instructions import Program
 from unitp.session import executor
 from unitp.session.launch import launch
+from unitp.testing.models import tiny
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
-GRAPH = tiny_decoder()
+GRAPH = tiny().graph
 PROMPTS = [[1, 2, 3], [4, 5]]
 SAMPLINGS = (Sampling(), Sampling(temperature=1.0, top_k=20, top_p=0.9, seed=7))
 

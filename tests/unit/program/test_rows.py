@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tiny import tiny_decoder
 
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
@@ -12,9 +11,9 @@ from unitp.planner import Request, plan
 from unitp.program.instructions import Program
 from unitp.program.lower import lower
 from unitp.program.rows import CANDIDATES, TOKENS, feeds_itself, rows_of
-from unitp.testing.models import EAGER_TO_SPLIT
+from unitp.testing.models import EAGER_TO_SPLIT, tiny
 
-GRAPH = tiny_decoder()
+GRAPH = tiny().graph
 
 
 def lowered(mesh: str, batch: int = 3) -> Program:
