@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from unitp_fake import SPEC
 from unitp_fake.answers import scores
@@ -177,6 +177,7 @@ def test_a_step_that_is_refused_is_told_once_and_made_again(asked: Wanted, mesh:
 
 
 @settings(max_examples=30)
+@example(Wanted([[0, 0], [0, 0, 0]], 4, SAMPLINGS[0], frozenset(), {}), "dp=2", 3, 5)
 @given(wanted(), st.sampled_from(MESHES), st.sampled_from((1, 3, 16)), st.integers(1, 60))
 def test_what_is_not_finite_is_told_where_it_comes(asked: Wanted, mesh: str, steps: int, silent: int) -> None:
     """After all tokens before it, again and again; other generations go on."""

@@ -72,7 +72,8 @@ class Arrivals:
                     f"rank {rank} has decided on other tokens than rank {other}, though both hold the same candidates: "
                     f"{_words(reply)} and {_words(replies[other])}"
                 )
-            problems += [reply.problem] if reply.problem else []
+            if reply.problem and len(reply.steps) == self._said:  # other rows may have gone on to a later problem
+                problems.append(reply.problem)
         if not problems and not self._said:
             raise RankError("the ranks made no step, and do not say why")
         return problems[0] if problems else ""
