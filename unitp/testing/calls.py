@@ -33,7 +33,7 @@ class SimulatedCalls:
         self.states: dict[str, Array] = {}
 
     def execute(self, sizes: dict[str, int], outputs: tuple[str, ...], inputs: dict[str, Array]) -> dict[str, Array]:
-        """The outputs of a call, which leaves its rows in the caches."""
+        """Return the outputs of a call, which writes its rows into the caches."""
         program = self._program(sizes, outputs)
         for state in self.graph.states:
             shape = state.type.sized(sizes)
@@ -46,7 +46,7 @@ class SimulatedCalls:
         return {name: found.outputs[held] for name, held in zip(outputs, program.outputs, strict=True)}
 
     def _sized(self, sizes: dict[str, int]) -> dict[str, Array]:
-        """The parameters that have as many rows as a call says."""
+        """Return the parameters that have as many rows as a call says."""
         symbolic = [p for p in self.graph.parameters if any(isinstance(dim, str) for dim in p.type.shape)]
         return {p.name: read(p.source, [(0, n) for n in p.type.sized(sizes)], "float64") for p in symbolic}
 
@@ -60,7 +60,7 @@ class SimulatedCalls:
 
 
 def whole_parameters(graph: Graph) -> dict[str, Array]:
-    """All parameters whose size the graph tells, in float64 where they are floats."""
+    """Return all parameters whose size the graph determines; floats are float64."""
     made = {}
     for p in graph.parameters:
         shape = [dim for dim in p.type.shape if isinstance(dim, int)]

@@ -1,15 +1,15 @@
-"""The best plan of a small graph by looking at every plan: what the planner is judged by.
+"""The best plan of a small graph, found by trying every plan. The planner is tested against it.
 
     objective(plan) = sum_p weight_p * seconds(program_p)
     held(plan)      = bytes of parameters, states, and copies of parameters that any phase's program makes, on all ranks together
 
-Each plan is made as a `Plan`, lowered phase by phase, and priced from the program's instructions. Nothing of the planner is
-used but its candidates. `several` marks a plan that keeps a parameter, or what follows from parameters, in a second layout.
+Each plan is made as a `Plan`, lowered phase by phase, and priced from the program's instructions. Of the planner,
+only its candidates are used. `several` marks a plan that keeps a parameter, or what follows from parameters, in a second layout.
 
 A plan chooses, for all phases, the layout of each parameter and state and the assignment of each node that depends on
 parameters alone; for each phase, the assignment of every other node, the layout of each input, and the layout of each value
-that is an output or that several read. A layout is one that a reader wants, one that a producer leaves, or the
-replicated one. What phases do not share is looked at phase by phase: of plans of a phase that hold the same copies, the
+that is an output or that several read. A layout is one that a reader requires, one that a producer gives, or the
+replicated one. Choices that phases do not share are tried phase by phase: of the plans of a phase that hold the same copies, the
 fastest is kept (with memory: each that no other beats in time and on all ranks).
 """
 
@@ -39,7 +39,7 @@ from unitp.program.memory import local_bytes, peaks
 from unitp.program.objective import predicted_seconds
 
 Place = tuple[str, str]
-"""What is chosen: (parameter, state, node or value; its name)."""
+"""A choice: its kind (parameter, state, node or value) and its name."""
 
 Held = dict[tuple[str, Layout], tuple[int, ...]]
 """Bytes on each rank, by what is held and in which layout."""
@@ -58,7 +58,7 @@ class Found(msgspec.Struct, frozen=True):
 class _PhaseFound(msgspec.Struct, frozen=True):
     seconds: float
     peaks: tuple[int, ...]
-    """Of activations and states alone."""
+    """The peak bytes of activations and states alone, by rank."""
     held: Held
     plan: PhasePlan
     again: bool
@@ -66,7 +66,7 @@ class _PhaseFound(msgspec.Struct, frozen=True):
 
 
 class Space:
-    """Every plan of `graph` for these phases. `count` says how many programs would be lowered to look at all."""
+    """Every plan of `graph` for these phases. `count`: the programs that would be lowered to try all of them."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Space:
         return (layouts(rule, dict(a)) for a in self.assignments(node, phase))
 
     def required(self, name: str, phases: Sequence[Phase]) -> dict[Layout, None]:
-        """The layouts in which nodes require a value, and the replicated one."""
+        """Return the layouts in which nodes require a value, and the replicated one."""
         found = {Layout.replicated(len(self.graph.types[name].shape)): None}
         for node in self.graph.nodes:
             for operand in (i for i, read in enumerate(node.inputs) if read == name):
@@ -105,11 +105,11 @@ class Space:
         return found
 
     def outside(self, name: str, phases: Sequence[Phase]) -> list[Layout]:
-        """The layouts in which what comes from outside may be held: never as a partial sum."""
+        """Return the layouts in which a value from outside may be held: never as a partial sum."""
         return [layout for layout in self.required(name, phases) if not layout.partial]
 
     def homes(self, node: Node, place: int, phase: Phase) -> list[Layout | None]:
-        """The layouts in which an output of a node may be held; None: as the node produces it.
+        """Return the layouts in which an output of a node may be held; None: as the node produces it.
 
         None is listed only if the output has at most one reader, or if no layout can say it: a maximum that is still to be taken.
         """
@@ -128,7 +128,7 @@ class Space:
         return [*made] if len(made) == len(homes) else [None, *made]
 
     def _shared(self) -> tuple[list[Place], list[Sequence[object]]]:
-        """The choices for all phases, and what there is to choose for each."""
+        """Return the choices for all phases, and what there is to choose for each."""
         made: dict[Place, Sequence[object]] = {}
         for parameter in self.graph.parameters:
             made["parameter", parameter.name] = self.outside(parameter.name, self.phases)
@@ -138,7 +138,7 @@ class Space:
         return [*made], [*made.values()]
 
     def _own(self, phase: Phase) -> tuple[list[Place], list[Sequence[object]]]:
-        """The choices of one phase, and what there is to choose for each."""
+        """Return the choices of one phase, and what there is to choose for each."""
         made: dict[Place, Sequence[object]] = {("value", n): self.outside(n, [phase]) for n in self.graph.inputs}
         for node in self.moving:
             made["node", node.name] = self.assignments(node, phase)
@@ -150,10 +150,10 @@ class Space:
         shared = prod(len(o) for o in self._shared()[1])
         return shared * sum(prod(len(o) for o in self._own(phase)[1]) for phase in self.phases)
 
-    # looking at all
+    # trying all plans
 
     def all(self) -> Iterator[Found]:
-        """Every plan that may be the best one (with memory: within any limit)."""
+        """Yield every plan that may be the best one (with memory: within any limit)."""
         places, options = self._shared()
         for choice in product(*options):
             chosen = dict(zip(places, choice, strict=True))
@@ -166,13 +166,13 @@ class Space:
                 yield self._together(base, parts)
 
     def considered(self, worth: float) -> list[Found]:
-        """The plans that hold each parameter in one layout; all, where the best of these is slower by more than `worth`."""
+        """Return the plans with one layout for each parameter; all plans, if the best of these is slower by more than `worth`."""
         every = list(self.all())
         once = [found for found in every if not found.several]
         return every if best(once).objective > best(every).objective * (1 + worth) else once
 
     def of(self, plan: Plan) -> Found:
-        """A plan as this space sees it: its objective and peaks, from its programs."""
+        """Return a plan as this space sees it: its objective and peaks, from its programs."""
         parts = []
         for made in plan.phases:
             program = lower(self.graph, plan, made.phase.name)
@@ -189,7 +189,7 @@ class Space:
         return Found(value, int(bytes_held.sum()), tuple(int(n) for n in most), plan, several)
 
     def _phase(self, base: Plan, fixed: Mapping[str, dict[str, Split]], phase: Phase) -> list[_PhaseFound]:
-        """The plans of a phase that may be part of the best one, what all phases share being chosen."""
+        """Return the plans of a phase that may be part of the best one, with the choices that all phases share given."""
         places, options = self._own(phase)
         best: dict[tuple[frozenset[tuple[str, Layout]], bool], list[_PhaseFound]] = {}
         for choice in product(*options):
@@ -209,7 +209,7 @@ class Space:
         return _PhaseFound(priced, needs, self._held(program), made, self._is_cut_again(program))
 
     def _priced(self, program: Program) -> float:
-        """`predicted_seconds`, which is a sum over instructions: equal ones are priced once for all plans."""
+        """Return `predicted_seconds`, which is a sum over instructions; equal ones are priced once for all plans."""
         total = 0.0
         for _, instruction in per_call(program):
             names = *reads(instruction), *writes(instruction)
@@ -232,7 +232,7 @@ class Space:
         return tuple(m.activations for m in peaks([program])) if self.memory else ()
 
     def _kept(self, program: Program) -> tuple[set[str], dict[str, Instruction]]:
-        """What follows from parameters alone and is read by each call; what makes each value that follows from them."""
+        """Return the values that follow from parameters alone and that each call reads, and the instruction that makes each such value."""
         known = constants(program).keys()
         made = {name: i for i in program.instructions for name in writes(i) if name in known}
         kept = {*program.outputs, *(new for _, new in program.states)}
@@ -240,13 +240,13 @@ class Space:
         return kept & known, made
 
     def _is_cut_again(self, program: Program) -> bool:
-        """Whether what is kept of a parameter, or of a view, was converted beforehand: it is a second layout then."""
+        """Say whether what is kept of a parameter, or of a view, was converted beforehand: it is a second layout then."""
         kept, made = self._kept(program)
         for name in kept:
             converted = False
             while (maker := made.get(name)) is not None:
                 if isinstance(maker, Local) and not is_view(maker):
-                    converted = False  # of what an operator leaves, that one conversion is all that is kept
+                    converted = False  # of the result of an operator, this conversion is all that is kept
                     break
                 if not isinstance(maker, Local | Mask):
                     converted = True
@@ -271,7 +271,7 @@ class Space:
         return tuple(local_bytes(program, name, rank) for rank in range(self.mesh.size))
 
     def _state_bytes(self, base: Plan) -> npt.NDArray[np.int64]:
-        """Bytes of states on each rank, in the phase that has the largest."""
+        """Return the bytes of states on each rank, in the phase in which they are largest."""
         total = np.zeros(self.mesh.size, np.int64)
         for state in self.graph.states:
             sizes = [np.zeros(self.mesh.size, np.int64)]
@@ -285,18 +285,18 @@ class Space:
 
 
 def best(plans: Sequence[Found]) -> Found:
-    """The fastest."""
+    """Return the fastest plan."""
     return min(plans, key=lambda found: found.objective)
 
 
 def frugal(plans: Sequence[Found], tolerance: float) -> Found:
-    """Of those within `tolerance` of the fastest, the one that holds least, and of these the fastest."""
+    """Return, of the plans within `tolerance` of the fastest, the one that holds least; of equal ones the fastest."""
     most = best(plans).objective * (1 + tolerance)
     return min((p for p in plans if p.objective <= most), key=lambda found: (found.held, found.objective))
 
 
 def _union(parts: Sequence[_PhaseFound]) -> Held:
-    """What any phase holds."""
+    """Return the copies that any phase holds."""
     held: Held = {}
     for part in parts:
         held |= part.held
@@ -304,18 +304,18 @@ def _union(parts: Sequence[_PhaseFound]) -> Held:
 
 
 def _is_one_layout(held: Held) -> bool:
-    """Whether each is held in one layout, masks apart, by all phases."""
+    """Say whether each is held in one layout, masks apart, by all phases."""
     dims: dict[str, tuple[Split | None, ...]] = {}
     return all(dims.setdefault(name, layout.dims) == layout.dims for name, layout in held)
 
 
 def _beats(a: _PhaseFound, b: _PhaseFound) -> bool:
-    """Whether `a` is as good as `b` in every respect; both hold the same copies."""
+    """Say whether `a` is as good as `b` in every respect; both hold the same copies."""
     return a.seconds <= b.seconds and all(x <= y for x, y in zip(a.peaks, b.peaks, strict=True))
 
 
 def _bare(instruction: Instruction) -> tuple[object, ...]:
-    """An instruction without the names of its values."""
+    """Return an instruction without the names of its values."""
     if isinstance(instruction, Local):
         given = tuple(map(bool, instruction.inputs))
         return (

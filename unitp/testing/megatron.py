@@ -1,4 +1,4 @@
-"""Megatron's plans as pins, for the names of parameters in a GGUF: what the planner's own plans are measured by.
+"""Megatron's plans as pins, for the names of parameters in a GGUF file. The planner's own plans are compared with them.
 
 Shoeybi et al., "Megatron-LM", 2019; Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", 2022.
 """
@@ -13,7 +13,7 @@ COLUMNS_THEN_ROWS = (
     "blk.*.ffn_down.weight: x=S(2)@tp, y=P@tp",
 )
 MEGATRON = (*COLUMNS_THEN_ROWS, "add_*: x0=R, x1=R", "*_norm.weight: x=R, y=R")
-"""Two all_reduces a layer; what lies between is whole on every rank."""
+"""Two all_reduces in a layer; the activations between them are whole on every rank."""
 
 
 def by_sequence(phase: str = "") -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Graphs with a number that is none planted somewhere, and which operator is to be found: for tests of checked runs."""
+"""Graphs with NaN or an infinity planted somewhere, and the operator that a checked run must find."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 class Plant(NamedTuple):
-    """What is planted into what, the operator that is found, and what is said of it."""
+    """A number that is planted, its place, the operator that must be found, and what the report says."""
 
     number: float
     into: str
@@ -35,7 +35,7 @@ PLANTS = {
 
 
 def graph_of(name: str) -> Graph:
-    """Where `name` is planted; its parameters are called after it, since an engine keeps what it makes of them."""
+    """Return the graph in which `name` is planted. Its parameters are named after it, since an engine keeps what it derives from them."""
     b = Builder("planted")
 
     def weight(what: str, *shape: int) -> str:
@@ -53,7 +53,7 @@ def graph_of(name: str) -> Graph:
 
 
 def arrays_of(name: str) -> dict[str, Array]:
-    """Small numbers for everything but what is planted (of "" nothing is): one element, or a row of the mask."""
+    """Return small numbers, with the plant `name` in one element or in a row of the mask; "" plants nothing."""
     arrays = {key: np.clip(array, -1, 1) for key, array in numbers(graph_of(name), 5).items()}
     arrays |= {"ids": np.array([0, 1]), "positive": np.ones((2, 8)), "past": np.zeros((2, 8))}
     arrays["mask"] = np.where(np.arange(16).reshape(2, 8) % 3 == 1, -np.inf, 0.0)

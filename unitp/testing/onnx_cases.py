@@ -62,7 +62,7 @@ DEFAULTS |= {"stash_type": 1, "saturate": 1, "softmax_precision": 1, "round_mode
 
 
 class Case(msgspec.Struct, frozen=True):
-    """An operator with its inputs (None where absent) and the outputs that ONNX expects."""
+    """An operator with its inputs (None if absent) and the outputs that ONNX expects."""
 
     name: str
     op: str
@@ -130,7 +130,7 @@ def _case(name: str, model: Any, inputs: list[Array], outputs: list[Array]) -> C
 def normalised(
     op: str, attrs: dict[str, Any], inputs: Sequence[Array | None], outputs: Sequence[Array]
 ) -> dict[str, Attribute] | None:
-    """Attributes as unitp writes them: tuples, no defaults that depend on shapes. None where unitp has no such form."""
+    """Return attributes as unitp writes them: tuples, without defaults that depend on shapes. None: unitp has no such form."""
     shape = inputs[0].shape if inputs and inputs[0] is not None else ()
     out = dict(attrs)
     match op:
@@ -164,7 +164,7 @@ def _slice(shape: tuple[int, ...], attrs: dict[str, Any]) -> dict[str, Attribute
 
 
 def reference(op: str, attrs: dict[str, Attribute], inputs: Sequence[Array | None], outputs: int) -> list[Array]:
-    """What ONNX's reference evaluator makes of an operator (opset 24), in the precision of its inputs."""
+    """Return the outputs of ONNX's reference evaluator for an operator (opset 24), in the precision of its inputs."""
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 

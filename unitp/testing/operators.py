@@ -1,4 +1,4 @@
-"""One operator on one rank of a backend: what the conformance tests of operators run.
+"""Runs one operator on one rank of a backend, for the conformance tests of operators.
 
 The operator goes the whole way (graph, plan, lowering, engine): on the backend's own engine, or on the eager one with the
 backend's overrides or without them.
@@ -40,14 +40,14 @@ class Kit(msgspec.Struct, frozen=True):
 
 @lru_cache
 def kit(name: str) -> Kit:
-    """The primitives and overrides of an installed backend; imports its framework."""
+    """Return the primitives and overrides of an installed backend. This imports its framework."""
     package = backend(name).engine.partition(":")[0].rpartition(".")[0]
     primitives: Any = import_module(f"{package}.primitives")
     return Kit(primitives, import_module(f"{package}.overrides").overrides)
 
 
 def graph_of(op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | None]) -> Graph:
-    """A graph of one operator whose inputs are graph inputs. Raises GraphError where its rule refuses it."""
+    """Return a graph of one operator whose inputs are graph inputs. Raises GraphError if its rule refuses the inputs."""
     b = Builder(op)
     names = []
     for number, array in enumerate(inputs):
@@ -60,21 +60,21 @@ def graph_of(op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | N
 
 @lru_cache
 def engine(name: str) -> Engine:
-    """A backend's own engine on one rank; imports its framework."""
+    """Return a backend's own engine on one rank. This imports its framework."""
     connect = resolve(backend(name).engine)
     made: Engine = connect(0, Mesh(), Silent())
     return made
 
 
 def eager(tools: Kit, *, overridden: bool = True) -> Engine:
-    """The eager engine on a backend's primitives, with its overrides or with decompositions only."""
+    """Return the eager engine on a backend's primitives, with its overrides or with decompositions only."""
     return EagerEngine(tools.primitives, tools.overrides if overridden else Overrides(), Alone(), 0, Mesh())
 
 
 def run_operator(
     op: str, attrs: Mapping[str, Attribute], inputs: Sequence[Array | None], on: Engine, name: str = "operator"
 ) -> list[Array]:
-    """Its outputs; in the float64 mode where an input is float64. `name` is the program's."""
+    """Run an operator and return its outputs, in the float64 mode if an input is float64. `name`: that of the program."""
     graph = graph_of(op, attrs, inputs)
     wide = any(array is not None and array.dtype == np.float64 for array in inputs)
     phase = Phase("main", {})

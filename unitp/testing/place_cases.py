@@ -1,4 +1,4 @@
-"""Operators that take places, and the ways on which a place comes to them: graphs for tests of places out of range."""
+"""Graphs for tests of places out of range: operators that take places, and the ways in which a place comes to them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _scatter(b: Builder, at: str) -> Any:
 
 
 def _read_scatter(b: Builder, at: str) -> Any:
-    """Not in place: the state is read by another operator too."""
+    """Scatter into a state that another operator reads too, so that it is not written in place."""
     past = b.state("past", "float32", (3, 5, 7, 4))
     b.keep(past, present := b.TensorScatter(past, b.input("x", "float32", (3, 5, 2, 4)), at, axis=2))
     return b.Add(past, present)
@@ -63,7 +63,7 @@ TAKERS = {
 
 
 def _moved(b: Builder, shape: tuple[int, ...]) -> str:
-    """A place that is cut out of an input with strange numbers beside it, turned, joined and cast."""
+    """Return a place that is cut out of an input with illegal numbers next to it, transposed, joined and cast."""
     wide = b.input("at", "int64", (*shape[::-1], 3))
     at = b.Squeeze(b.Slice(wide, axes=(-1,), starts=(1,), ends=(2,)), axes=(len(shape),))
     at = b.Reshape(b.Transpose(at), shape=(1, *shape))
@@ -71,7 +71,7 @@ def _moved(b: Builder, shape: tuple[int, ...]) -> str:
 
 
 def _chosen(b: Builder, shape: tuple[int, ...]) -> str:
-    """Which elements of the input are used is known when it runs."""
+    """Choose elements of the input by numbers that are known only when the graph runs."""
     at = b.input("at", "int64", shape)
     return str(b.Where(b.Equal(at, at), at, b.Neg(at)))
 
@@ -82,7 +82,7 @@ WAYS: dict[str, Callable[[Builder, tuple[int, ...]], str]] = {
     "computed": lambda b, shape: str(b.Neg(b.input("at", "int64", shape))),
     "chosen": _chosen,
 }
-"""How a place comes to the operator that takes it."""
+"""The ways in which a place comes to the operator that takes it."""
 
 
 def graph_of(taker: Taker, way: str) -> Graph:
@@ -91,7 +91,7 @@ def graph_of(taker: Taker, way: str) -> Graph:
 
 
 def filled(way: str, places: Array) -> Array:
-    """The input `at` that leads to these places."""
+    """Return the input `at` that leads to these places."""
     if way == "computed":
         return -places
     if way == "moved":

@@ -76,7 +76,7 @@ class _Random:
         return str(self.b.Where(self.b.Less(x, centred), x, self.b.Exp(centred)))
 
     def ends(self, x: str) -> list[str]:
-        """What is read off at the end: tied logits, their top-k and arg-max, a flat sum."""
+        """Return the outputs of the graph: tied logits, their top-k and arg-max, a flat sum."""
         x = self.norm(x)
         logits = self.b.MatMul(x, self.b.Transpose(self.table, perm=(1, 0)))
         values, ids = self.b.TopK(logits, k=int(self.rng.integers(1, self.vocab + 1)))
@@ -90,7 +90,7 @@ class _Random:
 
 
 def random_graph(seed: int) -> Graph:
-    """A graph of one to three random blocks between an embedding and its tied head; input: ids int64 (batch, seq)."""
+    """Return a graph of one to three random blocks between an embedding and its tied head; input: ids int64 (batch, seq)."""
     g = _Random(seed)
     x = g.embed()
     blocks: list[Callable[[str], str]] = [g.mlp, g.attention, g.norm, g.parallel, g.diamond, g.joined, g.picked]

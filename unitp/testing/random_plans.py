@@ -1,7 +1,7 @@
-"""Random legal plans: what the rules are tested with. A small model planned by cost mostly comes out replicated and tests nothing.
+"""Random legal plans, to test the rules with. A small model that is planned by cost is replicated in most cases, which tests nothing.
 
 Every node gets a random assignment of the mesh's axes to its splittable factors, with random cuts: uneven, empty, and
-overlapping where the factor is free. Parameters, states, inputs and some values get random layouts of their own. Dims whose
+overlapping if the factor is free. Parameters, states, inputs and some values get random layouts of their own. Dims whose
 symbol is not bound are split openly, so that one plan serves any size.
 """
 
@@ -20,7 +20,7 @@ from unitp.plans import Phase, PhasePlan, Plan
 
 
 def random_intervals(rng: np.random.Generator, parts: int, size: int, overlap: bool) -> tuple[Interval, ...]:
-    """Monotone intervals over `size` rows without a gap; some empty, and overlapping ones if `overlap`."""
+    """Return monotone intervals over `size` rows without a gap; some empty, and overlapping ones if `overlap`."""
     edges = [0, *sorted(int(e) for e in rng.integers(0, size + 1, parts - 1)), size]
     cuts = list(itertools.pairwise(edges))
     if not overlap:
@@ -40,14 +40,14 @@ def random_intervals(rng: np.random.Generator, parts: int, size: int, overlap: b
 def random_split(
     rng: np.random.Generator, mesh: Mesh, axes: tuple[str, ...], size: Dim, overlap: bool = False
 ) -> Split:
-    """Over `size` rows; open where that is a symbol."""
+    """Return a random split over `size` rows; it is open if that is a symbol."""
     if isinstance(size, str):
         return Split(axes)
     return Split(axes, random_intervals(rng, mesh.count(axes), size, overlap and rng.random() < 0.3))
 
 
 def random_layout(rng: np.random.Generator, mesh: Mesh, shape: tuple[Dim, ...], partial: bool = False) -> Layout:
-    """A random layout of a tensor of `shape`; axes in random order, some unused, some partial if allowed."""
+    """Return a random layout of a tensor of `shape`; axes in random order, some unused, some partial if allowed."""
     given: dict[int, list[str]] = {}
     sums = []
     for axis in rng.permutation([name for name, _ in mesh.axes]):
@@ -64,7 +64,7 @@ def random_layout(rng: np.random.Generator, mesh: Mesh, shape: tuple[Dim, ...], 
 
 
 def random_assignment(rng: np.random.Generator, mesh: Mesh, rule: Rule, dtype: str) -> dict[str, Split]:
-    """A random legal split of an operator's factors."""
+    """Return a random legal split of an operator's factors."""
     names = [f for f in rule.factors if rule.splittable(f)]
     if dtype == "bool":
         names = [f for f in names if rule.factors[f].kind in ("free", "inner")]
@@ -82,12 +82,12 @@ def random_assignment(rng: np.random.Generator, mesh: Mesh, rule: Rule, dtype: s
 
 
 def _family(kind: str) -> str | None:
-    """Kinds of reduction that cannot be mixed in one operator."""
+    """Return the family of a kind of reduction; two families cannot be mixed in one operator."""
     return {"sum": "sum", "mask": "sum", "max": "max", "inner": "inner"}.get(kind)
 
 
 def random_plan(graph: Graph, mesh: Mesh, seed: int, sizes: dict[str, int] | None = None) -> Plan:
-    """A random legal plan for a graph, for any size of those symbols that `sizes` does not bind."""
+    """Return a random legal plan for a graph, for any size of those symbols that `sizes` does not bind."""
     rng = np.random.default_rng(seed)
     bound = sizes or {}
 

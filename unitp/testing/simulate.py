@@ -1,6 +1,6 @@
-"""All ranks of a program in one process: a thread per rank, NumPy primitives, collectives that meet at a barrier.
+"""Runs all ranks of a program in one process: a thread per rank, NumPy primitives, collectives that meet at a barrier.
 
-What runs is the interpreter that every eager backend uses; only the transport is simulated. A collective that a rank does
+The interpreter is that of every eager backend; only the transport is simulated. A collective that a rank does
 not reach breaks the barrier and fails the run, instead of hanging.
 """
 
@@ -35,7 +35,7 @@ PATIENCE_S = 30.0
 
 
 class Simulated(msgspec.Struct, frozen=True):
-    """Whole outputs and states, by the names of the program; `spread`: how far ranks differ where they hold the same."""
+    """Whole outputs and states, by the names of the program. `spread`: the largest difference of ranks that hold the same rows."""
 
     outputs: dict[str, Array]
     states: dict[str, Array]
@@ -43,7 +43,7 @@ class Simulated(msgspec.Struct, frozen=True):
 
 
 class _Meeting:
-    """Where the members of one group exchange arrays."""
+    """The place where the members of one group exchange arrays."""
 
     def __init__(self, members: int) -> None:
         self.barrier = Barrier(members, timeout=PATIENCE_S)
@@ -90,7 +90,7 @@ class ThreadCollectives:
 
 @lru_cache
 def numpy_primitives() -> Primitives:
-    """The NumPy backend's primitives, found as every backend is."""
+    """Return the NumPy backend's primitives, found as every backend is."""
     package = backend("numpy").engine.partition(":")[0].rpartition(".")[0]
     module: Any = import_module(f"{package}.primitives")
     return module  # type: ignore[no-any-return]
@@ -102,9 +102,9 @@ def simulate(
     parameters: Mapping[str, Array],
     states: Mapping[str, Array] | None = None,
 ) -> Simulated:
-    """Run `program` on whole arrays (cut here as its layouts say).
+    """Run `program` on whole arrays, which are cut as its layouts say.
 
-    Raises what the first failing rank raised; PlaceError as a session does, when all ranks have run.
+    Raises what the first failing rank raised, and PlaceError as a session does, after all ranks have run.
     """
     given = {**inputs, **parameters, **(states or {})}
     results = _together(program.mesh, lambda rank, collectives: _run(program, rank, collectives, given))
@@ -115,7 +115,7 @@ def simulate(
 
 
 def first_not_finite(program: Program, given: Mapping[str, Array]) -> NotFinite | None:
-    """A checked run of `program` on whole arrays (inputs, parameters and states): what the ranks find first of all."""
+    """Run `program` on whole arrays (inputs, parameters and states) step by step; return the first output that is not finite."""
 
     def look(rank: int, collectives: ThreadCollectives) -> NotFinite | None:
         runner, constants, store = _prepared(program, rank, collectives, given)
@@ -128,7 +128,7 @@ def first_not_finite(program: Program, given: Mapping[str, Array]) -> NotFinite 
 
 
 def _together(mesh: Mesh, run: Callable[[int, ThreadCollectives], T]) -> list[T]:
-    """What `run` gives on each rank, a thread each."""
+    """Call `run` for each rank in a thread of its own, and return the results."""
     meetings = {(a, g): _Meeting(len(g)) for a, _ in mesh.axes for g in mesh.groups(a)}
     results: dict[int, T] = {}
     failures: list[Exception] = []
@@ -157,7 +157,7 @@ def _together(mesh: Mesh, run: Callable[[int, ThreadCollectives], T]) -> list[T]
 
 
 def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Mapping[str, Array]) -> dict[str, Array]:
-    """One rank: its parts of outputs and new states."""
+    """Run one rank. Return its parts of outputs and new states."""
     runner, _, store = _prepared(program, rank, collectives, given)
     found = runner.run(store)
     require(program, runner.guards, rank, found, numpy_primitives())
@@ -168,7 +168,7 @@ def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Map
 def _prepared(
     program: Program, rank: int, collectives: ThreadCollectives, given: Mapping[str, Array]
 ) -> tuple[Runner, Constants, dict[str, Array | None]]:
-    """A rank of a program with its constants, and its parts of inputs and states."""
+    """Return a rank of a program with its constants, and its parts of inputs and states."""
     primitives, overrides = numpy_primitives(), Overrides()
     runner, constants = Runner(program, rank, primitives, overrides, collectives), Constants(primitives, overrides)
     for name in program.parameters:
@@ -189,20 +189,20 @@ def _filled(program: Program, name: str, rank: int, value: Array | None) -> Arra
 
 
 def _cut(program: Program, name: str, rank: int, whole: Array) -> Array | None:
-    """The part of a whole array that a rank holds, None where it is empty."""
+    """Return the part of a whole array that a rank holds; None if it is empty."""
     part = whole[tuple(slice(a, b) for a, b in intervals(program, name, rank))]
     return part.astype(program.values[name].dtype, order="C") if part.size else None
 
 
 def _apart(x: Array, y: Array) -> float:
-    """How far arrays differ at most; what is not finite is equal or infinitely far."""
+    """Return the largest difference of two arrays; numbers that are not finite must be equal, or it is infinite."""
     differ = ~((x == y) | (np.isnan(x) & np.isnan(y)))
     with np.errstate(invalid="ignore"):
         return float(np.nan_to_num(np.abs(x[differ] - y[differ]), nan=np.inf).max(initial=0.0))
 
 
 def _joined(program: Program, name: str, parts: Sequence[Array]) -> tuple[Array, float]:
-    """The whole of a value from its parts, and how far ranks differ where they hold the same rows."""
+    """Return the whole of a value from its parts, and the largest difference of ranks that hold the same rows."""
     value = program.values[name]
     whole = np.zeros(value.shape, value.dtype)
     filled = np.zeros(value.shape, bool)

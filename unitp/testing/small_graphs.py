@@ -1,4 +1,4 @@
-"""Graphs of a few nodes whose plans can all be counted out, and machines of random prices to plan them for.
+"""Graphs of a few nodes, so that all their plans can be tried, and machines with random prices to plan them for.
 
 They are small in what makes plans many (nodes, dims that can be split), and rich in what makes plans go wrong: values and
 parameters with several readers, what follows from parameters alone, dims that are reduced but kept, sums, look-ups,
@@ -49,11 +49,11 @@ class _Small:
         return self.b.types[name].shape
 
     def value(self) -> str:
-        """A value to read: most often the last, often one that was read before."""
+        """Return a value to read: most often the last, often one that was read before."""
         return self.floats[-1 if self.rng.random() < 0.5 else int(self.rng.integers(len(self.floats)))]
 
     def weight(self, *shape: Dim) -> str:
-        """A parameter of this shape, or what was made of one; perhaps one that is there."""
+        """Return a parameter of this shape, or a value made of one; it may be one that exists already."""
         fitting = [w for w in self.weights if self.shape(w) == shape]
         if fitting and self.rng.random() < 0.6:
             return str(self.pick(*fitting))
@@ -64,7 +64,7 @@ class _Small:
         return name
 
     def static(self, weight: str) -> str:
-        """What follows from parameters alone, of the same shape."""
+        """Return a value of the same shape that follows from parameters alone."""
         op = str(self.pick("Relu", "Add", "Softmax", "Identity", "Mul"))
         more = [self.weight(*self.shape(weight))] if op in ("Add", "Mul") else []
         attrs: dict[str, Any] = {"axis": 0} if op == "Softmax" else {}
@@ -72,7 +72,7 @@ class _Small:
         return self.weights[-1]
 
     def operand(self, *shape: Dim) -> str:
-        """A parameter of this shape, as it is, transposed, or worked on."""
+        """Return a parameter of this shape, as it is, transposed, or after an operator."""
         turn = self.rng.random()
         if turn < 0.25 and len(shape) == 2:
             self.weights.append(str(self.b.Transpose(self.weight(*shape[::-1]), perm=(1, 0))))
@@ -173,7 +173,7 @@ class _Small:
         self.floats.append(str(self.b.Where(self.b.Less(x, y), x, y)))
 
     def dim(self, x: str, counted: bool = False) -> int:
-        """A dim of a value; one whose size is a number where it must be `counted`."""
+        """Return a dim of a value; `counted`: its size must be a number."""
         dims = [d for d, n in enumerate(self.shape(x)) if isinstance(n, int) or not counted]
         return int(self.rng.choice(dims))
 
@@ -191,7 +191,7 @@ class _Small:
 
 
 def small_graph(seed: int, most: int = 5, symbolic: bool = False) -> Graph:
-    """A graph of about `most` nodes, all of which its outputs need. `symbolic`: with dims `batch` or `seq`."""
+    """Return a graph of about `most` nodes, all of which its outputs need. `symbolic`: with dims `batch` or `seq`."""
     return _Small(seed, most, symbolic).run()
 
 

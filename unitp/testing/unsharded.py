@@ -1,6 +1,6 @@
-"""A plan against the unsharded run of the same graph, ranks simulated in this process, in float64.
+"""Compares a plan with the unsharded run of the same graph, on ranks simulated in this process, in float64.
 
-Judged by the first rule of agreement: the error of an output is that of its norm, integers and bools are equal.
+The first rule of agreement applies: the error of an output is that of its norm, and integers and bools must be equal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 
 def numbers(graph: Graph, seed: int = 0, sizes: Mapping[str, int] | None = None) -> dict[str, Array]:
-    """Arrays for all inputs, parameters and states of a graph; integers are small indices. `sizes`: of its symbols."""
+    """Return arrays for all inputs, parameters and states of a graph; integers are small indices. `sizes`: those of its symbols."""
     rng = np.random.default_rng(seed)
     types = {**graph.inputs, **{p.name: p.type for p in graph.parameters}, **{s.input: s.type for s in graph.states}}
     made: dict[str, Array] = {}
@@ -39,7 +39,7 @@ def numbers(graph: Graph, seed: int = 0, sizes: Mapping[str, int] | None = None)
 
 
 def difference(graph: Graph, plan: Plan, phase: str, seed: int = 0, *, checked: bool = True) -> float:
-    """The largest error of any output or state of a phase; inf where an integer differs, or ranks that hold the same."""
+    """Return the largest error of any output or state of a phase; inf if an integer differs, or ranks that hold the same rows differ."""
     sizes = plan.phase(phase).phase.sizes
     arrays = numbers(graph, seed, sizes)
     alone = lower(graph, unsplit(graph, [Phase(phase, sizes)]), phase, dtype="float64")
