@@ -1,7 +1,7 @@
-"""A KVStore server, or its scheduler: it adds what workers push, and obeys no command but MXNet's own to begin and to end.
+"""A KVStore server, or its scheduler: it adds what workers push, and obeys only the commands of MXNet to begin and to end.
 
-MXNet's server, which an import of MXNet becomes in a process of that role, unpickles what a command holds: an optimizer to
-run on the server. Ranks send none, so whoever does is a stranger.
+In a process with that role, importing MXNet starts its own server, which unpickles the content of commands: an optimizer to run on
+the server. Ranks never send such a command, so only a stranger could.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROLE = "DMLC_ROLE"
 
 def serve() -> None:
     """Serve until all ranks have left."""
-    role, os.environ[ROLE] = os.environ[ROLE], "worker"  # so the import returns
+    role, os.environ[ROLE] = os.environ[ROLE], "worker"  # so that the import returns
     from unitp_mxnet.operators import mx
 
     os.environ[ROLE] = role
@@ -25,5 +25,5 @@ def serve() -> None:
 
 
 def refuse(command: int, body: bytes, handle: object) -> None:
-    """What the server does with commands."""
+    """Report a command in the log, and ignore it."""
     print(f"refused: command {command} of {len(body)} bytes", file=sys.stderr, flush=True)

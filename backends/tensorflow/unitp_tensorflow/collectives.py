@@ -1,11 +1,11 @@
 """The collectives on TensorFlow's collective runtime, which MultiWorkerMirroredStrategy starts (RING).
 
-Raw V2 operators, since the strategy's own reduce sums only and gathers over all ranks. A group has a key of its own, each call site
-an instance key of its own (a key's shape is fixed for ever): numbered per axis, so that all members of a group count alike.
-`timeout_seconds=0`: any other leaks two threads per call; the watchdog outside has the patience. Each call is tied to the one
-before by a control dependency, so that all ranks run them in one order.
+They are raw V2 operators, since the strategy itself can only sum, and gathers over all ranks. Each group has its own key, and each
+call site its own instance key, since the shape of a key never changes. Instance keys are numbered per axis, so that all members
+of a group count alike. `timeout_seconds` is 0, because any other value leaks two threads per call; the watchdog has time limits.
+A control dependency ties each call to the one before, so that all ranks run them in one order.
 
-Inside a tf.function nobody can time a collective. `measure` times those of a program alone, in chains of the same sizes.
+A collective inside a tf.function cannot be timed. `measure` times the collectives of a program alone, in chains of the same sizes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from unitp.mesh import Mesh
 Tensor = Any
 
 SMALL_BYTES = 256 << 10
-"""Below this gather and a local sum are faster than the reduce kernel (462 against 900 us for 2 KB)."""
+"""Below this size, a gather and a local sum are faster than the reduce kernel (462 us instead of 900 for 2 KB)."""
 RUNS, CHAIN = 3, 8
 
 
 class Call(NamedTuple):
-    """A collective in a program: the method, what it is given (shape and dtype), and its other arguments."""
+    """A collective in a program: the method, the shape and dtype of its input, and its other arguments."""
 
     method: str
     shape: tuple[int, ...]
@@ -67,7 +67,7 @@ class Collectives:
                     self._base[axis] = (place + 1) * 10_000_000
 
     def begin(self) -> None:
-        """A new tf.function is traced: nothing in it comes before."""
+        """Begin a new tf.function: its first collective follows no other."""
         self.calls, self._last = [], None
 
     def _options(self, axis: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Collectives:
         }
 
     def _run(self, call: Call, make: Callable[[], Tensor]) -> Tensor:
-        """One collective, after the one before."""
+        """Run one collective after the one before."""
         self.calls.append(call)
         if tf.executing_eagerly():
             with self.tally.call(call.bytes):
@@ -103,7 +103,7 @@ class Collectives:
         )
 
     def _gather(self, x: Tensor, axis: str) -> Tensor:
-        """All members' `x`, stacked. A bool goes as an integer; a scalar would abort the process."""
+        """Return `x` of all members, stacked. A bool is sent as an integer, and a scalar as a vector, since it would abort the process."""
         wire = tf.cast(x, "int32") if x.dtype == tf.bool else x
         stacked = tf.raw_ops.CollectiveGatherV2(
             input=tf.reshape(wire, (1, -1)), ordering_token=[], **self._options(axis)
@@ -121,7 +121,7 @@ class Collectives:
         return tf.cast(tf.reshape(out, stacked.shape), stacked.dtype)
 
     def reduce_scatter(self, parts: Sequence[Tensor], axis: str) -> Tensor:
-        """There is no such kernel for CPUs: every rank sends each its part, and sums what it gets."""
+        """Send each member its part, and sum what arrives: TensorFlow has no kernel for CPUs."""
         given = self._run(_call("reduce_scatter", parts, axis), lambda: self._exchange(parts, axis))
         return tf.reduce_sum(given, 0)
 
@@ -129,11 +129,11 @@ class Collectives:
         return list(tf.unstack(self._run(_call("all_to_all", parts, axis), lambda: self._exchange(parts, axis))))
 
     def measure(self, calls: Counter[Call]) -> float:
-        """Seconds that so many of these collectives take alone, each as in a chain of its kind. All ranks must call this."""
+        """Return the seconds that these collectives take alone, each as in a chain of its kind. All ranks must call this."""
         return sum(times * self._alone(call) for call, times in calls.items())
 
     def _alone(self, call: Call) -> float:
-        """Seconds of one such call: the fastest of some chains. Measured once."""
+        """Return the seconds of one such call, in the fastest of some chains. They are measured once."""
         if call not in self._seconds:
 
             def chain(*given: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Collectives:
         return self._seconds[call]
 
     def close(self) -> None:
-        """The runtime ends with the process."""
+        """Do nothing: the runtime ends with the process."""
 
 
 PARTS = ("reduce_scatter", "all_to_all")

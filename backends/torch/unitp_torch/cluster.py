@@ -1,4 +1,4 @@
-"""How the ranks start: one process each, meeting at a store on a free loopback port."""
+"""How the ranks start: one process for each, and a store on a free loopback port at which they meet."""
 
 from __future__ import annotations
 

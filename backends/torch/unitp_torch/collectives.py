@@ -15,13 +15,13 @@ from unitp.engine.transport import Tally
 from unitp.mesh import Mesh
 
 PATIENCE = timedelta(hours=12)
-"""gloo's own time-out names neither rank nor operator; the watchdog, which does, is there first."""
+"""gloo's time-out names neither rank nor operator. The watchdog names both, so its limits must be reached first."""
 
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
 
 
 def _store(rank: int, ranks: int) -> dist.Store:
-    """Where the ranks meet. Rank 0 listens for it on loopback: left to itself, torch listens on every interface."""
+    """Return the store at which the ranks meet. Rank 0 listens for it on loopback; torch would listen on every interface."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if rank:
         return dist.TCPStore(host, port, ranks, timeout=PATIENCE)
