@@ -6,6 +6,7 @@ The exit code is 1 where something that is wanted was measured and missed.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +38,9 @@ PROMPT = " ".join(["The history of tensors begins with a question about space."]
 
 def main() -> None:
     given = arguments()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that nothing is left of sessions and files
     if given.draw:
         result = report.decoded(given.draw.read_bytes())
     else:
