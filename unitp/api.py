@@ -35,7 +35,7 @@ def plan(
 
     phases         sizes and weights to plan for; by default prefill and decode
     allow_unused   accept an axis over which nothing can be split
-    pins           choices fixed beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.problem.pins` has the grammar)
+    pins           choices fixed beforehand: `"blk.*.ffn_down.weight: S(1)@tp"` (`unitp.planner.problem.pin_notation` has the grammar)
     machine        the machine to price for: a `unitp.cost.Machine`, the name of a profile, or a TOML file; by default all ranks
                    are alike. If its devices are heterogeneous, intervals follow their speed and memory.
     memory_limit   the most bytes that a rank may need (weights, caches and the largest live set); the memory of its device is a

@@ -1,0 +1,1 @@
+"""Whether a backend agrees with the oracle, by how much, and how fast it was."""

@@ -28,7 +28,7 @@ class Request(msgspec.Struct, frozen=True):
     phases         sizes and weights to plan for; none given: `default_phases`
     roles          the symbol that an axis splits (`dp`: batch); an axis without a role may split any dim
     machine        what the ranks are priced as; its devices' memory is a limit as well
-    pins           choices fixed beforehand (`unitp.planner.problem.pins` has the grammar)
+    pins           choices fixed beforehand (`unitp.planner.problem.pin_notation` has the grammar)
     memory_limit   the most bytes that a rank may need
     objective      "memory": minimise the bytes of the rank that needs most, and the time among equals
     time_limit     seconds after which the best plan known is returned, with its gap

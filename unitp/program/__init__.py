@@ -1,0 +1,1 @@
+"""What each rank does: instructions, how a plan is lowered to them, and what checks them."""

@@ -1,0 +1,1 @@
+"""What a user holds: a session on ranks, its generations, caches and inputs."""

@@ -1,16 +1,19 @@
-"""How many sequences fit into a session, within the memory limit of its plan.
+"""How many sequences fit into a session, within the memory that its plan allows each rank.
 
-parameters + activations of the plan's phases + caches(context, sequences)  <=  limit        on every rank
+parameters + activations of the plan's phases + caches(context, sequences)  <=  budget        on every rank
+
+A rank's budget is the plan's memory limit, or the memory of its device if that is less.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
 from unitp.certificate import CertifiedPlan
+from unitp.cost.record import planned_machine
 from unitp.errors import InputError
 from unitp.graph.graph import Graph
 from unitp.plans import Plan
@@ -24,9 +27,10 @@ MOST_SEQUENCES = 1 << 20
 
 
 def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
-    """The number of rows of a language model's session: `wanted`, by default as many as the limit allows, at most 16.
+    """The number of rows of a language model's session: `wanted`, by default 16, or one for each coordinate of `dp` if those
+    are more. By default there are fewer if the ranks' budgets do not allow as many.
 
-    Raises InputError if the mesh or the plan's memory limit does not allow `wanted` rows.
+    Raises InputError if the mesh or the budgets do not allow `wanted` rows, or not even one for each coordinate of `dp`.
     """
     least = plan.mesh.sizes.get("dp", 1)
     if wanted is not None and wanted < least:
@@ -38,27 +42,35 @@ def rows_for(graph: Graph, plan: Plan, context: int, wanted: int | None) -> int:
         raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences{needs}")
     if wanted is not None and wanted > MOST_SEQUENCES:
         raise InputError(f"a session cannot have rows for {shortened(wanted)} sequences, at most {MOST_SEQUENCES}")
-    limit = plan.certificate.memory_limit if isinstance(plan, CertifiedPlan) else None
+    budgets = _budgets(plan)
     most = max(DEFAULT_SEQUENCES, least)
-    if limit is None:
+    if min(budgets) == inf:
         return wanted or most
     others = [m.parameters + m.activations for m in peaks([lower(graph, plan, p.phase.name) for p in plan.phases])]
 
-    def needs_most(rows: int) -> tuple[int, int]:
-        """The rank that needs the most memory with `rows` sequences, and its bytes."""
-        need, rank = max((bytes_ + caches(graph, plan, context, rows, r), r) for r, bytes_ in enumerate(others))
-        return rank, need
+    def tightest(rows: int) -> tuple[float, int]:
+        """The bytes by which a rank exceeds its budget most with `rows` sequences (negative: it has room), and that rank."""
+        needs = [bytes_ + caches(graph, plan, context, rows, rank) for rank, bytes_ in enumerate(others)]
+        return max((need - budget, rank) for rank, (need, budget) in enumerate(zip(needs, budgets, strict=True)))
 
-    fitting = bisect_right(range(1, (wanted or most) + 1), limit, key=lambda rows: needs_most(rows)[1])
+    fitting = bisect_right(range(1, (wanted or most) + 1), 0.0, key=lambda rows: tightest(rows)[0])
     if fitting >= (wanted or least):
         return fitting
-    rank, need = needs_most(wanted or least)
+    over, rank = tightest(wanted or least)
     could = f"There is room for {fitting}." if fitting else "A smaller context needs less."
     raise InputError(
-        f"rank {rank} needs {need / 2**20:.1f} MiB with caches for {wanted or least} sequences of {context} tokens, "
-        f"and the plan's limit is {limit / 2**20:.1f} MiB",
+        f"rank {rank} needs {(budgets[rank] + over) / 2**20:.1f} MiB with caches for {wanted or least} sequences of "
+        f"{context} tokens, and the plan's limit is {budgets[rank] / 2**20:.1f} MiB",
         hint=could,
     )
+
+
+def _budgets(plan: Plan) -> list[float]:
+    """The bytes that each rank may need at most; inf where the plan does not say."""
+    if not isinstance(plan, CertifiedPlan):
+        return [inf] * plan.mesh.size
+    limit, machine = plan.certificate.memory_limit, planned_machine(plan)
+    return [min(inf if limit is None else limit, machine.device(rank).memory_bytes) for rank in range(plan.mesh.size)]
 
 
 def enough_for(sequences: int) -> int | None:

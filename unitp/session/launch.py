@@ -66,7 +66,8 @@ def launch(
     """Start a session of `backend` that runs `model` as `plan` says. Use it in a `with` statement.
 
     * `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048)
-    * `sequences`: how many sequences may be open at once (default: 16, or as many as the plan's memory limit allows).
+    * `sequences`: how many sequences may be open at once (default: 16, or as many as the memory limit of the plan and the
+      memory of its machine allow).
       Caches are allocated when they are needed.
     * `python`: the interpreter of the ranks (default: that of the settings, else this one)
     * `port`: the first port to use (default: free ones are picked)

@@ -1,0 +1,1 @@
+"""Generators, references and small models that tests import."""

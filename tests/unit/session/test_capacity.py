@@ -64,6 +64,16 @@ def test_a_limit_bounds_the_rows(mesh: str, sequences: int) -> None:
     assert f"There is room for {rows}." in str(raised.value)
 
 
+def test_the_memory_of_a_planned_device_bounds_the_rows_as_a_limit_does() -> None:
+    graph, (limited_plan, limit) = tiny().graph, limited("tp=2", 3)
+    machine = msgspec.structs.replace(EAGER_TO_SPLIT, memory_bytes=float(limit))
+    made = plan(Request(graph, Mesh(tp=2), machine=machine))
+    assert rows_for(graph, made, CONTEXT, None) == rows_for(graph, limited_plan, CONTEXT, None) < DEFAULT_SEQUENCES
+    small = msgspec.structs.replace(made.certificate, memory_limit=limit // 2)
+    with pytest.raises(InputError, match=f"the plan's limit is {limit // 2 / 2**20:.1f} MiB"):
+        rows_for(graph, msgspec.structs.replace(made, certificate=small), CONTEXT, 3)
+
+
 def test_where_not_even_one_fits_a_smaller_context_is_named() -> None:
     graph, (made, _) = tiny().graph, limited("tp=2", 1)
     with pytest.raises(InputError, match="A smaller context needs less"):
