@@ -1,9 +1,9 @@
 """The bytes that a rank needs, by liveness: those it holds between calls, and the most alive at once during a call.
 
 Between calls a rank holds parameters, states, and copies (slices, gathers, not views) made of parameters alone that a
-call reads. Other values live from the instruction that makes them to the last that reads them. Views count as copies
-there, because some frameworks copy. The workspace of an instruction (attention's scores, what a collective sends) counts
-while it runs. A state that is updated in place counts once; any other new state exists in addition to the old one.
+call reads. Other values live from the instruction that makes them to the last that reads them. Among these, a view counts
+as a copy, because some frameworks copy. The workspace of an instruction (attention's scores, what a collective sends)
+counts while it runs. A state that is updated in place counts once; any other new state exists in addition to the old one.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@
               no processor time (if all of those compute: ten times the limit)
     late      start-up takes longer than the backend allows                     `Limits.start_s`
 
-One death causes others: a launcher takes its ranks along, and ends them all when one dies. Of the deaths within
-`SETTLE_S`, the error names the first process that did not end by itself: `Endings` has them in order, however late they are
-looked for. A killed launcher comes before all others, since nobody in a session kills it. A death counts before an
-exception, because peers raise when a connection breaks.
+One death causes others: a launcher takes its ranks along, and ends them all when one dies. So all deaths within
+`SETTLE_S` are taken together, in the order in which they happened (`Endings` knows it), and the error names one: a launcher
+that was killed, since no process of a session kills it; else the first process that was killed; else the first of all. A
+death counts before an exception, because peers raise when a connection breaks.
 
 Everything may be frozen and resumed (a laptop's lid, a cgroup's freezer, SIGSTOP), and the watchdog may get no processor.
 So time limits use a clock of their own, `_clock`, which advances by at most `STEP_S` from one look to the next: time that

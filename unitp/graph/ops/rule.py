@@ -13,7 +13,8 @@ broadcast, or one that never splits). Kinds of factor:
     inner    reduced but kept: `expansions` gives local part, collective and finish
     whole    never split
 
-An operand marked *once* (a bias) must be a partial sum if a sum factor is split. After Shardy's `op_sharding_rule`.
+An operand marked *once* (a bias) is required as a partial sum if a sum factor is split, so that it is added once. After
+Shardy's `op_sharding_rule`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ contractions first. The candidates of a node are then all ways to give each axis
 
 If the devices along axes are heterogeneous, every seed is split evenly and by each measure of the devices
 (`unitp.planner.choices.proportions`): intervals follow speed or memory in the grain of the operator, and the cost decides. All
-splits of one assignment follow the same measure (even, memory, ...), which a bit of each split records; otherwise there would be
-too many candidates.
+splits of one assignment follow the same measure (even, memory, ...); otherwise there would be too many candidates. Each split has a
+bit for every measure that it follows.
 
 Roles: an axis with a role splits only dims of that symbol (`dp`: batch); any other axis may split every dim. A split of a symbolic
 dim has no intervals until a program is lowered; a phase considers it if it leaves no rank empty.
