@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-# First the two that need each other, without their extras: pips look for a local package in the registry otherwise.
-PACKAGES := -e backends/numpy -e . -e '.[test,lint,release]' -e 'backends/numpy[mpi,kernels]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
+# First the three that need each other, without their extras: pips look for a local package in the registry otherwise.
+PACKAGES := -e backends/mpi -e backends/numpy -e . -e '.[test,lint,release]' -e 'backends/mpi[mpi]' -e 'backends/numpy[mpi,kernels]' -e 'backends/torch[framework]' -e 'backends/tensorflow[framework]' -e 'backends/mxnet[framework]'
 SOURCES := unitp $(wildcard backends/*/unitp_*)
 
 SEED ?= 7

@@ -27,9 +27,10 @@ settings.load_profile("quick")
 
 @pytest.fixture(scope="session", autouse=True)
 def settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whoever runs the tests may have settings of their own."""
+    """Whoever runs the tests may have settings of their own. What is tested are the frameworks' own runtimes, unless a test says so."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        monkeypatch.setenv("UNITP_TRANSPORT", "native")
         yield
 
 

@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "threads": 1,
     "port": 0,
     "isolation": "auto",
+    "transport": "auto",
     "stall_s": 120.0,
 }
 ABOUT = {
@@ -54,6 +55,7 @@ ABOUT = {
     "threads": "threads of each rank",
     "port": "the first port that ranks use; 0: free ones are picked",
     "isolation": "auto, require or off: whether ranks run in a network namespace of their own",
+    "transport": "auto, native or the name of another: what carries the ranks' collectives; compare and demo take native by default",
     "stall_s": "seconds without progress after which a rank counts as stuck",
 }
 RANGES: dict[str, tuple[float, float, str]] = {

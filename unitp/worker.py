@@ -20,7 +20,7 @@ import msgspec
 
 from unitp.engine.engine import Engine
 from unitp.errors import BackendError
-from unitp.plugins import discover
+from unitp.plugins import discover, transports
 from unitp.ranks.environment import FOLDER, FOLDER_PREFIX, own_number
 from unitp.ranks.interpreters import describe
 from unitp.ranks.progress import Activity, Page, PageProgress
@@ -90,15 +90,18 @@ def connected(path: Path) -> socket.socket:
 
 
 def connect(start: Start, plugin: str, rank: int, page: Page, progress: PageProgress) -> Engine:
-    """Import the backend's engine and join the group of ranks."""
+    """Import the backend's engine and join the group of ranks, over its own transport or over another."""
     page.enter(Activity.IMPORTING)
     join: Callable[..., Engine] = imported(discover.described(start.backend, plugin).engine)
     page.enter(Activity.JOINING)
-    return join(rank, start.mesh, progress)
+    if start.transport in (transports.ALONE, transports.NATIVE):
+        return join(rank, start.mesh, progress)
+    buffers = imported(transports.described(start.transport, start.plugin).join)(rank, start.mesh)
+    return join(rank, start.mesh, progress, buffers)
 
 
 def imported(path: str) -> Callable[..., Any]:
-    """A backend's "module:function". Raises BackendError if something that it imports is missing here."""
+    """A "module:function" of a backend or a transport. Raises BackendError if something that it imports is missing here."""
     try:
         return discover.resolve(path)
     except ImportError as error:

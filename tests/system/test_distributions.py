@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 from bill import bill, dependencies, everything_installed, require_valid, text_of
-from distributions import BACKENDS, DISTRIBUTIONS, ROOT, UNITP, Distribution, environment
+from distributions import BACKENDS, DISTRIBUTIONS, ROOT, TRANSPORTS, UNITP, Distribution, environment
 from licences import rows
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from unitp.plugins import hookspecs
 from unitp.plugins.discover import backends
 
 pytestmark = pytest.mark.system
@@ -128,8 +129,10 @@ def test_it_is_found_by_its_entry_points(one: Distribution, built: dict[str, tup
     )
 
 
-def test_every_backend_has_a_distribution_that_its_spec_names() -> None:
+def test_every_backend_and_transport_has_a_distribution_that_its_spec_names() -> None:
     assert {name: backends()[name].distribution for name in BACKENDS} == {n: one.name for n, one in BACKENDS.items()}
+    carriers = {name: offer.value.distribution for name, offer in hookspecs.TRANSPORTS.all().items()}
+    assert carriers == {name: one.name for name, one in TRANSPORTS.items()}
 
 
 def test_a_strangers_backend_is_told_to_have_the_same_bound() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from unitp_mxnet import SPEC
 from unitp_mxnet.cluster import processes
 
 from unitp.mesh import Mesh
@@ -41,7 +42,8 @@ def test_a_command_to_a_server_is_not_unpickled(server: str, runs: bool, tmp_pat
     mark, codes = tmp_path / "it ran", {"scheduler": server, "server": server, "worker": WORKER}
     started = {}
     for process in processes(Mesh(tp=2), Ports(alone=True).next)[:3]:
-        environment = {**os.environ, **process.env, "DMLC_NUM_WORKER": "1"}
+        own = SPEC.variables if process.role == "worker" else {}
+        environment = {**os.environ, **own, **process.env, "DMLC_NUM_WORKER": "1"}
         line = isolation.inside([sys.executable, "-W", "ignore", "-c", codes[process.role], str(mark)])
         started[process.role] = subprocess.Popen(
             line,

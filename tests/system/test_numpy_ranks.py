@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from unitp_numpy import cluster
+from unitp_mpi import cluster
 
 from unitp.comparison.metrics import MEANING
 from unitp.errors import BackendError

@@ -39,6 +39,7 @@ GIVEN = {
     "threads": (1, 2, "3", "4"),
     "port": (0, 5001, "5002", "5003"),
     "isolation": ("auto", "off", '"require"', "auto"),
+    "transport": ("auto", "native", '"mpi"', "auto"),
     "stall_s": (120.0, 1.5, "2", "3.5"),
 }
 

@@ -16,7 +16,7 @@ from unitp.config import DEFAULTS, variable_of
 from unitp.errors import RankError, UnitpError
 from unitp.plugins import hookspecs
 from unitp.plugins.discover import backends
-from unitp.plugins.spec import BackendSpec
+from unitp.plugins.spec import BackendSpec, TransportSpec
 from unitp.ranks.environment import KEPT
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +24,10 @@ DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.m
 EVERYTHING = "\n".join([(ROOT / "README.md").read_text("utf-8"), *DOCS.values()])
 SECURITY = (ROOT / "SECURITY.md").read_text("utf-8")
 COMMAND_LINE = DOCS["command-line.md"]
+
+
+def transports() -> list[TransportSpec]:
+    return [offer.value for offer in hookspecs.TRANSPORTS.all().values()]
 
 
 def options() -> list[str]:
@@ -95,7 +99,7 @@ def test_exit_codes_are_documented() -> None:
 
 @pytest.mark.parametrize("hook", [n for n, f in vars(hookspecs).items() if isfunction(f) and n.startswith("unitp_")])
 def test_a_hook_is_documented(hook: str) -> None:
-    assert f"`{hook}`" in DOCS["write-a-backend.md"]
+    assert f"`{hook}`" in DOCS["write-a-backend.md"] + DOCS["transports.md"]
 
 
 @pytest.mark.parametrize("field", BackendSpec.__struct_fields__)
@@ -103,8 +107,13 @@ def test_what_a_backend_says_of_itself_is_documented(field: str) -> None:
     assert re.search(rf"^    {field}=", DOCS["write-a-backend.md"], re.MULTILINE)
 
 
-@pytest.mark.parametrize("spec", backends().values(), ids=lambda spec: spec.name)
-def test_what_others_reach_of_a_backend_is_documented(spec: BackendSpec) -> None:
+@pytest.mark.parametrize("field", TransportSpec.__struct_fields__)
+def test_what_a_transport_says_of_itself_is_documented(field: str) -> None:
+    assert re.search(rf"^    {field}=", DOCS["transports.md"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("spec", [*backends().values(), *transports()], ids=lambda spec: spec.name)
+def test_what_others_reach_of_a_backend_or_transport_is_documented(spec: BackendSpec | TransportSpec) -> None:
     rows = [
         line for line in SECURITY.partition("without isolation")[2].splitlines() if line.startswith(f"| {spec.name} |")
     ]

@@ -17,7 +17,7 @@ from unitp.cli.options import (
     running_options,
     token_options,
 )
-from unitp.cli.output import mebibytes, print_json, print_table, progress, say, table
+from unitp.cli.output import mebibytes, over, print_json, print_table, progress, say, table
 
 if TYPE_CHECKING:
     from unitp.comparison.breakdown import PhaseTimes
@@ -74,7 +74,8 @@ def command(
             f"memory of rank {rank['rank']}",
             f"{mebibytes(rank['measured'])} (predicted {mebibytes(rank['predicted'])})",
         )
-    say(f"{request.model.name} on {found['mesh']}, {found['backend']}")
+    where = over(found["transport"], found["runtime"])
+    say(f"{request.model.name} on {found['mesh']}, {found['backend']}, {where}")
     print_table(rows)
     for phase in phases:
         print_phase(phase)
@@ -137,7 +138,8 @@ def measure(session: Session, prompts: list[list[int]], new_tokens: int) -> dict
     moving = max(a.collective_s - b.collective_s for a, b in zip(after, before, strict=True))
     return {
         "backend": session.spec.name,
-        "runtime": session.spec.runtime,
+        "transport": session.transport,
+        "runtime": session.runtime,
         "mesh": str(session.plan.mesh),
         "dtype": session.dtype,
         "prompt_tokens": timing.prefill_tokens,

@@ -32,6 +32,7 @@ def command(
     threads: int | None,
     port: int | None,
     isolation: str | None,
+    transport: str | None,
     stall_s: float | None,
     verbose: bool,
 ) -> None:
@@ -40,7 +41,13 @@ def command(
     It takes a minute or two, and other work on the machine disturbs it. Give the file to --machine.
     """
     settings = Settings(
-        verbose=verbose, backend=backend, threads=threads, port=port, isolation=isolation, stall_s=stall_s
+        verbose=verbose,
+        backend=backend,
+        threads=threads,
+        port=port,
+        isolation=isolation,
+        transport=transport,
+        stall_s=stall_s,
     )
     name = str(settings.value("backend"))
     path = writable(output)

@@ -9,7 +9,7 @@ import rich_click as click
 
 from unitp.cli.generate import read_ids, tokens_option
 from unitp.cli.options import Request, backends_option, json_option, model_argument, options, running_options
-from unitp.cli.output import print_json, print_table, progress, say, table
+from unitp.cli.output import over, print_json, print_table, progress, say, table
 from unitp.cli.run import read_inputs
 from unitp.errors import InputError
 
@@ -78,16 +78,16 @@ def command(
 
 
 def print_comparison(found: Comparison) -> None:
-    """Print the table: backend, runtime, verdict, tokens, error, speed, share of time in collectives."""
+    """Print the table: backend, transport, verdict, tokens, error, speed, share of time in collectives."""
     rows = table(
-        "backend", "runtime", "verdict", "tokens", ">error", ">allowed", ">prefill/s", ">decode/s", ">in collectives"
+        "backend", "transport", "verdict", "tokens", ">error", ">allowed", ">prefill/s", ">decode/s", ">in collectives"
     )
     for name, v in found.backends.items():
         color = "green" if v.verdict == "agrees" else "red"
         tokens = "equal" if v.tokens_equal else "close call" if v.close_calls else "differ"
         rows.add(
             name,
-            v.runtime,
+            over(v.transport, v.runtime),
             (v.verdict, color),
             tokens,
             f"{v.relative_error:.1e}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from unitp.cli.options import Settings, backends_option, json_option, launch_options, options
-from unitp.cli.output import print_json, print_table, progress, say, table
+from unitp.cli.output import over, print_json, print_table, progress, say, table
 from unitp.config import python_of
 from unitp.errors import BackendError, UnitpError
 
@@ -61,10 +61,12 @@ def command(backends: tuple[str, ...], no_start: bool, as_json: bool, verbose: b
 def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str, Any]:
     """Examine one backend: its versions in the interpreter of its ranks, and whether 2 ranks can sum a number."""
     from unitp.plugins.discover import lacking, versions
+    from unitp.plugins.transports import described
     from unitp.ranks.interpreters import versions_in
+    from unitp.session.launch import carrier_of
 
     row: dict[str, Any] = {"backend": spec.name, "runtime": spec.runtime, "state": "ok", "mend": "", "why": ""}
-    row["notice"] = spec.notice
+    row |= {"notice": spec.notice, "transport": ""}
     python = python_of(spec.name, settings.all)
     row["python"] = python or sys.executable
     found = versions(spec)
@@ -77,6 +79,13 @@ def _examine(spec: BackendSpec, settings: Settings, no_start: bool) -> dict[str,
     if wanted := lacking(spec, found, RANKS):
         command = f"{quote(python)} -m {spec.install}" if python else spec.install
         return {**row, "state": "missing", "mend": command, "why": f"needs {', '.join(wanted)}"}
+    try:
+        carrier = carrier_of(spec, RANKS, settings.launch_options(spec.name)["transport"], "float32", row["python"])
+    except BackendError as error:
+        return {**row, "state": "missing", "mend": _command(error), "why": error.message}
+    row |= {"transport": carrier.name, "runtime": carrier.runtime}
+    if carrier.plugin and not python:
+        row["versions"] = {**found, **versions(described(carrier.name, carrier.plugin))}
     if no_start:
         return row
     begun = time.perf_counter()
@@ -127,11 +136,17 @@ def _examine_model(name: str, there: bool, intact: bool, install: str) -> dict[s
 
 
 def _print(rows: list[dict[str, Any]], models: list[dict[str, str]]) -> None:
-    shown = table("backend", "state", "runtime", "versions", "")
+    shown = table("backend", "state", "transport", "versions", "")
     for row in rows:
         versions = ", ".join(f"{d} {v or 'missing'}" for d, v in row.get("versions", {}).items())
         color = "green" if row["state"] == "ok" else "red"
-        shown.add(row["backend"], (row["state"], color), row.get("runtime", ""), versions, row["why"])
+        shown.add(
+            row["backend"],
+            (row["state"], color),
+            over(row.get("transport", ""), row.get("runtime", "")),
+            versions,
+            row["why"],
+        )
     print_table(shown)
     for row in rows:
         if row["mend"]:

@@ -37,6 +37,12 @@ def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str
     return [name for name in backends() if name.startswith(incomplete)]
 
 
+def complete_transport() -> list[str]:
+    from unitp.plugins.transports import names
+
+    return list(names())
+
+
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completions: models known by name, else files."""
     from unitp.frontends.known_models import names
@@ -95,6 +101,12 @@ isolation_option = click.option(
     shell_complete=lambda *_: ["auto", "require", "off"],
     help="Whether nothing outside reaches the ranks: auto (where the host can), require or off. Default: auto.",
 )
+transport_option = click.option(
+    "--transport",
+    metavar="NAME",
+    shell_complete=lambda *_: complete_transport(),
+    help="What carries the ranks' collectives: native (the framework's own runtime), mpi, or auto. Default: auto.",
+)
 stall_option = click.option(
     "--stall-s", type=float, metavar="SECONDS", help="How long without progress a rank counts as stuck. Default: 120."
 )
@@ -123,7 +135,7 @@ def token_options(*, new: int, least: int) -> tuple[Callable[[F], F], ...]:
     )
 
 
-launch_options = options(threads_option, port_option, isolation_option, stall_option, verbose_option)
+launch_options = options(threads_option, port_option, isolation_option, transport_option, stall_option, verbose_option)
 running_options = options(
     mesh_option, machine_option, plan_option, dtype_option, context_option, unused_option, launch_options
 )
@@ -201,11 +213,13 @@ class Settings:
         """The options of `unitp.launch` for a backend."""
         from unitp.ranks.limits import Limits
 
+        transport = self.all["transport"]
         return {
             "python": python_of(backend, self.all),
             "port": self.value("port"),
             "threads": self.value("threads"),
             "isolation": self.value("isolation"),
+            "transport": None if transport.origin == "default" else str(transport.value),
             "limits": Limits(stall_s=self.value("stall_s")),
             "verbose": self.verbose,
         }

@@ -73,6 +73,11 @@ def remark(*parts: Part, keep: str = "") -> None:
     _remarks().print(text_of(*parts, keep=keep))
 
 
+def over(transport: str, runtime: str) -> str:
+    """What carries the collectives, for a table: `native (tf.distribute/RING)`, `mpi`, `one process`."""
+    return f"{transport} ({runtime})" if transport == "native" else transport or runtime
+
+
 def say_generated(text: str) -> None:
     """Print a piece of what a model generates, at once."""
     sys.stdout.write(tame(text) if sys.stdout.isatty() else text)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("plugins")
 @json_option
 def command(as_json: bool) -> None:
-    """List backends, front ends, operators, exports and machine profiles: built-in ones, and those of plug-ins.
+    """List backends, transports, front ends, operators, exports and machine profiles: built-in ones, and those of plug-ins.
 
     What is broken comes last, with the reason and the command that mends it.
     """
@@ -51,10 +51,10 @@ def every_hook() -> tuple[Hook[Any], ...]:
     from unitp.engine.operators import DECOMPOSITIONS
     from unitp.frontends import FRONT_ENDS
     from unitp.graph.ops import OPERATORS
-    from unitp.plugins.hookspecs import BACKENDS
+    from unitp.plugins.hookspecs import BACKENDS, TRANSPORTS
     from unitp.report.export import EXPORTS
 
-    return BACKENDS, FRONT_ENDS, OPERATORS, DECOMPOSITIONS, EXPORTS, MACHINES
+    return BACKENDS, TRANSPORTS, FRONT_ENDS, OPERATORS, DECOMPOSITIONS, EXPORTS, MACHINES
 
 
 def broken(hooks: tuple[Hook[Any], ...]) -> list[Broken]:

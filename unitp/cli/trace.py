@@ -18,7 +18,7 @@ from unitp.cli.options import (
     token_options,
     writable,
 )
-from unitp.cli.output import print_json, progress, say
+from unitp.cli.output import over, print_json, progress, say
 
 
 @click.command("trace")
@@ -55,10 +55,12 @@ def command(
         with session.tracing() as calls:
             for _ in session.generation(prompts, new_tokens, ignore_eos=True):
                 pass
-    title = f"{request.model.name} on {request.plan.mesh}, {request.backend}"
+    where = over(session.transport, session.runtime)
+    title = f"{request.model.name} on {request.plan.mesh}, {request.backend}, {where}"
     trace.save(calls, priced, path, title)
     if as_json:
         about = {"model": request.model.name, "backend": request.backend, "mesh": str(request.plan.mesh)}
+        about |= {"transport": session.transport, "runtime": session.runtime}
         print_json({**about, "calls": len(calls), "machine": priced.name, "output": output})
         return
     say(f"{len(calls)} calls of {title}, written to {output}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from unitp.comparison.metrics import Array, bound, first_difference, margin, max_abs_error, relative_error
 from unitp.comparison.oracle import Oracle, of_inputs, of_prompts
+from unitp.config import settings
 from unitp.errors import InputError
 from unitp.frontends.model import Model
 from unitp.frontends.tokenizer import IdStreams
@@ -21,7 +22,7 @@ from unitp.plans import Plan
 from unitp.plugins.discover import backend as find_backend
 from unitp.session.capacity import enough_for
 from unitp.session.decoder import require_prompts
-from unitp.session.launch import check, count, launch
+from unitp.session.launch import check, launch
 from unitp.session.session import Session
 
 Say = Callable[[str], None]
@@ -31,6 +32,7 @@ LaunchOptions = Callable[[str], Mapping[str, Any]]
 class Verdict(msgspec.Struct, frozen=True):
     """The result of one backend.
 
+    transport, runtime        what carried the collectives, and the runtime that this is; no transport where one rank is alone
     relative_error, bound     the error of the outputs, and the largest one allowed (`unitp.comparison.metrics`)
     close_calls               prompts whose tokens differ first at a position where the oracle's two best logits are too close to tell
     collective_share          the part of the time that the first rank spent in collectives
@@ -39,6 +41,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """
 
     backend: str
+    transport: str
     runtime: str
     verdict: Literal["agrees", "disagrees"]
     relative_error: float
@@ -106,22 +109,23 @@ def compare(
     model = model if isinstance(model, Model) else Model(model.name, model)
     if not backends:
         raise InputError("no backend is named to compare", hint="Give at least one --backend.")
-    options = {name: dict(launch_options(name)) for name in backends}
+    options = {name: _options(launch_options(name)) for name in backends}
     for name in backends:
-        chosen = {key: options[name][key] for key in ("python", "threads") if key in options[name]}
+        chosen = {key: options[name][key] for key in ("python", "threads", "transport") if key in options[name]}
         check(model.graph, plan, find_backend(name), dtype=dtype, context=context, **chosen)
+    reference = {**launch_options("numpy"), "transport": "native"}
     say("oracle: NumPy float64 and float32 on one rank")
     if model.decoder is None:
         if inputs is None:
             raise InputError(f"{model.name} is not a language model: give its inputs")
-        oracle = of_inputs(model, inputs, launch_options("numpy"))
+        oracle = of_inputs(model, inputs, reference)
         judged = {
             n: _on_inputs(_start(model, plan, n, dtype, None, say, options[n]), oracle, inputs, dtype) for n in backends
         }
     else:
         prompts = _prompts(model, prompt, prompt_ids)
         require_prompts(len(prompts), plan.mesh)
-        oracle = of_prompts(model, prompts, max_new_tokens, context, launch_options("numpy"))
+        oracle = of_prompts(model, prompts, max_new_tokens, context, reference)
         judged = {}
         for name in backends:
             several = {"sequences": enough_for(len(prompts)), **options[name]}
@@ -131,12 +135,17 @@ def compare(
     return Comparison(model.name, str(plan.mesh), dtype, worst, judged)
 
 
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `launch`. Where no transport is asked for, it is the frameworks' own: the verdict is about them."""
+    chosen = settings()["transport"]
+    default = "native" if chosen.origin == "default" else str(chosen.value)
+    return {**given, "transport": given.get("transport") or default}
+
+
 def _start(
     model: Model, plan: Plan, name: str, dtype: str, context: int | None, say: Say, options: Mapping[str, Any]
 ) -> Session:
-    where = f"over {find_backend(name).runtime}" if plan.mesh.size > 1 else "in one process"
-    say(f"{name}: {count(plan.mesh.size, 'rank')} {where}")
-    return launch(model, plan, name, dtype=dtype, context=context, **options)
+    return launch(model, plan, name, dtype=dtype, context=context, say=lambda text: say(f"{name}: {text}"), **options)
 
 
 def _prompts(model: Model, prompt: str | Sequence[str] | None, ids: Sequence[Sequence[int]] | None) -> list[list[int]]:
@@ -229,7 +238,8 @@ def _judge(outputs: Mapping[str, Array], oracle: Oracle, dtype: str) -> tuple[tu
 def _verdict(session: Session, errors: tuple[float, float], allowed: float, reasons: list[str]) -> Verdict:
     return Verdict(
         backend=session.spec.name,
-        runtime=session.spec.runtime if session.plan.mesh.size > 1 else "one process",
+        transport=session.transport,
+        runtime=session.runtime,
         verdict="disagrees" if reasons else "agrees",
         relative_error=errors[0],
         max_abs_error=errors[1],

@@ -5,10 +5,10 @@
 
 Among the choices that fit and are as fast as the best of them (`unitp.planner.tie_break`), the one that holds fewest bytes is taken.
 
-For given l, the inner minimum is an ordinary planning problem, decomposed by phases (`unitp.planner.solve.descent`). Only the few
-ranks and phases whose budget binds have an l. Each step moves these multipliers and those that tie the phases together; if all phases
-are one block, there are no others, and cutting planes move them. Choices on either side of a budget are mixed: bytes are cheap in
-some layers and expensive in others, and bisection finds how many layers to take from which. A small problem is solved exactly over all choices
+For given l, the inner minimum is an ordinary planning problem, decomposed by phases (`unitp.planner.solve.descent`). Only the few ranks
+and phases whose budget binds have an l. Each step moves these multipliers and those that tie the phases together; if all phases are one
+block, there are no others, and cutting planes move them. Choices on either side of a budget are mixed: bytes are cheap in some layers
+and expensive in others, and bisection finds how many layers to take from which. A small problem is solved exactly over all choices
 (`unitp.planner.solve.integer_programs`): a choice that turns out not to fit is forbidden, and the problem is solved again.
 """
 

@@ -15,8 +15,8 @@ import msgspec
 from unitp.errors import BackendError, did_you_mean
 from unitp.plugins import hooks
 from unitp.plugins.entry_points import Broken, installed, loaded
-from unitp.plugins.hookspecs import BACKENDS
-from unitp.plugins.spec import BackendSpec
+from unitp.plugins.hookspecs import BACKENDS, TRANSPORTS
+from unitp.plugins.spec import BackendSpec, TransportSpec
 
 __all__ = [
     "Broken",
@@ -87,8 +87,8 @@ def described(name: str, plugin: str = "") -> BackendSpec:
     return spec if isinstance(spec, BackendSpec) and spec.name == name else backend(name)
 
 
-def versions(spec: BackendSpec) -> dict[str, str | None]:
-    """The installed versions of what a backend requires, by distribution; None for a missing one."""
+def versions(spec: BackendSpec | TransportSpec) -> dict[str, str | None]:
+    """The installed versions of what a backend or a transport requires, by distribution; None for a missing one."""
     found: dict[str, str | None] = {}
     for requirement in spec.requires:
         names = (requirement.distribution, *requirement.instead)
@@ -97,20 +97,24 @@ def versions(spec: BackendSpec) -> dict[str, str | None]:
     return found
 
 
-def lacking(spec: BackendSpec, versions: Mapping[str, str | None], ranks: int = 1) -> list[str]:
-    """What a backend needs for this many ranks but these versions do not satisfy, in words."""
+def lacking(spec: BackendSpec | TransportSpec, versions: Mapping[str, str | None], ranks: int = 1) -> list[str]:
+    """What a backend (or a transport) needs for this many ranks but these versions do not satisfy, in words."""
     needed = (requirement for requirement in spec.requires if ranks > 1 or not requirement.multi)
     return [unmet for requirement in needed if (unmet := requirement.unmet(versions))]
 
 
-def missing(spec: BackendSpec, ranks: int = 1) -> list[str]:
-    """What a backend needs for this many ranks but this interpreter lacks, in words."""
-    return lacking(spec, versions(spec), ranks)
+def missing(spec: BackendSpec | TransportSpec, ranks: int = 1) -> list[str]:
+    """What a backend (or a transport) needs for this many ranks but this interpreter lacks, in words."""
+    wanted = lacking(spec, versions(spec), ranks)
+    if isinstance(spec, BackendSpec) and ranks > 1 and not spec.cluster:  # another transport counts as its own
+        own = TRANSPORTS.find(spec.transports[0])
+        wanted += [f"transport {spec.transports[0]} (not installed)"] if own is None else missing(own)
+    return wanted
 
 
 def require(spec: BackendSpec, ranks: int = 1) -> None:
     """Raise BackendError, with the command that installs it, if the framework of a backend is missing or too old."""
-    if wanted := missing(spec, ranks):
+    if wanted := lacking(spec, versions(spec), ranks):
         raise BackendError(f"backend {spec.name} needs {', '.join(wanted)}", hint=f"Run: {spec.install}")
 
 

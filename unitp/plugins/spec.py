@@ -4,6 +4,8 @@ A `BackendSpec` is data only, so describing a backend imports no framework. `clu
 ("module:function") that are imported where they are used: `cluster` by the driver (it must not import the framework),
 `engine` by a rank (it returns a `unitp.engine.engine.Engine`), `server` by a process of another role (it serves until it
 is no longer needed).
+
+A `TransportSpec` describes in the same way what may move bytes between the ranks of any backend.
 """
 
 from __future__ import annotations
@@ -40,6 +42,15 @@ class Requirement(msgspec.Struct, frozen=True):
 class BackendSpec(msgspec.Struct, frozen=True):
     """The description of a backend.
 
+    `transports`: what may carry its collectives, the preferred first. "native" is the framework's own runtime, which `cluster`
+    starts and `runtime` names; others are those of plug-ins (`TransportSpec`). Without a `cluster` it has no runtime of its own,
+    and the first of them counts as native.
+
+    `engine` is called as `connect(rank, mesh, progress)`; over another transport than its own, with a fourth argument: the
+    `unitp.engine.transport.Buffers` of the ranks, joined.
+
+    `variables`: what its ranks find in their environment, however they start.
+
     `port_taken`: words in a process's output that mean that its port was taken. The start is then tried again.
 
     `passes`: variables of the driver's environment that its processes get (`LC_*` is a prefix). In addition they get what
@@ -62,15 +73,38 @@ class BackendSpec(msgspec.Struct, frozen=True):
     requires: tuple[Requirement, ...]
     install: str
     dtypes: tuple[str, ...]
-    cluster: str
     engine: str
+    cluster: str = ""
+    transports: tuple[str, ...] = ("native",)
     server: str = ""
+    variables: dict[str, str] = {}
     prepare: str = ""
     start_limit_s: float = 60.0
     port_taken: tuple[str, ...] = ("ddress already in use",)
     passes: tuple[str, ...] = ()
     exposed: str = ""
     notice: str = ""
+    segments: tuple[str, ...] = ()
+
+
+class TransportSpec(msgspec.Struct, frozen=True):
+    """The description of a transport: how ranks of any backend start with it, and how they join.
+
+    `cluster` is as in a `BackendSpec`. `join` names what a rank calls as `join(rank, mesh)`, once its framework is imported; it
+    returns a `unitp.engine.transport.Buffers`. `dtypes` are the NumPy names of what it carries. `port_taken`, `exposed` and
+    `segments` are as in a `BackendSpec`.
+    """
+
+    name: str
+    distribution: str
+    runtime: str
+    requires: tuple[Requirement, ...]
+    install: str
+    dtypes: tuple[str, ...]
+    cluster: str
+    join: str
+    port_taken: tuple[str, ...] = ("ddress already in use",)
+    exposed: str = ""
     segments: tuple[str, ...] = ()
 
 

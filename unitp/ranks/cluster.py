@@ -16,6 +16,7 @@ import secrets
 import select
 import socket
 import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from unitp.errors import InputError, RankError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
+from unitp.plugins.transports import NATIVE, Carrier, choose
 from unitp.ranks.courier import Courier, Errand
 from unitp.ranks.environment import for_process
 from unitp.ranks.folder import new_folder
@@ -63,14 +65,17 @@ class Cluster:
         spec: BackendSpec,
         limits: Limits,
         place: Callable[[str], str],
+        carrier: Carrier | None = None,
         *,
         verbose: bool = False,
     ) -> None:
+        """`carrier`: the transport of these ranks (default: one rank is alone)."""
         self.mesh, self.spec, self.limits = mesh, spec, limits
+        self.carrier = carrier or choose(spec, NATIVE, 1, "", lambda transport: [])
         self.mark = secrets.token_hex(16)
         began = time.time()
         self.folder = new_folder()
-        self.leftovers = Leftovers(self.mark, str(self.folder), began, spec.segments)
+        self.leftovers = Leftovers(self.mark, str(self.folder), began, self.carrier.segments)
         self.supervisor: Supervisor | None = None
         self.members: list[Member] = []
         self.pages: dict[str, Page] = {}
@@ -116,7 +121,7 @@ class Cluster:
             self.watchdog.start()
             if self.forwarder is not None:
                 self.forwarder.start({log.stem: log for member in self.members for log in member.logs})
-            self._accept(listener, key)
+            self._accept(listener, key, isolation)
         self._collect()
         self.watchdog.judge.started()
         self._courier = Courier()
@@ -147,7 +152,12 @@ class Cluster:
             folder=str(self.folder),
             threads=threads,
         )
-        worker = command(isolation.python, "--role", process.role, plugin=discover.plugin_of(self.spec))
+        worker = command(
+            isolation.python,
+            *("--role", process.role),
+            plugin=discover.plugin_of(self.spec),
+            besides=self.carrier.plugin,
+        )
         with open(logs[0], "ab") as log, no_forks:
             started = subprocess.Popen(
                 isolation.inside([*process.argv, *worker]),
@@ -161,9 +171,10 @@ class Cluster:
             )
         self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
 
-    def _accept(self, listener: socket.socket, key: bytes) -> None:
+    def _accept(self, listener: socket.socket, key: bytes, isolation: Isolation) -> None:
         """Accept connections until all processes of this session are connected. Strangers are refused."""
-        start = Start(self.spec.name, self.mesh)
+        plugin = self.carrier.plugin if isolation.python == sys.executable else ""
+        start = Start(self.spec.name, self.mesh, self.carrier.name, plugin)
         door = self._door = Reception(listener, key, self._poller, self.pages)
         self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
         while door.missing:

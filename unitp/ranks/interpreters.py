@@ -12,7 +12,8 @@ import msgspec
 
 from unitp.errors import BackendError
 from unitp.plugins import discover
-from unitp.plugins.spec import BackendSpec
+from unitp.plugins.hookspecs import TRANSPORTS
+from unitp.plugins.spec import BackendSpec, TransportSpec
 from unitp.ranks.environment import KEPT, chosen
 from unitp.ranks.worker_command import command
 
@@ -30,6 +31,13 @@ class BackendDescription(msgspec.Struct, frozen=True):
     install: str
 
 
+class TransportDescription(msgspec.Struct, frozen=True):
+    """A transport of an interpreter, with `versions` as in a `BackendDescription`."""
+
+    name: str
+    versions: dict[str, str | None]
+
+
 class Description(msgspec.Struct, frozen=True):
     """An interpreter and the backends that are installed in it. `broken` maps plug-ins that do not load to the reason."""
 
@@ -39,6 +47,12 @@ class Description(msgspec.Struct, frozen=True):
     unitp: str | None
     backends: tuple[BackendDescription, ...]
     broken: dict[str, str]
+    transports: tuple[TransportDescription, ...] = ()
+
+    def lacking(self, spec: TransportSpec) -> list[str]:
+        """What a transport needs that this interpreter does not have, in words."""
+        found = next((t.versions for t in self.transports if t.name == spec.name), None)
+        return [f"{spec.distribution} (not installed)"] if found is None else discover.lacking(spec, found)
 
 
 def describe() -> Description:
@@ -62,6 +76,7 @@ def describe() -> Description:
         discover.installed("unitp"),
         backends,
         {plugin.name: plugin.reason for plugin in found.broken},
+        tuple(TransportDescription(o.name, discover.versions(o.value)) for o in TRANSPORTS.all().values()),
     )
 
 
@@ -70,7 +85,23 @@ def versions_in(python: str, spec: BackendSpec) -> dict[str, str | None]:
 
     Raises BackendError if it cannot be asked, has an incompatible version of unitp, or lacks the backend.
     """
+    return _versions(ask_interpreter(python), python, spec)
+
+
+def able_to_run(python: str, spec: BackendSpec, ranks: int) -> Description:
+    """The description of another interpreter, which has what this many ranks of a backend need besides their transport.
+
+    Raises BackendError as `versions_in`, and for a framework that is missing or too old.
+    """
     answer = ask_interpreter(python)
+    if wanted := discover.lacking(spec, _versions(answer, python, spec), ranks):
+        raise BackendError(
+            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {quote(python)} -m {spec.install}"
+        )
+    return answer
+
+
+def _versions(answer: Description, python: str, spec: BackendSpec) -> dict[str, str | None]:
     if (here := discover.installed("unitp")) and answer.unitp and _series(here) != _series(answer.unitp):
         raise BackendError(
             f"the interpreter {python} has unitp {answer.unitp}, and this is unitp {here}",

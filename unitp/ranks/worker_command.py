@@ -14,16 +14,17 @@ from unitp.ranks.environment import without_current_folder
 ENTRY = fspath(Path(__file__).absolute().parents[1] / "entry.py")
 
 
-def command(python: str, *arguments: str, plugin: str = "") -> list[str]:
+def command(python: str, *arguments: str, plugin: str = "", besides: str = "") -> list[str]:
     """The command that starts `unitp.worker` with these arguments in any current folder, on the allowed CPUs.
 
-    Every interpreter uses the driver's `unitp`. The driver's own interpreter also uses the driver's `plugin` (a module).
+    Every interpreter uses the driver's `unitp`. The driver's own interpreter also uses the driver's `plugin` (a module),
+    and the package of another that it needs `besides`.
     """
     cpus = ",".join(map(str, sorted(allowed())))
     line = [full_path(python), "-P", ENTRY, "--cpus", cpus]
     if plugin and python == sys.executable:
-        package = package_of(plugin)
-        line += [*(["--package", package] if package else []), *arguments, "--plugin", plugin]
+        packages = [package for module in (plugin, besides) if module and (package := package_of(module))]
+        line += [*(word for package in packages for word in ("--package", package)), *arguments, "--plugin", plugin]
     else:
         line += arguments
     return line

@@ -18,7 +18,8 @@ import msgspec
 
 from unitp import plans
 from unitp.config import python_of, settings, variables_of
-from unitp.errors import BackendError, BackendWarning, InputError, IsolationWarning, RankError, did_you_mean
+from unitp.cpus import allowed
+from unitp.errors import BackendWarning, InputError, IsolationWarning, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
 from unitp.graph.weights import require_weights
@@ -26,11 +27,12 @@ from unitp.host import at_host
 from unitp.mesh import Mesh
 from unitp.plans import Plan
 from unitp.plugins import discover
-from unitp.plugins.spec import BackendSpec, Process
+from unitp.plugins.spec import BackendSpec, ClusterFunction, Process
+from unitp.plugins.transports import Carrier, choose
 from unitp.program.instructions import Program
 from unitp.ranks.cluster import Cluster
 from unitp.ranks.environment import KEPT, chosen
-from unitp.ranks.interpreters import versions_in
+from unitp.ranks.interpreters import able_to_run
 from unitp.ranks.isolation import Isolation, isolate, require_mode
 from unitp.ranks.limits import Limits
 from unitp.ranks.status import Places
@@ -59,6 +61,7 @@ def launch(
     port: int = 0,
     threads: int = 1,
     isolation: str = "auto",
+    transport: str | None = None,
     limits: Limits | None = None,
     verbose: bool = False,
     say: Callable[[str], None] = lambda text: None,
@@ -74,6 +77,8 @@ def launch(
     * `threads`: per rank
     * `isolation`: whether ranks run in a network namespace of their own, which nothing outside can reach: "auto" (if the
       host can make one, else an IsolationWarning says what is reachable), "require" (else HostError) or "off"
+    * `transport`: what carries the ranks' collectives: "native" (the framework's own runtime), that of a plug-in ("mpi"), or
+      "auto", the one that the backend prefers of those that are installed (default: that of the settings, else "auto")
     * `limits`: the watchdog's time limits (default: the backend's, and longer where ranks share cores)
     * `verbose`: print the output of ranks on standard error, each line with the name of its rank
     * `say`: is called with a text for each stage, once all checks have passed
@@ -84,7 +89,9 @@ def launch(
     require_mode(isolation)
     graph = model if isinstance(model, Graph) else model.graph
     spec = discover.backend(backend) if isinstance(backend, str) else backend
-    size, python = check(graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads)
+    size, python, carrier = check(
+        graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads, transport=transport
+    )
     rows = rows_for(graph, plan, size, sequences) if is_decoder(graph) else 1
     variables = variables_of(spec.name, settings())
     limits = (limits or Limits()).of_group(spec.start_limit_s, plan.mesh.size)
@@ -93,13 +100,14 @@ def launch(
         inherited = chosen(os.environ, [*KEPT, *spec.passes])
         if slower := discover.resolve(spec.prepare)(python, inherited, say):
             warnings.warn(slower, BackendWarning, stacklevel=2)
-    say(f"starting {count(plan.mesh.size, 'rank')} of {spec.name}")
+    say(f"starting {_ranks(spec, plan.mesh.size, carrier)}")
     with at_host(f"starting {spec.name}"):
         isolated = isolate(isolation, python)
     if isolation == "auto" and not isolated.on and plan.mesh.size > 1:
-        _warn(spec, isolated)
+        _warn(spec, carrier, isolated)
     with closing(isolated):
-        cluster = _start(plan.mesh, spec, limits, Places(programs, graph), isolated, port, threads, verbose, variables)
+        places = Places(programs, graph)
+        cluster = _start(plan.mesh, spec, carrier, limits, places, isolated, port, threads, verbose, variables)
     stop_ids = model.decoder.stop_ids if isinstance(model, Model) and model.decoder else ()
     session = Session(graph, plan, spec, dtype, cluster, programs, size, rows, stop_ids)
     say(f"loading {count(len(graph.parameters), 'parameter')}")
@@ -120,8 +128,9 @@ def check(
     context: int | None = None,
     python: str | None = None,
     threads: int = 1,
-) -> tuple[int, str]:
-    """Check a request without starting anything. Return the context and the interpreter of the ranks.
+    transport: str | None = None,
+) -> tuple[int, str, Carrier]:
+    """Check a request without starting anything. Return the context, the interpreter of the ranks and their transport.
 
     Raises what `launch` would raise before it starts anything: ModelError if the graph has no weights, PlanError if the plan is
     not for it, BackendError if the framework is missing, and InputError for a dtype, a context or a number of threads that the
@@ -135,14 +144,33 @@ def check(
         raise InputError(f"a rank cannot have {shortened(threads)} threads", hint=f"It has from 1 to {MOST_THREADS}.")
     size = context_of(graph, context)
     python = python or python_of(spec.name, settings()) or sys.executable
-    _require_framework(spec, plan.mesh.size, python)
-    return size, python
+    return size, python, carrier_of(spec, plan.mesh.size, transport, dtype, python)
 
 
-def _warn(spec: BackendSpec, isolation: Isolation) -> None:
-    """Warn about what of a session of this backend can be reached from outside it."""
-    if spec.exposed:
-        text = f"sessions of {spec.name} are not isolated: {isolation.why}. {spec.exposed}."
+def carrier_of(spec: BackendSpec, ranks: int, transport: str | None, dtype: str, python: str) -> Carrier:
+    """The transport of ranks in this interpreter (default: that of the settings). Raises BackendError if it, the transport or
+    the framework cannot be used.
+    """
+    wanted = transport or str(settings()["transport"].value)
+    if python == sys.executable:
+        discover.require(spec, ranks)
+        return choose(spec, wanted, ranks, dtype, discover.missing)
+    answer = able_to_run(python, spec, ranks)
+    return choose(spec, wanted, ranks, dtype, answer.lacking, f"{quote(python)} -m ")
+
+
+def _ranks(spec: BackendSpec, ranks: int, carrier: Carrier) -> str:
+    """How many ranks start, over what, and whether they have to share processors."""
+    over = f" over {carrier.runtime}" if ranks > 1 else ""
+    cores = len(allowed())
+    shared = f", which share {count(cores, 'core')}" if ranks > cores else ""
+    return f"{count(ranks, 'rank')} of {spec.name}{over}{shared}"
+
+
+def _warn(spec: BackendSpec, carrier: Carrier, isolation: Isolation) -> None:
+    """Warn about what of a session over this transport can be reached from outside it."""
+    if carrier.exposed:
+        text = f"sessions of {spec.name} are not isolated: {isolation.why}. {carrier.exposed}."
         warnings.warn(text, IsolationWarning, stacklevel=3)
 
 
@@ -165,46 +193,44 @@ def context_of(graph: Graph, context: int | None) -> int:
     return context
 
 
-def _require_framework(spec: BackendSpec, ranks: int, python: str) -> None:
-    """Raise BackendError if the interpreter of the ranks lacks the framework."""
-    if python == sys.executable:
-        discover.require(spec, ranks)
-        return
-    if wanted := discover.lacking(spec, versions_in(python, spec), ranks):
-        raise BackendError(
-            f"backend {spec.name} needs {', '.join(wanted)} in {python}", hint=f"Run: {quote(python)} -m {spec.install}"
-        )
-
-
 def _start(
-    mesh: Mesh, spec: BackendSpec, limits: Limits, places: Places, isolation: Isolation, port: int, threads: int,
-    verbose: bool, variables: Mapping[str, str],
+    mesh: Mesh, spec: BackendSpec, carrier: Carrier, limits: Limits, places: Places, isolation: Isolation, port: int,
+    threads: int, verbose: bool, variables: Mapping[str, str],
 ) -> Cluster:  # fmt: skip
     """Start the processes. If another process took one of the ports in the meantime, try again.
 
     The user's settings (`variables`) override what the backend sets, which overrides what is inherited.
     """
-    processes: Callable[[Mesh, Callable[[], int]], list[Process]] = discover.resolve(spec.cluster)
+    processes: ClusterFunction = discover.resolve(carrier.cluster) if carrier.cluster else _alone
     passed = chosen(os.environ, spec.passes)
+    of_role = {"worker": {**passed, **spec.variables}}
     tries = 1 if port else TRIES
     while True:
         tries -= 1
         ports = Ports(port, alone=isolation.on)
         started = processes(mesh, ports.next)
-        plan = [msgspec.structs.replace(one, env={**passed, **one.env, **variables}) for one in started]
+        plan = [
+            msgspec.structs.replace(one, env={**of_role.get(one.role, passed), **one.env, **variables})
+            for one in started
+        ]
         with at_host(f"starting {spec.name}"):
-            cluster = Cluster(mesh, spec, limits, places, verbose=verbose)
+            cluster = Cluster(mesh, spec, limits, places, carrier, verbose=verbose)
         places.pages = cluster.pages
         try:
             with at_host(f"starting {spec.name}"):
                 cluster.start(plan, isolation, threads)
         except BaseException as error:
-            again = tries > 0 and isinstance(error, RankError) and cluster.collided(spec.port_taken)
+            again = tries > 0 and isinstance(error, RankError) and cluster.collided(carrier.port_taken)
             cluster.close()
             if not again:
                 raise
         else:
             return cluster
+
+
+def _alone(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
+    """What is started where one rank needs no transport."""
+    return [Process("worker", (0,))]
 
 
 class Ports:

@@ -278,6 +278,16 @@ class Session:
     # what is known
 
     @property
+    def transport(self) -> str:
+        """What carries the collectives: "native", the name of another transport, or "" where one rank is alone."""
+        return self.cluster.carrier.name
+
+    @property
+    def runtime(self) -> str:
+        """The runtime of the collectives, as tables name it."""
+        return self.cluster.carrier.runtime
+
+    @property
     def programs(self) -> tuple[Program, ...]:
         """The programs that the ranks have: one for each recent bucket of sizes."""
         return tuple(self.executor.programs.values())

@@ -112,7 +112,7 @@ PYTHON = {
 }
 HOSTILE = {**SCHEDULERS, **LAUNCHERS, **FRAMEWORKS, **PYTHON, "UNITP_RANK": "5", "UNITP_FOLDER": "/nowhere"}
 
-OURS = ("unitp", "unitp_numpy", "unitp_torch", "unitp_tensorflow", "unitp_mxnet", "unitp_fake")
+OURS = ("unitp", "unitp_mpi", "unitp_numpy", "unitp_torch", "unitp_tensorflow", "unitp_mxnet", "unitp_fake")
 THEIRS = ("numpy", "msgspec", "mpi4py", "torch", "tensorflow", "mxnet", "pluggy", "sitecustomize", "usercustomize")
 
 

@@ -52,10 +52,15 @@ class Proof(msgspec.Struct, frozen=True, tag="proof"):
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """Join the ranks of this mesh with the engine of the named backend, whose plug-in says where the engine is."""
+    """Join the ranks of this mesh with the engine of the named backend, whose plug-in says where the engine is.
+
+    `transport` carries the collectives: "native", or one that the module `plugin` describes (empty: the one that is installed).
+    """
 
     backend: str
     mesh: Mesh
+    transport: str = "native"
+    plugin: str = ""
 
 
 class ParameterPart(msgspec.Struct, frozen=True):

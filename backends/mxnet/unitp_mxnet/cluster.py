@@ -14,18 +14,13 @@ from unitp.plugins.spec import Process
 HOST = "127.0.0.1"
 
 COMMON = {"MXNET_STORAGE_FALLBACK_LOG_VERBOSE": "0", "MXNET_SUBGRAPH_VERBOSE": "0"}
-WORKER = {
-    **COMMON,
-    "DMLC_ROLE": "worker",
-    "MXNET_ENGINE_TYPE": "ThreadedEnginePerDevice",  # one after the other in the calling thread: as fast, and errors have a place
-    "MXNET_SAFE_ACCUMULATION": "1",  # float32 sums are taken in float64
-}
+"""What workers, servers and the scheduler find in their environment."""
 
 
 def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
     axes = server_axes(mesh)
     if not axes:
-        return [Process("worker", (0,), env=WORKER)]
+        return [Process("worker", (0,))]
     root = free_port()
     ports = sorted(free_port() for _ in range(len(axes) + mesh.size))
     shared = {
@@ -42,7 +37,7 @@ def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
         group = {"DMLC_NUM_WORKER": str(mesh.axis_size(axis)), "PORT": str(port)}
         started.append(Process("server", (), env={**shared, **group, "DMLC_ROLE": "server"}))
     for rank, port in enumerate(ports[len(axes) :]):
-        started.append(Process("worker", (rank,), env={**shared, **WORKER, "PORT": str(port)}))
+        started.append(Process("worker", (rank,), env={**shared, "PORT": str(port)}))
     return started
 
 

@@ -70,13 +70,13 @@ class _Recipes(ABC):
 
     def all_gather(self, x: Tensor, axis: str) -> list[Tensor]:
         rows = self._gathered(x, axis)
-        return [_row(rows, i) for i in range(len(self.groups[axis]))]
+        return [row(rows, i) for i in range(len(self.groups[axis]))]
 
     def reduce_scatter(self, parts: Sequence[Tensor], axis: str) -> Tensor:
-        return _row(self.all_reduce(_stacked(parts), axis, "sum"), self.places[axis])
+        return row(self.all_reduce(stacked(parts), axis, "sum"), self.places[axis])
 
     def all_to_all(self, parts: Sequence[Tensor], axis: str) -> list[Tensor]:
-        return [_row(theirs, self.places[axis]) for theirs in self.all_gather(_stacked(parts), axis)]
+        return [row(theirs, self.places[axis]) for theirs in self.all_gather(stacked(parts), axis)]
 
     def _gathered(self, x: Tensor, axis: str) -> Tensor:
         """What the members of the group give, stacked."""
@@ -95,11 +95,13 @@ def words(dtype: str) -> int:
     return max(np.dtype(dtype).itemsize // 2, 1)
 
 
-def _stacked(parts: Sequence[Tensor]) -> Tensor:
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """The parts as one array [parts, ...]."""
     return p.concat([p.reshape(part, (1, *part.shape)) for part in parts], 0)
 
 
-def _row(x: Tensor, place: int) -> Tensor:
+def row(x: Tensor, place: int) -> Tensor:
+    """One of the parts of an array [parts, ...]."""
     return p.reshape(p.slice(x, 0, place, place + 1), x.shape[1:])
 
 
@@ -184,7 +186,7 @@ class _Needed(_Recipes):
 
     def collect(self, x: Tensor, need: Need, place: int, count: int) -> Tensor:
         self.needs.add(need)
-        return _stacked([x] * count)
+        return stacked([x] * count)
 
 
 def needs(program: Program) -> set[Need]:

@@ -8,11 +8,12 @@ import numpy as np
 
 from unitp.engine.base import BaseEngine, CompiledProgram
 from unitp.engine.engine import Engine, EngineStats, Progress
-from unitp.engine.transport import Alone
+from unitp.engine.transport import Alone, Buffers, CountedCollectives
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
 from unitp.program.rank import local_shape
 from unitp_mxnet import primitives
+from unitp_mxnet.carried import CarriedCollectives
 from unitp_mxnet.collectives import Collectives
 from unitp_mxnet.operators import Tensor, call, mx, recording, symbol, variable
 from unitp_mxnet.overrides import overrides
@@ -20,9 +21,11 @@ from unitp_mxnet.primitives import Rows
 from unitp_mxnet.segments import RecordedProgram, Recording
 
 
-def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
-    """Join the group of ranks that `unitp_mxnet.cluster` started."""
-    collectives = Collectives(rank, mesh) if mesh.size > 1 else Alone()
+def connect(rank: int, mesh: Mesh, progress: Progress | None, buffers: Buffers | None = None) -> Engine:
+    """Join the ranks that `unitp_mxnet.cluster` started, or take those that `buffers` have joined."""
+    collectives: CountedCollectives = Alone()
+    if mesh.size > 1:
+        collectives = Collectives(rank, mesh) if buffers is None else CarriedCollectives(buffers)
     engine = MxnetEngine(primitives, overrides, collectives, rank, mesh, progress)
     _warm_up()
     return engine

@@ -7,20 +7,14 @@ SPEC = BackendSpec(
     name="numpy",
     distribution="unitp-numpy",
     runtime="MPI",
-    requires=(
-        Requirement("numpy", ">=1.26"),
-        Requirement("mpi4py", ">=4", multi=True),
-        Requirement("mpich", ">=5", multi=True),
-    ),
+    requires=(Requirement("numpy", ">=1.26"),),
     install='pip install "unitp-numpy[mpi]"',
     dtypes=("float32", "float64"),
-    cluster="unitp_numpy.cluster:processes",
     engine="unitp_numpy.executor:connect",
+    transports=("mpi",),
     prepare="unitp_numpy.kernels.library:prepare",
     start_limit_s=30.0,
     passes=("XDG_CACHE_HOME",),
-    exposed="mpiexec listens on every interface for its own processes",
-    segments=("mpich_*", "ucx_shm_*"),
 )
 
 

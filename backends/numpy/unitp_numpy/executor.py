@@ -1,6 +1,6 @@
 """The engine of a rank: the interpreter on NumPy arrays, and kernels for programs of few rows where numba has compiled them.
 
-One rank needs no MPI, and does not import mpi4py.
+NumPy has no transport of its own: several ranks get theirs from unitp, joined (`unitp.engine.transport.Buffers`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from unitp.engine.arena import Arena
 from unitp.engine.base import BaseEngine, CompiledProgram
 from unitp.engine.eager import EagerProgram
 from unitp.engine.engine import Engine, EngineStats, Progress
-from unitp.engine.transport import Alone, CountedCollectives
+from unitp.engine.transport import Alone, Buffered, Buffers
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
 from unitp_numpy import primitives
@@ -26,8 +26,9 @@ from unitp_numpy.overrides import overrides
 class NumpyEngine(BaseEngine):
     """`unitp.engine.engine.Engine` on NumPy arrays."""
 
-    def __init__(self, rank: int, mesh: Mesh, progress: Progress | None) -> None:
-        super().__init__(primitives, overrides, join(rank, mesh), rank, mesh, progress, keep=Arena().copy)
+    def __init__(self, rank: int, mesh: Mesh, progress: Progress | None, buffers: Buffers | None = None) -> None:
+        collectives = Alone() if buffers is None else Buffered(buffers)
+        super().__init__(primitives, overrides, collectives, rank, mesh, progress, keep=Arena().copy)
         self._pool, self.kernels = Pool(), _kernels()
 
     def prepare(self, program: Program) -> CompiledProgram:
@@ -41,18 +42,9 @@ class NumpyEngine(BaseEngine):
         return EngineStats(tally.seconds, tally.calls, tally.bytes, len(self.programs))
 
 
-def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
-    """Join the group of ranks that `unitp_numpy.cluster` started."""
-    return NumpyEngine(rank, mesh, progress)
-
-
-def join(rank: int, mesh: Mesh) -> CountedCollectives:
-    """The collectives of this rank."""
-    if mesh.size == 1:
-        return Alone()
-    from unitp_numpy.collectives import Collectives
-
-    return Collectives(rank, mesh)
+def connect(rank: int, mesh: Mesh, progress: Progress | None, buffers: Buffers | None = None) -> Engine:
+    """The engine of a rank among those that are joined by `buffers`; of one that is alone without."""
+    return NumpyEngine(rank, mesh, progress, buffers)
 
 
 def _kernels() -> dict[str, Run]:

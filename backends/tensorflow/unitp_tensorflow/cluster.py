@@ -8,22 +8,13 @@ from collections.abc import Callable
 from unitp.mesh import Mesh
 from unitp.plugins.spec import Process
 
-QUIET = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-    "GRPC_VERBOSITY": "ERROR",
-    "CUDA_VISIBLE_DEVICES": "-1",
-}
-
 
 def processes(mesh: Mesh, free_port: Callable[[], int]) -> list[Process]:
     if mesh.size == 1:
-        return [Process("worker", (0,), env=QUIET)]
+        return [Process("worker", (0,))]
     workers = [f"127.0.0.1:{free_port()}" for _ in range(mesh.size)]
     found = []
     for rank in range(mesh.size):
         config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
-        found.append(
-            Process("worker", (rank,), env={**QUIET, "TF_CONFIG": json.dumps(config), "no_grpc_proxy": "127.0.0.1"})
-        )
+        found.append(Process("worker", (rank,), env={"TF_CONFIG": json.dumps(config), "no_grpc_proxy": "127.0.0.1"}))
     return found

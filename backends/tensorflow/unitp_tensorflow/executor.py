@@ -24,11 +24,12 @@ from unitp.engine.engine import Engine, EngineStats, Progress
 from unitp.engine.interpreter import Part, Runner
 from unitp.engine.segments import Schedule, Segment, Structure, repeating
 from unitp.engine.states import Storage
-from unitp.engine.transport import Alone, CountedCollectives, Tally
+from unitp.engine.transport import Alone, Buffers, CountedCollectives, Tally
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
 from unitp.program.rank import local_shape
 from unitp_tensorflow import primitives
+from unitp_tensorflow.carried import CarriedCollectives
 from unitp_tensorflow.collectives import SMALL_BYTES, Call, Collectives
 from unitp_tensorflow.overrides import Stored, overrides
 
@@ -91,7 +92,9 @@ class TensorflowEngine(BaseEngine):
         return made
 
     def stats(self) -> EngineStats:
-        """`collective_s` is what the collectives of all runs take alone, in a chain: inside a function nobody sees them."""
+        """`collective_s` is what RING's collectives of all runs take alone, in a chain: inside a function nobody sees them. Over
+        another transport they are counted as they run.
+        """
         tally, account = self.collectives.tally, self._account
         seconds, calls, size = tally.seconds, tally.calls, tally.bytes
         for program in self.programs.values():
@@ -162,7 +165,7 @@ class TracedProgram(CompiledProgram):
     def _trace(self, segment: Segment[Part, str], held: dict[str, Tensor]) -> Traced:
         """Make the function of a segment. All ranks trace the same structures in the same order."""
         slots, variables, collectives = self._runner.slots, self._variables, self._engine.collectives
-        if isinstance(collectives, Collectives):
+        if isinstance(collectives, Collectives | CarriedCollectives):
             collectives.begin()
         gives: list[int] = []
         stored = {name: x if isinstance(x, Stored) else None for name, x in held.items()}
@@ -218,14 +221,16 @@ def _flat(x: Tensor) -> Tensor:
     return x.weight if isinstance(x, Stored) else x
 
 
-def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
-    """Join the group of ranks that `unitp_tensorflow.cluster` started."""
+def connect(rank: int, mesh: Mesh, progress: Progress | None, buffers: Buffers | None = None) -> Engine:
+    """Join the ranks that `unitp_tensorflow.cluster` started, or take those that `buffers` have joined."""
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1 if mesh.size == 1 else 2)
+    tf.config.threading.set_inter_op_parallelism_threads(2 if mesh.size > 1 and buffers is None else 1)
     tf.config.experimental.enable_op_determinism()
     tf.config.set_visible_devices([], "GPU")
-    collectives = Alone() if mesh.size == 1 else Collectives(rank, mesh)
+    collectives: CountedCollectives = Alone()
+    if mesh.size > 1:
+        collectives = Collectives(rank, mesh) if buffers is None else CarriedCollectives(buffers)
     _warm_up(collectives, mesh)
     return TensorflowEngine(collectives, rank, mesh, progress)
 

@@ -10,8 +10,9 @@ SPEC = BackendSpec(
     requires=(Requirement("torch", ">=2.9"),),
     install="pip install torch==2.13.0",
     dtypes=("float32", "float64"),
-    cluster="unitp_torch.cluster:processes",
     engine="unitp_torch.executor:connect",
+    cluster="unitp_torch.cluster:processes",
+    transports=("mpi", "native"),
     start_limit_s=60.0,
     exposed="the ranks' store and gloo take what any user of this host sends them",
 )

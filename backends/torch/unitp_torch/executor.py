@@ -1,4 +1,7 @@
-"""The engine of a rank: the eager interpreter on PyTorch tensors. One rank needs no process group."""
+"""The engine of a rank: the eager interpreter on PyTorch tensors.
+
+One rank needs no process group, and ranks over another transport than gloo have none: it works on the memory of tensors.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,21 @@ from torch import Tensor
 from unitp.engine.arena import Arena
 from unitp.engine.eager import EagerEngine
 from unitp.engine.engine import Array, Engine, Progress
-from unitp.engine.transport import Alone, CountedCollectives
+from unitp.engine.transport import Alone, Buffers, CountedCollectives
 from unitp.mesh import Mesh
 from unitp_torch import primitives
+from unitp_torch.carried import carried
 from unitp_torch.overrides import overrides
 
 
-def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Engine:
-    """Join the group of ranks that `unitp_torch.cluster` started. Without autograd: tensors that are made in inference mode
-    carry no history, and states, which are made in it, are written in it too.
+def connect(rank: int, mesh: Mesh, progress: Progress | None, buffers: Buffers | None = None) -> Engine:
+    """Join the ranks that `unitp_torch.cluster` started, or take those that `buffers` have joined.
+
+    Without autograd: tensors that are made in inference mode carry no history, and states, which are made in it, are written
+    in it too.
     """
     torch.set_float32_matmul_precision("highest")
-    joined, kept = _collectives(rank, mesh), partial(keep, Arena())
+    joined, kept = _collectives(rank, mesh, buffers), partial(keep, Arena())
     return EagerEngine(primitives, overrides, joined, rank, mesh, progress, keep=kept, scope=torch.inference_mode)
 
 
@@ -33,9 +39,11 @@ def keep(arena: Arena, array: Array) -> Tensor:
     return stored.copy_(torch.from_numpy(array))
 
 
-def _collectives(rank: int, mesh: Mesh) -> CountedCollectives:
+def _collectives(rank: int, mesh: Mesh, buffers: Buffers | None) -> CountedCollectives:
     if mesh.size == 1:
         return Alone()
+    if buffers is not None:
+        return carried(buffers)
     from unitp_torch.collectives import Collectives
 
     return Collectives(rank, mesh)

@@ -211,6 +211,7 @@ def test_tables_that_follow_a_run_obey_no_name(
     monkeypatch.setenv("FORCE_COLOR", "1")
     verdict = Verdict(
         tagged("backend"),
+        "native",
         tagged("runtime"),
         "disagrees",
         1.0,

@@ -109,7 +109,9 @@ def test_a_missing_framework_comes_with_the_command_that_installs_it(strangers: 
 
 
 def test_some_requirements_hold_for_several_ranks_only() -> None:
-    spec = BackendSpec("x", "x", "x", (Requirement("not-there", multi=True),), "pip install not-there", (), "", "")
+    spec = BackendSpec(
+        "x", "x", "x", (Requirement("not-there", multi=True),), "pip install not-there", (), "", "x:processes"
+    )
     assert discover.missing(spec, 1) == []
     assert discover.missing(spec, 2) == ["not-there (not installed)"]
 

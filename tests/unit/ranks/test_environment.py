@@ -9,6 +9,7 @@ import pytest
 
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends, resolve
+from unitp.plugins.hookspecs import TRANSPORTS
 from unitp.plugins.spec import Process
 from unitp.ranks.environment import KEPT, NUMBER, THREADS, chosen, for_process
 from unitp.testing.surroundings import HOSTILE
@@ -74,7 +75,8 @@ def test_search_paths_lose_the_current_folder(name: str, tmp_path: Path, monkeyp
 def test_what_backends_set_does_not_depend_on_schedulers_and_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     def started() -> list[list[Process]]:
         ports = iter(range(5000, 6000))
-        return [resolve(spec.cluster)(Mesh(tp=2), lambda: next(ports)) for spec in backends().values()]
+        known = [spec.cluster for spec in backends().values()] + [o.value.cluster for o in TRANSPORTS.all().values()]
+        return [resolve(cluster)(Mesh(tp=2), lambda: next(ports)) for cluster in known if cluster]
 
     clean = started()
     for name, value in HOSTILE.items():

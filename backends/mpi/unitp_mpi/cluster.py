@@ -57,7 +57,7 @@ def mpiexec() -> str:
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec", path=folders)
     if found is None:
         raise BackendError(
-            "several NumPy ranks need mpiexec, which is neither beside the interpreter nor on PATH",
-            hint='pip install "unitp-numpy[mpi]"',
+            "several ranks over MPI need mpiexec, which is neither beside the interpreter nor on PATH",
+            hint='pip install "unitp-mpi[mpi]"',
         )
     return os.path.abspath(found)
