@@ -25,6 +25,7 @@ from unitp.program.rows import CANDIDATES
 from unitp.ranks.cluster import Cluster
 from unitp.session.arrivals import Arrivals, Step
 from unitp.session.banks import Bank, Banks
+from unitp.session.carried import require_carried
 from unitp.session.nearest_phase import choose_phase
 from unitp.session.slices import Parts
 from unitp.wire import channel as wire
@@ -196,6 +197,7 @@ class Executor:
         if outputs == CANDIDATES and sizes["seq"] == 1:
             program = alike(program)
         check(program, self.graph, outputs=outputs)
+        require_carried(program, self.cluster.carrier)
         number, self._made = self._made, self._made + 1
         parts = Parts(f"{number}:{phase}", number, program, outputs)
         self.programs[number] = program
