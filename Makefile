@@ -34,7 +34,7 @@ help:
 	@echo "make test       lint, types, layers and tests (SmolLM2 at tp=2, the rest on a generated model)"
 	@echo "make test-all   every test: all backends at every width, every fault, many examples; part by part: run again, it goes on"
 	@echo "                with the part that failed (PART=system: these parts alone)"
-	@echo "make faults     200 random faults on the four backends (SEED=7, COUNT=200, FROM=0): who is named, what is left"
+	@echo "make faults     200 random faults on the four backends and their transports (SEED=7, COUNT=200, FROM=0): who is named, what is left"
 	@echo "make attack     20,000 hostile inputs for whatever reads (SEED=7, COUNT=20000, READER=gguf, FROM=0): refused, or right"
 	@echo "make strangers  another user and another network at the doors of running sessions, 5000 tries each (wants root; SEED=7)"
 	@echo "make bench      speed beside llama.cpp, transformers and the machine's own limit, in one run (ROUNDS=7, ONLY=numpy,llama, DOCS=1)"

@@ -1,4 +1,4 @@
-"""A driver for tests to do things to: `driver.py BACKEND PREFILL|DECODE [--children fork|pool] [--expected FILE]`.
+"""A driver for tests to do things to: `driver.py BACKEND[/TRANSPORT] PREFILL|DECODE [--children fork|pool] [--expected FILE]`.
 
 It prints `launching`, `child PID` for what it forks, and `turn` for every prefill or token, in float64. When its standard
 input ends it makes one last turn, closes the session and prints `right`; a wrong result is an AssertionError. An error of
@@ -70,8 +70,9 @@ def model() -> Graph:
     return tiny(vocab=97, max_context=1024).graph
 
 
-def session_of(spec: BackendSpec, mesh: Mesh, graph: Graph) -> Session:
-    return launch(graph, plan(Request(graph, mesh, machine=EAGER_TO_SPLIT)), spec, dtype="float64")
+def session_of(spec: BackendSpec, mesh: Mesh, graph: Graph, transport: str = "native") -> Session:
+    decided = plan(Request(graph, mesh, machine=EAGER_TO_SPLIT))
+    return launch(graph, decided, spec, dtype="float64", transport=transport)
 
 
 def expect(path: Path) -> None:
@@ -106,7 +107,7 @@ def pool() -> None:
 CHILDREN: dict[str, Callable[[], None]] = {"none": lambda: None, "fork": fork, "pool": pool}
 
 
-def drive(spec: BackendSpec, stage: str, children: str, expected: dict[str, Any]) -> None:
+def drive(spec: BackendSpec, transport: str, stage: str, children: str, expected: dict[str, Any]) -> None:
     graph = model()
     over = threading.Event()
 
@@ -118,7 +119,7 @@ def drive(spec: BackendSpec, stage: str, children: str, expected: dict[str, Any]
     say("launching")
     if stage == "start":
         threading.Timer(FORK_AFTER_S, CHILDREN[children]).start()
-    with session_of(spec, Mesh(tp=2), graph) as session:
+    with session_of(spec, Mesh(tp=2), graph, transport) as session:
         if stage != "start":
             CHILDREN[children]()
         turns = Turns(session, expected)
@@ -139,10 +140,11 @@ def main() -> int:
     if given.backend == "expect":
         expect(Path(given.stage))
         return 0
-    spec = __import__("unitp_fake").SPEC if given.backend == "fake" else backend(given.backend)
+    name, _, transport = given.backend.partition("/")
+    spec = __import__("unitp_fake").SPEC if name == "fake" else backend(name)
     expected = json.loads(given.expected.read_text()) if given.expected else {}
     try:
-        drive(spec, given.stage, given.children, expected)
+        drive(spec, transport or "native", given.stage, given.children, expected)
     except UnitpError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -26,12 +26,17 @@ from drivers import BORN_S, DRIVER, Driver
 from zoo import MARK, Surroundings, Zoo, listening, marked_by
 
 LIMIT_S = 15.0
+LAUNCHED = ("rank 0", "rank 1", "mpiexec", "hydra_pmi_proxy")
 TARGETS = {
-    "numpy": ("rank 0", "rank 1", "mpiexec", "hydra_pmi_proxy"),
+    "numpy": LAUNCHED,
     "torch": ("rank 0", "rank 1"),
     "tensorflow": ("rank 0", "rank 1"),
     "mxnet": ("rank 0", "rank 1", "server 0", "scheduler 0"),
+    "torch/mpi": LAUNCHED,
+    "tensorflow/mpi": LAUNCHED,
+    "mxnet/mpi": LAUNCHED,
 }
+"""Who there is, by backend, or by backend and transport."""
 STARTING_S = {"numpy": 1.5, "torch": 3.0, "tensorflow": 6.0, "mxnet": 4.0}
 STAGES = ("start", "prefill", "decode")
 
@@ -49,7 +54,7 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         children = "" if self.children == "none" else f" (children: {self.children})"
-        return f"{self.backend:10} {self.stage:7} {self.what} {self.target}{children}"
+        return f"{self.backend:14} {self.stage:7} {self.what} {self.target}{children}"
 
 
 def draw(seed: int, number: int, backends: tuple[str, ...]) -> Fault:
@@ -58,7 +63,7 @@ def draw(seed: int, number: int, backends: tuple[str, ...]) -> Fault:
     backend, stage = rng.choice(backends), rng.choice(STAGES)
     what = rng.choice(("kill", "kill", "stop", "pause", "freeze"))
     target = rng.choice((*TARGETS[backend], "supervisor", "driver"))
-    after_s = rng.uniform(0, STARTING_S[backend] if stage == "start" else 0.5)
+    after_s = rng.uniform(0, STARTING_S[backend.partition("/")[0]] if stage == "start" else 0.5)
     pause_s = rng.uniform(0.1, 5.0) if what in ("pause", "freeze") else None
     if what == "freeze":
         target = "all"

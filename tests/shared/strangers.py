@@ -34,6 +34,7 @@ from zoo import listeners
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
 from unitp.plugins.discover import backends
+from unitp.plugins.transports import native, usable
 from unitp.ranks.processes import marked
 from unitp.session.launch import launch
 from unitp.session.session import Session
@@ -185,12 +186,23 @@ def cable() -> Iterator[str]:
         subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
+def over_every_transport() -> list[str]:
+    """Every backend over its own transport, and over the others that it can use: `torch`, `torch/mpi`."""
+    return [
+        name if transport == native(spec) else f"{name}/{transport}"
+        for name, spec in sorted(backends().items())
+        for transport in sorted(usable(spec), key=lambda one: one != native(spec))
+    ]
+
+
 def besiege(backend: str, count: int, seed: int, *, network: str = "", isolation: str = "require") -> list[str]:
-    """What strangers achieved against a session of this backend, in so many tries of each."""
+    """What strangers achieved against a session of this backend (`torch/mpi`: over that transport), in so many tries of each."""
+    name, _, transport = backend.partition("/")
     graph = tiny(max_context=128).graph
     prompt = np.arange(1, 9)[None]
     done = threading.Event()
-    with launch(graph, plan(Request(graph, Mesh(tp=2))), backend, isolation=isolation) as session:
+    decided = plan(Request(graph, Mesh(tp=2)))
+    with launch(graph, decided, name, isolation=isolation, transport=transport or "native") as session:
         wanted = session.run(input_ids=prompt)["logits"]
         wrong: list[str] = []
 
@@ -219,7 +231,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--isolation", default="require")
-    parser.add_argument("--backends", default=",".join(sorted(backends())))
+    parser.add_argument("--backends", default=",".join(over_every_transport()))
     given = parser.parse_args()
     failed = False
     with cable() as network:

@@ -48,7 +48,9 @@ ROLES = {
     "torch": ["rank 0", "rank 1"],
     "tensorflow": ["rank 0", "rank 1"],
     "mxnet": ["rank 0", "rank 1", "server 0", "scheduler 0"],
+    **{f"{name}/mpi": ["rank 0", "rank 1", "mpiexec", "hydra_pmi_proxy"] for name in ("torch", "tensorflow", "mxnet")},
 }
+"""Who there is, by backend, or by backend and transport."""
 QUICK = {"fake", "numpy"}
 CASES = [
     pytest.param(name, role, stage, sent, id=f"{name}-{role}-{stage}-{sent.name}", marks=marks)
@@ -99,12 +101,12 @@ def test_the_ranks_of_these_tests_wait_for_each_other(tiny: Graph) -> None:
     assert sum(move.count for move in moves if move.phase == "prefill") >= 4
 
 
-def work_until_it_breaks(graph: Graph, spec: BackendSpec, stage: str, blow: Blow) -> None:
+def work_until_it_breaks(graph: Graph, spec: BackendSpec, transport: str, stage: str, blow: Blow) -> None:
     """The blow falls as soon as its victim is born, or after some turns of work."""
     decided = split_plan(graph)
     if stage == "start":
         blow.thread.start()
-    with launch(graph, decided, spec) as session:
+    with launch(graph, decided, spec, transport=transport) as session:
         for turn, _ in enumerate(endless(session, stage)):
             if turn == 3 and stage != "start":
                 blow.thread.start()
@@ -132,11 +134,12 @@ def test_a_killed_or_stopped_process_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(judge, "STOPPED_S", 0.2)  # of waiting for the end of a stop there is enough in other tests
+    name, _, transport = name.partition("/")
     spec = request.getfixturevalue("fake") if name == "fake" else backend(name)
     assert not missing(spec, 2)
     blow = Blow(zoo, role, sent)
     with pytest.raises(RankError) as caught:
-        work_until_it_breaks(tiny, spec, stage, blow)
+        work_until_it_breaks(tiny, spec, transport or "native", stage, blow)
     assert time.monotonic() - blow.at < LIMIT_S, caught.value
     text = str(caught.value)
     newborn = role == "hydra_pmi_proxy" and stage == "start"  # then mpiexec may be all that was ever seen

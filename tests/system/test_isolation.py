@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from strangers import besiege, open_doors
+from strangers import besiege, open_doors, over_every_transport
 
 from unitp.errors import HostError, IsolationWarning
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
-from unitp.plugins.discover import backends
 from unitp.ranks.isolation import Isolation, isolate
 from unitp.session.launch import launch
 from unitp.testing.models import tiny
@@ -44,7 +43,13 @@ print(subprocess.run(found.inside(show), pass_fds=found.descriptors, capture_out
 """
 
 
-@pytest.mark.parametrize("backend", sorted(backends()))
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(name, marks=pytest.mark.full if "/" in name and name != "torch/mpi" else ())
+        for name in over_every_transport()
+    ],
+)
 def test_a_session_has_no_door_to_the_outside(backend: str) -> None:
     assert besiege(backend, TRIES, seed=7) == []
 

@@ -62,12 +62,19 @@ def test_these_surroundings_stop_who_heeds_them(tmp_path: Path) -> None:
     assert made.executed == ["srun"]
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "tensorflow", "mxnet"])
+@pytest.mark.parametrize(
+    "name,transport",
+    [
+        *((name, "native") for name in ("numpy", "torch", "tensorflow", "mxnet")),
+        ("torch", "mpi"),
+        *(pytest.param(name, "mpi", marks=pytest.mark.full) for name in ("tensorflow", "mxnet")),
+    ],
+)
 def test_every_backend_starts_in_surroundings_that_are_all_wrong(
-    name: str, tiny: Graph, logits: Any, surroundings: Surroundings, zoo: Any
+    name: str, transport: str, tiny: Graph, logits: Any, surroundings: Surroundings, zoo: Any
 ) -> None:
     decided = plan(Request(tiny, Mesh(tp=2), machine=EAGER_TO_SPLIT))
-    with launch(tiny, decided, name, dtype="float64") as session:
+    with launch(tiny, decided, name, dtype="float64", transport=transport) as session:
         np.testing.assert_allclose(session.run(input_ids=IDS)["logits"].astype(float), logits, rtol=0, atol=1e-5)
         for rank in range(2):
             pid = zoo.find(f"rank {rank}").pid

@@ -15,13 +15,11 @@ import os
 import secrets
 import select
 import socket
-import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from pathlib import Path
 from typing import TypeVar
 
 from unitp.errors import InputError, RankError, UnitpError
@@ -30,7 +28,6 @@ from unitp.plugins import discover
 from unitp.plugins.spec import BackendSpec, Process
 from unitp.plugins.transports import NATIVE, Carrier, choose
 from unitp.ranks.courier import Courier, Errand
-from unitp.ranks.environment import for_process
 from unitp.ranks.folder import new_folder
 from unitp.ranks.isolation import Isolation
 from unitp.ranks.leftovers import Leftovers
@@ -40,6 +37,7 @@ from unitp.ranks.member import Member, no_forks
 from unitp.ranks.progress import Page
 from unitp.ranks.reception import Reception
 from unitp.ranks.serve import DRIVER_ARRAYS, rank_arrays
+from unitp.ranks.start_process import names_of, start
 from unitp.ranks.supervisor import Supervisor
 from unitp.ranks.watchdog import Watchdog
 from unitp.ranks.worker_command import command
@@ -127,54 +125,24 @@ class Cluster:
         self._courier = Courier()
 
     def _launch(self, process: Process, number: int, isolation: Isolation, threads: int) -> None:
-        """Start one process with its pages and logs.
-
-        Its current folder is the session's, because libraries look for files in the current folder (ucx.conf), and those in the
-        driver's folder are not meant for it.
-        """
-        alone = not process.argv
-        if process.role == "worker":
-            names = [f"rank{rank}" for rank in process.ranks]
-            pages = [f"rank {rank}" for rank in process.ranks]
-            name, number_ = (pages[0], process.ranks[0]) if alone else (Path(process.argv[0]).name, None)
-        else:
-            names, pages = [f"{process.role}{number}"], [f"{process.role} {number}"]
-            name, number_ = pages[0], number
-        for file, page in zip(names, pages, strict=True):
+        """Start one process, with a progress page for it or for each of its ranks."""
+        names = names_of(process, number)
+        for file, page in zip(names.files, names.pages, strict=True):
             self.pages[page] = Page(self.folder / f"{file}.page", create=True)
-        logs = [self.folder / f"{file}.log" for file in dict.fromkeys([name.replace(" ", ""), *names])]
-        environment = for_process(
-            os.environ,
-            process.env,
-            mark=self.mark,
-            role=process.role,
-            number=number_,
-            folder=str(self.folder),
-            threads=threads,
-        )
         worker = command(
             isolation.python,
             *("--role", process.role),
             plugin=discover.plugin_of(self.spec),
             besides=self.carrier.plugin,
         )
-        with open(logs[0], "ab") as log, no_forks:
-            started = subprocess.Popen(
-                isolation.inside([*process.argv, *worker]),
-                env=environment,
-                pass_fds=isolation.descriptors,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.members.append(Member(name, process.role if alone else "launcher", started, logs, process.ranks))
+        self.members.append(
+            start(process, names, worker, isolation, folder=self.folder, mark=self.mark, threads=threads)
+        )
 
     def _accept(self, listener: socket.socket, key: bytes, isolation: Isolation) -> None:
         """Accept connections until all processes of this session are connected. Strangers are refused."""
         plugin = self.carrier.plugin if isolation.python == sys.executable else ""
-        start = Start(self.spec.name, self.mesh, self.carrier.name, plugin)
+        greeting = Start(self.spec.name, self.mesh, self.carrier.name, plugin)
         door = self._door = Reception(listener, key, self._poller, self.pages)
         self._waiting = {f"rank {rank}" for rank in range(self.mesh.size)}
         while door.missing:
@@ -184,7 +152,7 @@ class Cluster:
                 elif (came := door.answer(fd)) is not None:
                     self._names[fd] = came.name
                     self._channels[came.name] = came.channel
-                    came.channel.send(start)
+                    came.channel.send(greeting)
         door.close()
 
     # ask

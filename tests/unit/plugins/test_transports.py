@@ -15,7 +15,7 @@ from unitp.plugins.discover import backend, missing
 from unitp.plugins.hookspecs import TRANSPORTS
 from unitp.plugins.spec import BackendSpec, TransportSpec
 from unitp.plugins.transports import Carrier, choose, native, usable
-from unitp.ranks.describe import Description, TransportDescription
+from unitp.ranks.interpreters import Description, TransportDescription
 from unitp.session.launch import carrier_of
 
 Lacking = Callable[[TransportSpec], list[str]]
