@@ -176,9 +176,9 @@ def test_a_machine_that_is_wrong_is_told_before_anything_starts(unitp: Any, verb
     Path("m.toml").write_text("[devices.cpu]\noperator_s = -1\n")
     said = unitp(verb, SMOLLM, "--machine", "m.toml", *more)
     assert said.code == 2
-    assert "devices.cpu.operator_s: -1" in said.err
-    assert "devices.cpu.flops_per_s: missing" in said.err
-    assert "link.latency_s: missing" in said.err
+    assert "devices.cpu.operator_s must be a number of seconds that is not negative, but it is -1." in said.err
+    assert "devices.cpu.flops_per_s is missing" in said.err
+    assert "link is missing; it must be a table." in said.err
 
 
 def test_trace_needs_a_place_to_write_to(unitp: Any) -> None:
