@@ -119,16 +119,27 @@ def everybody_in_one_bank(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FakeEngine, "run", lambda self, key, inputs, bank=0: run(self, key, inputs, min(self.banks or [0])))
 
 
+class Stolen(Lease):
+    """A lease that works on the rows of another, and is counted with rows of its own."""
+
+    def __init__(self, own: Lease, other: Bank) -> None:
+        super().__init__(Bank(other.number, other.sizes, other.rows, made=other.made))
+        self.own = own
+
+    def close(self) -> None:
+        super().close()
+        self.own.close()
+
+
 def rows_of_the_open_are_given_away(patch: pytest.MonkeyPatch) -> None:
     lease, leased = Banks.lease, WeakSet[Lease]()
 
     def generous(self: Banks, sizes: Mapping[str, int], rows: int, prompts: Sequence[list[int]] = ()) -> Lease:
-        for other in leased:
-            if len(other.bank.held[0]) > 40:
-                other.close()
         made = lease(self, sizes, rows, prompts)
+        alike = [one.bank for one in leased if not one.closed and one.bank.rows == rows and one.bank.sizes == sizes]
         leased.add(made)
-        return made
+        long = [bank for bank in alike if len(bank.held[0]) > 40]
+        return Stolen(made, long[0]) if long else made
 
     patch.setattr(Banks, "lease", generous)
 
