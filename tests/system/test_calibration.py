@@ -49,7 +49,8 @@ def test_a_calibrated_file_is_a_machine_and_says_how_it_was_measured(machine: Pa
         assert 0 < known.program_s < 1
         assert {"MatMul", "Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"} <= set(known.operators)
     text = machine.read_text()
-    assert text.startswith("# unitp calibrate --backend numpy --ranks 2 --quick")
+    assert text.startswith("# unitp calibrate --backend numpy --ranks 2 --transport mpi --quick")
+    assert found.name == "numpy over MPI on this host"
     assert "chain of products" in text
     assert parse_machine(text, name=machine.stem) == found
 
@@ -101,7 +102,8 @@ def test_a_trace_shows_every_rank_and_the_prediction(
     file = tmp_path / "trace.json"
     arguments = ["--backend", backend, "--mesh", mesh, "--prompt-tokens", 20, "--new-tokens", 3, "--machine", machine]
     said = run("trace", folder, "-o", file, *arguments)
-    assert f"3 calls of tiny on {mesh}, {backend}, written to {file}" in said.stdout
+    where = "one process" if mesh == "tp=1" else "mpi"
+    assert f"3 calls of tiny on {mesh}, {backend}, {where}, written to {file}" in said.stdout
     events = [e for e in json.loads(file.read_text())["traceEvents"] if e["ph"] == "X"]
     ranks, (device,) = int(mesh.partition("=")[2]), load_machine(machine).devices.values()
     for rank in range(ranks):

@@ -348,7 +348,7 @@ def test_demo_shows_plan_text_and_verdict(talking: str) -> None:
     said = run("demo", "--model", talking, "--backend", "numpy", "--max-new-tokens", 4)
     assert "on 2 ranks, gap " in said.stdout
     assert "numpy: The capital of France is" in said.stdout
-    assert ["numpy", "MPI", "agrees", "equal"] in [line.split()[:4] for line in said.stdout.splitlines()]
+    assert ["numpy", "mpi", "agrees", "equal"] in [line.split()[:4] for line in said.stdout.splitlines()]
     found = run_json("demo", "--model", talking, "--backend", "numpy", "--max-new-tokens", 4)
     assert found["backends"]["numpy"]["verdict"] == "agrees"
 

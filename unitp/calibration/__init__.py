@@ -1,6 +1,7 @@
 """Measuring a machine through unitp's own sessions, so that the numbers include the overhead of its engines.
 
-For one rank, and for `ranks` at once, `calibrate` starts a session on the graph of `probes`, times its outputs (`timing`), derives a
+The link is that of the transport that carries the sessions' collectives, and the file names it: a plan is priced right for runs over
+the same one. For one rank, and for `ranks` at once, `calibrate` starts a session on the graph of `probes`, times its outputs (`timing`), derives a
 device and a link from them (`assemble`, by the fits of `fits`), and then runs a small decoder (`layers`). This room is above
 `session`, since it starts sessions; `unitp.cost` is below.
 """
@@ -69,43 +70,50 @@ def calibrate(
     counts = (1, ranks) if ranks > 1 else (1,)
     machine = Machine(name=f"{backend} on this host")
     alone: Samples = {}
-    notes = {"": _head(backend, ranks, launching.get("threads", 1), quick)}
+    notes: dict[str, str] = {}
+    transport = ""
     steps = 2 * len(counts)
     for place, count in enumerate(counts):
 
         def say(what: str, part: float, step: int = 2 * place, count: int = count) -> None:
             tell(f"{backend}, {count} rank{'s' if count > 1 else ''}: {what}", (step + min(part, 2.0)) / steps)
 
-        machine = _measure_parts(machine, backend, count, quick, say, launching, alone)
+        machine, transport = _measure_parts(machine, backend, count, quick, say, launching, alone)
         notes |= device_notes(f"devices.{NAME}" + (f".busy.{count}" if count > 1 else ""), count)
         machine = _measure_layers(machine, backend, count, quick, lambda what, part: say(what, 1 + part), launching)
     if ranks > 1:
         notes |= link_notes(ranks)
+    notes = {"": _head(backend, ranks, launching.get("threads", 1), quick, transport), **notes}
     return Calibrated(rounded(machine), machine_text(machine, notes))
 
 
 def _measure_parts(
     machine: Machine, backend: str, count: int, quick: bool, say: Tell, launching: dict[str, Any], alone: Samples
-) -> Machine:
-    """Return the machine with the device (and link) of `count` ranks. `alone`: the samples of one rank, filled in if `count` is 1."""
+) -> tuple[Machine, str]:
+    """Return the machine with the device (and link) of `count` ranks, and their transport. `alone`: the samples of one rank, filled
+    in if `count` is 1.
+    """
     parts = Parts(count, quick)
     say("starting", 0.0)
     with launch(parts.graph, parts.plan, backend, **launching) as session:
         times = measure(session, parts, BUDGET_S[quick] * min(count, 2), say)
+        transport, runtime = session.transport, session.runtime
     samples = samples_of(parts, times, alone)
     device = device_of(parts, times, samples)
     if count == 1:
         alone |= samples
-        return msgspec.structs.replace(machine, devices={NAME: device})
+        return msgspec.structs.replace(machine, devices={NAME: device}), transport
     link = link_of(parts, times)
     machine = with_device(machine, NAME, count, device)
-    return msgspec.structs.replace(
+    machine = msgspec.structs.replace(
         machine,
+        name=f"{backend} over {runtime} on this host",
         link_latency_s=link.latency_s,
         link_bytes_per_s=link.bytes_per_s,
         call_s=link.call_s,
         link_kinds=link.kinds,
     )
+    return machine, transport
 
 
 def _measure_layers(
@@ -119,8 +127,8 @@ def _measure_layers(
     return with_layers(machine, layers, NAME, count)
 
 
-def _head(backend: str, ranks: int, threads: int, quick: bool) -> str:
-    more = " --quick" if quick else ""
+def _head(backend: str, ranks: int, threads: int, quick: bool, transport: str) -> str:
+    more = (f" --transport {transport}" if transport else "") + (" --quick" if quick else "")
     return (
         f"unitp calibrate --backend {backend} --ranks {ranks}{more}, unitp {version('unitp')}, {date.today().isoformat()}, "
         f"{threads} thread{'s' if threads > 1 else ''} per rank.\n"

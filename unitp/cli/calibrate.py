@@ -38,7 +38,8 @@ def command(
 ) -> None:
     """Measure this host with a backend: operators by shape, memory, collectives between real compute, the cost of a call.
 
-    It takes a minute or two, and other work on the machine disturbs it. Give the file to --machine.
+    It takes a minute or two, and other work on the machine disturbs it. Give the file to --machine. Collectives are those of the
+    transport (--transport), which the file names; make one for each that you use.
     """
     settings = Settings(
         verbose=verbose,
