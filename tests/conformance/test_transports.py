@@ -37,6 +37,8 @@ def test_collectives_carry_every_type_and_reduce_in_one_order(way: Way) -> None:
             wanted = {"": x, "sum": x.sum(0, keepdims=True, dtype=x.dtype), "max": x.max(0, keepdims=True)}[how]
             np.testing.assert_array_equal(found, wanted, err_msg=name)
         assert way.sums_in_order_of_arrival or found.tobytes() == second[name].tobytes(), name
+    for name, whole in case.each.items():
+        assert first[name].tobytes() == first[whole].tobytes(), f"ranks have other bits of {whole}"
 
 
 @ways({Way("numpy", "native", "tp=3")}, meshes=["tp=3"], but=lambda way: way.sums_in_order_of_arrival)

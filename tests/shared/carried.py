@@ -81,11 +81,15 @@ def uneven(parts: int, size: int) -> tuple[Interval, ...]:
 
 
 class Collected(NamedTuple):
-    """The graph of all collectives on a mesh, its plan, and what its outputs are computed from: the input and the reduction."""
+    """The graph of all collectives on a mesh, its plan, and what its outputs are computed from: the input and the reduction.
+
+    `each`: outputs that are put together of what each rank has of a value that all have, by the output with one rank's.
+    """
 
     graph: Graph
     plan: Plan
     outputs: dict[str, tuple[str, str]]
+    each: dict[str, str]
 
 
 @lru_cache
@@ -93,6 +97,7 @@ def collectives(mesh_text: str) -> Collected:
     mesh, b = Mesh.parse(mesh_text), Builder("collectives")
     nodes: dict[str, dict[str, Split]] = {}
     outputs: dict[str, tuple[str, str]] = {}
+    each: dict[str, str] = {}
 
     def made(op: str, x: str, name: str, split: dict[str, Split], **attrs: Any) -> str:
         nodes[name] = split
@@ -111,13 +116,15 @@ def collectives(mesh_text: str) -> Collected:
                 continue
             for op, how in (("ReduceSum", "sum"), ("ReduceMax", "max")):
                 reduced = made(op, x, f"{how}_{of}", {"d0": rows}, axes=(0,), keepdims=1)
-                outputs[made("Identity", reduced, f"whole_{how}_{of}", {})] = (x, how)
+                whole = made("Identity", reduced, f"whole_{how}_{of}", {})
+                outputs[whole] = (x, how)
+                each[made("Identity", whole, f"each_{how}_{of}", {"d1": columns})] = whole
             again = made("ReduceSum", x, f"again_{of}", {"d0": rows}, axes=(0,), keepdims=1)
             scattered = made("Identity", again, f"scattered_{of}", {"d1": columns})
             outputs[made("Identity", scattered, f"gathered_{of}", {})] = (x, "sum")
-    graph = b.graph(*outputs)
+    graph = b.graph(*outputs, *each)
     plan = Plan(graph.hash, mesh, {}, {}, (PhasePlan(Phase("main", {}), nodes),))
-    return Collected(graph, plan, outputs)
+    return Collected(graph, plan, outputs, each)
 
 
 def _kinds() -> Iterator[tuple[str, tuple[int, int]]]:

@@ -1,9 +1,11 @@
 """Measuring a machine through unitp's own sessions, so that the numbers include the overhead of its engines.
 
-The link is that of the transport that carries the sessions' collectives, and the file names it: a plan is priced right for runs over
-the same one. For one rank, and for `ranks` at once, `calibrate` starts a session on the graph of `probes`, times its outputs (`timing`), derives a
+For one rank, and for `ranks` at once, `calibrate` starts a session on the graph of `probes`, times its outputs (`timing`), derives a
 device and a link from them (`assemble`, by the fits of `fits`), and then runs a small decoder (`layers`). This room is above
 `session`, since it starts sessions; `unitp.cost` is below.
+
+The link is that of the transport that carried the sessions' collectives, and the file names it: a plan is priced right for runs
+over the same one.
 """
 
 from __future__ import annotations
