@@ -20,7 +20,7 @@ from speed import peers, report
 from speed.figures import Key
 from speed.files import MODEL, Files
 from speed.limits import MEASURE, Limits, matrices
-from speed.machine import pinning, taken, this
+from speed.machine import Taken, pinning, taken, this
 from speed.peers import PeerError
 from speed.rounds import Turn, run
 from speed.sessions import Running, speller
@@ -50,9 +50,9 @@ def main() -> None:
             sys.exit(f"speed: {error}")
         for path in report.write(result, given.folder):
             say(f"written: {path}")
-    print(f"\n{report.text(result)}")
     if given.docs:
         into_documents(result, given.docs)
+    print(f"\n{report.text(result)}")
     sys.exit(any(line.met is False for line in result.wanted()))
 
 
@@ -101,16 +101,23 @@ def measured(rounds: int, only: str) -> report.Result:
         stack.callback(limits.close)
         started = start(subjects, specs, model, Files(Path(folder)), stack)
         processors = {subject: pinning(runner.pids) for subject, runner in started.runners.items()}
+        pids = [pid for runner in (*started.runners.values(), *started.clocked.values()) for pid in runner.pids]
         turns = Turns(limits, model.tokenizer.encode(PROMPT))
-        busy: list[float] = []
-        figures, failed = run([*turns.of(started.runners, started.clocked)], rounds, told(rounds, busy))
+        busy: list[Taken] = []
+        figures, failed = run([*turns.of(started.runners, started.clocked)], rounds, told(rounds, busy, pids))
         about = tuple(
             report.About(s, cpus, turns.texts.same(s)) for s, cpus in processors.items()
         )  # fmt: skip
     return report.Result(
-        this(), MODEL, 4 * sum(n * k for n, k in matrices(model.graph)), rounds, sum(busy) / len(busy), about,
-        report.kept(figures), {s.name: why for s, why in (started.left_out | failed).items()},
-    )  # fmt: skip
+        machine=this(),
+        model=MODEL,
+        model_bytes=4 * sum(n * k for n, k in matrices(model.graph)),
+        rounds=rounds,
+        taken=Taken(*(sum(parts) / len(busy) for parts in zip(*busy, strict=True))),
+        about=about,
+        figures=report.kept(figures),
+        left_out={subject.name: why for subject, why in (started.left_out | failed).items()},
+    )
 
 
 def start(
@@ -141,17 +148,17 @@ def closing(stack: ExitStack, runner: Opened) -> Opened:
     return runner
 
 
-def told(rounds: int, busy: list[float]) -> Callable[[int, Turn, Mapping[Key, float]], None]:
+def told(rounds: int, busy: list[Taken], pids: Sequence[int]) -> Callable[[int, Turn, Mapping[Key, float]], None]:
     """Says what a turn has found, and looks how busy the machine is without us."""
     begun = time.monotonic()
 
     def tell(number: int, turn: Turn, found: Mapping[Key, float]) -> None:
-        busy.append(taken())
+        busy.append(taken(pids))
         figures = ", ".join(f"{named(key)} {value:.1f} {UNITS[key.measure]}" for key, value in found.items())
         minutes = (time.monotonic() - begun) / 60
         where = f"round {number} of {rounds}" if number else "not counted"
         who = "the machine" if turn.subject == MACHINE else turn.subject.name
-        say(f"{minutes:5.1f} min  {where}  {who}: {figures} (others {busy[-1]:.0%})")
+        say(f"{minutes:5.1f} min  {where}  {who}: {figures} (others {busy[-1].others:.0%})")
 
     return tell
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+
+from unitp.ranks.processes import TICKS, look
 
 PACKAGES = ("numpy", "torch", "tensorflow-cpu", "tensorflow", "mxnet", "numba", "mpi4py", "xllamacpp", "transformers")
 LOOK_S = 0.2
@@ -34,7 +37,7 @@ def this() -> Machine:
         processor(),
         len(os.sched_getaffinity(0)),
         round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        f"{platform.system()} {platform.release()}",
+        f"{platform.system()} {platform.release().partition('-')[0]}",
         platform.python_version(),
         {name: found for name in PACKAGES if (found := installed(name))},
         time.strftime("%Y-%m-%d"),
@@ -57,12 +60,25 @@ def installed(name: str) -> str:
         return ""
 
 
-def taken() -> float:
-    """The part of all processors, 0 to 1, that was taken within a moment in which nothing that is measured is asked for."""
-    begun = ticks()
+class Taken(NamedTuple):
+    """Parts of all processors, 0 to 1, while nothing is asked for: what others take, and what the measured processes do."""
+
+    others: float
+    measured: float
+
+
+def taken(pids: Sequence[int] = ()) -> Taken:
+    """What was taken within a moment in which nothing is asked of these processes, which are measured."""
+    begun, own_begun = ticks(), own_ticks(pids)
     time.sleep(LOOK_S)
     busy, whole = (b - a for a, b in zip(begun, ticks(), strict=True))
-    return busy / whole if whole else 0.0
+    own = min(own_ticks(pids) - own_begun, busy)
+    return Taken((busy - own) / whole, own / whole) if whole else Taken(0.0, 0.0)
+
+
+def own_ticks(pids: Sequence[int]) -> int:
+    """Processor time of these processes since their start; of one that has ended, none."""
+    return round(sum(seen.cpu_s for pid in pids if (seen := look(pid))) * TICKS)
 
 
 def ticks() -> tuple[int, int]:

@@ -9,7 +9,7 @@ import msgspec
 
 from speed.figures import Figures, Key, Spread, Values, combined, ratio, spread
 from speed.limits import MEASURE
-from speed.machine import Machine
+from speed.machine import Machine, Taken
 from speed.plot import Bar, Panel, drawn
 from speed.subjects import FLOAT32, Subject
 from speed.table import Table
@@ -31,7 +31,7 @@ from speed.wanted import LLAMA_2, Line, Wanted
 
 BEGIN, END = "<!-- figures: written by `make bench DOCS=1` -->", "<!-- end of the figures -->"
 MOST_TAKEN = 0.05
-"""Where others took more of the processors than this, figures are called provisional."""
+"""Where more of the processors was taken than this, figures are called provisional."""
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -52,13 +52,13 @@ class About(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """One run. `taken` is the part of the processors that was busy while nothing was asked for; `left_out` says why by name."""
+    """One run. `taken` is what others took of the processors while nothing was asked for; `left_out` says why by name."""
 
     machine: Machine
     model: str
     model_bytes: int
     rounds: int
-    taken: float
+    taken: Taken
     about: tuple[About, ...]
     figures: tuple[Figure, ...]
     left_out: dict[str, str]
@@ -88,8 +88,11 @@ def decoded(data: bytes) -> Result:
 def head(result: Result) -> list[str]:
     """What has to be known before the figures are read."""
     machine = result.machine
-    state = f"Others took {result.taken:.0%} of the processors while nothing was asked for"
-    if result.taken > MOST_TAKEN:
+    others, measured = (f"{part:.0%}" for part in result.taken)
+    state = (
+        f"While nothing was asked for, others took {others} of the processors, and the measured processes {measured}"
+    )
+    if sum(result.taken) > MOST_TAKEN:
         state += ": these figures are provisional"
     many = "1 round" if result.rounds == 1 else f"{result.rounds} rounds"
     return [

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from speed import report
 from speed.figures import Figures, Key
-from speed.machine import Machine
+from speed.machine import Machine, Taken
 from speed.report import About, Result
 from speed.subjects import LLAMA, TRANSFORMERS, Subject
 from speed.turns import BESIDE, DECODE, PREFILL
@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 NUMPY, LLAMA_2, PEER = Subject("numpy", 2, transport="mpi"), Subject(LLAMA, threads=2), Subject(TRANSFORMERS)
 
 
-def result(taken: float = 0.01) -> Result:
+def result(others: float = 0.01) -> Result:
     figures = Figures({
         Key(DECODE, LLAMA_2): [20.0, 10.0],
         Key(DECODE, NUMPY): [30.0, 15.0],
@@ -33,7 +33,7 @@ def result(taken: float = 0.01) -> Result:
         model="smollm2-135m",
         model_bytes=500_000_000,
         rounds=2,
-        taken=taken,
+        taken=Taken(others, 0.01),
         about=(About(NUMPY, "0-1", True), About(LLAMA_2, "0-1", False)),
         figures=report.kept(figures),
         left_out={"torch mpi tp=2": "transport mpi needs mpich"},
@@ -65,7 +65,7 @@ def test_who_says_something_else_and_who_was_left_out_is_told():
 def test_figures_of_a_busy_machine_are_called_provisional():
     assert "provisional" not in report.text(result(0.02))
     assert (
-        "Others took 40% of the processors while nothing was asked for: these figures are provisional"
+        "others took 40% of the processors, and the measured processes 1%: these figures are provisional"
         in report.text(result(0.4))
     )
 
