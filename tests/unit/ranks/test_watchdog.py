@@ -159,36 +159,21 @@ def test_a_silent_heart_is_noticed(den: Callable[..., Den]) -> None:
     assert "has given no sign of life for 1 s" in error
 
 
-def test_who_is_least_far_keeps_the_others_waiting(den: Callable[..., Den]) -> None:
-    made = den(stall_s=0.4)
-    made.judge.started()
-    for name, instruction in (("rank 0", 7), ("rank 1", 6)):
-        made.pages[name].enter(Activity.RUNNING)
-        PageProgress(made.pages[name]).at(instruction)
-    time.sleep(0.6)
-    assert made.dog.error is None  # nobody is asked for anything
-    made.judge.working(True)
-    time.sleep(0.3)
-    PageProgress(made.pages["rank 0"]).at(8)  # progress, which starts the time anew
-    time.sleep(0.3)
-    assert made.dog.error is None
-    assert "rank 1 has made no progress" in str(made.verdict())
-
-
 class Frozen:
     """A judge that looks at a time that is made up: what happens while everything is frozen."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, ranks: int) -> None:
+        """Rank 0 is a process; of other ranks there are only the pages."""
         self.now = 0.0
         self.mark = secrets.token_hex(8)
         env = {**os.environ, MARK: self.mark}
         self.process = subprocess.Popen(["sleep", "100"], env=env, start_new_session=True)
-        self.page = Page(folder / "rank 0", create=True)
+        self.pages = {f"rank {rank}": Page(folder / f"rank {rank}", create=True) for rank in range(ranks)}
+        self.page = self.pages["rank 0"]
         self.page.beat()
         members = [Member("rank 0", "worker", self.process, [], ())]
-        pages = {"rank 0": self.page}
         self.endings = Endings()
-        self.judge = Judge(self.mark, members, pages, 1, limits, str, self.endings, lambda: self.now)
+        self.judge = Judge(self.mark, members, self.pages, ranks, limits, str, self.endings, lambda: self.now)
         self.pass_by(0.1)
 
     def pass_by(self, seconds: float, step_s: float = 0.1, beating: bool = True) -> UnitpError | None:
@@ -206,8 +191,8 @@ class Frozen:
 def frozen(tmp_path: Path) -> Iterator[Callable[..., Frozen]]:
     all_made = []
 
-    def make(**limits: float) -> Frozen:
-        all_made.append(Frozen(tmp_path, Limits(**limits)))
+    def make(ranks: int = 1, **limits: float) -> Frozen:
+        all_made.append(Frozen(tmp_path, Limits(**limits), ranks))
         return all_made[-1]
 
     yield make
@@ -215,6 +200,20 @@ def frozen(tmp_path: Path) -> Iterator[Callable[..., Frozen]]:
         made.endings.close()
         made.process.kill()
         made.process.wait()
+
+
+def test_who_is_least_far_keeps_the_others_waiting(frozen: Callable[..., Frozen]) -> None:
+    made = frozen(ranks=2, stall_s=4.0)
+    made.judge.started()
+    for name, instruction in (("rank 0", 7), ("rank 1", 6)):
+        made.pages[name].enter(Activity.RUNNING)
+        PageProgress(made.pages[name]).at(instruction)
+    assert made.pass_by(6.0) is None  # nobody is asked for anything
+    made.judge.working(True)
+    assert made.pass_by(3.0) is None
+    PageProgress(made.pages["rank 0"]).at(8)  # progress, which starts the time anew
+    assert made.pass_by(3.9) is None
+    assert "rank 1 has made no progress for 4 s" in str(made.pass_by(0.3))
 
 
 LONG_S = 100.0
