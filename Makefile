@@ -38,7 +38,7 @@ help:
 	@echo "make attack     20,000 hostile inputs for whatever reads (SEED=7, COUNT=20000, READER=gguf, FROM=0): refused, or right"
 	@echo "make strangers  another user and another network at the doors of running sessions, 5000 tries each (wants root; SEED=7)"
 	@echo "make bench      speed beside llama.cpp, transformers and the machine's own limit, in one run (ROUNDS=7, ONLY=numpy,llama, DOCS=1)"
-	@echo "make bench-overheads   help, planning, starting, a call of nothing: seconds, beside what is wanted"
+	@echo "make bench-overheads   help, planning, starting, a call of nothing, decoding: what they cost, beside what is wanted"
 	@echo "make bench-planner     how long planning takes and what plans cost: large models, memory limits, Megatron's plans"
 	@echo "make bench-prediction  predicted against measured time on a calibrated machine"
 	@echo "make bench-unlike      two heterogeneous devices: the weighted plan against the even one"

@@ -5,6 +5,8 @@
     start      a session of 2 ranks, against 2 concurrent bare imports of its framework
     isolation  how much longer a start takes than without
     call       of an empty program on 2 ranks: the round trip between driver and ranks
+    decoding   the share of tokens/s that is lost because the user gets each token as it is made, several steps a request,
+               against all steps in one request that nobody follows
     progress   a rank's note of the instruction that it is at
 
 Each figure is the best of a few rounds, since what else the machine does only ever adds to it. The limits are those of a
@@ -27,14 +29,24 @@ from typing import Any
 import msgspec
 
 import unitp
+from unitp.engine.sampling import Sampling
 from unitp.frontends.builder import Builder
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backends, missing
+from unitp.program.rows import CANDIDATES
+from unitp.ranks.courier import Errand
 from unitp.ranks.progress import Page, PageProgress
+from unitp.session.arrivals import Step
+from unitp.session.decoder import Head
+from unitp.session.session import Session
+from unitp.session.turns import Turn
 from unitp.testing.models import EAGER_TO_SPLIT, tiny
+from unitp.wire.messages import Rules
 
 MODEL = "smollm2-135m"
 ROUNDS, CALLS, NOTES = 3, 300, 100_000
+DECODED, DECODINGS, LOST = 96, 8, 0.03
+PROMPT = [5, 6, 7, 8]
 HELP_S, READING_S, PLANNING_S, EXPLAINING_S, ISOLATION_S, CALL_S, PROGRESS_S = 0.3, 1.0, 1.0, 2.0, 0.2, 1e-3, 1e-6
 START_S = {"mxnet": 6.0}
 """Beyond two bare imports, where it is not 3 s: MXNet has a scheduler and a server besides, which import it too."""
@@ -110,6 +122,10 @@ def overheads(names: Sequence[str]) -> Iterator[Line]:
     if "numpy" in names:
         yield under("isolation of a session", best(isolation_s), ISOLATION_S)
         yield under("a call of an empty program, 2 ranks", call_s(), CALL_S)
+        for width in (1, 2):
+            lost = decoding(width)
+            figure, wanted = f"{lost:.1%} of tokens/s", f"at most {LOST:.0%}"
+            yield Line(f"decoding through the driver, tp={width}", figure, wanted, lost <= LOST)
     yield under("a note of progress", best(progress_s), PROGRESS_S)
 
 
@@ -181,6 +197,45 @@ def call_s() -> float:
             session.run(x=[[1]])
             times.append(time.perf_counter() - begun)
     return sorted(times)[CALLS // 10]
+
+
+def decoding(width: int) -> float:
+    """The share of tokens/s that is lost through the driver: the best of some rounds against the best in the ranks."""
+    model = unitp.load(MODEL)
+    session: Session = unitp.launch(model, unitp.plan(model, Mesh(tp=width)), "numpy", context=128)
+    with session:
+        rounds = [(in_ranks_s(session), by_token_s(session)) for _ in range(DECODINGS + 1)][1:]
+    alone, driven = min(a for a, _ in rounds), min(d for _, d in rounds)
+    return 1 - alone / driven
+
+
+def in_ranks_s(session: Session) -> float:
+    """Seconds of `DECODED` steps in one request."""
+    head, made = Head(CANDIDATES, last=True, candidates=1), [0]
+
+    def say(tokens: Step) -> None:
+        made[0] = tokens[0] or 0
+
+    def work(errand: Errand[float]) -> float:
+        assert session.decoder is not None  # it is a language model
+        bank = session.executor.banks.lease({"batch": 1, "cache": session.decoder.cache}, 1).bank
+        bank.spoil()
+        session.turn(errand, Turn(bank, [PROMPT], head, Rules(1, 0, (DECODED + 1,), Sampling())), say)
+        rules, begun = Rules(DECODED, 1, (DECODED,), Sampling()), time.perf_counter()
+        session.turn(errand, Turn(bank, [made[:]], head, rules), say)
+        return time.perf_counter() - begun
+
+    seconds: float = session.cluster.do(work)
+    return seconds
+
+
+def by_token_s(session: Session) -> float:
+    """Seconds of as many steps of a generation, each of which is taken as it comes."""
+    tokens = session.generate(PROMPT, DECODED + 1, ignore_eos=True)
+    next(tokens)
+    begun = time.perf_counter()
+    assert sum(1 for _ in tokens) == DECODED
+    return time.perf_counter() - begun
 
 
 def progress_s() -> float:

@@ -12,7 +12,8 @@ chosen. Else all ranks make all steps of the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from unitp.layout import Interval
 from unitp.program.rows import PLACES, TOKENS, Rows
 from unitp.wire.messages import NO_TOKEN, Decoded, Rules
 
-Inputs = dict[str, Array]
+Inputs = dict[str, npt.NDArray[Any]]
 
 
 def decode(
@@ -53,26 +54,21 @@ def decode(
             continue
         steps.append(tokens)
         say(tokens)
-        move(inputs, rows, np.array(tokens, np.int64), deciding.going_on)
+        move(inputs, rows, tokens, deciding.left)
     return Decoded(tuple(steps), problem)
 
 
 class Deciding:
-    """Chooses the tokens of some rows of the batch, and knows which of them have ended."""
+    """Chooses the tokens of some rows of the batch, and knows how many each may still get: 0 if it has ended (`left`)."""
 
     def __init__(self, rows: Interval, rules: Rules) -> None:
         self._start, self._sampling = rows[0], rules.sampling
-        self._left, self._stop_ids = list(rules.left[slice(*rows)]), frozenset(rules.stop_ids)
+        self.left, self._stop_ids = list(rules.left[slice(*rows)]), frozenset(rules.stop_ids)
 
     @property
     def over(self) -> bool:
         """Whether all rows have ended."""
-        return not any(self._left)
-
-    @property
-    def going_on(self) -> npt.NDArray[np.bool_]:
-        """Which rows have not ended."""
-        return np.array(self._left) > 0
+        return not any(self.left)
 
     def next(self, values: Array, ids: Array, number: int) -> tuple[int, ...]:
         """New token `number` of each row from its candidates [rows, 1, candidates], NO_TOKEN for a row that has ended.
@@ -81,23 +77,27 @@ class Deciding:
         """
         tokens = [
             choose(values[row, 0], ids[row, 0], self._sampling, self._start + row, number) if left else NO_TOKEN
-            for row, left in enumerate(self._left)
+            for row, left in enumerate(self.left)
         ]
         for row, token in enumerate(tokens):
             if token != NO_TOKEN:
-                self._left[row] = 0 if token in self._stop_ids else self._left[row] - 1
+                self.left[row] = 0 if token in self._stop_ids else self.left[row] - 1
         return tuple(tokens)
 
 
-def move(inputs: Inputs, rows: Rows, tokens: npt.NDArray[np.int64], going_on: npt.NDArray[np.bool_]) -> None:
-    """Turn the inputs of a step that made these tokens into those of the next one. Only rows that go on get their token."""
-    made = tokens != NO_TOKEN
-    for name in PLACES:
-        if name in inputs:
-            here = _here(rows.decided, rows.fed[name])
-            inputs[name][made[here]] += 1
+def move(inputs: Inputs, rows: Rows, tokens: Sequence[int], left: Sequence[int]) -> None:
+    """Turn the inputs of a step that made these tokens into those of the next one. Only rows that have some left get theirs."""
+    places = [name for name in PLACES if name in inputs]
     here = _here(rows.decided, rows.fed[TOKENS])
-    inputs[TOKENS][going_on[here], 0] = tokens[here][going_on[here]]
+    if all(left):
+        for name in places:
+            inputs[name] += 1
+        inputs[TOKENS][:, 0] = tokens[here]
+        return
+    made, going_on = np.array(tokens) != NO_TOKEN, np.array(left) > 0
+    for name in places:
+        inputs[name][made[_here(rows.decided, rows.fed[name])]] += 1
+    inputs[TOKENS][going_on[here], 0] = np.array(tokens)[here][going_on[here]]
 
 
 def _here(decided: Interval, fed: Interval) -> slice:
