@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from unitp.engine.primitives import Collectives, Primitives, Tensor
-from unitp.engine.transport import Alone
+from unitp.engine.transport import Alone, Gathered
 from unitp.layout import Interval, owned
 from unitp.program.instructions import (
     AllGather,
@@ -75,6 +75,16 @@ class Exchange:
         cut = self.cut(dim, mine, parts[self.place(axis)])
         pad = self.pad(at.input, dim, max(counts))
         trim = [self.cut(dim, (0, max(counts)), (0, n)) for n in counts]
+
+        shape = local_shape(self.program, at.output, self.rank)
+        outermost = all(n == 1 for n in shape[:dim])
+
+        def whole(x: Tensor) -> Tensor:
+            pieces = gather(x, axis)
+            return p.reshape(pieces.whole, shape) if isinstance(pieces, Gathered) else _joined(p, pieces, dim)
+
+        if outermost and len(set(counts)) == 1 and list(held) == list(parts):
+            return whole
 
         def step(x: Tensor) -> Tensor:
             pieces = gather(pad(cut(x)), axis)

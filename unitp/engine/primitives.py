@@ -164,7 +164,9 @@ class Collectives(Protocol):
         """The elementwise "sum" or "max" (`reduction`) over the group, in the shape and dtype of `x`, on every member."""
 
     def all_gather(self, x: Tensor, axis: str) -> list[Tensor]:
-        """The tensors `x` of all members, each of the shape and dtype of `x`."""
+        """The tensors `x` of all members, each of the shape and dtype of `x`; a `unitp.engine.transport.Gathered` if they lie
+        behind one another in one tensor.
+        """
 
     def reduce_scatter(self, parts: Sequence[Tensor], axis: str) -> Tensor:
         """The sum over the group of the members' parts at this rank's place; the shape and dtype are those of one part."""

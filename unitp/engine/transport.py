@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from unitp.engine.primitives import Collectives, Tensor
 
@@ -45,6 +46,14 @@ class CountedCollectives(Collectives, Protocol):
     tally: Tally
 
     def close(self) -> None: ...
+
+
+class Gathered(list[Tensor]):
+    """What a collective gathered: the rows of one tensor, `whole` [members, ...], which lies in order in memory."""
+
+    def __init__(self, whole: Tensor) -> None:
+        super().__init__(whole)
+        self.whole = whole
 
 
 class Alone:
@@ -130,7 +139,10 @@ class Carried:
 
     def reduce_scatter(self, parts: Tensor, axis: str) -> Tensor:
         """The sum over the group of the parts at this rank's place, of `parts` [members, ...]."""
-        given = self._view(parts)
+        return self.scatter(self._view(parts), axis)
+
+    def scatter(self, given: Memory, axis: str) -> Tensor:
+        """`reduce_scatter` from an array."""
         made = self._room(given.shape[1:], given.dtype)
         with self.tally.call(given.nbytes):
             self._buffers.reduce_scatter(given, self._view(made), axis)
@@ -138,19 +150,24 @@ class Carried:
 
     def all_to_all(self, parts: Tensor, axis: str) -> Tensor:
         """The parts that the members send to this rank, as one tensor of the shape of `parts` [members, ...]."""
-        given = self._view(parts)
+        return self.swap(self._view(parts), axis)
+
+    def swap(self, given: Memory, axis: str) -> Tensor:
+        """`all_to_all` from an array."""
         made = self._room(given.shape, given.dtype)
         with self.tally.call(given.nbytes):
             self._buffers.all_to_all(given, self._view(made), axis)
         return made
 
-    def stacked(self, parts: Sequence[Tensor]) -> Tensor:
-        """The parts behind one another in memory, for a framework whose tensors can be assigned to by index."""
-        first = self._view(parts[0])
-        made = self._room((len(parts), *first.shape), first.dtype)
+    def stacked(self, parts: Sequence[Tensor]) -> Memory:
+        """The parts behind one another in memory: as they are if they lie so, else copied, by index, into a new tensor."""
+        views = [self._view(part) for part in parts]
+        if (together := adjacent(views)) is not None:
+            return together
+        made = self._room((len(parts), *views[0].shape), views[0].dtype)
         for place, part in enumerate(parts):
             made[place] = part
-        return made
+        return self._view(made)
 
     def close(self) -> None:
         self._buffers.close()
@@ -159,6 +176,22 @@ class Carried:
 def contiguous(x: Memory) -> Memory:
     """An array in C's order, which is a copy only where it has to be. (`numpy.ascontiguousarray` gives a scalar a dim.)"""
     return np.asarray(x, order="C")
+
+
+def adjacent(parts: Sequence[Memory]) -> Memory | None:
+    """The parts as one array [parts, ...] in their own memory, if they lie behind one another there in C's order; else None.
+
+    Whoever uses it keeps the parts alive.
+    """
+    first, starts = parts[0], [part.__array_interface__["data"][0] for part in parts]
+    for place, part in enumerate(parts):
+        if (
+            not part.flags.c_contiguous
+            or part.shape != first.shape
+            or starts[place] != starts[0] + place * first.nbytes
+        ):
+            return None
+    return as_strided(first, (len(parts), *first.shape), (first.nbytes, *first.strides))
 
 
 class Buffered:
@@ -178,13 +211,13 @@ class Buffered:
         return self._carried.all_reduce(x, axis, reduction)
 
     def all_gather(self, x: Tensor, axis: str) -> list[Tensor]:
-        return list(self._carried.all_gather(x, axis))
+        return Gathered(self._carried.all_gather(x, axis))
 
     def reduce_scatter(self, parts: Sequence[Tensor], axis: str) -> Tensor:
-        return self._carried.reduce_scatter(self._carried.stacked(parts), axis)
+        return self._carried.scatter(self._carried.stacked(parts), axis)
 
     def all_to_all(self, parts: Sequence[Tensor], axis: str) -> list[Tensor]:
-        return list(self._carried.all_to_all(self._carried.stacked(parts), axis))
+        return list(self._carried.swap(self._carried.stacked(parts), axis))
 
     def close(self) -> None:
         self._carried.close()

@@ -22,7 +22,8 @@ from unitp.engine.finite import Look
 from unitp.engine.guards import PlaceError, require
 from unitp.engine.interpreter import Runner
 from unitp.engine.overrides import Overrides
-from unitp.engine.primitives import Primitives
+from unitp.engine.primitives import Collectives, Primitives
+from unitp.engine.transport import Buffered
 from unitp.errors import RankError
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backend
@@ -49,39 +50,43 @@ class _Meeting:
         self.barrier = Barrier(members, timeout=PATIENCE_S)
         self.given: list[Any] = [None] * members
 
-    def exchange(self, place: int, value: Any) -> list[Any]:
+    def exchange(self, place: int, value: Array, take: Callable[[list[Array]], object]) -> None:
+        """Give an array, and `take` what is needed of all: nobody goes on, and writes into what it gave, before all have."""
         self.given[place] = value
         self.barrier.wait()
-        seen = list(self.given)
+        take(self.given)
         self.barrier.wait()
-        return seen
 
 
-class ThreadCollectives:
-    """`unitp.engine.primitives.Collectives` among threads."""
+class ThreadBuffers:
+    """`unitp.engine.transport.Buffers` among threads."""
 
     def __init__(self, rank: int, mesh: Mesh, meetings: Mapping[tuple[str, tuple[int, ...]], _Meeting]) -> None:
         self.rank, self.mesh, self.meetings = rank, mesh, meetings
+        self.sizes: Mapping[str, int] = mesh.sizes
 
-    def _exchange(self, axis: str, value: Any) -> tuple[int, list[Any]]:
+    def all_reduce(self, x: Array, out: Array, axis: str, reduction: str) -> None:
+        add = np.add if reduction == "sum" else np.maximum
+        self._meet(axis, x, out, lambda place, given: reduce(add, given))
+
+    def all_gather(self, x: Array, out: Array, axis: str) -> None:
+        self._meet(axis, x, out, lambda place, given: np.stack(given))
+
+    def reduce_scatter(self, parts: Array, out: Array, axis: str) -> None:
+        self._meet(axis, parts, out, lambda place, given: reduce(np.add, [theirs[place] for theirs in given]))
+
+    def all_to_all(self, parts: Array, out: Array, axis: str) -> None:
+        self._meet(axis, parts, out, lambda place, given: np.stack([theirs[place] for theirs in given]))
+
+    def _meet(self, axis: str, x: Array, out: Array, make: Callable[[int, list[Array]], Any]) -> None:
+        """Give `x` to the group, and write into `out` what is made of this rank's place and the arrays of all."""
         group = self.mesh.group_of(self.rank, axis)
         place = group.index(self.rank)
-        return place, self.meetings[axis, group].exchange(place, value)
 
-    def all_reduce(self, x: Array, axis: str, reduction: str) -> Array:
-        _, given = self._exchange(axis, x)
-        return np.asarray(reduce(np.add if reduction == "sum" else np.maximum, given))
+        def take(given: list[Array]) -> None:
+            out[...] = make(place, given)
 
-    def all_gather(self, x: Array, axis: str) -> list[Array]:
-        return self._exchange(axis, x)[1]
-
-    def reduce_scatter(self, parts: Sequence[Array], axis: str) -> Array:
-        place, given = self._exchange(axis, list(parts))
-        return np.asarray(reduce(np.add, [theirs[place] for theirs in given]))
-
-    def all_to_all(self, parts: Sequence[Array], axis: str) -> list[Array]:
-        place, given = self._exchange(axis, list(parts))
-        return [theirs[place] for theirs in given]
+        self.meetings[axis, group].exchange(place, x, take)
 
     def close(self) -> None:
         for meeting in self.meetings.values():
@@ -117,7 +122,7 @@ def simulate(
 def first_not_finite(program: Program, given: Mapping[str, Array]) -> NotFinite | None:
     """Run `program` on whole arrays (inputs, parameters and states) step by step; return the first output that is not finite."""
 
-    def look(rank: int, collectives: ThreadCollectives) -> NotFinite | None:
+    def look(rank: int, collectives: Collectives) -> NotFinite | None:
         runner, constants, store = _prepared(program, rank, collectives, given)
         look = Look(runner, numpy_primitives(), constants)
         runner.run(store, look.steps())
@@ -127,7 +132,7 @@ def first_not_finite(program: Program, given: Mapping[str, Array]) -> NotFinite 
     return min(found, key=lambda one: one.instruction, default=None)
 
 
-def _together(mesh: Mesh, run: Callable[[int, ThreadCollectives], T]) -> list[T]:
+def _together(mesh: Mesh, run: Callable[[int, Collectives], T]) -> list[T]:
     """Call `run` for each rank in a thread of its own, and return the results."""
     meetings = {(a, g): _Meeting(len(g)) for a, _ in mesh.axes for g in mesh.groups(a)}
     results: dict[int, T] = {}
@@ -135,7 +140,7 @@ def _together(mesh: Mesh, run: Callable[[int, ThreadCollectives], T]) -> list[T]
     refused: list[PlaceError] = []
 
     def work(rank: int) -> None:
-        collectives = ThreadCollectives(rank, mesh, meetings)
+        collectives = Buffered(ThreadBuffers(rank, mesh, meetings))
         try:
             results[rank] = run(rank, collectives)
         except PlaceError as error:
@@ -156,7 +161,7 @@ def _together(mesh: Mesh, run: Callable[[int, ThreadCollectives], T]) -> list[T]
     return [results[rank] for rank in range(mesh.size)]
 
 
-def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Mapping[str, Array]) -> dict[str, Array]:
+def _run(program: Program, rank: int, collectives: Collectives, given: Mapping[str, Array]) -> dict[str, Array]:
     """Run one rank. Return its parts of outputs and new states."""
     runner, _, store = _prepared(program, rank, collectives, given)
     found = runner.run(store)
@@ -166,7 +171,7 @@ def _run(program: Program, rank: int, collectives: ThreadCollectives, given: Map
 
 
 def _prepared(
-    program: Program, rank: int, collectives: ThreadCollectives, given: Mapping[str, Array]
+    program: Program, rank: int, collectives: Collectives, given: Mapping[str, Array]
 ) -> tuple[Runner, Constants, dict[str, Array | None]]:
     """Return a rank of a program with its constants, and its parts of inputs and states."""
     primitives, overrides = numpy_primitives(), Overrides()
