@@ -42,7 +42,7 @@ class Running:
             msgspec.structs.replace(spec, engine=CLOCKED) if clocked else spec,
             context=CONTEXT,
             sequences=SEQUENCES,
-            **options_of(subject, specs),
+            **options_of(subject),
         )
 
     @property

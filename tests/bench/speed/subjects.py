@@ -10,6 +10,7 @@ import msgspec
 
 import unitp
 from unitp.plugins.spec import BackendSpec
+from unitp.plugins.transports import usable
 
 LLAMA, TRANSFORMERS = "llama.cpp", "transformers"
 FLOAT32, Q4_1, BFLOAT16 = "float32", "Q4_1", "bfloat16"
@@ -46,19 +47,13 @@ class Subject(msgspec.Struct, frozen=True, order=True):
         return self.maker not in (LLAMA, TRANSFORMERS)
 
 
-def transports(spec: BackendSpec) -> tuple[str, ...]:
-    """What may carry a backend's collectives. One that cannot be used here is told when its session starts."""
-    found: Sequence[str] = getattr(spec, "transports", (NATIVE,))
-    return tuple(name for name in found if name != NATIVE or spec.cluster)
-
-
 def of_backend(spec: BackendSpec) -> Iterator[Subject]:
     """One rank, two ranks over each transport, and on NumPy weights of 16 bits, where sessions can have them."""
     yield Subject(spec.name)
-    for transport in transports(spec):
+    for transport in usable(spec):
         yield Subject(spec.name, 2, transport=transport)
     if spec.name == "numpy" and "weights" in inspect.signature(unitp.launch).parameters:
-        yield Subject(spec.name, 2, transport=transports(spec)[0], weights=BFLOAT16)
+        yield Subject(spec.name, 2, transport=usable(spec)[0], weights=BFLOAT16)
 
 
 def everyone(specs: Mapping[str, BackendSpec]) -> list[Subject]:
@@ -68,7 +63,7 @@ def everyone(specs: Mapping[str, BackendSpec]) -> list[Subject]:
     found += [Subject(TRANSFORMERS, threads=n) for n in (1, 2)]
     found += [subject for name, spec in specs.items() if name != "numpy" for subject in of_backend(spec)]
     if "torch" in specs:
-        found += [Subject("torch", 2, transport=t, shape=EVEN_HEADS) for t in transports(specs["torch"])]
+        found += [Subject("torch", 2, transport=t, shape=EVEN_HEADS) for t in usable(specs["torch"])]
     return [*found, Subject(TRANSFORMERS, 2, shape=EVEN_HEADS)]
 
 
@@ -84,10 +79,10 @@ def chosen(subjects: Sequence[Subject], only: str) -> list[Subject]:
     return [s for s in subjects if not words or any(word in s.name for word in words)]
 
 
-def options_of(subject: Subject, specs: Mapping[str, BackendSpec]) -> dict[str, Any]:
+def options_of(subject: Subject) -> dict[str, Any]:
     """What `unitp.launch` is given for a subject, besides model, plan and backend."""
     found: dict[str, Any] = {"threads": subject.threads}
-    if subject.transport and hasattr(specs[subject.maker], "transports"):
+    if subject.transport:
         found["transport"] = subject.transport
     if subject.weights != FLOAT32:
         found["weights"] = subject.weights
