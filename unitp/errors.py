@@ -32,6 +32,14 @@ class UnitpError(Exception):
         return _made, (type(self), self.message, self.hint), self.__dict__
 
 
+def with_hint(error: UnitpError, hint: str) -> UnitpError:
+    """Return the error with another hint, and the same notes."""
+    made = type(error)(error.message, hint=hint)
+    for note in getattr(error, "__notes__", ()):
+        made.add_note(note)
+    return made
+
+
 LONGEST = 16_000
 """Characters of a message: a value of a stranger's file that is shown in it may have millions."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from unitp.errors import RankError, UnitpError
+from unitp.errors import RankError, UnitpError, with_hint
 from unitp.host import host_error
 from unitp.ranks.endings import Endings
 from unitp.ranks.judge import Judge
@@ -94,6 +94,8 @@ class Watchdog:
         for member in self.members:
             member.reap()
         if left:
-            error.add_note(f"Could not be ended: {', '.join(f'{seen.command} ({seen.pid})' for seen in left)}.")
+            names = ", ".join(f"{seen.command} (process {seen.pid})" for seen in left)
+            hint = f"{error.hint} unitp could not end {names}: end them yourself.".lstrip()
+            error = with_hint(error, hint)
         self.error = error
         self.failed.set()

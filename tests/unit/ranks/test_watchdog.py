@@ -14,7 +14,7 @@ import pytest
 from calls import calls
 
 from unitp.errors import InputError, ModelError, RankError, UnitpError
-from unitp.ranks import judge
+from unitp.ranks import judge, watchdog
 from unitp.ranks.endings import Endings
 from unitp.ranks.environment import MARK, for_process, number_of, own_number
 from unitp.ranks.judge import Judge
@@ -78,6 +78,20 @@ def test_a_killed_process_is_named_with_what_it_did(den: Callable[..., Den]) -> 
     pid = made.members[1].process.pid
     made.send(1, signal.SIGKILL)
     assert str(made.verdict()) == f"rank 1 (process {pid}) was killed by SIGKILL while rank 1 rests"
+
+
+def test_what_could_not_be_ended_is_told_with_how_to_mend_it(
+    den: Callable[..., Den], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = den()
+    made.judge.started()
+    stubborn = look(os.getpid())
+    assert stubborn is not None
+    monkeypatch.setattr(watchdog, "end_all", lambda mark: [*end_all(mark), stubborn])
+    made.send(0, signal.SIGKILL)
+    assert made.verdict().hint.endswith(
+        f"unitp could not end {stubborn.command} (process {os.getpid()}): end them yourself."
+    )
 
 
 @pytest.mark.parametrize("first, second", [(0, 1), (1, 0), (2, 0)])
