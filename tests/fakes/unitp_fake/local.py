@@ -13,6 +13,7 @@ import msgspec
 
 from unitp.engine.engine import Engine
 from unitp.mesh import Mesh
+from unitp.plugins.transports import Carrier
 from unitp.ranks.cluster import require_done
 from unitp.ranks.courier import Courier, Errand
 from unitp.ranks.progress import Page, PageProgress
@@ -40,7 +41,7 @@ class LocalCluster:
     """`join(rank, mesh, progress)` makes the engine of a rank."""
 
     def __init__(self, mesh: Mesh, join: Callable[[int, Mesh, PageProgress], Engine]) -> None:
-        self.mesh = mesh
+        self.mesh, self.carrier = mesh, Carrier("native", "this process", "")
         self.folder = Path(tempfile.mkdtemp(prefix="local-"))
         self.outbox = Outbox(self.folder / DRIVER_ARRAYS)
         self.inboxes = [Inbox(self.folder / rank_arrays(rank)) for rank in range(mesh.size)]
