@@ -6,6 +6,7 @@ The ranks are here in this process, on an engine whose every answer depends on a
 from __future__ import annotations
 
 import asyncio
+import dis
 import gc
 import os
 import random
@@ -32,7 +33,7 @@ from unitp.errors import InputError, UnitpError
 from unitp.mesh import Mesh
 from unitp.plans import Phase, unsplit
 from unitp.ranks.courier import Courier
-from unitp.session import decoder, executor
+from unitp.session import decoder, executor, generation
 from unitp.session.banks import Bank, Banks, Lease
 from unitp.session.decoder import Decoder, Execute, Head
 from unitp.session.session import Session
@@ -319,6 +320,59 @@ def test_no_interruption_holds_up_the_courier() -> None:
         break
     assert place > 20
     courier.close(5.0)
+
+
+SIGNALS = {code for name, code in dis.opmap.items() if name.startswith(("CALL", "JUMP_BACKWARD", "RESUME"))}
+"""The instructions after which Python looks for signals."""
+
+
+class Strike:
+    """A tracer that interrupts code of some files once, where a signal could: at the place of this number."""
+
+    def __init__(self, place: int, files: Sequence[str]) -> None:
+        self.left, self._files = place, files
+        self._before: dict[FrameType, int] = {}
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename not in self._files:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            before = self._before.get(frame)
+            self._before[frame] = frame.f_code.co_code[frame.f_lasti]
+            if before in SIGNALS:
+                self.left -= 1
+                if self.left == 0:
+                    sys.settrace(None)
+                    raise Interrupted
+        return self
+
+
+def test_no_interruption_loses_a_step_or_gives_it_twice() -> None:
+    """Wherever in the taking and waiting it strikes, one place after the other."""
+    files = (generation.__file__, Courier.wait.__code__.co_filename)
+    with session() as made:
+        wanted, place = [[token] for token in made.generate(PROMPTS[3], 4)], 0
+        while True:
+            place += 1
+            strike, one, found = Strike(place, files), made.generation([PROMPTS[3]], 4), list[list[int | None]]()
+
+            def take() -> None:
+                for step in one:  # noqa: B023
+                    found.append(step)  # noqa: B023
+
+            sys.settrace(strike)
+            try:
+                take()
+            except Interrupted:
+                take()
+            finally:
+                sys.settrace(None)
+            assert found == wanted, f"struck at place {place}"
+            assert (one.tokens[0], one.finish_reasons) == ([step[0] for step in wanted], ["length"])
+            if strike.left > 0:
+                break
+    assert place > 100
 
 
 def test_what_cannot_be_kept_is_told() -> None:

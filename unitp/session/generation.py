@@ -112,6 +112,7 @@ class Generation:
         self._made: list[list[int]] = [[] for _ in prompts]
         self._stopped: list[int | None] = [None] * len(prompts)
         self._steps = self._taken = 0
+        self._again: list[list[int | None]] = []
         self._burst = 1
         self._closed = False
         self._turn = threading.RLock()
@@ -140,16 +141,18 @@ class Generation:
 
         After a step is taken, nothing is called, so Python cannot raise for a signal before it is returned.
         """
-        courier, step, closed = self._session.courier, None, self._lease.closed
+        courier, step = self._session.courier, None
         try:
             with self._turn:
                 if self._settle(courier):
-                    taken = self._taken + 1
-                    made, last = self._step(self._taken), self._lease.closed or self._ends(taken)
-                    step, self._taken, self._lease.closed = made, taken, last
+                    if self._again:
+                        step, self._again = self._again[0], self._again[1:]
+                    else:
+                        made, ends = self._step(self._taken), self._lease.closed or self._ends(self._taken + 1)
+                        step, self._taken, self._lease.closed = made, self._taken + 1, ends
         except BaseException:
             if step is not None:
-                self._taken, self._lease.closed = self._taken - 1, closed
+                self._again = [step, *self._again]
             raise
         if step is None:
             raise StopIteration
@@ -215,10 +218,11 @@ class Generation:
 
         A generation that ends by itself ends with its last turn. One that was stopped does not wait for it.
         """
-        while (going_on := None in self.finish_reasons) or (self._errand is not None and not any(self._stopped)):
+        by_itself = all(stopped is None for stopped in self._stopped)
+        while (going_on := None in self.finish_reasons) or self._again or (self._errand is not None and by_itself):
             if going_on and self._closed:
                 raise _closed()
-            if going_on and self._news():
+            if self._again or (going_on and self._news()):
                 return True
             errand = self._errand = self._errand or Errand(self._advance)
             courier.wait(errand, lambda: going_on and self._news())
@@ -283,7 +287,7 @@ class Generation:
         """How many steps the next turn may have, if a step takes this long."""
         if awaited:
             return 1
-        return max(1, min(2 * self._burst, MOST_STEPS, int(TURN_S / seconds)))
+        return max(1, min(2 * self._burst, MOST_STEPS, int(TURN_S / max(seconds, 1e-9))))
 
     def _missing(self, bank: Bank, left: Sequence[int]) -> list[list[int]]:
         """The tokens that the rows do not hold yet: at least the last one of each sequence that goes on."""
