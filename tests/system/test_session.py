@@ -289,7 +289,7 @@ def test_an_interpreter_describes_itself(interpreter: str) -> None:
     assert answer.python == platform.python_version()
     found = {backend.name: backend for backend in answer.backends}
     assert found["numpy"].versions["numpy"] == np.__version__
-    assert "mpi4py" in found["numpy"].versions
+    assert "mpi4py" in {transport.name: transport for transport in answer.transports}["mpi"].versions
 
 
 def test_an_interpreter_with_another_unitp_is_refused_by_both_versions(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from unitp_numpy import executor
 
 from unitp.engine.engine import Array, Engine, Progress
+from unitp.engine.transport import Buffers
 from unitp.mesh import Mesh
 
 OFF = 0.3
@@ -28,5 +29,5 @@ class Unlike:
         self._engine.load(name, np.multiply(array, factor, dtype=np.float64).astype(array.dtype))
 
 
-def connect(rank: int, mesh: Mesh, progress: Progress | None) -> Unlike:
-    return Unlike(executor.connect(rank, mesh, progress), rank)
+def connect(rank: int, mesh: Mesh, progress: Progress | None, buffers: Buffers | None = None) -> Unlike:
+    return Unlike(executor.connect(rank, mesh, progress, buffers), rank)
