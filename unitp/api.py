@@ -13,6 +13,7 @@ from unitp.cost.machine_file import load_machine
 from unitp.errors import InputError, PlanError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
+from unitp.graph.stored import stored
 from unitp.mesh import Mesh
 from unitp.planner import Objective, Request
 from unitp.planner import plan as plan_graph
@@ -30,6 +31,7 @@ def plan(
     memory_limit: int | None = None,
     objective: Objective = "time",
     time_limit: float | None = None,
+    weights: str = "float32",
 ) -> CertifiedPlan:
     """Return the best plan for a model on `mesh` (default: one rank).
 
@@ -42,6 +44,8 @@ def plan(
                    limit as well
     objective      "time", or "memory": minimise the bytes of the rank that needs most, and the time among equals
     time_limit     seconds after which the best plan known is returned; its certificate gives the gap to the bound
+    weights        what weights are stored in: "float32", or "bfloat16" or "float16", which take half the memory and are widened
+                   where they are read. The plan is for that storage, and sessions of it store weights so.
 
     Raises MeshError if nothing can be split over an axis or the machine does not fit the mesh; PlanError if a phase lacks a size
     or gives one that the graph does not have, a pin matches nothing or cannot be satisfied, or no plan fits in memory; and
@@ -49,7 +53,7 @@ def plan(
     """
     if not isinstance(model, Model | Graph):
         raise InputError(f"{model!r} is not a model", hint="Models come from unitp.load, graphs from unitp.Builder.")
-    graph = model.graph if isinstance(model, Model) else model
+    graph = stored(model.graph if isinstance(model, Model) else model, weights)
     chosen = [complete(graph, phase) for phase in phases or ()]
     if len({phase.name for phase in chosen}) < len(chosen):
         raise PlanError(

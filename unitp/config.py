@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "mesh": "tp=1",
     "machine": "",
     "dtype": "float32",
+    "weights": "float32",
     "context": 0,
     "threads": 1,
     "port": 0,
@@ -51,6 +52,7 @@ ABOUT = {
     "mesh": "the axes over which a model is split, as in dp=1,tp=2",
     "machine": "the profile or file of the machine that plans are made for; empty: default numbers",
     "dtype": "float32, or float64 to check",
+    "weights": "float32, bfloat16 or float16: what weights are stored in",
     "context": "tokens that the caches hold per sequence; 0: the model's own, at most 2048",
     "threads": "threads of each rank",
     "port": "the first port that ranks use; 0: free ones are picked",
@@ -64,7 +66,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "port": (0, 65535, "0 (free ones), or a number up to 65535"),
     "stall_s": (0.1, 1e9, "a number of seconds from 0.1 to 1e9"),
 }
-CHOICES = {"isolation": ("auto", "require", "off")}
+CHOICES = {"isolation": ("auto", "require", "off"), "weights": ("float32", "bfloat16", "float16")}
 FILE = "UNITP_CONFIG"
 LARGEST = 16 * 2**10
 """Bytes of a settings file."""

@@ -82,6 +82,12 @@ backends_option = click.option(
 dtype_option = click.option(
     "--dtype", metavar="DTYPE", shell_complete=lambda *_: ["float32", "float64"], help="float32, or float64 to check."
 )
+weights_option = click.option(
+    "--weights",
+    metavar="DTYPE",
+    shell_complete=lambda *_: ["float32", "bfloat16", "float16"],
+    help="What weights are stored in: float32, or bfloat16 or float16, which take half the memory. Default: float32.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 context_option = click.option(
     "--context",
@@ -137,7 +143,14 @@ def token_options(*, new: int, least: int) -> tuple[Callable[[F], F], ...]:
 
 launch_options = options(threads_option, port_option, isolation_option, transport_option, stall_option, verbose_option)
 running_options = options(
-    mesh_option, machine_option, plan_option, dtype_option, context_option, unused_option, launch_options
+    mesh_option,
+    machine_option,
+    plan_option,
+    dtype_option,
+    weights_option,
+    context_option,
+    unused_option,
+    launch_options,
 )
 
 
@@ -229,25 +242,38 @@ class Request:
     """A model, its plan and settings, from the flags of a verb that runs something."""
 
     def __init__(self, model: str, *, plan_file: str | None, allow_unused: bool, verbose: bool, **flags: Any) -> None:
+        from dataclasses import replace
+
         from unitp.frontends import load
+        from unitp.graph.stored import as_planned
         from unitp.graph.weights import require_weights
 
         self.settings = Settings(verbose=verbose, **flags)
         self.model: Model = load(model)
         require_weights(self.model.graph)
-        self.plan = self._plan(plan_file, flags["mesh"], allow_unused)
+        self.plan = self._plan(plan_file, flags["mesh"], flags.get("weights"), allow_unused)
+        self.model = replace(self.model, graph=as_planned(self.model.graph, self.plan.graph))
 
-    def _plan(self, plan_file: str | None, mesh: str | None, allow_unused: bool) -> CertifiedPlan:
-        """The plan in a file, or a new one for the mesh of the settings. Raises PlanError if file and flag contradict."""
+    def _plan(self, plan_file: str | None, mesh: str | None, weights: str | None, allow_unused: bool) -> CertifiedPlan:
+        """The plan in a file, or a new one for the mesh of the settings. Raises PlanError if file and flags contradict."""
         from unitp import plans
         from unitp.api import plan
+        from unitp.graph.stored import as_planned, stored, stored_in
         from unitp.plan_file import load
 
         if plan_file is None:
             machine = read_machine(self.value("machine"))
-            return plan(self.model, parse_mesh(self.value("mesh")), allow_unused=allow_unused, machine=machine)
+            on = parse_mesh(self.value("mesh"))
+            kept = str(self.value("weights"))
+            return plan(self.model, on, allow_unused=allow_unused, machine=machine, weights=kept)
         found = load(plan_file)
-        plans.require(found, self.model.graph)
+        graph = as_planned(self.model.graph, found.graph)
+        plans.require(found, graph)
+        if weights is not None and stored(graph, weights).hash != found.graph:
+            kept = " and ".join(stored_in(graph)) or "float32"
+            raise PlanError(
+                f"{plan_file} is for weights in {kept}, --weights is {weights}", hint="Leave out --weights."
+            )
         if mesh is not None and parse_mesh(mesh) != found.mesh:
             raise PlanError(f"{plan_file} is for {found.mesh}, --mesh is {mesh}", hint="Leave out --mesh.")
         return found

@@ -18,6 +18,7 @@ from unitp.cli.options import (
     parse_phase,
     read_machine,
     unused_option,
+    weights_option,
     writable,
 )
 from unitp.cli.output import print_json, progress, say
@@ -58,7 +59,7 @@ from unitp.cli.output import print_json, progress, say
     help="When to stop searching; the plan then says how far from the best it may be.",
 )
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where the plan is written.")
-@options(unused_option, json_option)
+@options(weights_option, unused_option, json_option)
 def command(
     model: str,
     mesh: str | None,
@@ -69,6 +70,7 @@ def command(
     objective: Literal["time", "memory"],
     time_limit: float | None,
     output: str | None,
+    weights: str | None,
     allow_unused: bool,
     as_json: bool,
 ) -> None:
@@ -77,7 +79,7 @@ def command(
     MODEL is a known name, a .gguf file, or a Hugging Face directory. Without --phase: prefill (512 tokens, weight 1) and decode
     (one token, a cache of 1024, weight 200), each for as many prompts as axis dp has coordinates.
     """
-    settings = Settings(mesh=mesh, machine=machine)
+    settings = Settings(mesh=mesh, machine=machine, weights=weights)
     wanted = parse_mesh(settings.value("mesh"))
     priced_on = read_machine(settings.value("machine"))
     if priced_on:
@@ -89,6 +91,7 @@ def command(
     from unitp.cost.bytes import parse_bytes
     from unitp.explain.description import describe
     from unitp.frontends import load
+    from unitp.graph.stored import as_planned
     from unitp.plan_file import save
 
     limit = parse_bytes(memory_limit) if memory_limit else None
@@ -106,6 +109,7 @@ def command(
             memory_limit=limit,
             objective=objective,
             time_limit=time_limit,
+            weights=settings.value("weights"),
         )
     if path:
         save(made, path)
@@ -121,6 +125,6 @@ def command(
         }
         print_json({**msgspec.to_builtins(made.certificate), **about})
         return
-    print_description(made, describe(made, loaded.graph))
+    print_description(made, describe(made, as_planned(loaded.graph, made.graph)))
     if output:
         say(f"written to {output}")

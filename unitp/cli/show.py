@@ -59,11 +59,12 @@ def graph_of(plan: CertifiedPlan, model: str | None) -> Graph | None:
     from unitp import plans
     from unitp.frontends import load as load_model
     from unitp.frontends.configs import CONFIGS
+    from unitp.graph.stored import as_planned
 
     if not (name := model or plan.model):
         return None
     try:
-        graph = load_model(name).graph
+        graph = as_planned(load_model(name).graph, plan.graph)
     except ModelError:
         if model:
             raise

@@ -5,6 +5,7 @@ The rules are those of `unitp.comparison.metrics`. A backend that fails is an er
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from unitp.errors import InputError
 from unitp.frontends.model import Model
 from unitp.frontends.tokenizer import IdStreams
 from unitp.graph.graph import Graph
+from unitp.graph.stored import as_planned
 from unitp.plans import Plan
 from unitp.plugins.discover import backend as find_backend
 from unitp.session.capacity import enough_for
@@ -107,6 +109,7 @@ def compare(
     or it cannot run this plan.
     """
     model = model if isinstance(model, Model) else Model(model.name, model)
+    model = dataclasses.replace(model, graph=as_planned(model.graph, plan.graph))
     if not backends:
         raise InputError("no backend is named to compare", hint="Give at least one --backend.")
     options = {name: _options(launch_options(name)) for name in backends}

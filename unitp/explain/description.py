@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 import msgspec
-import numpy as np
 
 from unitp.certificate import CertifiedPlan, Unused
 from unitp.cost import Machine
 from unitp.cost.record import planned_machine, record
 from unitp.explain.patterns import Places, pattern
 from unitp.graph.graph import Graph
+from unitp.graph.values import item_bytes
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.problem.unused_axes import whole
@@ -178,7 +178,7 @@ def moved(program: Program) -> list[Moved]:
         value = program.values[instruction.input]
         if value not in largest:
             shapes = (value.layout.local_shape(value.shape, r, program.mesh) for r in range(program.mesh.size))
-            largest[value] = max(map(prod, shapes)) * np.dtype(value.dtype).itemsize
+            largest[value] = max(map(prod, shapes)) * item_bytes(value.dtype)
         key = (kind_of(instruction), instruction.axis)
         counts[key] += 1
         sizes[key] += largest[value]

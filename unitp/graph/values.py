@@ -4,13 +4,18 @@ Where ONNX passes shapes, axes, bounds and k as constant input tensors, these no
 `starts`, `ends`, `k`), which may name symbolic dims. A node is known by its first output. An absent optional input is the
 empty string. A parameter is one stored tensor, read lazily; a `Transpose` of it is a view. A state (a KV cache) is a pair
 of input and output that a backend updates in place.
+
+The dtypes of `STORED` have 16 bits, and a parameter may be stored in them; nothing is computed in them. An operator that reads
+such a parameter (`unitp.graph.ops.records.Operator.stored`) widens its numbers. In NumPy arrays they are their bits, as uint16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
+import numpy as np
 
 from unitp.graph.source import Source
 
@@ -18,6 +23,26 @@ Dim = int | str
 Attribute = int | float | str | tuple[int | str, ...]
 
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
+"""Those that are computed in."""
+STORED = ("bfloat16", "float16")
+"""Those that parameters may be stored in."""
+
+
+@lru_cache
+def in_arrays(dtype: str) -> str:
+    """Return the NumPy dtype of arrays that hold numbers of a dtype: uint16 for those of 16 bits, else the dtype itself."""
+    return "uint16" if dtype in STORED else dtype
+
+
+@lru_cache
+def item_bytes(dtype: str) -> int:
+    """Return the bytes that a number of a dtype takes."""
+    return int(np.dtype(in_arrays(dtype)).itemsize)
+
+
+def held_as(dtype: str, floats: str) -> str:
+    """Return the dtype of a graph's value in a program that computes in `floats`. In float64 stored numbers are widened too."""
+    return floats if dtype == "float32" or (dtype in STORED and floats == "float64") else dtype
 
 
 class TensorType(msgspec.Struct, frozen=True, array_like=True):

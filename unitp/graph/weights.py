@@ -1,6 +1,7 @@
 """Reads a rank's part of a parameter, and nothing else of the file.
 
-`read(source, intervals)` returns these intervals as float32 values (in float64: widened). Quantised tensors are
+`read(source, intervals)` returns these intervals as float32 values (in float64: widened); in a type of 16 bits, their bits,
+rounded to the nearest while they are read, so that no float32 copy of a whole weight is ever made. Quantised tensors are
 dequantised slice by slice, in bounded chunks: whole blocks around the interval of the last dim are read and cut. Files
 are read with `pread`, not mapped, so that a rank's resident memory has its weights and not the file's pages.
 """
@@ -29,6 +30,8 @@ from unitp.graph.source import (
     Source,
     StackSource,
 )
+from unitp.graph.stored import rounded, widened
+from unitp.graph.values import STORED, Parameter, in_arrays
 from unitp.layout import Interval
 
 Array = npt.NDArray[Any]
@@ -52,8 +55,21 @@ def shape_of(source: Source) -> tuple[int, ...]:
             return source.shape
 
 
+def read_parameter(parameter: Parameter, intervals: Sequence[Interval], dtype: str) -> Array:
+    """Return the part of a parameter within `intervals`, in the dtype in which a program holds it (`unitp.graph.values.held_as`)."""
+    own = parameter.type.dtype
+    if own not in STORED or own == dtype:
+        return read(parameter.source, intervals, dtype)
+    return widened(read(parameter.source, intervals, own), own).astype(dtype)
+
+
 def read(source: Source, intervals: Sequence[Interval], dtype: str = "float32") -> Array:
-    """Return the part of a stored tensor within `intervals` (one per dim), C-contiguous. Raises ModelError for a truncated file."""
+    """Return the part of a stored tensor within `intervals` (one per dim), C-contiguous.
+
+    Raises ModelError for a truncated file, and for a number that is too large for the dtype.
+    """
+    if dtype in STORED:
+        return _rounded(source, intervals, dtype)
     match source:
         case RopeSource():
             return _rope(source, intervals).astype(dtype)
@@ -76,6 +92,17 @@ def read(source: Source, intervals: Sequence[Interval], dtype: str = "float32") 
             )
         case _:
             return _stored(source, intervals, dtype)
+
+
+def _rounded(source: Source, intervals: Sequence[Interval], dtype: str) -> Array:
+    """Return a part of a stored tensor in a type of 16 bits, read and rounded in chunks of its first dim."""
+    (a, b), *rest = intervals
+    out = np.empty([y - x for x, y in intervals], in_arrays(dtype))
+    step = max(1, CHUNK_BYTES // (4 * max(1, prod(shape_of(source)[1:]))))
+    for start in range(a, b, step):
+        stop = min(start + step, b)
+        out[start - a : stop - a] = rounded(read(source, [(start, stop), *rest]), dtype)
+    return out
 
 
 def require_weights(graph: Graph) -> None:

@@ -49,6 +49,8 @@ class BackendSpec(msgspec.Struct, frozen=True):
     `engine` is called as `connect(rank, mesh, progress)`; over another transport than its own, with a fourth argument: the
     `unitp.engine.transport.Buffers` of the ranks, joined.
 
+    `weights`: the dtypes of 16 bits in which it can hold weights (`unitp.engine.stored`); float32 and float64 every backend can.
+
     `variables`: what its ranks find in their environment, however they start.
 
     `port_taken`: words in a process's output that mean that its port was taken. The start is then tried again.
@@ -76,6 +78,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     engine: str
     cluster: str = ""
     transports: tuple[str, ...] = ("native",)
+    weights: tuple[str, ...] = ()
     server: str = ""
     variables: dict[str, str] = {}
     prepare: str = ""

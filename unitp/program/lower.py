@@ -16,7 +16,7 @@ from unitp.errors import InputError, PlanError
 from unitp.graph.graph import Graph
 from unitp.graph.ops import infer, layouts, operator, rule_of
 from unitp.graph.ops.expansions import expand
-from unitp.graph.values import Dim, Node, TensorType
+from unitp.graph.values import Dim, Node, TensorType, held_as
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.plans import PhasePlan, Plan
@@ -133,8 +133,7 @@ class _Lowering:
     # nodes
 
     def type(self, type_: TensorType) -> TensorType:
-        dtype = self.dtype if type_.dtype == "float32" else type_.dtype
-        return TensorType(dtype, tuple(self.size(d) for d in type_.shape))
+        return TensorType(held_as(type_.dtype, self.dtype), tuple(self.size(d) for d in type_.shape))
 
     def size(self, dim: Dim) -> int:
         return self.sizes[dim] if isinstance(dim, str) else dim

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitp.graph.ops import operator
+from unitp.graph.values import item_bytes
 from unitp.layout import Layout, Split
 from unitp.program.analysis import constants, dead_after, in_place, is_view, per_call
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Program, Value, reads, writes
@@ -119,7 +120,7 @@ class Sizes:
     def __getitem__(self, name: str) -> Row:
         value = self.program.values[name]
         if value not in self._rows:
-            row: Row = np.full(len(self.ranks), np.dtype(value.dtype).itemsize, np.int64)
+            row: Row = np.full(len(self.ranks), item_bytes(value.dtype), np.int64)
             for size in self.shape(name):
                 row = row * size
             self._rows[value] = row
@@ -146,7 +147,7 @@ class Sizes:
 
 def local_bytes(program: Program, name: str, rank: int) -> int:
     """Return the bytes of a rank's part of a value."""
-    return prod(local_shape(program, name, rank)) * np.dtype(program.values[name].dtype).itemsize
+    return prod(local_shape(program, name, rank)) * item_bytes(program.values[name].dtype)
 
 
 def _workspace(sizes: Sizes, instruction: Instruction) -> Row | int:
@@ -156,7 +157,7 @@ def _workspace(sizes: Sizes, instruction: Instruction) -> Row | int:
         return sizes[instruction.output if isinstance(instruction, AllGather) else instruction.input]
     if not isinstance(instruction, Local) or (scratch := operator(instruction.op).scratch) is None:
         return 0
-    item = np.dtype(sizes.program.values[instruction.inputs[0]].dtype).itemsize
+    item = item_bytes(sizes.program.values[instruction.inputs[0]].dtype)
     shapes = [sizes.shape(name) if name else [] for name in instruction.inputs]
     rows = [[np.broadcast_to(n, len(sizes.ranks)) for n in shape] for shape in shapes]
     found = [scratch([[int(n[r]) for n in shape] for shape in rows], item) for r in range(len(sizes.ranks))]

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
-import numpy as np
 
 from unitp.cost import Device, Link, Machine, collective_seconds, copy_seconds, operator_seconds, view_seconds
 from unitp.cost.link import slowest
 from unitp.graph.ops import flops, operator, rule_of
+from unitp.graph.values import item_bytes
 from unitp.program.analysis import per_call
 from unitp.program.instructions import AllGather, Collective, Instruction, Local, Mask, Program, Slice, kind_of
 from unitp.program.memory import local_bytes, peaks
@@ -135,7 +135,7 @@ class _Pricing:
         flops = self.flops(local, rank)
         rows = 0.0
         if known.kind == "matmul" and read[1]:
-            rows = flops * np.dtype(dtype).itemsize / (2 * read[1])
+            rows = flops * item_bytes(dtype) / (2 * read[1])
         return operator_seconds(self.device(rank), flops, moved, dtype, local.op, rows)
 
     def flops(self, local: Local, rank: int) -> float:

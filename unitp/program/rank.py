@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from unitp.graph.ops import operator
 from unitp.graph.ops.attributes import Attributes
+from unitp.graph.values import STORED
 from unitp.layout import Interval
 from unitp.program.instructions import Local, Program
 
@@ -14,7 +15,8 @@ class Context(NamedTuple):
     """What the implementation of an operator needs in addition to its tensors.
 
     `inputs` and `outputs` are local shapes (None for an absent input), `whole` the inputs' global shapes. `intervals` maps a
-    split factor to the part that this rank computes; an unsplit factor is not listed. `dtype` is that of the first output.
+    split factor to the part that this rank computes; an unsplit factor is not listed. `dtype` is that of the first output,
+    `stored` that of an operand that is stored in 16 bits, else "".
     """
 
     op: str
@@ -24,6 +26,7 @@ class Context(NamedTuple):
     intervals: dict[str, Interval]
     dtype: str
     whole: tuple[tuple[int, ...] | None, ...] = ()
+    stored: str = ""
 
     def start(self, factor: str) -> int:
         """Return the first row of this rank's part of `factor`."""
@@ -50,4 +53,11 @@ def context(program: Program, local: Local, rank: int) -> Context:
         intervals={factor: split.at(rank, program.mesh) for factor, split in local.splits.items()},
         dtype=program.values[local.outputs[0]].dtype,
         whole=tuple(program.values[name].shape if name else None for name in local.inputs),
+        stored=_stored(program, local),
     )
+
+
+def _stored(program: Program, local: Local) -> str:
+    place = operator(local.op).stored
+    dtype = "" if place is None else program.values[local.inputs[place]].dtype
+    return dtype if dtype in STORED else ""

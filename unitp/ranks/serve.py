@@ -19,7 +19,8 @@ import numpy as np
 
 from unitp.engine.engine import Array, Engine
 from unitp.errors import InputError, UnitpError
-from unitp.graph.weights import read
+from unitp.graph.values import in_arrays
+from unitp.graph.weights import read_parameter
 from unitp.host import remedy
 from unitp.program import instructions
 from unitp.program.instructions import Program
@@ -216,8 +217,8 @@ def slice_of(part: ParameterPart) -> Array:
     """This rank's slice of a parameter, in the dtype in which it is kept. An empty slice is not read."""
     shape = tuple(b - a for a, b in part.intervals)
     if 0 in shape:
-        return np.empty(shape, part.dtype)
-    return read(part.parameter.source, part.intervals, part.dtype)
+        return np.empty(shape, in_arrays(part.dtype))
+    return read_parameter(part.parameter, part.intervals, part.dtype)
 
 
 class Reserve:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import jinja2
 import msgspec
-import numpy as np
 from markupsafe import Markup
 
 from unitp import texts
@@ -24,7 +23,7 @@ from unitp.cost.record import planned_machine
 from unitp.explain.description import devices, devices_text
 from unitp.explain.patterns import pattern
 from unitp.graph.graph import Graph
-from unitp.graph.values import TensorType
+from unitp.graph.values import TensorType, item_bytes
 from unitp.host import writing
 from unitp.layout import Layout
 from unitp.mesh import Mesh
@@ -122,7 +121,7 @@ def tensors(plan: Plan, graph: Graph, phase: Phase) -> list[Tensors]:
     found = []
     for (kind, what, type_, layout), count in alike.items():
         shape = type_.sized(phase.sizes)
-        size = np.dtype(type_.dtype).itemsize * count
+        size = item_bytes(type_.dtype) * count
         bound = layout.bind(shape, plan.mesh)
         most = max(prod(bound.local_shape(shape, rank, plan.mesh)) for rank in range(plan.mesh.size))
         drawn = bars(layout, shape, plan.mesh)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from math import inf, prod
 
-import numpy as np
-
 from unitp.certificate import CertifiedPlan
 from unitp.cost.record import planned_machine
 from unitp.errors import InputError
 from unitp.graph.graph import Graph
+from unitp.graph.values import item_bytes
 from unitp.plans import Plan
 from unitp.program.lower import lower
 from unitp.program.memory import peaks
@@ -84,5 +83,5 @@ def caches(graph: Graph, plan: Plan, context: int, rows: int, rank: int) -> int:
     for state in graph.states:
         shape = state.type.sized({"batch": rows, "cache": cache_rows(context)})
         local = plan.states[state.input].bind(shape, plan.mesh).local_shape(shape, rank, plan.mesh)
-        total += prod(local) * np.dtype(state.type.dtype).itemsize
+        total += prod(local) * item_bytes(state.type.dtype)
     return total

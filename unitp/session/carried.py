@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unitp.errors import BackendError
+from unitp.graph.values import in_arrays
 from unitp.plugins.transports import Carrier
 from unitp.program.instructions import Local, Mask, Program, Slice
 
@@ -13,7 +14,7 @@ def require_carried(program: Program, carrier: Carrier) -> None:
     for number, instruction in enumerate(program.instructions):
         if isinstance(instruction, Local | Slice | Mask) or program.mesh.axis_size(instruction.axis) < 2:
             continue
-        dtype = program.values[instruction.input].dtype
+        dtype = in_arrays(program.values[instruction.input].dtype)
         if carrier.lacks(dtype):
             refused.setdefault(dtype, f"instruction {number} moves {dtype}")
     if refused:

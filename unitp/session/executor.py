@@ -15,6 +15,7 @@ from typing import NamedTuple
 from unitp.engine.engine import Array, NotFinite
 from unitp.errors import RankError
 from unitp.graph.graph import Graph
+from unitp.graph.values import held_as
 from unitp.layout import Layout
 from unitp.plans import Plan
 from unitp.program.alike import alike
@@ -243,4 +244,4 @@ class Executor:
         return range(self.plan.mesh.size)
 
     def _wide(self, dtype: str) -> str:
-        return self.dtype if dtype == "float32" else dtype
+        return held_as(dtype, self.dtype)

@@ -22,6 +22,7 @@ from unitp.cpus import allowed
 from unitp.errors import BackendWarning, InputError, IsolationWarning, RankError, did_you_mean
 from unitp.frontends.model import Model
 from unitp.graph.graph import Graph
+from unitp.graph.stored import as_planned, stored_in
 from unitp.graph.weights import require_weights
 from unitp.host import at_host
 from unitp.mesh import Mesh
@@ -68,6 +69,8 @@ def launch(
 ) -> Session:
     """Start a session of `backend` that runs `model` as `plan` says. Use it in a `with` statement.
 
+    Weights are stored as the plan was made for (`unitp.plan(weights=)`).
+
     * `context`: how many tokens the caches of a language model hold per sequence (default: the model's, at most 2048)
     * `sequences`: how many sequences may be open at once (default: 16, or as many as the memory limit of the plan and the
       memory of its machine allow).
@@ -87,7 +90,7 @@ def launch(
     does not start.
     """
     require_mode(isolation)
-    graph = model if isinstance(model, Graph) else model.graph
+    graph = as_planned(model if isinstance(model, Graph) else model.graph, plan.graph)
     spec = discover.backend(backend) if isinstance(backend, str) else backend
     size, python, carrier = check(
         graph, plan, spec, dtype=dtype, context=context, python=python, threads=threads, transport=transport
@@ -133,11 +136,17 @@ def check(
     """Check a request without starting anything. Return the context, the interpreter of the ranks and their transport.
 
     Raises what `launch` would raise before it starts anything: ModelError if the graph has no weights, PlanError if the plan is
-    not for it, BackendError if the framework is missing, and InputError for a dtype, a context or a number of threads that the
-    backend or the model does not allow.
+    not for it, BackendError if the framework is missing, and InputError for a dtype, weights of 16 bits, a context or a number of
+    threads that the backend or the model does not allow.
     """
     require_weights(graph)
     plans.require(plan, graph)
+    if refused := [kind for kind in stored_in(graph) if kind not in spec.weights]:
+        able = [s.name for s in discover.backends().values() if set(refused) <= set(s.weights)]
+        raise InputError(
+            f"backend {spec.name} does not hold weights in {', '.join(refused)}",
+            hint=f"Plan with --weights float32{f', or take backend {chr(32).join(able)}' if able else ''}.",
+        )
     if dtype not in spec.dtypes:
         raise InputError(f"backend {spec.name} does not compute in {dtype}", hint=did_you_mean(dtype, spec.dtypes))
     if not 1 <= threads <= MOST_THREADS:

@@ -12,6 +12,7 @@ SPEC = BackendSpec(
     dtypes=("float32", "float64"),
     engine="unitp_numpy.executor:connect",
     transports=("mpi",),
+    weights=("bfloat16", "float16"),
     prepare="unitp_numpy.kernels.library:prepare",
     start_limit_s=30.0,
     passes=("XDG_CACHE_HOME",),

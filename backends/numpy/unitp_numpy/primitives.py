@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unitp.engine.stored import in_arrays
 from unitp_numpy.erf import erf as _erf
 
 Array = npt.NDArray[Any]
@@ -33,7 +34,7 @@ def to_numpy(x: Array) -> Array:
 
 
 def full(shape: Sequence[int], value: float, dtype: str) -> Array:
-    return np.full(shape, value, dtype) if len(shape) else _constant(value, dtype)
+    return np.full(shape, value, in_arrays(dtype)) if len(shape) else _constant(value, dtype)
 
 
 def arange(start: int, stop: int, dtype: str) -> Array:

@@ -69,7 +69,7 @@ def einsum(attrs: Attributes, inputs: Sequence[Shape | None], outputs: Sequence[
     return parse(line, inputs, sum=" ".join(sorted((set(x) | set(y)) - set(out))))
 
 
-register(Operator("MatMul", matmul, arity=(2, 2), kind="matmul", flops=2, packed=1))
+register(Operator("MatMul", matmul, arity=(2, 2), kind="matmul", flops=2, packed=1, stored=1))
 register(
     Operator(
         "Gemm",

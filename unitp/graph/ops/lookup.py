@@ -9,6 +9,7 @@ from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import Place, index
 from unitp.graph.ops.records import Family, Operator
 from unitp.graph.ops.rule import Factor, Rule, Shape, Term, parse
+from unitp.graph.values import STORED
 
 register = Family()
 """The operators of this module."""
@@ -62,8 +63,23 @@ def _after_batch(attrs: Attributes, inputs: Sequence[Shape | None]) -> tuple[Pla
     return (index(1, (inputs[0] or ())[1]),)
 
 
+def _widened(attrs: Attributes, dtypes: Sequence[str]) -> tuple[str, ...]:
+    """Return the dtype of looked-up rows: that of the table, but float32 for a table stored in 16 bits."""
+    return ("float32" if dtypes[0] in STORED else dtypes[0],)
+
+
 register(
-    Operator("Gather", gather, defaults={"axis": 0}, arity=(2, 2), kind="look-up", traffic="output", places=_along)
+    Operator(
+        "Gather",
+        gather,
+        defaults={"axis": 0},
+        arity=(2, 2),
+        dtypes=_widened,
+        kind="look-up",
+        traffic="output",
+        stored=0,
+        places=_along,
+    )
 )
 register(
     Operator(

@@ -21,7 +21,7 @@ from unitp.errors import GraphError, did_you_mean
 from unitp.graph.ops.attributes import Attributes
 from unitp.graph.ops.places import MovedFunction, PlacesFunction, SelectedFunction
 from unitp.graph.ops.rule import Rule, Shape, parse
-from unitp.graph.values import Attribute, Node, TensorType
+from unitp.graph.values import STORED, Attribute, Node, TensorType
 
 RuleFunction = Callable[[Attributes, Sequence[Shape | None], Sequence[Shape] | None], Rule]
 DtypeFunction = Callable[[Attributes, Sequence[str]], tuple[str, ...]]
@@ -70,6 +70,7 @@ class Operator(msgspec.Struct, frozen=True):
     permutation  the order of dims, if the operator only permutes them, from attributes and the number of dims
     written      the operand that the first output may be written into, if nothing else needs it
     packed       the operand that a backend may store in a form of its own, if it is a parameter
+    stored       the operand that may be a parameter stored in 16 bits, whose numbers are widened (`unitp.graph.stored`)
     expansion    what it becomes if an inner factor is split, from the node, its attributes and the shape of its first input
                  (`unitp.graph.ops.expansions`)
     defaults     the values of attributes that a node may leave out
@@ -94,6 +95,7 @@ class Operator(msgspec.Struct, frozen=True):
     permutation: PermutationFunction | None = None
     written: int | None = None
     packed: int | None = None
+    stored: int | None = None
     expansion: ExpansionFunction | None = None
     defaults: dict[str, Attribute] = {}
     constants: tuple[str, ...] = ()
@@ -250,8 +252,19 @@ def _inferred(op: str, attrs: bytes, inputs: tuple[TensorType | None, ...]) -> t
     rule = rule_of(op, decoded, [t.shape if t else None for t in inputs])
     present = [t.dtype for t in inputs if t]
     known = operator(op)
+    _require_computed(known, inputs)
     names = known.dtypes(known.attributes(decoded), present) if known.dtypes else (present[0],) * len(rule.outputs)
     return tuple(TensorType(dtype, shape) for dtype, shape in zip(names, rule.output_shapes(), strict=True))
+
+
+def _require_computed(known: Operator, inputs: Sequence[TensorType | None]) -> None:
+    """Raise GraphError if an operand has 16 bits, unless the operator widens it or only permutes its dims."""
+    for place, type_ in enumerate(inputs):
+        if type_ and type_.dtype in STORED and place != known.stored and known.permutation is None:
+            raise GraphError(
+                f"input {place} of {known.name} is {type_.dtype}, a type in which parameters are stored but nothing is computed",
+                hint="Parameters that MatMul and Gather read may be stored in it.",
+            )
 
 
 def flops(op: str, rule: Rule, local: Mapping[str, Any]) -> Any:

@@ -21,12 +21,10 @@ from itertools import combinations, pairwise, product
 from math import prod
 from operator import and_
 
-import numpy as np
-
 from unitp.cost import Machine
 from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, Term, factor_split, operator, rule_of, term_split
-from unitp.graph.values import Node
+from unitp.graph.values import Node, item_bytes
 from unitp.layout import Interval, Split, cuts
 from unitp.mesh import Mesh
 from unitp.planner.choices.proportions import Weighing, Weights, weighted_cuts, weighted_groups
@@ -210,4 +208,4 @@ def _terms(node: Node, rule: Rule) -> Iterator[tuple[str, int, Term]]:
 def parameter_bytes(graph: Graph) -> int:
     """Return the bytes of all parameters whose shapes have no symbols."""
     types = (p.type for p in graph.parameters if all(isinstance(dim, int) for dim in p.type.shape))
-    return sum(prod(map(int, t.shape)) * np.dtype(t.dtype).itemsize for t in types)
+    return sum(prod(map(int, t.shape)) * item_bytes(t.dtype) for t in types)

@@ -20,7 +20,7 @@ from unitp.cost import Device, Machine, collective_seconds
 from unitp.cost.device import Points, at_rows
 from unitp.graph.graph import Graph
 from unitp.graph.ops import Rule, flops, infer, layouts, operator, rule_of
-from unitp.graph.values import Node, TensorType
+from unitp.graph.values import Node, TensorType, item_bytes
 from unitp.layout import Layout, Split
 from unitp.mesh import Mesh
 from unitp.planner.choices.candidates import Assignment
@@ -159,7 +159,7 @@ class Prices:
         work = flops(op, rule, rows)
         reuse: float | Row = 0.0
         if speeds.points:  # the number of multiplications per element of the weight
-            reuse = work / (2 * np.maximum(read[1] / np.dtype(dtype).itemsize, 1.0))
+            reuse = work / (2 * np.maximum(read[1] / item_bytes(dtype), 1.0))
         return speeds.seconds(work, moved, reuse)
 
     def speeds(self, op: str, dtype: str) -> _Speeds:
@@ -174,7 +174,7 @@ class Prices:
     def bytes(self, layout: Layout, shape: Shape, dtype: str) -> float | Row:
         """Return the bytes of each rank's part (or one number if all are alike) of a global shape. `layout` must be bound."""
         sizes = [self.row(s, n) if s else float(n) for s, n in zip(layout.dims, shape, strict=True)]
-        return prod(sizes, start=float(np.dtype(dtype).itemsize))
+        return prod(sizes, start=float(item_bytes(dtype)))
 
     def row(self, split: Split, size: int) -> Row:
         """Return the length of each rank's interval under a split of a dim."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from unitp.graph.analysis import is_view
 from unitp.graph.ops import operator
-from unitp.graph.values import Node
+from unitp.graph.values import Node, item_bytes
 from unitp.layout import Layout
 from unitp.planner.problem.problem import Problem
 from unitp.planner.problem.variables import SHARED
@@ -144,7 +144,7 @@ class Footprint:
             shapes.append(
                 layout.bind(shape, self.mesh).local_shape(shape, rank, self.mesh) if layout is not None else shape
             )
-        return scratch(shapes, np.dtype(self.graph.types[node.inputs[0]].dtype).itemsize)
+        return scratch(shapes, item_bytes(self.graph.types[node.inputs[0]].dtype))
 
     def _of(self, name: str, layout: Layout, phase: Phase, rank: int) -> float:
         type_ = self.graph.types[name]

@@ -13,7 +13,7 @@ import msgspec
 
 from unitp.errors import ProgramError
 from unitp.graph.ops import operator
-from unitp.graph.values import DTYPES
+from unitp.graph.values import DTYPES, STORED
 from unitp.layout import Layout
 from unitp.mesh import Mesh
 from unitp.program.instructions import (
@@ -170,8 +170,8 @@ def _check_mesh(mesh: Mesh) -> None:
 
 
 def _value_problems(value: Value, mesh: Mesh) -> Iterator[str]:
-    if value.dtype not in DTYPES:
-        yield f'has dtype "{value.dtype}", known are {", ".join(DTYPES)}'
+    if value.dtype not in (*DTYPES, *STORED):
+        yield f'has dtype "{value.dtype}", known are {", ".join((*DTYPES, *STORED))}'
     if any(size < 0 for size in value.shape):
         yield f"has shape {value.shape}"
     if value.dtype == "bool" and value.layout.partial:

@@ -14,7 +14,7 @@ import msgspec
 from unitp.errors import ProgramError
 from unitp.graph.graph import Graph
 from unitp.graph.ops.expansions import expand
-from unitp.graph.values import Attribute, Node, TensorType
+from unitp.graph.values import Attribute, Node, TensorType, held_as
 from unitp.program.instructions import Local, Program
 from unitp.program.text import at
 
@@ -74,7 +74,7 @@ def _check_given(program: Program, graph: Graph, floats: str) -> None:
             if name not in types:
                 raise ProgramError(f'{graph.name} has no {what} "{name}"')
             value, type_ = program.values[name], types[name]
-            dtype = floats if type_.dtype == "float32" else type_.dtype
+            dtype = held_as(type_.dtype, floats)
             shape = type_.sized(program.sizes)
             if (value.dtype, value.shape) != (dtype, shape):
                 have = f"{value.dtype}{list(value.shape)}"

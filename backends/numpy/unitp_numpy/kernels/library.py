@@ -1,6 +1,6 @@
 """The compiled kernels: made once for a processor by numba, kept in the user's cache, and loaded by llvmlite in 60 ms.
 
-numba takes 0.8 s to import, and 8 s to compile the kernels of a type. So it runs in a process of its own
+numba takes 0.8 s to import, and up to 20 s to compile the kernels of a type. So it runs in a process of its own
 (`unitp_numpy.kernels.build`), which writes an object file; a rank only links that. The file's name has a hash of all that
 it depends on: the kernels' source, the versions of numba and llvmlite, and the processor.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 DTYPES = ("float32", "float64")
-SECONDS = 10
+SECONDS = 20
 """About the seconds that it takes to compile the kernels of a type."""
 ERRORS = (
     *("NRT_Free", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure", "numba_gil_release"),
@@ -68,7 +68,7 @@ def path(dtype: str) -> Path:
     """Return the object file of a type, on this processor. Raises NotInstalled without numba."""
     here = Path(__file__).parent
     what = blake2b(f"{versions()} {sys.version_info[:2]} {dtype} {processor()}".encode(), digest_size=12)
-    for source in ("source.py", "products.py", "table.py", "build.py"):
+    for source in ("source.py", "products.py", "widening.py", "table.py", "build.py"):
         what.update((here / source).read_bytes())
     return folder() / f"{dtype}-{what.hexdigest()}.kernels"
 

@@ -24,6 +24,7 @@ from unitp_numpy.kernels import rows as kernels
 from unitp_numpy.kernels.library import Run
 from unitp_numpy.kernels.scratch import Pool, Scratch
 from unitp_numpy.kernels.table import Array, Row, address, contiguous
+from unitp_numpy.stored import product
 
 Runs = Mapping[str, Run]
 """The kernels of each type."""
@@ -176,13 +177,10 @@ class Placement:
             return None
         (name, weight), (made,) = part.reads, part.writes
         w, dtype = self.known.get(weight), self.program.values[made].dtype
-        if (
-            w is None
-            or w.ndim != 2
-            or w.dtype.kind != "f"
-            or w.dtype != dtype
-            or self.program.values[name].dtype != dtype
-        ):
+        stored = context(self.program, instruction, self.runner.rank).stored
+        if w is None or w.ndim != 2 or self.program.values[name].dtype != dtype:
+            return None
+        if not stored and (w.dtype.kind != "f" or w.dtype != dtype):
             return None
         (k, n), x, slot = w.shape, self.known.get(name), self.runner.slots[name]
         if x is not None and not contiguous(x):
@@ -190,7 +188,11 @@ class Placement:
         out, dead = self._take(made, dtype).reshape(-1, n), self.dead.setdefault(part.number, [])
 
         def multiply(values: Slots) -> None:
-            np.dot((values[slot] if x is None else x).reshape(-1, k), w, out=out)
+            given = (values[slot] if x is None else x).reshape(-1, k)
+            if stored:
+                product(given, w.T, stored, out)
+            else:
+                np.dot(given, w, out=out)
             for done in dead:
                 values[done] = None
 

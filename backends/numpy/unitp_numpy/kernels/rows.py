@@ -41,11 +41,13 @@ def row_of(ctx: Context, inputs: Inputs) -> Row | None:
 
 def _product(ctx: Context, inputs: Inputs) -> Row | None:
     x, w = inputs
-    if x is None or w is None or w.ndim != 2 or not (_float(ctx, x, w) and contiguous(x) and contiguous(w.T)):
+    if x is None or w is None or w.ndim != 2 or not (_float(ctx, x) and contiguous(x) and contiguous(w.T)):
+        return None
+    if (op := _of_weights(ctx, Op.PRODUCT, w)) is None:
         return None
     k, n = w.shape
     m = x.size // k
-    return Row(Op.PRODUCT, (m, n, k, Input(0), Input(1), Output())) if m <= FEW and x.shape[-1] == k else None
+    return Row(op, (m, n, k, Input(0), Input(1), Output())) if m <= FEW and x.shape[-1] == k else None
 
 
 def _norm(ctx: Context, inputs: Inputs) -> Row | None:
@@ -154,11 +156,13 @@ def _look_up(ctx: Context, inputs: Inputs) -> Row | None:
     data, ids = inputs
     if data is None or ids is None or data.ndim != 2 or ctx.attrs.dim(2) != 0:
         return None
-    if not (_float(ctx, data) and contiguous(data) and contiguous(ids) and ids.dtype == np.int64):
+    if not (contiguous(data) and contiguous(ids) and ids.dtype == np.int64):
+        return None
+    if (op := _of_weights(ctx, Op.LOOK_UP, data)) is None:
         return None
     whole = (ctx.whole[0] or data.shape)[0]
     first, stop = ctx.intervals.get("v", (0, whole))
-    return Row(Op.LOOK_UP, (ids.size, data.shape[1], first, stop, whole, Input(1), Input(0), Output()))
+    return Row(op, (ids.size, data.shape[1], first, stop, whole, Input(1), Input(0), Output()))
 
 
 _KERNELS: dict[str, Callable[[Context, Inputs], Row | None]] = {
@@ -171,6 +175,13 @@ _KERNELS: dict[str, Callable[[Context, Inputs], Row | None]] = {
     "Swish": _swish,
     "Gather": _look_up,
 }
+
+
+def _of_weights(ctx: Context, op: Op, weights: Array) -> Op | None:
+    """Return `op` for weights as they are stored; None if they are neither in the type that is computed in nor in 16 bits."""
+    if not ctx.stored:
+        return op if _float(ctx, weights) else None
+    return Op[f"{op.name}_{ctx.stored.upper()}"] if ctx.dtype == "float32" and weights.dtype == np.uint16 else None
 
 
 def _float(ctx: Context, *arrays: Array) -> bool:

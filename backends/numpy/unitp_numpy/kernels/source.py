@@ -17,6 +17,8 @@ from numba.extending import intrinsic
 
 from unitp_numpy.kernels.products import INLINE, pointer, products
 from unitp_numpy.kernels.table import WIDTH, Op
+from unitp_numpy.kernels.widening import single as from_bits
+from unitp_numpy.kernels.widening import widening
 
 
 @intrinsic
@@ -27,16 +29,6 @@ def real(typing: Any, bits: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return types.float64(types.int64), build
-
-
-@intrinsic
-def single(typing: Any, bits: Any) -> Any:
-    """Return the float32 that has these 32 bits."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), build
 
 
 def _exponentials() -> dict[Any, Any]:
@@ -54,7 +46,7 @@ def _exponentials() -> dict[Any, Any]:
         n -= shift
         r = x - n * high - n * low
         p = ((((a * r + b) * r + c) * r + d) * r + e) * r + f
-        return (p * r * r + r + one) * single((np.int32(n) + np.int32(127)) << np.int32(23))
+        return (p * r * r + r + one) * from_bits((np.int32(n) + np.int32(127)) << np.int32(23))
 
     @njit(error_model="numpy")
     def exp64(x: Any) -> Any:
@@ -213,21 +205,6 @@ def kernels(dtype: Any) -> dict[str, Any]:
                     for m in range(d):
                         y[i, j, k, m] = x[first + m]
 
-    @njit(**INLINE)
-    def look_up(n: int, d: int, first: int, stop: int, whole: int, ids_at: int, data_at: int, y_at: int) -> None:
-        """Look up rows of data [stop - first, d] by their numbers in the whole tensor; rows of other ranks are zeros."""
-        ids = carray(pointer(ids_at), (n,), np.int64)
-        data = carray(pointer(data_at), (stop - first, d), dtype)
-        y = carray(pointer(y_at), (n, d), dtype)
-        for i in range(n):
-            at = (ids[i] if ids[i] >= 0 else ids[i] + whole) - first
-            if 0 <= at < stop - first:
-                for j in range(d):
-                    y[i, j] = data[at, j]
-            else:
-                for j in range(d):
-                    y[i, j] = zero
-
     return {
         "product": products(dtype),
         "norm": root_mean_square,
@@ -237,8 +214,31 @@ def kernels(dtype: Any) -> dict[str, Any]:
         "binary": binary,
         "swish": swish,
         "move": move,
-        "look_up": look_up,
+        "look_up": look_ups(dtype),
     }
+
+
+def look_ups(dtype: Any, stored: str = "") -> Any:
+    """Return `look_up` of a float type, in a table of that type or of 16 bits (`stored`)."""
+    zero = dtype(0)
+    kept, wide = (np.uint16 if stored else dtype), widening(stored)
+
+    @njit(**INLINE)
+    def look_up(n: int, d: int, first: int, stop: int, whole: int, ids_at: int, data_at: int, y_at: int) -> None:
+        """Look up rows of data [stop - first, d] by their numbers in the whole tensor; rows of other ranks are zeros."""
+        ids = carray(pointer(ids_at), (n,), np.int64)
+        data = carray(pointer(data_at), (stop - first, d), kept)
+        y = carray(pointer(y_at), (n, d), dtype)
+        for i in range(n):
+            at = (ids[i] if ids[i] >= 0 else ids[i] + whole) - first
+            if 0 <= at < stop - first:
+                for j in range(d):
+                    y[i, j] = wide(data[at, j])
+            else:
+                for j in range(d):
+                    y[i, j] = zero
+
+    return look_up
 
 
 def machine(dtype: Any) -> Any:
@@ -246,6 +246,9 @@ def machine(dtype: Any) -> Any:
     found = kernels(dtype)
     product, norm, rotate, update = found["product"], found["norm"], found["rotate"], found["update"]
     attend, binary, swish, move, look_up = (found[n] for n in ("attend", "binary", "swish", "move", "look_up"))
+    single = dtype is np.float32  # in float64 weights are widened when they are read
+    product_b, look_up_b = (products(dtype, "bfloat16"), look_ups(dtype, "bfloat16")) if single else (product, look_up)
+    product_h, look_up_h = (products(dtype, "float16"), look_ups(dtype, "float16")) if single else (product, look_up)
 
     def run(address: int, rows: int) -> None:
         t = carray(pointer(address), (rows, WIDTH), np.int64)
@@ -270,6 +273,14 @@ def machine(dtype: Any) -> Any:
                 move(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8], t[i, 9])
             elif op == Op.LOOK_UP:
                 look_up(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8])
+            elif op == Op.PRODUCT_BFLOAT16:
+                product_b(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6])
+            elif op == Op.PRODUCT_FLOAT16:
+                product_h(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6])
+            elif op == Op.LOOK_UP_BFLOAT16:
+                look_up_b(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8])
+            elif op == Op.LOOK_UP_FLOAT16:
+                look_up_h(t[i, 1], t[i, 2], t[i, 3], t[i, 4], t[i, 5], t[i, 6], t[i, 7], t[i, 8])
             else:
                 binary(op, t[i, 1], t[i, 2], t[i, 3], t[i, 4])
 

@@ -19,7 +19,10 @@ WIDTH = 18
 
 
 class Op(IntEnum):
-    """What a row does. The arguments are those of the function of this name in `unitp_numpy.kernels.source`."""
+    """What a row does. The arguments are those of the function of this name in `unitp_numpy.kernels.source`.
+
+    A product or look-up of weights stored in 16 bits has the arguments of that in float32.
+    """
 
     PRODUCT = 0
     NORM = 1
@@ -31,6 +34,10 @@ class Op(IntEnum):
     SWISH = 7
     MOVE = 8
     LOOK_UP = 9
+    PRODUCT_BFLOAT16 = 10
+    PRODUCT_FLOAT16 = 11
+    LOOK_UP_BFLOAT16 = 12
+    LOOK_UP_FLOAT16 = 13
 
 
 class Input(NamedTuple):
