@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -20,10 +21,14 @@ from unitp_numpy.kernels import library, rows
 from unitp_numpy.kernels.program import FewRows, prepared
 from unitp_numpy.kernels.scratch import Pool
 from unitp_numpy.kernels.table import Input, Output, Row, address, empty_table
+from unitp_numpy.kernels.widening import by_exponents, from_float16
+from unitp_numpy.stored import product as by_blocks
 
 from unitp.comparison.metrics import relative_error
 from unitp.engine.eager import EagerProgram
 from unitp.graph.ops import operator
+from unitp.graph.stored import rounded, widened
+from unitp.graph.values import STORED
 from unitp.graph.weights import read
 from unitp.mesh import Mesh
 from unitp.program.instructions import Program
@@ -83,6 +88,39 @@ def test_a_product(m: int, n: int, k: int, dtype: str, seed: int) -> None:
     x, w = numbers(seed, 1, m, k, dtype=dtype), numbers(seed + 1, n, k, dtype=dtype)
     found = computed("MatMul", [x, w.T], (1, m, n), dtype)
     assert relative_error(found, wide(x) @ wide(w).T) < BOUND[dtype]
+
+
+@examples(60)
+@given(FEW, st.integers(1, 70), st.integers(1, 70), st.sampled_from(STORED), st.integers(0, 99))
+def test_a_product_with_a_weight_of_16_bits(m: int, n: int, k: int, stored: str, seed: int) -> None:
+    x, w = numbers(seed, 1, m, k, dtype="float32"), rounded(numbers(seed + 1, n, k, dtype="float32"), stored)
+    ctx = context("MatMul", [x, w.T], (1, m, n), "float32")._replace(stored=stored)
+    found = carried_out(rows.row_of(ctx, [x, w.T]), [x, w.T], (1, m, n), "float32")
+    assert relative_error(found, wide(x) @ wide(widened(w, stored)).T) < BOUND["float32"]
+
+
+@examples(40)
+@given(st.integers(1, 40), st.integers(1, 700), st.integers(1, 3000), st.sampled_from(STORED), st.integers(0, 99))
+def test_a_product_of_many_rows_with_a_weight_of_16_bits(m: int, n: int, k: int, stored: str, seed: int) -> None:
+    x, w = numbers(seed, m, k, dtype="float32"), rounded(numbers(seed + 1, n, k, dtype="float32"), stored)
+    out = np.full((m, n), np.nan, np.float32)
+    by_blocks(x, w, stored, out)
+    assert relative_error(out, wide(x) @ wide(widened(w, stored)).T) < BOUND["float32"]
+
+
+@pytest.mark.parametrize("one", [from_float16, by_exponents])
+def test_every_number_of_16_bits_is_widened_in_registers(one: Any) -> None:
+    every = np.arange(1 << 16, dtype=np.uint16)
+
+    @numba.njit
+    def all_of(bits: Array, out: Array) -> None:
+        for i in range(bits.size):
+            out[i] = one(bits[i])
+
+    out = np.empty(every.size, np.float32)
+    all_of(every, out)
+    assert np.array_equal(out, widened(every, "float16"), equal_nan=True)
+    assert np.array_equal(np.signbit(out), (every & 0x8000) != 0)
 
 
 @examples(40)
@@ -172,6 +210,17 @@ def test_a_look_up_of_a_part(ids: list[int], dtype: str, a: int, b: int) -> None
     found = carried_out(rows.row_of(ctx, [part, at]), [part, at], (1, len(ids), 3), dtype)
     held = (at % 6 >= first) & (at % 6 < stop)
     assert np.array_equal(found, np.where(held[..., None], whole[at], 0))
+
+
+@examples(30)
+@given(st.lists(st.integers(-6, 5), min_size=1, max_size=8), st.sampled_from(STORED), st.integers(0, 5))
+def test_a_look_up_in_a_table_of_16_bits(ids: list[int], stored: str, first: int) -> None:
+    table, at = rounded(numbers(0, 6, 3, dtype="float32"), stored), np.array([ids])
+    part = np.ascontiguousarray(table[first:])
+    ctx = context("Gather", [part, at], (1, len(ids), 3), "float32")
+    ctx = ctx._replace(intervals={"v": (first, 6)}, whole=((6, 3), at.shape), stored=stored)
+    found = carried_out(rows.row_of(ctx, [part, at]), [part, at], (1, len(ids), 3), "float32")
+    assert np.array_equal(found, np.where((at % 6 >= first)[..., None], widened(table, stored)[at], 0))
 
 
 @pytest.mark.parametrize("dtype", sorted(BOUND))

@@ -5,7 +5,8 @@
     program       p                                  for each call of a program, whatever it does
 
 F, B and o are those that the device lists for the operator, else the device's own. F(rows) is interpolated between measured
-rows on logarithmic scales: a product of one row is limited by reading its weight from memory, a product of many rows by
+rows on logarithmic scales. Of a weight stored in 16 bits, half as many bytes are read, so that it costs what twice as many
+rows would per FLOP. A product of one row is limited by reading its weight from memory, a product of many rows by
 arithmetic. The ranks of one host share its memory, so a device is slower while others work; `busy` describes it then.
 """
 

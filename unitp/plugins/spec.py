@@ -49,7 +49,7 @@ class BackendSpec(msgspec.Struct, frozen=True):
     `engine` is called as `connect(rank, mesh, progress)`; over another transport than its own, with a fourth argument: the
     `unitp.engine.transport.Buffers` of the ranks, joined.
 
-    `weights`: the dtypes of 16 bits in which it can hold weights (`unitp.engine.stored`); float32 and float64 every backend can.
+    `weights`: the dtypes of 16 bits in which it can hold weights (`unitp.engine.widening`); float32 and float64 every backend can.
 
     `variables`: what its ranks find in their environment, however they start.
 

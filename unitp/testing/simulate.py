@@ -25,6 +25,7 @@ from unitp.engine.overrides import Overrides
 from unitp.engine.primitives import Collectives, Primitives
 from unitp.engine.transport import Buffered
 from unitp.errors import RankError
+from unitp.graph.values import in_arrays
 from unitp.mesh import Mesh
 from unitp.plugins.discover import backend
 from unitp.program.instructions import Program
@@ -106,13 +107,14 @@ def simulate(
     inputs: Mapping[str, Array],
     parameters: Mapping[str, Array],
     states: Mapping[str, Array] | None = None,
+    overrides: Overrides | None = None,
 ) -> Simulated:
-    """Run `program` on whole arrays, which are cut as its layouts say.
+    """Run `program` on whole arrays, which are cut as its layouts say, by decompositions or the `overrides` of NumPy.
 
     Raises what the first failing rank raised, and PlaceError as a session does, after all ranks have run.
     """
     given = {**inputs, **parameters, **(states or {})}
-    results = _together(program.mesh, lambda rank, collectives: _run(program, rank, collectives, given))
+    results = _together(program.mesh, lambda rank, collectives: _run(program, rank, collectives, given, overrides))
     outputs = {name: _joined(program, name, [r[name] for r in results]) for name in program.outputs}
     after = {old: _joined(program, new, [r[new] for r in results]) for old, new in program.states}
     spread = max((s for _, s in (*outputs.values(), *after.values())), default=0.0)
@@ -161,9 +163,15 @@ def _together(mesh: Mesh, run: Callable[[int, Collectives], T]) -> list[T]:
     return [results[rank] for rank in range(mesh.size)]
 
 
-def _run(program: Program, rank: int, collectives: Collectives, given: Mapping[str, Array]) -> dict[str, Array]:
+def _run(
+    program: Program,
+    rank: int,
+    collectives: Collectives,
+    given: Mapping[str, Array],
+    overrides: Overrides | None = None,
+) -> dict[str, Array]:
     """Run one rank. Return its parts of outputs and new states."""
-    runner, _, store = _prepared(program, rank, collectives, given)
+    runner, _, store = _prepared(program, rank, collectives, given, overrides)
     found = runner.run(store)
     require(program, runner.guards, rank, found, numpy_primitives())
     left = (*program.outputs, *(new for _, new in program.states))
@@ -171,10 +179,14 @@ def _run(program: Program, rank: int, collectives: Collectives, given: Mapping[s
 
 
 def _prepared(
-    program: Program, rank: int, collectives: Collectives, given: Mapping[str, Array]
+    program: Program,
+    rank: int,
+    collectives: Collectives,
+    given: Mapping[str, Array],
+    overrides: Overrides | None = None,
 ) -> tuple[Runner, Constants, dict[str, Array | None]]:
     """Return a rank of a program with its constants, and its parts of inputs and states."""
-    primitives, overrides = numpy_primitives(), Overrides()
+    primitives, overrides = numpy_primitives(), overrides or Overrides()
     runner, constants = Runner(program, rank, primitives, overrides, collectives), Constants(primitives, overrides)
     for name in program.parameters:
         constants.put(name, _cut(program, name, rank, given[name]))
@@ -187,7 +199,7 @@ def _prepared(
 
 def _filled(program: Program, name: str, rank: int, value: Array | None) -> Array:
     shape = local_shape(program, name, rank)
-    part = np.zeros(shape, program.values[name].dtype) if value is None else np.asarray(value)
+    part = np.zeros(shape, in_arrays(program.values[name].dtype)) if value is None else np.asarray(value)
     if part.shape != shape:
         raise RankError(f"rank {rank} left {name} in shape {part.shape}, and its layout says {shape}")
     return part
@@ -196,7 +208,7 @@ def _filled(program: Program, name: str, rank: int, value: Array | None) -> Arra
 def _cut(program: Program, name: str, rank: int, whole: Array) -> Array | None:
     """Return the part of a whole array that a rank holds; None if it is empty."""
     part = whole[tuple(slice(a, b) for a, b in intervals(program, name, rank))]
-    return part.astype(program.values[name].dtype, order="C") if part.size else None
+    return part.astype(in_arrays(program.values[name].dtype), order="C") if part.size else None
 
 
 def _apart(x: Array, y: Array) -> float:

@@ -17,7 +17,7 @@ from unitp.engine import operators as decompositions
 from unitp.engine.operators.attention import Run, blocks_of, runs, scale_of
 from unitp.engine.overrides import Overrides, Prepared, bound
 from unitp.engine.primitives import Primitives
-from unitp.engine.stored import in_arrays, widened
+from unitp.engine.widening import in_arrays, widened
 from unitp.program.rank import Context
 from unitp_numpy.stored import product
 

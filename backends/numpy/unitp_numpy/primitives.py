@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitp.engine.stored import in_arrays
+from unitp.engine.widening import in_arrays
 from unitp_numpy.erf import erf as _erf
 
 Array = npt.NDArray[Any]

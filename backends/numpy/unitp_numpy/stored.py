@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unitp.engine.stored import Array, block_rows, widened
+from unitp.engine.widening import Array, block_rows, widened
 
 
 def product(x: Array, w: Array, dtype: str, out: Array) -> None:

@@ -33,7 +33,7 @@ class Running:
         self, subject: Subject, model: Model, specs: Mapping[str, BackendSpec], *, clocked: bool = False
     ) -> None:
         """Start it. Raises UnitpError if it cannot run here."""
-        plan = unitp.plan(model, Mesh(tp=subject.ranks))
+        plan = unitp.plan(model, Mesh(tp=subject.ranks), weights=subject.weights)
         spec = specs[subject.maker]
         self.spell: Callable[[list[int]], str] = speller(model)
         self.session: Session = unitp.launch(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-import unitp
 from unitp.plugins.spec import BackendSpec
 from unitp.plugins.transports import usable
 
@@ -48,11 +46,11 @@ class Subject(msgspec.Struct, frozen=True, order=True):
 
 
 def of_backend(spec: BackendSpec) -> Iterator[Subject]:
-    """One rank, two ranks over each transport, and on NumPy weights of 16 bits, where sessions can have them."""
+    """One rank, two ranks over each transport, and over the first of them weights of 16 bits, where it can hold them."""
     yield Subject(spec.name)
     for transport in usable(spec):
         yield Subject(spec.name, 2, transport=transport)
-    if spec.name == "numpy" and "weights" in inspect.signature(unitp.launch).parameters:
+    if BFLOAT16 in spec.weights:
         yield Subject(spec.name, 2, transport=usable(spec)[0], weights=BFLOAT16)
 
 
@@ -84,6 +82,4 @@ def options_of(subject: Subject) -> dict[str, Any]:
     found: dict[str, Any] = {"threads": subject.threads}
     if subject.transport:
         found["transport"] = subject.transport
-    if subject.weights != FLOAT32:
-        found["weights"] = subject.weights
     return found

@@ -67,6 +67,15 @@ def test_meshes_have_axes_that_are_known() -> None:
         (["generate", SMOLLM, "--prompt", "x", "--mesh", "tp=0"], "mesh axis tp has size 0"),
         (["generate", SMOLLM, "--prompt", "x", "--mesh", "tp=2,tp=2"], "names axis tp twice"),
         (["generate", SMOLLM, "--prompt", "x", "--dtype", "float65"], "does not compute in float65\nDid you mean"),
+        (
+            ["generate", SMOLLM, "--prompt", "x", "--weights", "bfloat6"],
+            '--weights: weights is "bfloat6"\nDid you mean "bfloat16"?',
+        ),
+        (["plan", SMOLLM, "--weights", "int8"], '--weights: weights is "int8"'),
+        (
+            ["generate", SMOLLM, "--prompt", "x", "--weights", "bfloat16", "--backend", "torch"],
+            "backend torch does not hold weights in bfloat16\nPlan with --weights float32, or take backend numpy.",
+        ),
         (["generate", SMOLLM, "--prompt", "x", "--mesh", "dp=2"], "1 prompt is fewer than the 2 of axis dp"),
         (
             ["generate", SMOLLM, "--prompt", "x", "--context", "9000"],

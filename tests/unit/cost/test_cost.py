@@ -16,6 +16,7 @@ from unitp.cost import (
 )
 from unitp.cost.link import slowest
 from unitp.explain.description import light_outputs
+from unitp.graph.stored import stored
 from unitp.mesh import Mesh
 from unitp.planner import Request, plan
 from unitp.planner.prices.work import Prices
@@ -148,8 +149,10 @@ HOST = Machine(
 
 @pytest.mark.parametrize("machine", [Machine(), HOST], ids=["default", "calibrated"])
 @pytest.mark.parametrize("mesh", [Mesh(), Mesh(tp=2), Mesh(tp=3), Mesh(tp=4), Mesh(dp=2, tp=2), Mesh(a=2, b=2)])
-def test_the_objective_of_a_plan_is_what_its_programs_cost(decoder, mesh, machine):
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_the_objective_of_a_plan_is_what_its_programs_cost(decoder, mesh, machine, weights):
     """Two accounts that share only the price list agree to a thousandth."""
+    decoder = stored(decoder, weights)
     made = plan(Request(decoder, mesh, machine=machine))
     programs = [(p.phase.weight, lower(decoder, made, p.phase.name)) for p in made.phases]
     assert objective(programs, machine) == pytest.approx(made.certificate.objective_s, rel=1e-3)
