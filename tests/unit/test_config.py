@@ -35,6 +35,7 @@ GIVEN = {
     "mesh": ("tp=1", "tp=2", '"tp=3"', "dp=2,tp=2"),
     "machine": ("", "h100-nvlink", '"a100-nvlink"', "two.toml"),
     "dtype": ("float32", "float64", '"float32"', "float64"),
+    "weights": ("float32", "bfloat16", '"float16"', "float32"),
     "context": (0, 1, "2", "3"),
     "threads": (1, 2, "3", "4"),
     "port": (0, 5001, "5002", "5003"),

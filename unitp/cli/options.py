@@ -269,7 +269,7 @@ class Request:
         found = load(plan_file)
         graph = as_planned(self.model.graph, found.graph)
         plans.require(found, graph)
-        if weights is not None and stored(graph, weights).hash != found.graph:
+        if weights is not None and stored(self.model.graph, weights).hash != found.graph:
             kept = " and ".join(stored_in(graph)) or "float32"
             raise PlanError(
                 f"{plan_file} is for weights in {kept}, --weights is {weights}", hint="Leave out --weights."

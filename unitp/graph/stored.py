@@ -25,7 +25,7 @@ from unitp.errors import InputError, ModelError, did_you_mean
 from unitp.graph.graph import Graph
 from unitp.graph.ops import operator
 from unitp.graph.source import RangeSource, RopeSource
-from unitp.graph.values import STORED, Parameter, TensorType
+from unitp.graph.values import STORED, Node, Parameter, TensorType
 
 Array = npt.NDArray[Any]
 Bits = npt.NDArray[np.uint16]
@@ -64,6 +64,11 @@ def stored_in(graph: Graph) -> tuple[str, ...]:
     """Return the dtypes of 16 bits in which parameters of a graph are stored."""
     found = {parameter.type.dtype for parameter in graph.parameters}
     return tuple(dtype for dtype in STORED if dtype in found)
+
+
+def widening(name: str, wide: str) -> Node:
+    """Return the node that says in ONNX what the readers of a stored value do: `wide` has its numbers in float32."""
+    return Node("Cast", (name,), (wide,), {"to": "float32"})
 
 
 def _may_be_stored(parameter: Parameter) -> bool:
@@ -113,7 +118,22 @@ def widened(bits: Bits, dtype: str, out: Array | None = None) -> Array:
     """Return the numbers that 16 bits stand for, in float32: in `out` if it is given, which is a C-contiguous array of their shape."""
     made = np.empty(bits.shape, np.float32) if out is None else out
     if dtype == "float16":
-        np.copyto(made, bits.view(np.float16))
+        _widen_float16(bits, made)
     else:
         np.left_shift(bits, 16, out=made.view(np.uint32), dtype=np.uint32)
     return made
+
+
+def _widen_float16(bits: Bits, out: Array) -> None:
+    """Write float16 numbers to `out`, about twice as fast as NumPy's own conversion.
+
+    Exponent and fraction are shifted to their places in float32, where the exponent is 112 too small; so it is for subnormal
+    numbers too. Infinities and NaN, which have an exponent of their own, are left to NumPy.
+    """
+    words = out.view(np.int32)
+    np.left_shift(bits.view(np.int16), 13, out=words, dtype=np.int32)
+    np.bitwise_and(words, np.int32(-0x70000001), out=words)  # the sign is in the four upper bits; it stays in the first
+    np.multiply(out, np.float32(2.0**112), out=out)
+    special = (bits & np.uint16(0x7C00)) == 0x7C00
+    if special.any():
+        np.copyto(out, bits.view(np.float16), where=special)

@@ -28,6 +28,10 @@ class Context(NamedTuple):
     whole: tuple[tuple[int, ...] | None, ...] = ()
     stored: str = ""
 
+    def of_dtype(self, dtype: str) -> Context:
+        """Return the context of the same operator with outputs of another dtype."""
+        return self._replace(dtype=dtype)
+
     def start(self, factor: str) -> int:
         """Return the first row of this rank's part of `factor`."""
         return self.intervals.get(factor, (0, 0))[0]

@@ -29,7 +29,15 @@ from unitp.program.instructions import (
 from unitp.program.memory import peak
 from unitp.program.rank import intervals, local_shape
 
-SHORT = {"float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "bool": "bool"}
+SHORT = {
+    "float32": "f32",
+    "float64": "f64",
+    "bfloat16": "bf16",
+    "float16": "f16",
+    "int64": "i64",
+    "int32": "i32",
+    "bool": "bool",
+}
 
 
 def line(instruction: Instruction, described: Callable[[str], str] = lambda name: f"%{name}") -> str:

@@ -92,7 +92,7 @@ def gather(p: Primitives, ctx: Context) -> Callable[[Array, Array], Array]:
     general = decompositions.get("Gather")
     if not ctx.stored:
         return bound(general, p, ctx)
-    look_up = bound(general, p, ctx._replace(dtype=in_arrays(ctx.stored)))
+    look_up = bound(general, p, ctx.of_dtype(in_arrays(ctx.stored)))
     return lambda data, ids: widened(look_up(data, ids), ctx.stored)
 
 

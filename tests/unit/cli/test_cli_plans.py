@@ -110,3 +110,17 @@ def test_show_draws_a_page(unitp: Any, folder: str, plan_files: tuple[str, str])
     assert Path("plan.html").read_text("utf-8").startswith("<!DOCTYPE html>")
     assert unitp("show", plan_files[0], "--model", folder, "--html", "plan.html", "--json").json["html"] == "plan.html"
     assert "there is no folder" in unitp("show", plan_files[0], "--model", folder, "--html", "absent/plan.html").err
+
+
+def test_a_plan_remembers_how_weights_are_stored(
+    unitp: Any, folder: str, plan_files: tuple[str, str], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "narrow.json")
+    assert unitp("plan", folder, "--mesh", "tp=2", "--weights", "bfloat16", "-o", path).code == 0
+    assert plan_file.load(path).graph != plan_file.load(plan_files[0]).graph
+    assert "bf16[" in unitp("program", path, "--model", folder).out
+    assert unitp("show", path, "--model", folder, "--html", str(tmp_path / "narrow.html")).code == 0
+    for file, weights, kept in ((path, "float16", "bfloat16"), (plan_files[0], "bfloat16", "float32")):
+        said = unitp("generate", folder, "--plan", file, "--weights", weights, "--prompt-ids", "1")
+        assert (said.code, said.out) == (2, "")
+        assert f"is for weights in {kept}, --weights is {weights}\nLeave out --weights." in said.err

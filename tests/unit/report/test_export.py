@@ -22,6 +22,8 @@ from unitp.frontends.configs import known_config
 from unitp.frontends.llama import LlamaConfig
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts, rule_of
+from unitp.graph.stored import stored
+from unitp.graph.values import STORED
 from unitp.graph.weights import read, shape_of
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
@@ -309,6 +311,22 @@ def test_an_annotated_model_computes_what_the_graph_does() -> None:
     wanted = simulate(program, feeds, weights, states).outputs
     for name in graph.outputs:
         assert relative_error(found[name], wanted[name]) < 1e-6  # the evaluator normalises in float32
+
+
+@pytest.mark.parametrize("weights", STORED)
+def test_weights_of_16_bits_are_widened_by_a_cast(weights: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = stored(graph_of(EVEN), weights)
+    model, _ = onnx_model(planned(graph, tp=2), graph, "decode")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    kinds = {i.name: i.type.tensor_type.elem_type for i in model.graph.input}
+    assert kinds["token_embd.weight"] == onnx.TensorProto.DataType.Value(weights.upper())
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    assert len({node.input[0] for node in casts}) == len(casts) >= 7 * EVEN.layers
+    for node in casts:
+        specs = node.device_configurations[0].sharding_spec
+        assert [spec.tensor_name for spec in specs] == [*node.input, *node.output]
 
 
 @pytest.mark.parametrize("axes", [{"tp": 2}, {"tp": 3}, {"dp": 2, "tp": 2}, {"tp": 2, "x": 2}])

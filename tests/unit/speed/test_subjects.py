@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from speed.subjects import EVEN_HEADS, LLAMA, Q4_1, TRANSFORMERS, Subject, chosen, everyone, of_backend, options_of
+from speed.subjects import (
+    BFLOAT16,
+    EVEN_HEADS,
+    LLAMA,
+    Q4_1,
+    TRANSFORMERS,
+    Subject,
+    chosen,
+    everyone,
+    of_backend,
+    options_of,
+)
 
 from unitp.plugins.discover import backends
 
@@ -35,6 +46,8 @@ def test_each_transport_of_a_backend_is_a_subject():
     assert options_of(found[1]) == {"threads": 1, "transport": "mpi"}
     without_its_own = msgspec.structs.replace(spec, cluster="")
     assert [s.transport for s in of_backend(without_its_own)] == ["", "mpi"]
+    narrow = [s for s in of_backend(msgspec.structs.replace(spec, weights=(BFLOAT16,))) if s.weights == BFLOAT16]
+    assert narrow == [Subject("torch", 2, transport="mpi", weights=BFLOAT16)]
 
 
 def test_words_choose_subjects_by_their_names():

@@ -18,7 +18,8 @@ import msgspec
 from unitp.errors import InputError
 from unitp.graph.graph import Graph
 from unitp.graph.ops import layouts, operator, rule_of
-from unitp.graph.values import Attribute, Dim, Node, TensorType
+from unitp.graph.stored import widening
+from unitp.graph.values import STORED, Attribute, Dim, Node, TensorType
 from unitp.layout import Layout, Split, cuts
 from unitp.mesh import Mesh
 from unitp.plans import PhasePlan, Plan
@@ -52,10 +53,12 @@ class _Model:
         self.sizes: Mapping[str, int] = phase.phase.sizes
         self.lost: list[Lost] = []
         self.constants: list[Any] = []
+        self.widened: dict[str, TensorType] = {}
+        """The weights of 16 bits that a Cast widens, by the names of its results."""
 
     def model(self) -> Any:
         h, g = self.onnx.helper, self.graph
-        nodes = [self.node(node) for node in g.nodes]
+        nodes = [made for node in g.nodes for made in self.nodes(node)]
         given = [*g.inputs, *(p.name for p in g.parameters), *(s.input for s in g.states)]
         left = [*g.outputs, *(s.output for s in g.states)]
         made = h.make_graph(nodes, g.name, [self.info(n) for n in given], [self.info(n) for n in left], self.constants)
@@ -79,10 +82,15 @@ class _Model:
     def kind(self, dtype: str) -> int:
         import numpy as np
 
+        if dtype in STORED:
+            return int(self.onnx.TensorProto.DataType.Value(dtype.upper()))
         return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def node(self, node: Node) -> Any:
-        """Return a node in ONNX's form, with the shardings of its inputs and outputs."""
+    def nodes(self, node: Node) -> Iterator[Any]:
+        """Yield a node in ONNX's form, with the shardings of its inputs and outputs.
+
+        ONNX multiplies numbers of one type, so a weight of 16 bits is widened by a Cast before its first reader.
+        """
         attrs = {key: self.bound(value) for key, value in node.attrs.items()}
         concrete = msgspec.structs.replace(node, attrs=attrs)
         plain: dict[str, Any] = dict(attrs)
@@ -92,10 +100,31 @@ class _Model:
                 inputs.append(self.constant(f"{node.name}.{key}", plain.pop(key)))
         if "to" in plain:
             plain["to"] = self.kind(plain["to"])
-        made = self.onnx.helper.make_node(node.op, inputs, node.outputs, name=node.name, **plain)
+        placed, wide = dict(self.placed(concrete)), ""
+        place = operator(node.op).stored
+        if place is not None and self.graph.types[narrow := inputs[place]].dtype in STORED:
+            wide = inputs[place] = f"{narrow}.float32"
+            placed = {wide if name == narrow else name: layout for name, layout in placed.items()}
+            if wide not in self.widened:
+                self.widened[wide] = self.graph.types[narrow]
+                cast, at = widening(narrow, wide), dict.fromkeys((narrow, wide), placed[wide])
+                yield self.annotated(cast.op, cast.inputs, cast.outputs, wide, {"to": self.kind("float32")}, at)
+        yield self.annotated(node.op, inputs, node.outputs, node.name, plain, placed)
+
+    def annotated(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        name: str,
+        attrs: Mapping[str, Any],
+        placed: Mapping[str, Layout],
+    ) -> Any:
+        """Return a node of ONNX with the layouts of its inputs and outputs."""
+        made = self.onnx.helper.make_node(op, inputs, outputs, name=name, **attrs)
         about = made.device_configurations.add(configuration_id=CONFIGURATION)
-        for name, layout in self.placed(concrete):
-            self.annotate(about, name, layout)
+        for value, layout in placed.items():
+            self.annotate(about, value, layout)
         return made
 
     def bound(self, value: Attribute) -> Attribute:
@@ -124,7 +153,7 @@ class _Model:
 
     def annotate(self, about: Any, name: str, layout: Layout) -> None:
         """Add one ShardingSpecProto. A split that ONNX cannot express is left out: the tensor is then whole along that dim."""
-        shape = self.shape(self.graph.types[name])
+        shape = self.shape(self.widened.get(name) or self.graph.types[name])
         if layout.partial:
             self.lost.append(Lost(name, f"it is {layout.pending}; it is annotated as reduced"))
         kept: dict[int, Split] = {}
