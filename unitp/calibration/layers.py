@@ -21,7 +21,7 @@ from unitp.cost import Device, Machine, Rate, Stretch
 from unitp.frontends.llama import LlamaConfig, decoder_graph, weight_shapes
 from unitp.frontends.model import Decoder, Model
 from unitp.graph.graph import Graph
-from unitp.graph.ops import OPERATORS
+from unitp.graph.ops import OPERATORS, operator
 from unitp.graph.source import RandomSource
 from unitp.mesh import Mesh
 from unitp.planner import Request
@@ -50,7 +50,7 @@ SCATTER = next(name for name, offer in OPERATORS.built_in.items() if offer.value
 
 def is_scatter(instruction: Instruction) -> bool:
     """Say whether an instruction writes into a cache."""
-    return isinstance(instruction, Local) and instruction.op == SCATTER
+    return isinstance(instruction, Local) and operator(instruction.op).written is not None
 
 
 def small_decoder(config: LlamaConfig = CONFIG) -> Model:
